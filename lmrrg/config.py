@@ -1,0 +1,401 @@
+"""Every setting of the system: one typed tree, read from YAML and dotted overrides.
+
+Batch sizes use one vocabulary: an iteration of PPO draws ``studies_per_iteration`` studies and samples
+``samples_per_study`` reports for each; their product is the *rollout batch*. The policy takes optimizer steps on
+*minibatches* of it, over all ranks together; a *microbatch* is what one rank runs through the model at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+from pydantic import model_validator
+
+from lmrrg.studies import Section
+
+
+class ConfigError(ValueError):
+    """A setting that is unknown or impossible; the message names the key, the allowed values and the file."""
+
+
+class Settings(BaseModel):
+    """Base of every branch of the tree: unknown keys are errors and values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+def _check_batches(name: str, minibatch: int, microbatch: int, workers: int) -> None:
+    if minibatch % (microbatch * workers):
+        raise ValueError(f"{name} {minibatch} must be a multiple of microbatch {microbatch} x workers {workers}")
+
+
+class PhantomConfig(Settings):
+    """The generated data set of the demo."""
+
+    train: PositiveInt = Field(600, description="training studies to generate")
+    val: PositiveInt = Field(100, description="validation studies to generate")
+    test: PositiveInt = Field(200, description="held-out studies to generate")
+    image_size: PositiveInt = Field(256, description="rows and columns of the DICOM files, pixels")
+
+
+class DataConfig(Settings):
+    """Which studies, and what is taken from them."""
+
+    source: Literal["phantom", "iu-xray", "r2gen", "jsonl"] = Field("phantom", description="kind of the data set")
+    path: Path | None = Field(None, description="folder (iu-xray, r2gen) or manifest (jsonl); not used for phantom")
+    images: Path | None = Field(None, description="image folder, where it is not the source's usual one")
+    section: Section = Field("findings", description="section of the report that the model learns to write")
+    max_views: PositiveInt = Field(2, description="images used per study, frontal first")
+    image_size: PositiveInt = Field(256, description="side of the square that the image encoder sees, pixels")
+    max_report_tokens: PositiveInt = Field(100, description="longest report in training, tokens with EOS")
+    train_limit: PositiveInt | None = Field(None, description="use only the first N training studies")
+    eval_limit: PositiveInt | None = Field(None, description="use only the first N studies of the evaluated split")
+    eval_split: Literal["val", "test"] = Field("test", description="split that the final comparison is made on")
+    cache_dir: Path = Field(Path(".cache/features"), description="content-addressed cache of image features")
+    phantom: PhantomConfig = PhantomConfig()
+
+
+class DecoderConfig(Settings):
+    """The language model: a pretrained directory, or a small one built here with its own tokenizer."""
+
+    pretrained: str | None = Field(
+        None, description="Hugging Face causal LM (name or directory); null builds the small decoder below"
+    )
+    architecture: Literal["llama", "qwen2"] = Field("llama", description="architecture of the small decoder")
+    hidden_size: PositiveInt = Field(256, description="width of the small decoder")
+    layers: PositiveInt = Field(4, description="blocks of the small decoder")
+    heads: PositiveInt = Field(4, description="attention heads of the small decoder")
+    intermediate_size: PositiveInt = Field(768, description="feed-forward width of the small decoder")
+    vocabulary: PositiveInt = Field(2000, description="most tokens in the tokenizer trained on the training reports")
+    max_positions: PositiveInt = Field(512, description="longest prompt plus report, tokens")
+    lora_rank: int = Field(0, ge=0, description="rank of LoRA adapters on the decoder; 0 trains all weights")
+    dropout: float = Field(0.0, ge=0.0, lt=1.0, description="dropout inside the decoder, where it has any")
+
+    @model_validator(mode="after")
+    def _head_size(self) -> DecoderConfig:
+        if self.hidden_size % self.heads or self.hidden_size // self.heads < 32:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} / heads {self.heads} must be a whole head size of at least 32"
+            )
+        return self
+
+
+class ModelConfig(Settings):
+    """The LM-RRG network around the decoder."""
+
+    image_encoder: Literal["efficientnet_lite0"] = Field("efficientnet_lite0", description="frozen image encoder")
+    text_encoder: str = Field("minilm", description="encoder of the region descriptions: minilm or a directory")
+    regions_file: Path | None = Field(None, description="region descriptions (YAML); null uses the packaged file")
+    extractor_width: PositiveInt = Field(256, description="width of the region feature extractor")
+    extractor_blocks: PositiveInt = Field(2, description="self-attention, cross-attention, FFN blocks")
+    extractor_heads: PositiveInt = Field(4, description="attention heads of the extractor")
+    extractor_dropout: float = Field(0.1, ge=0.0, lt=1.0, description="dropout in the extractor")
+    instruction: str = Field("describe the findings of this chest radiograph :", description="text after the image")
+    use_indication: bool = Field(False, description="put the study's indication into the prompt")
+    max_indication_tokens: PositiveInt = Field(32, description="longest indication in the prompt, tokens")
+    decoder: DecoderConfig = DecoderConfig()
+
+
+class RayConfig(Settings):
+    """The cluster."""
+
+    address: str | None = Field(None, description="cluster to join; null starts a local one unless RAY_ADDRESS is set")
+    object_store_mb: PositiveInt = Field(512, description="object store of a local cluster, MB")
+    preflight_timeout_s: PositiveFloat = Field(60, description="wait for the asked resources at most this long, seconds")
+
+
+class SFTConfig(Settings):
+    """Supervised fine-tuning: cross-entropy on report tokens plus the 14-class loss."""
+
+    workers: PositiveInt = Field(1, description="data-parallel ranks")
+    cpus_per_worker: PositiveFloat = Field(1, description="CPUs asked for each rank")
+    gpus_per_worker: NonNegativeFloat = Field(0, description="GPUs asked for each rank")
+    zero_stage: Literal[0, 1, 2, 3] = Field(1, description="DeepSpeed ZeRO stage")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="compute type")
+    epochs: PositiveInt = Field(10, description="passes over the training studies")
+    minibatch: PositiveInt = Field(32, description="studies per optimizer step, over all ranks")
+    microbatch: PositiveInt = Field(32, description="studies that one rank runs at once")
+    learning_rate: PositiveFloat = Field(5e-4, description="peak learning rate")
+    weight_decay: NonNegativeFloat = Field(0.01, description="AdamW weight decay")
+    warmup: float = Field(0.05, ge=0.0, le=1.0, description="share of the steps with rising learning rate")
+    gradient_clip: PositiveFloat = Field(1.0, description="largest gradient norm")
+    classification_weight: NonNegativeFloat = Field(0.5, description="lambda_cls of L = L_LM + lambda_cls L_cls")
+    uncertain_policy: Literal["positive", "negative", "ignore"] = Field("positive", description="label -1 in the loss")
+    blank_policy: Literal["negative", "ignore"] = Field("negative", description="a class not mentioned, in the loss")
+    resume: bool = Field(True, description="continue from the last checkpoint of the run, where there is one")
+
+    @model_validator(mode="after")
+    def _batches(self) -> SFTConfig:
+        _check_batches("minibatch", self.minibatch, self.microbatch, self.workers)
+        return self
+
+
+class RewardConfig(Settings):
+    """The RadCliQ reward and its guards."""
+
+    backend: Literal["embedded", "reference"] = Field(
+        "embedded", description="embedded: rules, no download; reference: the published weights"
+    )
+    reference_dir: Path | None = Field(None, description="folder with the weights of the reference backend")
+    scorers: PositiveInt = Field(1, description="reward actors")
+    cpus_per_scorer: PositiveFloat = Field(0.5, description="CPUs asked for each scorer")
+    chunk: PositiveInt = Field(32, description="report pairs per call of a scorer")
+    timeout_s: PositiveFloat = Field(120, description="a scorer that takes longer is replaced, seconds")
+    clip_low: float = Field(-3.0, description="lowest reward")
+    clip_high: float = Field(1.5, description="highest reward")
+    length_penalty: NonNegativeFloat = Field(0.0, description="per unit of |log(length / reference length)| over log 2")
+    repetition_penalty: NonNegativeFloat = Field(0.5, description="times the share of repeated 3-grams")
+    no_eos_penalty: NonNegativeFloat = Field(0.5, description="for a report that did not end by itself")
+    shuffle_control: bool = Field(False, description="negative control: rewards are shuffled among the studies")
+
+    @model_validator(mode="after")
+    def _clip(self) -> RewardConfig:
+        if self.clip_low >= self.clip_high:
+            raise ValueError(f"clip_low {self.clip_low} must be below clip_high {self.clip_high}")
+        return self
+
+
+class RolloutConfig(Settings):
+    """Sampling with vLLM, in PPO, evaluation and serving alike."""
+
+    engines: PositiveInt = Field(1, description="vLLM actors")
+    cpus_per_engine: PositiveFloat = Field(1, description="CPUs asked for each engine")
+    gpus_per_engine: NonNegativeFloat = Field(0, description="GPUs asked for each engine")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="compute type of the engine")
+    kv_cache_mb: PositiveInt = Field(64, description="size of the KV cache on CPU, MB")
+    gpu_memory: float = Field(0.3, gt=0, le=1, description="share of a GPU's memory for the engine")
+    max_sequences: PositiveInt = Field(64, description="sequences decoded at once")
+    max_new_tokens: PositiveInt = Field(100, description="longest report, tokens with EOS")
+    temperature: PositiveFloat = Field(1.0, description="sampling temperature in PPO; 1 keeps log-probs comparable")
+    timeout_s: PositiveFloat = Field(300, description="an engine that takes longer is replaced, seconds")
+
+
+class KLConfig(Settings):
+    """The penalty for leaving the frozen SFT model, and the controller of its weight."""
+
+    controller: Literal["reward", "target", "rllib", "fixed"] = Field("reward", description="who moves lambda")
+    estimator: Literal["k1", "k2", "k3"] = Field("k1", description="per-token KL estimate in the reward")
+    initial: NonNegativeFloat = Field(0.05, description="first lambda")
+    minimum: NonNegativeFloat = Field(1e-3, description="smallest lambda")
+    maximum: PositiveFloat = Field(1.0, description="largest lambda")
+    target_per_sequence: PositiveFloat = Field(6.0, description="wanted KL, nats per report (target, rllib)")
+    horizon_episodes: PositiveFloat = Field(2000.0, description="episodes over which lambda moves by e")
+    reward_scale: PositiveFloat = Field(1.0, description="reward difference that counts as 1 (reward)")
+
+    @model_validator(mode="after")
+    def _bounds(self) -> KLConfig:
+        if not self.minimum <= self.initial <= self.maximum:
+            raise ValueError(f"initial {self.initial} must lie in [minimum {self.minimum}, maximum {self.maximum}]")
+        return self
+
+
+class PPOConfig(Settings):
+    """Clinical quality reinforcement learning."""
+
+    iterations: PositiveInt = Field(40, description="rollout + update rounds")
+    studies_per_iteration: PositiveInt = Field(32, description="studies drawn per iteration")
+    samples_per_study: PositiveInt = Field(4, description="reports sampled per study")
+    epochs: PositiveInt = Field(2, description="passes over each rollout batch")
+    minibatch: PositiveInt = Field(64, description="reports per optimizer step, over all ranks")
+    microbatch: PositiveInt = Field(32, description="reports that one rank runs at once")
+    workers: PositiveInt = Field(1, description="data-parallel ranks of the policy group")
+    cpus_per_worker: PositiveFloat = Field(1, description="CPUs asked for each policy rank")
+    gpus_per_worker: NonNegativeFloat = Field(0, description="GPUs asked for each policy rank")
+    zero_stage: Literal[0, 1, 2, 3] = Field(1, description="DeepSpeed ZeRO stage")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="compute type of the policy")
+    trainable: Literal["decoder", "all"] = Field("decoder", description="weights that PPO moves")
+    learning_rate: PositiveFloat = Field(5e-5, description="learning rate of the policy")
+    value_learning_rate: PositiveFloat = Field(1e-3, description="learning rate of the value head")
+    value_warmup_iterations: int = Field(2, ge=0, description="first iterations that train only the value head")
+    gradient_clip: PositiveFloat = Field(1.0, description="largest gradient norm")
+    gamma: float = Field(1.0, gt=0, le=1, description="discount")
+    gae_lambda: float = Field(0.95, ge=0, le=1, description="lambda of generalised advantage estimation")
+    clip: float = Field(0.2, gt=0, lt=1, description="clip range of the probability ratio")
+    dual_clip: float | None = Field(None, gt=1, description="lower bound multiple for negative advantages; null: off")
+    value_clip: PositiveFloat = Field(0.2, description="clip range of the value update")
+    value_weight: NonNegativeFloat = Field(0.5, description="weight of the value loss")
+    entropy_weight: NonNegativeFloat = Field(0.0, description="weight of the entropy bonus")
+    correction: Literal["none", "token", "sequence"] = Field("token", description="engine/trainer importance correction")
+    correction_cap: PositiveFloat = Field(2.0, description="largest importance weight")
+    parity_tolerance: PositiveFloat = Field(1e-3, description="largest mean |engine - trainer| log-prob, nats per token")
+    eval_every: PositiveInt = Field(10, description="iterations between evaluations on validation studies")
+    eval_studies: PositiveInt = Field(64, description="validation studies in each evaluation")
+    heldout_metric: Literal["label_f1", "rouge_l"] = Field("label_f1", description="picks the best checkpoint")
+    checkpoint_every: PositiveInt = Field(10, description="iterations between checkpoints")
+    resume: bool = Field(True, description="continue from the last checkpoint of the run, where there is one")
+    kl: KLConfig = KLConfig()
+
+    @property
+    def rollout_batch(self) -> int:
+        """Reports per iteration."""
+        return self.studies_per_iteration * self.samples_per_study
+
+    @model_validator(mode="after")
+    def _batches(self) -> PPOConfig:
+        _check_batches("minibatch", self.minibatch, self.microbatch, self.workers)
+        if self.rollout_batch % self.minibatch:
+            raise ValueError(
+                f"minibatch {self.minibatch} must divide the rollout batch {self.rollout_batch} "
+                "(studies_per_iteration x samples_per_study)"
+            )
+        return self
+
+
+class EvaluationConfig(Settings):
+    """The final comparison."""
+
+    convention: Literal["r2gen", "raw"] = Field("raw", description="text convention of the NLG metrics")
+    vocabulary_threshold: PositiveInt = Field(3, description="r2gen: rarest training word that is kept, occurrences")
+    reference_tokens: PositiveInt = Field(60, description="r2gen: references are cut to this many words")
+    uncertain_policy: Literal["positive", "negative"] = Field("positive", description="uncertain labels in the F1")
+    bootstrap: PositiveInt = Field(1000, description="bootstrap resamples")
+    examples: PositiveInt = Field(6, description="example studies in the run report")
+
+
+class TrackingConfig(Settings):
+    """Where metrics go; JSONL is always written."""
+
+    wandb_mode: Literal["offline", "online", "disabled"] = Field("offline", description="Weights & Biases mode")
+    wandb_project: str = Field("lmrrg", description="Weights & Biases project")
+
+
+class ServeConfig(Settings):
+    """The HTTP service."""
+
+    checkpoint: Path | None = Field(None, description="model directory to serve")
+    max_upload_mb: PositiveInt = Field(64, description="largest upload, MB")
+    replicas: PositiveInt = Field(1, description="Serve replicas")
+
+
+class Config(Settings):
+    """One way of running the whole system."""
+
+    name: str = Field("demo", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="run name; its folder's name")
+    seed: int = Field(7, ge=0, description="seed of every random generator")
+    storage_path: Path = Field(Path("runs"), description="parent of run folders: local, NFS or s3:// for Ray Train")
+    threads: PositiveInt = Field(1, description="torch threads per worker process on CPU")
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    ray: RayConfig = RayConfig()
+    sft: SFTConfig = SFTConfig()
+    reward: RewardConfig = RewardConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    ppo: PPOConfig = PPOConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    serve: ServeConfig = ServeConfig()
+
+    @property
+    def run_dir(self) -> Path:
+        """Folder of this run."""
+        return self.storage_path / self.name
+
+    @model_validator(mode="after")
+    def _combinations(self) -> Config:
+        if self.data.source != "phantom" and self.data.path is None:
+            raise ValueError(f"data.path is required with data.source={self.data.source}")
+        if self.reward.backend == "reference" and self.reward.reference_dir is None:
+            raise ValueError("reward.reference_dir is required with reward.backend=reference; see `lmrrg doctor`")
+        if self.rollout.max_new_tokens > self.model.decoder.max_positions // 2:
+            raise ValueError("rollout.max_new_tokens may be at most half of model.decoder.max_positions")
+        return self
+
+
+def load_config(path: Path | str | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file and apply ``key.sub=value`` overrides (values are YAML).
+
+    Raises:
+        ConfigError: the file is missing or not a mapping, a key is unknown (the nearest known key is named), a value
+            is not allowed, or a combination is impossible.
+    """
+    origin = str(path) if path else "defaults"
+    tree = _read_yaml(Path(path)) if path else {}
+    for override in overrides:
+        _apply_override(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        where = origin + (f" with {' '.join(overrides)}" if overrides else "")
+        raise ConfigError(_explain(error, where)) from error
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write the resolved tree as YAML, every default included."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+
+
+def describe_config(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
+    """Yield (dotted key, type, default, meaning with unit) for every setting, for ``--help`` and the docs."""
+    for name, info in model.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from describe_config(info.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", _type_name(info.annotation), str(info.default), info.description or ""
+
+
+def config_help() -> str:
+    """The settings as a text table."""
+    rows = (f"  {key}  ({kind}; default {default})\n      {text}" for key, kind, default, text in describe_config())
+    return "settings, given in the YAML file or as key=value:\n" + "\n".join(rows)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ConfigError(f"config file {path} does not exist")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} must hold a mapping of settings")
+    return tree
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override {override!r} is not of the form key=value")
+    *branches, leaf = key.split(".")
+    for branch in branches:
+        tree = tree.setdefault(branch, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"override {override!r}: {branch} is a value, not a group of settings")
+    try:
+        tree[leaf] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: the value is not valid YAML") from error
+
+
+def _explain(error: ValidationError, where: str) -> str:
+    known = [key for key, *_ in describe_config()]
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(key, known, n=1)
+            siblings = sorted({k.removeprefix(_parent(key)).split(".")[0] for k in known if k.startswith(_parent(key))})
+            hint = f"did you mean {near[0]}? " if near else ""
+            lines.append(f"{key} is not a setting; {hint}allowed here: {', '.join(siblings)}")
+        elif problem["type"] == "value_error":
+            lines.append(f"{key or 'config'}: {problem['msg'].removeprefix('Value error, ')}")
+        else:
+            lines.append(f"{key}: {problem['msg']} (got {problem['input']!r})")
+    return f"{where}: " + "; ".join(lines)
+
+
+def _parent(key: str) -> str:
+    return key.rpartition(".")[0] + "." if "." in key else ""
+
+
+def _type_name(annotation: Any) -> str:
+    choices = get_args(annotation)
+    if getattr(annotation, "__name__", "") == "Literal" or (choices and not isinstance(choices[0], type)):
+        return "|".join(str(choice) for choice in choices)
+    return getattr(annotation, "__name__", str(annotation))
+

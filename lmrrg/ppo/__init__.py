@@ -1,0 +1,1 @@
+"""The mathematics of PPO: pure torch, no Ray, no I/O."""

@@ -1,0 +1,202 @@
+"""The nouns that everything passes around: a study, its images, its report, its labels."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+LABELS: tuple[str, ...] = (
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+    "No Finding",
+)
+"""The 14 classes in CheXbert's order."""
+
+POSITIVE, NEGATIVE, UNCERTAIN = 1, 0, -1
+"""Label values; a class that the report does not mention is absent from ``Study.labels``."""
+
+View = Literal["PA", "AP", "frontal", "lateral", "unknown"]
+Split = Literal["train", "val", "test"]
+Section = Literal["findings", "impression", "findings+impression"]
+
+
+class StudyError(ValueError):
+    """A study record that cannot be used; ``code`` is stable, the message names the record."""
+
+    def __init__(self, code: str, message: str):
+        super().__init__(f"{code}: {message}")
+        self.code = code
+
+
+@dataclass(frozen=True)
+class StudyImage:
+    """One radiograph of a study: where its file is, and the view."""
+
+    path: Path
+    view: View = "unknown"
+
+
+@dataclass(frozen=True)
+class Study:
+    """One imaging study with its reference report.
+
+    ``labels`` maps a class of :data:`LABELS` to 1 positive, 0 negative or -1 uncertain; an absent class is not
+    mentioned; ``None`` means that nobody labelled the study. ``truth`` holds facts that only a phantom knows.
+    """
+
+    id: str
+    patient: str
+    images: tuple[StudyImage, ...]
+    findings: str = ""
+    impression: str = ""
+    indication: str = ""
+    comparison: str = ""
+    labels: Mapping[str, int] | None = None
+    split: Split | None = None
+    source: str = ""
+    truth: Mapping[str, object] = field(default_factory=dict)
+
+    def report(self, section: Section) -> str:
+        """The reference text of one section; both sections are joined by one space."""
+        if section == "findings":
+            return self.findings
+        if section == "impression":
+            return self.impression
+        return " ".join(part for part in (self.findings, self.impression) if part)
+
+    @property
+    def is_abnormal(self) -> bool:
+        """Whether any class but "No Finding" is labelled positive."""
+        return any(v == POSITIVE for k, v in (self.labels or {}).items() if k != "No Finding")
+
+
+def write_studies(path: Path, studies: Iterable[Study]) -> int:
+    """Write a JSONL manifest atomically; image paths inside its folder are stored relative to it.
+
+    Returns the number of records.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count = 0
+    with atomic_writer(path) as out:
+        for study in studies:
+            out.write(json.dumps(_to_record(study, path.parent.resolve()), ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+def read_studies(path: Path, split: Split | None = None) -> list[Study]:
+    """Read a JSONL manifest, optionally one split of it.
+
+    Raises:
+        StudyError: ``manifest_missing``, ``manifest_line`` (not JSON, unknown or missing field, bad value),
+            ``duplicate_id`` or ``split_leak`` (one patient in two splits).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise StudyError("manifest_missing", f"{path} does not exist; make it with `lmrrg data --help`")
+    studies = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                studies.append(_from_line(line, path, number))
+    check_patient_disjoint(studies)
+    return [s for s in studies if split is None or s.split == split]
+
+
+def check_patient_disjoint(studies: Iterable[Study]) -> None:
+    """Raise :class:`StudyError` when an id occurs twice or a patient occurs in two splits."""
+    ids: set[str] = set()
+    split_of: dict[str, Split] = {}
+    for study in studies:
+        if study.id in ids:
+            raise StudyError("duplicate_id", f"study {study.id} occurs twice")
+        ids.add(study.id)
+        if study.split is not None and split_of.setdefault(study.patient, study.split) != study.split:
+            raise StudyError(
+                "split_leak", f"patient of study {study.id} is in both {split_of[study.patient]} and {study.split}"
+            )
+
+
+def manifest_hash(path: Path) -> str:
+    """SHA-256 of a manifest's bytes: the data hash that every run records."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+class atomic_writer:
+    """Context manager: a text file that appears under its name only when the block ended without an error."""
+
+    def __init__(self, path: Path):
+        self._path = Path(path)
+
+    def __enter__(self):
+        self._file = tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=self._path.parent, prefix=f".{self._path.name}.", delete=False
+        )
+        return self._file
+
+    def __exit__(self, error_type, error, traceback) -> None:
+        self._file.close()
+        if error_type is None:
+            os.chmod(self._file.name, 0o644)
+            os.replace(self._file.name, self._path)
+        else:
+            os.unlink(self._file.name)
+
+
+def _to_record(study: Study, folder: Path) -> dict[str, object]:
+    record = asdict(study)
+    record["images"] = [{"path": _relative(image.path, folder), "view": image.view} for image in study.images]
+    return {key: value for key, value in record.items() if value not in ("", None, {})}
+
+
+def _relative(path: Path, folder: Path) -> str:
+    path = Path(path).resolve()
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
+
+
+def _from_line(line: str, manifest: Path, number: int) -> Study:
+    try:
+        record = json.loads(line)
+        images = tuple(
+            StudyImage(manifest.parent / image["path"], _view(image.get("view", "unknown")))
+            for image in record.pop("images")
+        )
+        study = Study(images=images, **record)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise StudyError("manifest_line", f"{manifest}:{number}: {error}") from error
+    _check(study, f"{manifest}:{number}")
+    return study
+
+
+def _view(value: str) -> View:
+    if value not in get_args(View):
+        raise ValueError(f"view {value!r} is not one of {', '.join(get_args(View))}")
+    return cast(View, value)
+
+
+def _check(study: Study, where: str) -> None:
+    if not study.images:
+        raise StudyError("manifest_line", f"{where}: study {study.id} has no images")
+    if study.split is not None and study.split not in get_args(Split):
+        raise StudyError("manifest_line", f"{where}: split {study.split!r} is not one of {', '.join(get_args(Split))}")
+    for label, value in (study.labels or {}).items():
+        if label not in LABELS or value not in (POSITIVE, NEGATIVE, UNCERTAIN):
+            raise StudyError("manifest_line", f"{where}: label {label!r}: {value!r} is not a CheXbert class with 1, 0 or -1")
