@@ -106,7 +106,9 @@ class RayConfig(Settings):
 
     address: str | None = Field(None, description="cluster to join; null starts a local one unless RAY_ADDRESS is set")
     object_store_mb: PositiveInt = Field(512, description="object store of a local cluster, MB")
-    preflight_timeout_s: PositiveFloat = Field(60, description="wait for the asked resources at most this long, seconds")
+    preflight_timeout_s: PositiveFloat = Field(
+        60, description="wait for the asked resources at most this long, seconds"
+    )
 
 
 class SFTConfig(Settings):
@@ -220,9 +222,13 @@ class PPOConfig(Settings):
     value_clip: PositiveFloat = Field(0.2, description="clip range of the value update")
     value_weight: NonNegativeFloat = Field(0.5, description="weight of the value loss")
     entropy_weight: NonNegativeFloat = Field(0.0, description="weight of the entropy bonus")
-    correction: Literal["none", "token", "sequence"] = Field("token", description="engine/trainer importance correction")
+    correction: Literal["none", "token", "sequence"] = Field(
+        "token", description="engine/trainer importance correction"
+    )
     correction_cap: PositiveFloat = Field(2.0, description="largest importance weight")
-    parity_tolerance: PositiveFloat = Field(1e-3, description="largest mean |engine - trainer| log-prob, nats per token")
+    parity_tolerance: PositiveFloat = Field(
+        1e-3, description="largest mean |engine - trainer| log-prob, nats per token"
+    )
     eval_every: PositiveInt = Field(10, description="iterations between evaluations on validation studies")
     eval_studies: PositiveInt = Field(64, description="validation studies in each evaluation")
     heldout_metric: Literal["label_f1", "rouge_l"] = Field("label_f1", description="picks the best checkpoint")
@@ -398,4 +404,3 @@ def _type_name(annotation: Any) -> str:
     if getattr(annotation, "__name__", "") == "Literal" or (choices and not isinstance(choices[0], type)):
         return "|".join(str(choice) for choice in choices)
     return getattr(annotation, "__name__", str(annotation))
-

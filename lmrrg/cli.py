@@ -1,0 +1,51 @@
+"""The ``lmrrg`` command: the composition root. A subcommand's module is imported only when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+COMMANDS = {
+    "data": "read a data set into a manifest of studies",
+    "score": "score hypothesis reports against references",
+    "evaluate": "generate reports with a checkpoint and score them",
+    "demo": "run SFT, PPO, evaluation and the run report with one config",
+    "doctor": "say what is installed, what is missing, and what each backend needs",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one subcommand; bad input ends with one sentence on stderr and exit code 2."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] not in COMMANDS:
+        return _usage(argv)
+    name = argv[0]
+    command = importlib.import_module(f"lmrrg.commands.{name}")
+    parser = argparse.ArgumentParser(
+        prog=f"lmrrg {name}",
+        description=COMMANDS[name],
+        epilog=getattr(command, "EPILOG", None),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_arguments(parser)
+    try:
+        return command.run(parser.parse_args(argv[1:]))
+    except (ValueError, FileNotFoundError) as error:
+        print(f"lmrrg {name}: {error}", file=sys.stderr)
+        return 2
+
+
+def _usage(argv: list[str]) -> int:
+    wants_help = bool(argv) and argv[0] in ("-h", "--help")
+    out = sys.stdout if wants_help else sys.stderr
+    if argv and not wants_help:
+        print(f"lmrrg: unknown command {argv[0]!r}", file=out)
+    print("usage: lmrrg COMMAND [--help]\n", file=out)
+    for name, text in COMMANDS.items():
+        print(f"  {name:10} {text}", file=out)
+    return 0 if wants_help else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
