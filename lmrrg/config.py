@@ -13,8 +13,16 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
-from pydantic import model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from lmrrg.studies import Section
 
@@ -104,11 +112,9 @@ class ModelConfig(Settings):
 class RayConfig(Settings):
     """The cluster."""
 
-    address: str | None = Field(None, description="cluster to join; null starts a local one unless RAY_ADDRESS is set")
+    address: str | None = Field(None, description="cluster to join; null: RAY_ADDRESS or a local one")
     object_store_mb: PositiveInt = Field(512, description="object store of a local cluster, MB")
-    preflight_timeout_s: PositiveFloat = Field(
-        60, description="wait for the asked resources at most this long, seconds"
-    )
+    preflight_timeout_s: PositiveFloat = Field(60, description="longest wait for the asked resources, seconds")
 
 
 class SFTConfig(Settings):
@@ -222,13 +228,9 @@ class PPOConfig(Settings):
     value_clip: PositiveFloat = Field(0.2, description="clip range of the value update")
     value_weight: NonNegativeFloat = Field(0.5, description="weight of the value loss")
     entropy_weight: NonNegativeFloat = Field(0.0, description="weight of the entropy bonus")
-    correction: Literal["none", "token", "sequence"] = Field(
-        "token", description="engine/trainer importance correction"
-    )
+    correction: Literal["none", "token", "sequence"] = Field("token", description="weights for engine-trainer mismatch")
     correction_cap: PositiveFloat = Field(2.0, description="largest importance weight")
-    parity_tolerance: PositiveFloat = Field(
-        1e-3, description="largest mean |engine - trainer| log-prob, nats per token"
-    )
+    parity_tolerance: PositiveFloat = Field(1e-3, description="mean |engine - trainer| log-prob that stops a run, nats")
     eval_every: PositiveInt = Field(10, description="iterations between evaluations on validation studies")
     eval_studies: PositiveInt = Field(64, description="validation studies in each evaluation")
     heldout_metric: Literal["label_f1", "rouge_l"] = Field("label_f1", description="picks the best checkpoint")

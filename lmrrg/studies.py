@@ -199,6 +199,4 @@ def _check(study: Study, where: str) -> None:
         raise StudyError("manifest_line", f"{where}: split {study.split!r} is not one of {', '.join(get_args(Split))}")
     for label, value in (study.labels or {}).items():
         if label not in LABELS or value not in (POSITIVE, NEGATIVE, UNCERTAIN):
-            raise StudyError(
-                "manifest_line", f"{where}: label {label!r}: {value!r} is not a CheXbert class with 1, 0 or -1"
-            )
+            raise StudyError("manifest_line", f"{where}: {label!r}: {value!r} is no CheXbert class with 1, 0 or -1")
