@@ -1,0 +1,86 @@
+"""Settings: what is accepted, what is refused, and what the refusal says."""
+
+import pytest
+import yaml
+
+from lmrrg.config import Config, ConfigError, config_help, describe_config, load_config, save_config
+
+
+@pytest.mark.parametrize("name", ["demo", "iu_xray"])
+def test_shipped_configs_load(name, repo_root):
+    config = load_config(repo_root / "configs" / f"{name}.yaml")
+    assert config.name == name
+
+
+def test_override_wins_over_file(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("ppo: {clip: 0.3}\n")
+    assert load_config(file).ppo.clip == 0.3
+    assert load_config(file, ["ppo.clip=0.1"]).ppo.clip == 0.1
+
+
+def test_saved_config_is_the_same_config(tmp_path):
+    config = load_config(None, ["ppo.kl.controller=target", "data.section=impression"])
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("ppo.clp=0.1", ["ppo.clp", "ppo.clip", "allowed here"]),
+        ("pppo=1", ["pppo is not a setting", "ppo", "sft"]),
+        ("ppo.clip=3", ["ppo.clip", "less than 1"]),
+        ("data.source=flickr", ["data.source", "'phantom'", "'iu-xray'"]),
+        ("data.source=jsonl", ["data.path is required"]),
+        ("sft.minibatch=5", ["sft", "multiple of microbatch"]),
+        ("ppo.minibatch=96", ["ppo", "divide the rollout batch 128"]),
+        ("model.decoder.heads=16", ["model.decoder", "at least 32"]),
+        ("ppo.kl.initial=5", ["ppo.kl", "maximum"]),
+        ("reward.backend=reference", ["reward.reference_dir"]),
+        ("ppo", ["key=value"]),
+        ("ppo.clip.x=3", ["ppo.clip"]),
+        ("ppo.clip=[", ["not valid YAML"]),
+    ],
+)
+def test_refusals_name_key_and_allowed_values(override, words):
+    with pytest.raises(ConfigError) as refusal:
+        load_config(None, [override])
+    for word in words:
+        assert word in str(refusal.value)
+
+
+def test_refusal_names_the_file(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("sft: {epoch: 3}\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml.*sft\.epoch .*sft\.epochs"):
+        load_config(file)
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [\n", "just words"])
+def test_files_that_are_no_settings(tmp_path, text):
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"bad\.yaml"):
+        load_config(file)
+
+
+def test_missing_file():
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_config("nowhere.yaml")
+
+
+def test_every_setting_is_documented():
+    undocumented = [key for key, _, _, text in describe_config() if not text]
+    assert undocumented == []
+    assert all(key in config_help() for key, *_ in describe_config())
+
+
+def test_documented_defaults_are_the_defaults():
+    dumped = Config().model_dump()
+    for key, _, default, _ in describe_config():
+        value = dumped
+        for part in key.split("."):
+            value = value[part]
+        assert str(value) == default, key
+    assert yaml.safe_load(str(dumped["seed"])) == 7

@@ -1,0 +1,104 @@
+"""The manifest: what is written is what is read, and nothing half-written or leaking gets through."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmrrg.studies import LABELS, Study, StudyError, StudyImage, atomic_writer, read_studies, write_studies
+
+STUDY = Study(
+    id="s1",
+    patient="p1",
+    images=(StudyImage(Path("/somewhere/a.png"), "PA"),),
+    findings="The lungs are clear.",
+    impression="Normal.",
+    labels={"No Finding": 1, "Edema": 0},
+    split="train",
+)
+
+
+def test_round_trip(tmp_path):
+    inside = replace(STUDY, id="s2", patient="p2", split="val", images=(StudyImage(tmp_path / "images/b.png"),))
+    assert write_studies(tmp_path / "m.jsonl", [STUDY, inside]) == 2
+    assert read_studies(tmp_path / "m.jsonl") == [STUDY, inside]
+    assert read_studies(tmp_path / "m.jsonl", split="val") == [inside]
+
+
+def test_paths_inside_the_folder_move_with_it(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    write_studies(here / "m.jsonl", [replace(STUDY, images=(StudyImage(here / "images/b.png"),))])
+    here.rename(there)
+    assert read_studies(there / "m.jsonl")[0].images[0].path == there / "images/b.png"
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=200))
+def test_any_text_survives(tmp_path_factory, text):
+    path = tmp_path_factory.mktemp("m") / "m.jsonl"
+    write_studies(path, [replace(STUDY, findings=text)])
+    assert read_studies(path)[0].findings == text
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"labels": {"Flu": 1}}, "manifest_line"),
+        ({"labels": {"Edema": 2}}, "manifest_line"),
+        ({"split": "training"}, "manifest_line"),
+        ({"images": []}, "manifest_line"),
+        ({"images": [{"path": "a.png", "view": "sideways"}]}, "manifest_line"),
+        ({"images": [{"view": "PA"}]}, "manifest_line"),
+        ({"colour": "grey"}, "manifest_line"),
+    ],
+)
+def test_bad_records_name_the_line(tmp_path, change, code):
+    record = {"id": "x", "patient": "y", "images": [{"path": "a.png"}], **change}
+    good = {"id": "x0", "patient": "y0", "images": [{"path": "a.png"}]}
+    (tmp_path / "m.jsonl").write_text(json.dumps(good) + "\n" + json.dumps(record) + "\n")
+    with pytest.raises(StudyError, match=r"m\.jsonl:2") as refusal:
+        read_studies(tmp_path / "m.jsonl")
+    assert refusal.value.code == code
+
+
+def test_leaks_and_duplicates_are_refused(tmp_path):
+    write_studies(tmp_path / "leak.jsonl", [STUDY, replace(STUDY, id="s2", split="test")])
+    with pytest.raises(StudyError, match="split_leak"):
+        read_studies(tmp_path / "leak.jsonl")
+    write_studies(tmp_path / "twice.jsonl", [STUDY, STUDY])
+    with pytest.raises(StudyError, match="duplicate_id"):
+        read_studies(tmp_path / "twice.jsonl")
+    with pytest.raises(StudyError, match="manifest_missing"):
+        read_studies(tmp_path / "none.jsonl")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "m.jsonl"
+    write_studies(path, [STUDY])
+
+    def failing():
+        yield STUDY
+        raise RuntimeError("source broke")
+
+    with pytest.raises(RuntimeError):
+        write_studies(path, failing())
+    assert read_studies(path) == [STUDY]
+    assert [p.name for p in tmp_path.iterdir()] == ["m.jsonl"]
+
+
+def test_atomic_writer_shows_nothing_before_the_end(tmp_path):
+    with atomic_writer(tmp_path / "x") as out:
+        out.write("half")
+        assert not (tmp_path / "x").exists()
+    assert (tmp_path / "x").read_text() == "half"
+
+
+def test_sections_and_abnormality():
+    assert STUDY.report("findings+impression") == "The lungs are clear. Normal."
+    assert replace(STUDY, impression="").report("findings+impression") == "The lungs are clear."
+    assert not STUDY.is_abnormal
+    assert replace(STUDY, labels={"Edema": 1}).is_abnormal
+    assert not replace(STUDY, labels={"Edema": -1}).is_abnormal
+    assert len(set(LABELS)) == 14
