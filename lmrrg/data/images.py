@@ -1,0 +1,110 @@
+"""Reading a radiograph from DICOM, PNG or JPEG, and fitting it into the model's square."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from lmrrg.data.dicom import is_dicom, read_dicom
+from lmrrg.data.radiograph import (
+    IMAGE_ERROR_CODES,
+    MAX_BYTES,
+    ImageError,
+    Pixels,
+    Radiograph,
+    check_size,
+    stretch,
+)
+
+__all__ = ["IMAGE_ERROR_CODES", "ImageError", "Radiograph", "read_image", "to_square"]
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8\xff"
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError)
+
+
+def read_image(source: Path | str | bytes) -> Radiograph:
+    """Read one radiograph; the content, never the file name, decides what it is.
+
+    Args:
+        source: a path, or the bytes of a file.
+
+    Raises:
+        ImageError: see :data:`~lmrrg.data.radiograph.IMAGE_ERROR_CODES`.
+    """
+    data = source if isinstance(source, bytes) else _read_bytes(Path(source))
+    if len(data) > MAX_BYTES:
+        raise ImageError("too_large")
+    if data.startswith(_PNG):
+        return Radiograph(_read_picture(data, "PNG"), "unknown", "png")
+    if data.startswith(_JPEG):
+        return Radiograph(_read_picture(data, "JPEG"), "unknown", "jpeg")
+    if is_dicom(data):
+        return read_dicom(data)
+    raise ImageError("not_an_image")
+
+
+def to_square(pixels: Pixels, size: int) -> Pixels:
+    """Fit an image [H, W] into [size, size]: aspect ratio kept, centred on black, antialiased.
+
+    Values stay inside the input's range.
+    """
+    height, width = pixels.shape
+    if height == width == size:
+        return pixels
+    scale = size / max(height, width)
+    rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
+    image = Image.fromarray(np.ascontiguousarray(pixels, dtype=np.float32))
+    # A triangle filter over the source pixels: no aliasing when shrinking and no overshoot beside edges.
+    resized = np.asarray(image.resize((columns, rows), Image.Resampling.BILINEAR))
+    square = np.zeros((size, size), np.float32)
+    top, left = (size - rows) // 2, (size - columns) // 2
+    square[top : top + rows, left : left + columns] = resized
+    return square
+
+
+def _read_bytes(path: Path) -> bytes:
+    if not path.is_file():
+        raise ImageError("file_missing", f"{path} does not exist")
+    if path.stat().st_size > MAX_BYTES:
+        raise ImageError("too_large")
+    return path.read_bytes()
+
+
+def _read_picture(data: bytes, kind: str) -> Pixels:
+    """Grey values in [0, 1] of a PNG or JPEG, upright; transparent parts are black."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=[kind])
+    except Image.DecompressionBombError:
+        raise ImageError("too_large") from None
+    except _DAMAGE:
+        raise ImageError("unreadable") from None
+    check_size(image.height, image.width)
+    if image.format == "PNG" and getattr(image, "is_animated", False):
+        raise ImageError("multi_frame")
+    try:
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+    except _DAMAGE as error:
+        raise ImageError("truncated" if "truncated" in str(error) else "unreadable") from None
+    return _grey(upright)
+
+
+def _grey(image: Image.Image) -> Pixels:
+    if image.mode.startswith("I"):
+        # 16 bits usually hold 10 to 12 bits of detector values, so only their own range can be shown.
+        return stretch(np.asarray(image, dtype=np.float32))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
+    if image.mode != "L":
+        image = image.convert("RGB").convert("L")
+    pixels = np.asarray(image, dtype=np.float32) / 255.0
+    if pixels.min() == pixels.max():
+        raise ImageError("constant_image")
+    return pixels
