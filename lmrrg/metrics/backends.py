@@ -1,0 +1,81 @@
+"""Who computes the learned parts of RadCliQ, and the one way in which everything asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Protocol
+
+import numpy as np
+
+from lmrrg.config import RewardConfig
+from lmrrg.metrics.parts import Parts
+
+
+class MetricError(ValueError):
+    """Reports that cannot be scored as asked; ``code`` is stable, the message names the rows."""
+
+    def __init__(self, code: str, message: str):
+        super().__init__(f"{code}: {message}")
+        self.code = code
+
+
+class Backend(Protocol):
+    """Computes :class:`Parts` of report pairs."""
+
+    @property
+    def name(self) -> str:
+        """What its score may be called: "radcliq" with the published weights, "radcliq-embedded" with the rules."""
+
+    @property
+    def version(self) -> str:
+        """Changes whenever a score can change; part of every results file and cache key."""
+
+    def score(self, hypotheses: Sequence[str], references: Sequence[str]) -> Parts:
+        """Score N pairs; a pair that cannot be scored is NaN in every field."""
+
+
+def make_backend(reward: RewardConfig) -> Backend:
+    """The backend that the settings name, loaded and ready.
+
+    Raises:
+        MetricError: ``weights_missing`` where the reference backend lacks a file. There is no fallback.
+    """
+    if reward.backend == "embedded":
+        from lmrrg.metrics.embedded import EmbeddedBackend
+
+        return EmbeddedBackend()
+    from lmrrg.metrics.reference import ReferenceBackend
+
+    return ReferenceBackend(reward.reference_dir)
+
+
+def score_parts(backend: Backend, hypotheses: Sequence[str], references: Sequence[str]) -> Parts:
+    """Score N pairs, identical pairs once.
+
+    An empty hypothesis is 0 in every part (RadCliQ-v1 2.4501) and an empty reference NaN, whatever the backend
+    thinks of them: no model has an opinion on an empty text.
+
+    Raises:
+        MetricError: ``length_mismatch``.
+    """
+    if len(hypotheses) != len(references):
+        raise MetricError("length_mismatch", f"{len(hypotheses)} hypotheses for {len(references)} references")
+    pairs = list(zip(hypotheses, references, strict=True))
+    asked = list(dict.fromkeys(pair for pair in pairs if not is_empty(pair[0]) and not is_empty(pair[1])))
+    place = {pair: row for row, pair in enumerate(asked)}
+    rows = np.array([place.get(pair, -1) for pair in pairs], dtype=np.int64)
+    unasked = np.array([np.nan if is_empty(reference) else 0.0 for _, reference in pairs])
+    scored = backend.score([h for h, _ in asked], [r for _, r in asked]) if asked else None
+
+    def spread(field: str) -> np.ndarray:
+        if scored is None:
+            return unasked.copy()
+        return np.where(rows >= 0, np.asarray(getattr(scored, field), dtype=np.float64)[rows], unasked)
+
+    return Parts(**{field.name: spread(field.name) for field in fields(Parts)})
+
+
+def is_empty(report: str) -> bool:
+    """Whether a report has no word at all."""
+    return not any(character.isalnum() for character in report)
