@@ -1,0 +1,76 @@
+"""Sums over the valid tokens of right-padded batches.
+
+Every selection is a ``torch.where``: a product with the mask would turn an Inf in the padding into NaN, in the value
+and in the gradient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lmrrg.ppo.errors import PPOError
+
+
+def fill(values: Tensor, mask: Tensor, value: float = 0.0) -> Tensor:
+    """``values`` [B, T] where ``mask`` [B, T] holds, ``value`` elsewhere; no gradient reaches the padding."""
+    return torch.where(mask, values, torch.full_like(values, value))
+
+
+def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
+    """Sum of the valid entries, a scalar."""
+    return fill(values, mask).sum()
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of the valid entries, a scalar.
+
+    Raises:
+        PPOError: ``no_valid_token``.
+    """
+    count = mask.sum()
+    if not count:
+        raise PPOError("no_valid_token", "the mask selects nothing")
+    return masked_sum(values, mask) / count
+
+
+def require_right_padded(mask: Tensor) -> None:
+    """Check that each row of ``mask`` (bool [B, T]) is a run of valid tokens followed by padding.
+
+    Raises:
+        PPOError: ``mask_shape`` or ``mask_not_right_padded``.
+    """
+    if mask.dim() != 2 or mask.dtype != torch.bool:
+        raise PPOError("mask_shape", f"expected a bool mask [B, T], got {mask.dtype} {tuple(mask.shape)}")
+    if bool((mask[:, 1:] & ~mask[:, :-1]).any()):
+        raise PPOError("mask_not_right_padded", "a valid token follows padding")
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, sum and sum of squares of valid entries: what ranks add up before whitening together."""
+
+    count: float
+    total: float
+    squares: float
+
+    @classmethod
+    def of(cls, values: Tensor, mask: Tensor) -> Moments:
+        """Moments of the valid entries of ``values`` [B, T], in float64."""
+        valid = fill(values, mask).double()
+        return cls(float(mask.sum()), float(valid.sum()), float(valid.square().sum()))
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(self.count + other.count, self.total + other.total, self.squares + other.squares)
+
+    @property
+    def mean(self) -> float:
+        """Mean of the entries."""
+        return self.total / max(self.count, 1.0)
+
+    @property
+    def variance(self) -> float:
+        """Population variance of the entries."""
+        return max(self.squares / max(self.count, 1.0) - self.mean**2, 0.0)
