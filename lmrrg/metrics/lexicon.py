@@ -1,0 +1,87 @@
+"""The vocabulary of the embedded backend: word classes and cue phrases, read once from YAML (ours)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ANATOMY, LOCATION, OBSERVATION, DEVICE, MODIFIER, STATE = (
+    "anatomy",
+    "location",
+    "observation",
+    "device",
+    "modifier",
+    "state",
+)
+WORD_CLASSES = (ANATOMY, LOCATION, OBSERVATION, DEVICE, MODIFIER, STATE)
+Phrases = dict[str, list[tuple[tuple[str, ...], str]]]
+"""First word -> [(all words, what the phrase means)], longest first."""
+
+_FOLDER = Path(__file__).parent
+
+
+class LexiconError(ValueError):
+    """A lexicon file that contradicts itself; ``code`` is stable."""
+
+    def __init__(self, code: str, message: str):
+        super().__init__(f"{code}: {message}")
+        self.code = code
+
+
+@dataclass(frozen=True)
+class GraphLexicon:
+    """Word classes and cues of the report graph."""
+
+    kind: dict[str, str]
+    """Word -> one of :data:`WORD_CLASSES`."""
+    glued: dict[str, tuple[str, ...]]
+    """A word that lost its hyphen or space -> its parts."""
+    cues: Phrases
+    """Cue phrases; meanings are ``negation.before``, ``uncertainty.after``, ``neutral``, ``breaker``."""
+
+
+def read_yaml(name: str) -> dict[str, Any]:
+    """One of the lexicon files beside this module."""
+    return yaml.safe_load((_FOLDER / name).read_text(encoding="utf-8"))
+
+
+def phrase_table(phrases: list[tuple[str, str]]) -> Phrases:
+    """Index (phrase, meaning) pairs by their first word, longest phrase first."""
+    table: Phrases = {}
+    for phrase, meaning in phrases:
+        words = tuple(phrase.split())
+        table.setdefault(words[0], []).append((words, meaning))
+    for entries in table.values():
+        entries.sort(key=lambda entry: -len(entry[0]))
+    return table
+
+
+@cache
+def graph_lexicon() -> GraphLexicon:
+    """The lexicon of the report graph.
+
+    Raises:
+        LexiconError: ``two_classes`` when a word is listed under two classes.
+    """
+    words = read_yaml("lexicon_graph.yaml")
+    kind: dict[str, str] = {}
+    for word_class in WORD_CLASSES:
+        for word in words[word_class].split():
+            if kind.setdefault(word, word_class) != word_class:
+                raise LexiconError("two_classes", f"{word!r} is listed as {kind[word]} and as {word_class}")
+    glued = {word: tuple(parts.split()) for word, parts in words["glued"].items()}
+    return GraphLexicon(kind, glued, phrase_table(_cue_phrases()))
+
+
+def _cue_phrases() -> list[tuple[str, str]]:
+    cues = read_yaml("lexicon_cues.yaml")
+    found = [(phrase, "neutral") for phrase in cues["neutral"]]
+    found += [(phrase, "breaker") for phrase in cues["breakers"]]
+    for assertion in ("negation", "uncertainty"):
+        for direction in ("before", "after"):
+            found += [(phrase, f"{assertion}.{direction}") for phrase in cues[assertion][direction]]
+    return found
