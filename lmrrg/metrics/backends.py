@@ -79,3 +79,9 @@ def score_parts(backend: Backend, hypotheses: Sequence[str], references: Sequenc
 def is_empty(report: str) -> bool:
     """Whether a report has no word at all."""
     return not any(character.isalnum() for character in report)
+
+
+def some_studies(ids: Sequence[str]) -> str:
+    """The first few ids of a list, for an error message."""
+    shown = ", ".join(ids[:5])
+    return f"{len(ids)} studies: {shown}, ..." if len(ids) > 5 else f"study {shown}"

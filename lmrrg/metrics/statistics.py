@@ -7,7 +7,7 @@ rows of one table, which makes corpus-level metrics as cheap as simple means.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,10 +78,19 @@ def bootstrap_ci(
         MetricError: ``no_studies`` or ``nan_scores``.
     """
     aggregate = metric if isinstance(metric, Aggregate) else Aggregate.mean(metric)
-    rng = np.random.default_rng(seed)
-    draws = [aggregate.of_means(w @ aggregate.rows) for w in _weights(rng, len(aggregate.rows), resamples)]
-    low, high = _interval(np.concatenate(draws), confidence)
-    return Interval(aggregate.value, low, high)
+    return bootstrap_all({"": aggregate}, resamples=resamples, confidence=confidence, seed=seed)[""]
+
+
+def bootstrap_all(
+    metrics: Mapping[str, Aggregate], *, resamples: int = 1000, confidence: float = 0.95, seed: int = 0
+) -> dict[str, Interval]:
+    """:func:`bootstrap_ci` of several metrics of the same studies, all on the same resamples.
+
+    Raises:
+        MetricError: ``length_mismatch`` where the metrics have different numbers of studies.
+    """
+    draws = _draw(metrics, resamples, seed)
+    return {name: Interval(metrics[name].value, *_interval(draws[name], confidence)) for name in metrics}
 
 
 def paired_bootstrap(
@@ -98,16 +107,11 @@ def paired_bootstrap(
         MetricError: ``length_mismatch``, ``no_studies`` or ``nan_scores``.
     """
     first, second = _paired(a, b)
-    rng = np.random.default_rng(seed)
-    draws = np.concatenate(
-        [
-            first.of_means(w @ first.rows) - second.of_means(w @ second.rows)
-            for w in _weights(rng, len(first.rows), resamples)
-        ]
-    )
-    low, high = _interval(draws, confidence)
-    other_side = min((draws <= 0).mean(), (draws >= 0).mean())
-    return Interval(first.value - second.value, low, high), float(min(1.0, 2 * other_side))
+    draws = _draw({"a": first, "b": second}, resamples, seed)
+    differences = draws["a"] - draws["b"]
+    other_side = min((differences <= 0).mean(), (differences >= 0).mean())
+    interval = Interval(first.value - second.value, *_interval(differences, confidence))
+    return interval, float(min(1.0, 2 * other_side))
 
 
 def permutation_test(
@@ -129,8 +133,8 @@ def permutation_test(
     for size in _chunks(count, resamples):
         keep = rng.integers(0, 2, size=(size, count)).astype(np.float64)
         means = (keep @ first.rows + (1 - keep) @ second.rows) / count
-        difference = np.abs(first.of_means(means) - first.of_means(total - means))
-        extreme += int((difference >= observed - 1e-12).sum())
+        differences = np.abs(first.of_means(means) - first.of_means(total - means))
+        extreme += int((differences >= observed - 1e-12).sum())
     return (extreme + 1) / (resamples + 1)
 
 
@@ -148,18 +152,28 @@ def compare(
     return Comparison(interval.value, interval.low, interval.high, p, swapped)
 
 
+def _draw(metrics: Mapping[str, Aggregate], resamples: int, seed: int) -> dict[str, Array]:
+    """Each metric [resamples] on the same resamples of the studies."""
+    counts = {len(aggregate.rows) for aggregate in metrics.values()}
+    if len(counts) != 1:
+        raise MetricError("length_mismatch", f"metrics of {sorted(counts)} studies cannot be resampled together")
+    count = counts.pop()
+    rng = np.random.default_rng(seed)
+    pieces: dict[str, list[Array]] = {name: [] for name in metrics}
+    for size in _chunks(count, resamples):
+        # how often each study was drawn, over N: rows of weights that sum to 1
+        weights = rng.multinomial(count, np.full(count, 1 / count), size=size) / count
+        for name, aggregate in metrics.items():
+            pieces[name].append(aggregate.of_means(weights @ aggregate.rows))
+    return {name: np.concatenate(parts) for name, parts in pieces.items()}
+
+
 def _paired(a: Aggregate | ArrayLike, b: Aggregate | ArrayLike) -> tuple[Aggregate, Aggregate]:
     first = a if isinstance(a, Aggregate) else Aggregate.mean(a)
     second = b if isinstance(b, Aggregate) else Aggregate.mean(b)
     if first.rows.shape != second.rows.shape:
         raise MetricError("length_mismatch", f"paired systems with tables {first.rows.shape} and {second.rows.shape}")
     return first, second
-
-
-def _weights(rng: np.random.Generator, count: int, resamples: int) -> Iterator[Array]:
-    """Rows of weights [chunk, N] that sum to 1: how often each study was drawn, over N."""
-    for size in _chunks(count, resamples):
-        yield rng.multinomial(count, np.full(count, 1 / count), size=size) / count
 
 
 def _chunks(count: int, resamples: int) -> Iterator[int]:

@@ -1,0 +1,123 @@
+"""``lmrrg score``: compare generated reports with reference reports, both given as files."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lmrrg.config import EvaluationConfig, RewardConfig
+from lmrrg.metrics.backends import make_backend
+from lmrrg.metrics.conventions import R2GEN_SETTINGS, Convention, R2Gen, Raw
+from lmrrg.metrics.report_files import pair_reports, read_reports
+from lmrrg.metrics.score_table import format_scores
+from lmrrg.metrics.suite import GROUPS, RADCLIQ_METRICS, score_reports, select_metrics
+
+_DEFAULTS = EvaluationConfig()
+
+EPILOG = """\
+input files
+  Both files hold one report per study, in one of three forms, told apart by the file name:
+    .csv    a table with the columns study_id and report
+    .jsonl  one JSON object per line, with the keys study_id and report
+    other   plain text, one report per line, in the same order in both files
+  Reports are matched by study_id where both files have ids, so their order does not matter. A study that is in only
+  one of the files, an id that occurs twice, a missing report (NaN) or an empty reference stops the command with the
+  names of the rows. An empty generated report is allowed and gets the worst scores.
+
+what the numbers mean
+  radcliq_v1, radcliq_v0   how many errors radiologists would find; LOWER is better. Identical reports: -1.44 and -0.24;
+                           nothing in common: 2.45 and 5.52. inverse_mean_radcliq_v1 is 1/mean, as ReXrank prints it.
+  rg_e, rg_er, rg_bar_er   overlap of findings, anatomy and their relations, 0 to 1; higher is better
+  bertscore, semb, bleu2   the other parts of RadCliQ
+  micro/macro/example_f1   agreement on 14 findings (or the 5 usual ones), 0 to 1; "uncertain_positive" counts a finding
+                           that is reported as possible as present, "uncertain_negative" as absent
+  bleu_1..4, rouge_l, ...  overlap of words, 0 to 1 (cider 0 to 10). A system that writes one normal report for everyone
+                           can win these. Look at RadCliQ, the F1 and "distinct reports" first.
+  The brackets are 95% intervals: how far the number would move with other studies of the same kind.
+
+backends
+  embedded    rules, nothing to download; its numbers are called radcliq-embedded and are not comparable with RadCliQ
+  reference   the published models (RadGraph, CheXbert, distilroberta) from --weights; `lmrrg doctor` says what to fetch
+
+example
+  lmrrg score --references truth.csv --hypotheses mine.csv --per-report per_report.jsonl --out results.json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``lmrrg score``."""
+    parser.add_argument("--references", type=Path, required=True, metavar="FILE", help="what the radiologists wrote")
+    parser.add_argument("--hypotheses", type=Path, required=True, metavar="FILE", help="what the system wrote")
+    parser.add_argument(
+        "--backend", choices=("embedded", "reference"), default="embedded", help="who computes RadCliQ (%(default)s)"
+    )
+    parser.add_argument("--weights", type=Path, metavar="DIR", help="folder with the models of the reference backend")
+    parser.add_argument(
+        "--metrics",
+        metavar="NAMES",
+        help=f"comma-separated groups ({', '.join(GROUPS)}) or single metrics; default: all",
+    )
+    parser.add_argument("--per-report", type=Path, metavar="OUT.jsonl", help="write the scores of every report here")
+    parser.add_argument("--out", type=Path, metavar="OUT.json", help="write all results and every choice here")
+    parser.add_argument(
+        "--convention",
+        choices=("raw", "r2gen"),
+        default="raw",
+        help="text handling of BLEU, METEOR, ROUGE-L and CIDEr: untouched, or as in R2Gen-style tables (%(default)s)",
+    )
+    parser.add_argument(
+        "--training-reports",
+        type=Path,
+        metavar="FILE",
+        help="r2gen: the training reports, whose words are the vocabulary; without it no word becomes <unk>",
+    )
+    parser.add_argument(
+        "--dataset",
+        choices=tuple(R2GEN_SETTINGS),
+        default="iu-xray",
+        help="r2gen: whose published cut and vocabulary threshold to use (%(default)s)",
+    )
+    parser.add_argument(
+        "--bootstrap",
+        type=int,
+        default=_DEFAULTS.bootstrap,
+        metavar="N",
+        help="resamples of the intervals (%(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the resampling (%(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score, print the table, write the files that were asked for."""
+    metrics = None if args.metrics is None else [name.strip() for name in args.metrics.split(",") if name.strip()]
+    needs_backend = bool(select_metrics(metrics) & set(RADCLIQ_METRICS))
+    pairs = pair_reports(read_reports(args.references), read_reports(args.hypotheses))
+    reward = RewardConfig(backend=args.backend, reference_dir=args.weights)
+    scores = score_reports(
+        pairs.references,
+        pairs.hypotheses,
+        study_ids=pairs.study_ids,
+        convention=_convention(args),
+        backend=make_backend(reward) if needs_backend else None,
+        metrics=metrics,
+        bootstrap=args.bootstrap,
+        seed=args.seed,
+    )
+    print(format_scores(scores))
+    if args.out is not None:
+        scores.save(args.out)
+    if args.per_report is not None:
+        scores.save_per_report(args.per_report)
+    return 0
+
+
+def _convention(args: argparse.Namespace) -> Convention:
+    if args.convention == "raw":
+        return Raw()
+    threshold, reference_tokens = R2GEN_SETTINGS[args.dataset]
+    if args.training_reports is None:
+        return R2Gen(None, None, reference_tokens, args.dataset)
+    reports = read_reports(args.training_reports).reports
+    return R2Gen.from_training_reports(
+        reports, threshold=threshold, reference_tokens=reference_tokens, dataset=args.dataset
+    )

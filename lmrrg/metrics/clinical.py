@@ -1,0 +1,112 @@
+"""Clinical efficacy: F1 of the findings that a labeler reads from generated and reference reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmrrg.metrics.backends import MetricError
+from lmrrg.metrics.parts import Array
+from lmrrg.metrics.statistics import Aggregate
+from lmrrg.studies import LABELS, POSITIVE, UNCERTAIN
+
+UncertainPolicy = Literal["positive", "negative"]
+UNCERTAIN_POLICIES: tuple[UncertainPolicy, ...] = ("positive", "negative")
+FIVE_LABELS = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
+"""The classes of CheXpert's competition."""
+_FIVE = [LABELS.index(label) for label in FIVE_LABELS]
+Labels = Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One class: precision, recall and F1 (0 where undefined), and how many references and hypotheses have it."""
+
+    precision: float
+    recall: float
+    f1: float
+    references: int
+    hypotheses: int
+
+
+def positives(labels: Sequence[Labels], policy: UncertainPolicy) -> NDArray[np.bool_]:
+    """Which classes count as present [N, 14]; a class that is blank or negative is absent."""
+    present = (POSITIVE, UNCERTAIN) if policy == "positive" else (POSITIVE,)
+    return np.array([[row.get(label) in present for label in LABELS] for row in labels], dtype=bool).reshape(-1, 14)
+
+
+def f1_aggregates(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> dict[str, Aggregate]:
+    """Micro, macro and example-based F1 over the 14 and the 5 classes, from two tables [N, 14].
+
+    Undefined terms count 0, as in scikit-learn with ``zero_division=0``: a class (macro) or a report (example-based)
+    without any positive on either side scores 0, also where both agree that there is nothing.
+
+    Raises:
+        MetricError: ``length_mismatch``.
+    """
+    if truth.shape != predicted.shape:
+        raise MetricError("length_mismatch", f"labels of shape {truth.shape} against {predicted.shape}")
+    table: dict[str, Aggregate] = {}
+    for count, columns in ((14, list(range(14))), (5, _FIVE)):
+        confusion = _confusion(truth[:, columns], predicted[:, columns])
+        table[f"micro_f1_{count}"] = Aggregate(confusion.sum(axis=1), _f1)
+        table[f"macro_f1_{count}"] = Aggregate(confusion.reshape(len(truth), -1), _macro_f1(count))
+        table[f"example_f1_{count}"] = Aggregate.mean(_f1(confusion.sum(axis=1)))
+    return table
+
+
+def class_table(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> dict[str, ClassScore]:
+    """Precision, recall and F1 of each of the 14 classes, from two tables [N, 14]."""
+    totals = _confusion(truth, predicted).sum(axis=0)
+    return {
+        label: ClassScore(
+            precision=float(_ratio(hit, hit + false)),
+            recall=float(_ratio(hit, hit + missed)),
+            f1=float(_f1(row)),
+            references=int(hit + missed),
+            hypotheses=int(hit + false),
+        )
+        for label, row in zip(LABELS, totals, strict=True)
+        for hit, false, missed in [row]
+    }
+
+
+def class_auc(labels: Sequence[Labels], probabilities: Array, policy: UncertainPolicy) -> dict[str, float | None]:
+    """ROC AUC of each class for a classifier's probabilities [N, 14]; None where only one value occurs.
+
+    Raises:
+        MetricError: ``length_mismatch`` or ``nan_scores``.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    if probabilities.shape != (len(labels), len(LABELS)):
+        raise MetricError("length_mismatch", f"probabilities of shape {probabilities.shape} for {len(labels)} studies")
+    if not np.isfinite(probabilities).all():
+        raise MetricError("nan_scores", "a class probability is not a number")
+    truth = positives(labels, policy)
+    return {
+        label: float(roc_auc_score(truth[:, i], probabilities[:, i])) if 0 < truth[:, i].sum() < len(truth) else None
+        for i, label in enumerate(LABELS)
+    }
+
+
+def _confusion(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> Array:
+    """True positives, false positives, false negatives [N, classes, 3]."""
+    return np.stack([truth & predicted, ~truth & predicted, truth & ~predicted], axis=-1).astype(np.float64)
+
+
+def _f1(counts: Array) -> Array:
+    hit, false, missed = counts[..., 0], counts[..., 1], counts[..., 2]
+    return _ratio(2 * hit, 2 * hit + false + missed)
+
+
+def _macro_f1(classes: int) -> Callable[[Array], Array]:
+    return lambda counts: _f1(counts.reshape(*counts.shape[:-1], classes, 3)).mean(axis=-1)
+
+
+def _ratio(top: Array, bottom: Array) -> Array:
+    return np.divide(top, bottom, out=np.zeros_like(np.asarray(bottom, dtype=np.float64)), where=np.asarray(bottom) > 0)

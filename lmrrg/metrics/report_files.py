@@ -1,0 +1,138 @@
+"""Reports in files: CSV, JSONL or one per line, and how two files are matched."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lmrrg.metrics.backends import MetricError, is_empty, some_studies
+
+ID, REPORT = "study_id", "report"
+_NULLS = frozenset({"nan", "null", "none", "<na>", "n/a"})  # what table writers put where there was no text
+
+
+@dataclass(frozen=True)
+class ReportFile:
+    """The reports of one file, in its order; ``study_ids`` is None where it has none."""
+
+    path: Path
+    reports: tuple[str, ...]
+    study_ids: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class ReportPairs:
+    """Matched reports of two files, in the order of the references."""
+
+    references: tuple[str, ...]
+    hypotheses: tuple[str, ...]
+    study_ids: tuple[str, ...]
+
+
+def read_reports(path: Path) -> ReportFile:
+    """Read a .csv or .jsonl with ``study_id`` and ``report``, or any other file as one report per line.
+
+    An empty report is kept; whether it is allowed is the caller's question.
+
+    Raises:
+        MetricError: ``file_missing``, ``no_rows``, ``not_text`` (not UTF-8), ``missing_column``, ``bad_row`` (not
+            JSON), ``missing_id``, ``missing_text`` (NaN or null) or ``duplicate_id``.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MetricError("file_missing", f"{path} does not exist")
+    reader: Callable[[Path], Iterable[tuple[object, object]]] = {".csv": _csv_rows, ".jsonl": _jsonl_rows}.get(
+        path.suffix.lower(), _line_rows
+    )
+    try:
+        rows = list(reader(path))
+    except UnicodeDecodeError as error:
+        raise MetricError("not_text", f"{path} is not UTF-8 text") from error
+    if not rows:
+        raise MetricError("no_rows", f"{path} has no reports")
+    reports = tuple(_text(report, path, row) for row, (_, report) in enumerate(rows, start=1))
+    if reader is _line_rows:
+        return ReportFile(path, reports, None)
+    ids = tuple(_identifier(study, path, row) for row, (study, _) in enumerate(rows, start=1))
+    twice = sorted(study for study, count in Counter(ids).items() if count > 1)
+    if twice:
+        raise MetricError("duplicate_id", f"{path} has more than one row for {some_studies(twice)}")
+    return ReportFile(path, reports, ids)
+
+
+def pair_reports(references: ReportFile, hypotheses: ReportFile) -> ReportPairs:
+    """Match by id where both files have ids, else line by line.
+
+    Raises:
+        MetricError: ``unmatched_id``, ``length_mismatch`` or ``empty_reference``.
+    """
+    if references.study_ids is not None and hypotheses.study_ids is not None:
+        ids = references.study_ids
+        by_id = dict(zip(hypotheses.study_ids, hypotheses.reports, strict=True))
+        _check_same_ids(references, hypotheses)
+        found = tuple(by_id[study] for study in ids)
+    else:
+        count = len(references.reports)
+        if len(references.reports) != len(hypotheses.reports):
+            counts = f"{count} reports, {hypotheses.path} {len(hypotheses.reports)}"
+            why = "they are matched by position because a file has no study ids"
+            raise MetricError("length_mismatch", f"{references.path} has {counts}, and {why}")
+        ids = references.study_ids or hypotheses.study_ids or tuple(str(row) for row in range(1, count + 1))
+        found = hypotheses.reports
+    empty = [study for study, text in zip(ids, references.reports, strict=True) if is_empty(text)]
+    if empty:
+        raise MetricError("empty_reference", f"{references.path} has no reference text for {some_studies(empty)}")
+    return ReportPairs(references.reports, found, ids)
+
+
+def _check_same_ids(references: ReportFile, hypotheses: ReportFile) -> None:
+    ours, theirs = set(references.study_ids or ()), set(hypotheses.study_ids or ())
+    for file, missing in ((hypotheses, ours - theirs), (references, theirs - ours)):
+        if missing:
+            raise MetricError("unmatched_id", f"{file.path} has no row for {some_studies(sorted(missing))}")
+
+
+def _csv_rows(path: Path) -> Iterable[tuple[object, object]]:
+    with path.open(newline="", encoding="utf-8-sig") as lines:
+        table = csv.DictReader(lines)
+        for column in (ID, REPORT):
+            if column not in (table.fieldnames or ()):
+                raise MetricError("missing_column", f"{path} has no column {column!r}; it has {table.fieldnames}")
+        yield from ((row[ID], row[REPORT]) for row in table)
+
+
+def _jsonl_rows(path: Path) -> Iterable[tuple[object, object]]:
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise MetricError("bad_row", f"{path}:{number} is not JSON") from error
+            if not isinstance(record, dict) or not {ID, REPORT} <= record.keys():
+                raise MetricError("missing_column", f"{path}:{number} must be an object with {ID!r} and {REPORT!r}")
+            yield record[ID], record[REPORT]
+
+
+def _line_rows(path: Path) -> Iterable[tuple[object, object]]:
+    return [(None, line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _text(report: object, path: Path, row: int) -> str:
+    if not isinstance(report, str) or report.strip().lower() in _NULLS:
+        raise MetricError("missing_text", f"{path}, row {row}: the report is missing (NaN or null)")
+    return report
+
+
+def _identifier(study: object, path: Path, row: int) -> str:
+    if isinstance(study, bool) or not isinstance(study, str | int):
+        raise MetricError("missing_id", f"{path}, row {row}: the study id is missing")
+    text = str(study).strip()
+    if not text or text.lower() in _NULLS:
+        raise MetricError("missing_id", f"{path}, row {row}: the study id is missing")
+    return text

@@ -1,0 +1,106 @@
+"""Signs that a system does not look at the image or does not write reports, whatever its scores are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lmrrg.metrics.backends import MetricError, is_empty
+
+
+@dataclass(frozen=True)
+class SanityLimits:
+    """Where a share becomes a finding; 0.1 is 10% of the studies."""
+
+    distinct_of_references: float = 0.1
+    """Fewer distinct reports than this share of the distinct references."""
+    unfinished: float = 0.05
+    """More reports than this that did not end with EOS."""
+    same_for_blank_image: float = 0.5
+    """More studies than this whose report stays word for word the same with a blank or noise image."""
+    same_for_other_patient: float = 0.9
+    """The same with another patient's image; two normal studies may share a report, so more is allowed."""
+
+
+@dataclass(frozen=True)
+class SanityFinding:
+    """One failed check; ``code`` is stable."""
+
+    code: str
+    message: str
+
+
+class SanityError(ValueError):
+    """An evaluation whose reports fail a sanity check; ``findings`` has them all, ``code`` is the first one's."""
+
+    def __init__(self, findings: Sequence[SanityFinding]):
+        super().__init__("; ".join(f"{finding.code}: {finding.message}" for finding in findings))
+        self.findings = tuple(findings)
+        self.code = findings[0].code
+
+
+def check_reports(
+    reports: Sequence[str],
+    references: Sequence[str],
+    *,
+    finished: Sequence[bool] | None = None,
+    blank_image: Sequence[str] | None = None,
+    other_patient: Sequence[str] | None = None,
+    limits: SanityLimits | None = None,
+) -> list[SanityFinding]:
+    """Look at N generated reports; an empty list means that nothing is wrong.
+
+    ``finished`` says which reports ended with EOS. ``blank_image`` and ``other_patient`` are what the same system
+    writes for the same N studies when it is shown a blank (or noise) image, or another patient's image.
+
+    Raises:
+        MetricError: ``length_mismatch``.
+    """
+    limits = limits or SanityLimits()
+    for other in (references, finished, blank_image, other_patient):
+        if other is not None and len(other) != len(reports):
+            raise MetricError("length_mismatch", f"a sanity check of {len(reports)} reports got {len(other)} items")
+    findings = [
+        _few_distinct(reports, references, limits),
+        _empty(reports),
+        _unfinished(finished, limits),
+        _same(reports, blank_image, limits.same_for_blank_image, "a blank image"),
+        _same(reports, other_patient, limits.same_for_other_patient, "another patient's image"),
+    ]
+    return [finding for finding in findings if finding is not None]
+
+
+def require_sane(findings: Sequence[SanityFinding]) -> None:
+    """Raise :class:`SanityError` where there is any finding."""
+    if findings:
+        raise SanityError(findings)
+
+
+def _few_distinct(reports: Sequence[str], references: Sequence[str], limits: SanityLimits) -> SanityFinding | None:
+    distinct, possible = len(set(reports)), len(set(references))
+    if possible < 2 or distinct >= max(2.0, limits.distinct_of_references * possible):
+        return None
+    return SanityFinding(
+        "few_distinct_reports", f"{distinct} distinct reports for {len(reports)} studies with {possible} references"
+    )
+
+
+def _empty(reports: Sequence[str]) -> SanityFinding | None:
+    count = sum(is_empty(report) for report in reports)
+    return SanityFinding("empty_reports", f"{count} of {len(reports)} reports are empty") if count else None
+
+
+def _unfinished(finished: Sequence[bool] | None, limits: SanityLimits) -> SanityFinding | None:
+    count = 0 if finished is None else sum(not end for end in finished)
+    if finished is None or count <= limits.unfinished * len(finished):
+        return None
+    return SanityFinding("unfinished_reports", f"{count} of {len(finished)} reports did not end with EOS")
+
+
+def _same(reports: Sequence[str], others: Sequence[str] | None, limit: float, what: str) -> SanityFinding | None:
+    if others is None:
+        return None
+    count = sum(a == b for a, b in zip(reports, others, strict=True))
+    if count <= limit * len(reports):
+        return None
+    return SanityFinding("image_ignored", f"{count} of {len(reports)} reports are word for word the same for {what}")
