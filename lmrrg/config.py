@@ -57,6 +57,9 @@ class DataConfig(Settings):
     source: Literal["phantom", "iu-xray", "r2gen", "jsonl"] = Field("phantom", description="kind of the data set")
     path: Path | None = Field(None, description="folder (iu-xray, r2gen) or manifest (jsonl); not used for phantom")
     images: Path | None = Field(None, description="image folder, where it is not the source's usual one")
+    labels: Path | None = Field(
+        None, description="CSV of study_id and the 14 classes (CheXbert form); null: the source's own, else rule-based"
+    )
     section: Section = Field("findings", description="section of the report that the model learns to write")
     max_views: PositiveInt = Field(2, description="images used per study, frontal first")
     image_size: PositiveInt = Field(256, description="side of the square that the image encoder sees, pixels")

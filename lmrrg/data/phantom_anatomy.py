@@ -1,0 +1,276 @@
+"""A normal chest film, drawn from formulas: the body that the phantom's findings are put into.
+
+The drawing is a map of attenuation (0 air, about 1 soft tissue), which a saturating curve turns into brightness.
+Coordinates are the patient's own: x from -1 (patient's right, the left of the film) to 1, y from -1 (top) to 1.
+All shapes and constants are ours, chosen by eye.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from scipy.ndimage import gaussian_filter
+
+Map = NDArray[np.floating]
+SIDES = {"right": -1, "left": 1}
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """One patient's shape, in patient coordinates (the film is 2 wide)."""
+
+    half_width: float
+    apex: float
+    dome_right: float
+    dome_left: float
+    heart_ratio: float
+    """Heart width over chest width: normal below 0.5."""
+    spacing: float
+    """Distance of neighbouring ribs."""
+    thickness: float
+    breasts: float
+    gastric_bubble: float
+    bone: float
+
+    def dome(self, side: str) -> float:
+        """Height of a hemidiaphragm's dome."""
+        return self.dome_right if side == "right" else self.dome_left
+
+
+@dataclass(frozen=True)
+class Pose:
+    """How the patient stands before the film: rotation (radians), scale, shift."""
+
+    angle: float
+    scale: float
+    shift: tuple[float, float]
+
+    def to_patient(self, u: Map, v: Map) -> tuple[Map, Map]:
+        """Film coordinates [-1, 1] to patient coordinates."""
+        u, v = (u - self.shift[0]) / self.scale, (v - self.shift[1]) / self.scale
+        c, s = np.float32(np.cos(self.angle)), np.float32(np.sin(self.angle))
+        return c * u + s * v, c * v - s * u
+
+    def to_film(self, x: Map, y: Map) -> tuple[Map, Map]:
+        """The inverse of :meth:`to_patient`."""
+        c, s = np.cos(self.angle), np.sin(self.angle)
+        return self.scale * (c * x - s * y) + self.shift[0], self.scale * (s * x + c * y) + self.shift[1]
+
+
+class Scene:
+    """A film in the making: coordinates of every pixel, lung masks, and the attenuation map, all float32 [S, S]."""
+
+    def __init__(self, anatomy: Anatomy, pose: Pose, size: int):
+        self.anatomy, self.pose, self.size = anatomy, pose, size
+        line = ((np.arange(size, dtype=np.float32) + 0.5) / size) * 2 - 1
+        self.x, self.y = pose.to_patient(line[None, :], line[:, None])
+        self.u = np.abs(self.x)
+        self.wall = _wall(anatomy, self.y)
+        self.diaphragm = _diaphragm(anatomy, self.x, self.u)
+        self.left = soft(self.x, 0.01)
+        chest = soft(self.wall - self.u, 0.018) * soft(self.u - 0.10, 0.02)
+        self.hemithorax = {"right": chest * (1 - self.left), "left": chest * self.left}
+        aerated = soft(self.diaphragm - self.y, 0.012)
+        self.lung = {side: part * aerated for side, part in self.hemithorax.items()}
+        self.attenuation = np.zeros((size, size), np.float32)
+
+    def strokes(self, lines: list[tuple[NDArray[np.floating], float]], blur: float = 0.0) -> Map:
+        """Draw polylines (points [N, 2] in patient coordinates, width in the same unit) as a map [S, S] in [0, 1]."""
+        fine = 2 * self.size
+        canvas = Image.new("L", (fine, fine))
+        draw = ImageDraw.Draw(canvas)
+        for points, width in lines:
+            across, down = self.pose.to_film(points[:, 0], points[:, 1])
+            pixels = np.stack([(across + 1) / 2 * fine, (down + 1) / 2 * fine], axis=1)
+            path = [(float(a), float(b)) for a, b in pixels]
+            draw.line(path, fill=255, width=max(1, round(width / 2 * fine)), joint="curve")
+        drawn = np.asarray(canvas.resize((self.size, self.size), Image.Resampling.BOX), dtype=np.float32) / 255
+        return gaussian_filter(drawn, blur * self.size / 2) if blur else drawn
+
+
+def soft(distance: Map, edge: float) -> Map:
+    """A soft mask: 1 well inside (positive distance), 0 outside, 0.5 on the border."""
+    return (0.5 + 0.5 * np.tanh(distance / np.float32(2 * edge))).astype(np.float32)
+
+
+def ellipse(scene: Scene, centre: tuple[float, float], radii: tuple[float, float], angle: float = 0.0) -> Map:
+    """Normalised radius of every pixel: below 1 inside the ellipse."""
+    dx, dy = scene.x - np.float32(centre[0]), scene.y - np.float32(centre[1])
+    c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    return np.hypot((c * dx + s * dy) / np.float32(radii[0]), (c * dy - s * dx) / np.float32(radii[1]))
+
+
+def sample_anatomy(rng: np.random.Generator, heart_ratio: float) -> Anatomy:
+    """Draw one patient; the heart's size is the caller's, since it may be a finding."""
+    dome = rng.uniform(0.34, 0.50)
+    return Anatomy(
+        half_width=rng.uniform(0.70, 0.80),
+        apex=rng.uniform(-0.86, -0.76),
+        dome_right=dome,
+        dome_left=dome + rng.uniform(0.02, 0.08),
+        heart_ratio=heart_ratio,
+        spacing=rng.uniform(0.135, 0.16),
+        thickness=rng.uniform(0.9, 1.15),
+        breasts=rng.uniform(0.05, 0.22) * float(rng.random() < 0.5),
+        gastric_bubble=rng.uniform(0.15, 0.4) * float(rng.random() < 0.6),
+        bone=rng.uniform(0.8, 1.2),
+    )
+
+
+def sample_pose(rng: np.random.Generator) -> Pose:
+    """Draw a pose: up to about 4 degrees, 8 % in size and 5 % in position."""
+    return Pose(rng.normal(0, 0.025), rng.uniform(0.93, 1.07), (rng.normal(0, 0.03), rng.uniform(-0.03, 0.06)))
+
+
+def draw_normal(scene: Scene, rng: np.random.Generator, *, vessels: dict[str, Map], congestion: float = 0.0) -> None:
+    """Draw everything but the findings.
+
+    ``vessels`` says per side where lung markings are visible (a map in [0, 1]); ``congestion`` from 0 to 1 widens them.
+    """
+    _draw_body(scene)
+    _draw_lungs(scene, rng, vessels, congestion)
+    _draw_mediastinum(scene)
+    _draw_heart(scene)
+    _draw_abdomen(scene, rng)
+    _draw_ribs(scene)
+    _draw_shoulders(scene, rng)
+
+
+def heart_outline(scene: Scene) -> Map:
+    """Normalised radius of the heart: below 1 inside."""
+    a = scene.anatomy
+    width = 2 * a.half_width * a.heart_ratio
+    x = 0.15 * width + 0.02
+    height = 0.20 + 0.22 * width
+    return ellipse(scene, (x, a.dome_left - 0.62 * height), (width / 2, height), angle=-0.30)
+
+
+def _wall(a: Anatomy, y: Map) -> Map:
+    """Half width of the rib cage at every height: a pointed arch above, slightly widening below."""
+    waist = np.float32(-0.05)
+    up = np.clip((waist - y) / (waist - np.float32(a.apex)), 0, 1)
+    return np.float32(a.half_width) * ((1 - up**2.4) ** np.float32(0.55) + np.float32(0.07) * np.maximum(y - waist, 0))
+
+
+def _diaphragm(a: Anatomy, x: Map, u: Map) -> Map:
+    """Height of the diaphragm at every x: two domes with a deep outer recess."""
+    dome = np.where(x < 0, np.float32(a.dome_right), np.float32(a.dome_left))
+    inner = 0.25 * np.maximum(0.36 - u, 0) ** 2 / 0.36
+    outer = 0.30 * (np.maximum(u - 0.36, 0) / (a.half_width - 0.30)) ** 2
+    return (dome + inner + outer).astype(np.float32)
+
+
+def _draw_body(scene: Scene) -> None:
+    a = scene.anatomy
+    shoulder = 0.26 + 0.95 / (1 + np.exp(-(scene.y + 0.80) / 0.055))
+    torso = shoulder - 0.17 * soft(scene.y + 0.25, 0.12)
+    body = soft(torso - scene.u, 0.02)
+    scene.attenuation += body * np.float32(a.thickness) * (0.78 + 0.42 * np.exp(-((scene.u / 0.75) ** 2)))
+    for side in SIDES.values():
+        breast = ellipse(scene, (side * 0.45, 0.22), (0.30, 0.26))
+        scene.attenuation += np.float32(a.breasts) * soft(1 - breast, 0.08) * (0.6 + 0.4 * np.minimum(breast, 1))
+
+
+def _draw_lungs(scene: Scene, rng: np.random.Generator, vessels: dict[str, Map], congestion: float) -> None:
+    for side, sign in SIDES.items():
+        lung = scene.lung[side]
+        depth = 0.80 + 0.20 * np.clip((scene.wall - scene.u) / 0.25, 0, 1)
+        scene.attenuation -= 0.76 * lung * depth
+        drawn = scene.strokes(_branches(rng, scene.anatomy, sign, congestion), blur=0.004 + 0.006 * congestion)
+        hilum = np.exp(-(ellipse(scene, (sign * 0.19, -0.08), (0.085, 0.15), angle=-0.3 * sign) ** 2))
+        scene.attenuation += lung * vessels[side] * (0.24 + 0.12 * congestion) * drawn
+        scene.attenuation += (lung * 0.5 + 0.1) * (0.26 + 0.1 * congestion) * hilum
+
+
+def _branches(rng: np.random.Generator, a: Anatomy, sign: int, congestion: float) -> list[tuple[NDArray, float]]:
+    """Vessels that leave the hilum, fork and thin out."""
+    lines: list[tuple[NDArray, float]] = []
+    for angle in np.linspace(-1.35, 1.45, 11) + rng.normal(0, 0.1, 11):
+        start = np.array([sign * 0.17, -0.08 + 0.05 * np.sin(angle)])
+        _grow(rng, lines, start, angle, rng.uniform(0.16, 0.24), 0.021 * (1 + 0.5 * congestion), sign, depth=3)
+    return lines
+
+
+def _grow(rng, lines, start, angle, length, width, sign, depth) -> None:
+    bend = rng.normal(0, 0.25)
+    angles = angle + bend * np.array([0.0, 0.5, 1.0])
+    steps = np.stack([sign * np.cos(angles), np.sin(angles)], axis=1) * (length / 3)
+    points = np.concatenate([start[None], start + np.cumsum(steps, axis=0)])
+    lines.append((points, width))
+    if depth:
+        for turn in (rng.uniform(0.15, 0.5), -rng.uniform(0.15, 0.5)):
+            _grow(rng, lines, points[-1], angles[-1] + turn, length * 0.78, width * 0.64, sign, depth - 1)
+
+
+def _draw_mediastinum(scene: Scene) -> None:
+    a, x, y = scene.anatomy, scene.x, scene.y
+    width = 0.125 + 0.03 * soft(y + 0.1, 0.1)
+    inside = soft(width - scene.u, 0.016) * soft(0.75 - y, 0.1)
+    knob = soft(1 - ellipse(scene, (0.135, -0.36), (0.085, 0.10)), 0.09)
+    artery = soft(1 - ellipse(scene, (0.15, -0.20), (0.07, 0.09)), 0.12)
+    scene.attenuation += 0.58 * np.maximum(np.maximum(inside, 0.9 * knob), 0.7 * artery) * soft(y + 0.85, 0.08)
+    bodies = 0.85 + 0.15 * np.cos(2 * np.pi * y / a.spacing)
+    scene.attenuation += np.float32(0.34 * a.bone) * soft(0.085 - scene.u, 0.012) * bodies
+    trachea = soft(0.036 - np.abs(x - 0.012), 0.008) * soft(-0.27 - y, 0.02)
+    bronchi = soft(0.028 - np.abs(y + 0.27 - 0.9 * scene.u), 0.01) * soft(0.15 - scene.u, 0.02)
+    scene.attenuation -= 0.34 * trachea + 0.16 * bronchi * (1 - trachea)
+
+
+def _draw_heart(scene: Scene) -> None:
+    radius = heart_outline(scene)
+    muscle = soft(1 - radius, 0.045) * (0.75 + 0.25 * np.sqrt(np.clip(1 - radius, 0, 1)))
+    above = soft(scene.diaphragm + 0.05 - scene.y, 0.02)
+    covered = soft(0.125 - scene.u, 0.02) * 0.55
+    scene.attenuation += 0.78 * muscle * above * (1 - covered)
+
+
+def _draw_abdomen(scene: Scene, rng: np.random.Generator) -> None:
+    a = scene.anatomy
+    below = soft(scene.y - scene.diaphragm, 0.012) * soft(1.12 * a.half_width - scene.u, 0.02)
+    scene.attenuation += 0.42 * below * (1 - 0.25 * scene.left)
+    centre = (rng.uniform(0.28, 0.42), a.dome_left + 0.13)
+    bubble = soft(1 - ellipse(scene, centre, (rng.uniform(0.10, 0.17), 0.075), angle=rng.normal(0, 0.2)), 0.07)
+    scene.attenuation -= np.float32(1.6 * a.gastric_bubble) * bubble * below
+
+
+def _draw_ribs(scene: Scene) -> None:
+    a = scene.anatomy
+    t = scene.u / a.half_width
+    posterior = scene.y - (0.34 * np.maximum(t - 0.38, 0) ** 2 - 0.06 * t) - a.apex
+    anterior = scene.y - 0.34 * (1 - t) - a.apex - 0.05
+    inside = soft(scene.wall + 0.012 - scene.u, 0.01)
+    back = _bands(posterior / a.spacing, 0.23) * soft(scene.u - 0.09, 0.01) * soft(posterior, 0.02)
+    front = _bands(anterior / (1.08 * a.spacing), 0.27) * soft(t - 0.42, 0.04) * soft(anterior - 0.2, 0.02)
+    low = soft(0.80 - scene.y, 0.05)
+    scene.attenuation += np.float32(a.bone) * inside * low * (0.17 * back * (0.75 + 0.6 * t**4) + 0.10 * front)
+    # The side wall, seen edge on, is one continuous bright line with a bead at every rib.
+    edge = np.exp(-(((scene.wall - scene.u + 0.004) / 0.012) ** 2)) * soft(scene.y - a.apex, 0.02)
+    scene.attenuation += np.float32(0.14 * a.bone) * edge * low * (0.5 + 0.5 * back)
+
+
+def _bands(phase: Map, half: float) -> Map:
+    """Bands that repeat with every whole phase; their margins are brighter, as a rib's cortex is."""
+    offset = np.abs(phase - np.floor(phase) - 0.5)
+    margin = np.exp(-(((offset - np.float32(half)) / np.float32(0.06)) ** 2))
+    return soft(half - offset, 0.03) * np.float32(0.75) + np.float32(0.45) * margin
+
+
+def _draw_shoulders(scene: Scene, rng: np.random.Generator) -> None:
+    a = scene.anatomy
+    for sign in SIDES.values():
+        s = np.linspace(0, 1, 12)
+        height = a.apex + 0.20 + rng.normal(0, 0.012)
+        x = sign * (0.06 + 0.72 * s)
+        y = height - 0.13 * s - 0.035 * np.sin(2 * np.pi * s) + 0.02 * s**2
+        clavicle = scene.strokes([(np.stack([x, y], axis=1), 0.052)], blur=0.006)
+        cortex = np.clip(clavicle - scene.strokes([(np.stack([x, y], axis=1), 0.030)], blur=0.006), 0, 1)
+        scene.attenuation += np.float32(a.bone) * (0.20 * clavicle + 0.22 * cortex)
+        border = np.array([[0.66, -0.62], [0.70, -0.40], [0.76, -0.18], [0.80, -0.06]]) * [sign, 1]
+        blade = np.array([[0.80, -0.60], [0.84, -0.40], [0.85, -0.20]]) * [sign, 1]
+        scene.attenuation += 0.13 * scene.strokes([(blade, 0.2)], blur=0.03)
+        scene.attenuation += 0.12 * scene.strokes([(border, 0.025)], blur=0.006)
+        head = soft(1 - ellipse(scene, (sign * 1.02, -0.62), (0.13, 0.14)), 0.06)
+        scene.attenuation += np.float32(0.25 * a.bone) * head

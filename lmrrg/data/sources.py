@@ -1,0 +1,82 @@
+"""One door to the studies of a run: what SFT, PPO and evaluation read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from lmrrg.config import Config, DataConfig
+from lmrrg.data import phantom
+from lmrrg.data.importing import Import, write_import
+from lmrrg.data.iu_xray import import_iu_xray
+from lmrrg.data.jsonl import import_jsonl
+from lmrrg.data.phantom import import_phantoms
+from lmrrg.data.r2gen import import_r2gen
+from lmrrg.studies import Split, Study, StudyError, atomic_writer, manifest_hash, read_studies
+
+_IMPORTS = {"iu-xray": import_iu_xray, "r2gen": import_r2gen, "jsonl": import_jsonl}
+_SETTINGS = ("source", "path", "images", "labels", "section", "phantom")
+"""The settings of ``config.data`` that decide what the manifest holds."""
+
+
+def prepare_studies(config: Config, *, progress: bool = True) -> Path:
+    """Make ``config.run_dir/studies.jsonl`` from ``config.data``, or re-use the one made from the same settings.
+
+    Beside it lie ``studies.audit.json`` (what was kept and dropped) and ``studies.made_from.json`` (the hash of the
+    settings and of the manifest that a later call compares).
+
+    Raises:
+        StudyError: the source cannot be read; nothing is left half written.
+    """
+    manifest = config.run_dir / "studies.jsonl"
+    made_from = manifest.with_suffix(".made_from.json")
+    settings = _settings_hash(config)
+    if manifest.is_file() and made_from.is_file() and _is_current(manifest, made_from, settings):
+        return manifest
+    manifest.parent.mkdir(parents=True, exist_ok=True)
+    made_from.unlink(missing_ok=True)
+    write_import(manifest, import_studies(config.data, manifest.parent, config.seed, progress=progress))
+    with atomic_writer(made_from) as out:
+        json.dump({"settings": settings, "manifest": manifest_hash(manifest)}, out)
+    return manifest
+
+
+def import_studies(data: DataConfig, folder: Path, seed: int, *, progress: bool = True) -> Import:
+    """Read the source that ``data`` names; phantoms are drawn into ``folder/phantoms``.
+
+    Raises:
+        StudyError: the source cannot be read or has no usable study.
+    """
+    if data.source == "phantom":
+        return import_phantoms(folder / "phantoms", data.phantom, seed=seed, section=data.section, progress=progress)
+    if data.path is None:
+        raise StudyError("source_missing", f"data.path is required with data.source={data.source}")
+    read = _IMPORTS[data.source]
+    return read(data.path, section=data.section, seed=seed, images=data.images, labels=data.labels)
+
+
+def studies_of(config: Config, split: Split) -> list[Study]:
+    """The studies of one split of the run's manifest, in its order, cut to ``train_limit`` or ``eval_limit``.
+
+    Raises:
+        StudyError: ``manifest_missing`` (call :func:`prepare_studies` first) or ``empty_split``.
+    """
+    studies = read_studies(config.run_dir / "studies.jsonl", split)
+    if not studies:
+        raise StudyError("empty_split", f"the run's manifest has no studies in the split {split}")
+    return studies[: config.data.train_limit if split == "train" else config.data.eval_limit]
+
+
+def _settings_hash(config: Config) -> str:
+    settings = {name: config.data.model_dump(mode="json")[name] for name in _SETTINGS}
+    text = json.dumps([settings, config.seed, phantom.VERSION], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _is_current(manifest: Path, made_from: Path, settings: str) -> bool:
+    try:
+        known = json.loads(made_from.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return known == {"settings": settings, "manifest": manifest_hash(manifest)}
