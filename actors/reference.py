@@ -1,0 +1,81 @@
+"""The frozen SFT model: what the policy is kept close to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray.actor import ActorHandle
+from ray.util.placement_group import PlacementGroup
+from torch import Tensor
+
+from actors.placement import actor_options, bundle
+from lmrrg.config import Config, PPOConfig
+from lmrrg.model.checkpoint import load_checkpoint
+from lmrrg.ppo.actor_critic import report_log_probs
+from lmrrg.ppo.batches import Rollout, rank_microbatches
+
+
+class ReferenceWorker:
+    """Holds the model and never changes it."""
+
+    def __init__(self, config: Config, checkpoint_dir: Path):
+        torch.set_num_threads(config.threads)
+        self._microbatch = config.ppo.microbatch
+        self._device = "cuda" if config.ppo.gpus_per_worker else "cpu"
+        dtype = torch.bfloat16 if config.ppo.precision == "bf16" else torch.float32
+        self._model = load_checkpoint(checkpoint_dir).requires_grad_(False).to(self._device, dtype)
+
+    @torch.inference_mode()
+    def log_probs(self, rollout: Rollout) -> Tensor:
+        """Log-probs [B, T] of the sampled tokens, float32 on CPU, 0 in the padding."""
+        result = torch.zeros(rollout.ids.shape)
+        for rows in rank_microbatches(rollout, torch.arange(len(rollout)), self._microbatch):
+            scores = report_log_probs(self._model, rollout.select(rows).to(self._device)).cpu()
+            result[rows, : scores.shape[1]] = scores
+        return result
+
+
+class Reference:
+    """Handle of the frozen reference.
+
+    Args:
+        config: uses ``ppo`` (precision, microbatch, GPUs) and ``threads``.
+        checkpoint_dir: the SFT model; must be readable on its node.
+        placement_group: reservation that holds its bundle, or None.
+        bundle_index: index of its bundle. None: any bundle that fits.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        checkpoint_dir: Path,
+        placement_group: PlacementGroup | None = None,
+        *,
+        bundle_index: int | None = None,
+    ):
+        options = actor_options(
+            reference_bundle(config.ppo), placement_group, -1 if bundle_index is None else bundle_index
+        )
+        options["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": str(config.threads)}}
+        remote: Any = ray.remote(ReferenceWorker)
+        self._worker: ActorHandle = remote.options(**options).remote(config, Path(checkpoint_dir))
+
+    def start(self) -> None:
+        """Wait until the model is loaded."""
+        ray.get(self._worker.__ray_ready__.remote())
+
+    def log_probs(self, rollout: ray.ObjectRef) -> ray.ObjectRef:
+        """Start scoring a rollout (a reference to :class:`Rollout`); the result is a tensor [B, T]."""
+        return self._worker.log_probs.remote(rollout)
+
+    def close(self) -> None:
+        """Stop it."""
+        ray.kill(self._worker)
+
+
+def reference_bundle(ppo: PPOConfig) -> dict[str, float]:
+    """What the reference asks of the cluster: as much as one policy rank."""
+    return bundle(ppo.cpus_per_worker, ppo.gpus_per_worker)

@@ -1,0 +1,137 @@
+"""The policy's forward: log-probs of sampled reports, and the value head on the decoder's hidden states."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lmrrg.model.generator import ReportGenerator
+from lmrrg.ppo.batches import Rollout
+from lmrrg.ppo.errors import PPOError
+from lmrrg.ppo.losses import token_entropy, token_log_probs
+from lmrrg.ppo.packing import pack
+
+VALUE_HEAD_FILE = "value_head.safetensors"
+
+
+class TokenOutputs(NamedTuple):
+    """What the policy says of the tokens of B reports; every tensor is [B, T], 0 in the padding.
+
+    A tuple, because DeepSpeed looks for tensors only in those when it hooks a module's outputs.
+    """
+
+    log_probs: Tensor
+    values: Tensor
+    """Expected return before each token, units of reward."""
+    entropy: Tensor | None = None
+    """Of the distribution that each token was drawn from, nats."""
+
+
+@dataclass(frozen=True)
+class TokenStates:
+    """The decoder at the N valid tokens of a rollout: logits [N, V] and hidden states [N, H] that predict them."""
+
+    logits: Tensor
+    hidden: Tensor
+
+
+def token_states(generator: ReportGenerator, rollout: Rollout) -> TokenStates:
+    """Run images, prompts and reports through the model; reports of one study share their prompt's computation."""
+    visual = generator.visual(rollout.features)
+    prompts = generator.prompt_embeddings(visual.tokens, rollout.prompts)
+    tokens = generator.decoder.get_input_embeddings()(rollout.ids)
+    packed = pack(prompts, tokens, rollout.mask, rollout.study)
+    first = packed.first_column
+    output = generator.decoder(
+        inputs_embeds=packed.embeddings,
+        attention_mask=packed.attention,
+        position_ids=packed.positions,
+        use_cache=False,
+        output_hidden_states=True,
+        logits_to_keep=packed.embeddings.shape[1] - first,
+    )
+    return TokenStates(
+        logits=output.logits[packed.group, packed.column - first],
+        hidden=output.hidden_states[-1][packed.group, packed.column],
+    )
+
+
+def report_log_probs(generator: ReportGenerator, rollout: Rollout) -> Tensor:
+    """Log-probs [B, T] of the sampled tokens, float32, 0 in the padding."""
+    states = token_states(generator, rollout)
+    return spread(_log_probs(states, rollout), rollout.mask)
+
+
+def spread(values: Tensor, mask: Tensor) -> Tensor:
+    """Put N values at the N valid places of a mask [B, T]; 0 elsewhere."""
+    return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)
+
+
+def _log_probs(states: TokenStates, rollout: Rollout) -> Tensor:
+    return token_log_probs(states.logits[None], rollout.ids[rollout.mask][None])[0]
+
+
+class ActorCritic(nn.Module):
+    """The report generator and a linear value head on the decoder's last hidden states (ours).
+
+    The head starts at 0, so that the first advantages are the rewards themselves. Evaluation mode is kept for good:
+    with dropout the probability ratio would differ from 1 before any update.
+    """
+
+    def __init__(self, generator: ReportGenerator, trainable: str = "decoder"):
+        super().__init__()
+        self.generator = generator
+        self.value_head = nn.Linear(generator.hidden_size, 1)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+        if trainable == "decoder":
+            generator.requires_grad_(False)
+            generator.decoder.requires_grad_(True)
+        self.eval()
+
+    def forward(self, rollout: Rollout, *, entropy: bool = False, value_only: bool = False) -> TokenOutputs:
+        """Log-probs and values of the sampled tokens.
+
+        Args:
+            rollout: reports on the model's device.
+            entropy: whether the entropy is wanted too.
+            value_only: no gradient into the generator (warm-up of the value head).
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not value_only):
+            states = token_states(self.generator, rollout)
+            log_probs = spread(_log_probs(states, rollout), rollout.mask)
+            spreads = spread(token_entropy(states.logits), rollout.mask) if entropy else None
+        values = self.value_head(states.hidden.to(self.value_head.weight.dtype))[:, 0].float()
+        return TokenOutputs(log_probs, spread(values, rollout.mask), spreads)
+
+    def parameter_groups(self, learning_rate: float, value_learning_rate: float) -> list[dict[str, object]]:
+        """Optimizer groups: the generator's trainable weights, and the value head. Neither decays (ours): decay would
+        pull the policy from the reference without any reward for it."""
+        policy = [p for p in self.generator.parameters() if p.requires_grad]
+        return [
+            {"params": policy, "lr": learning_rate, "weight_decay": 0.0},
+            {"params": list(self.value_head.parameters()), "lr": value_learning_rate, "weight_decay": 0.0},
+        ]
+
+
+def save_value_head(head: nn.Linear, directory: Path) -> None:
+    """Write ``value_head.safetensors`` into ``directory``."""
+    tensors = {name: tensor.detach().float().contiguous() for name, tensor in head.state_dict().items()}
+    save_file(tensors, str(Path(directory) / VALUE_HEAD_FILE))
+
+
+def load_value_head(head: nn.Linear, directory: Path) -> None:
+    """Read it back.
+
+    Raises:
+        PPOError: ``value_head_missing``.
+    """
+    path = Path(directory) / VALUE_HEAD_FILE
+    if not path.is_file():
+        raise PPOError("value_head_missing", f"{path} does not exist")
+    head.load_state_dict(load_file(str(path)))
