@@ -59,13 +59,14 @@ def binary_targets(labels: Tensor, config: SFTConfig) -> tuple[Tensor, Tensor]:
 
 
 def disease_loss(logits: Tensor, labels: Tensor, config: SFTConfig, positive_weight: Tensor | None = None) -> Tensor:
-    """Mean binary cross-entropy over the classes that count; 0 when none does.
+    """Binary cross-entropy summed over the classes that count (see :func:`binary_targets`); 0 when none does.
 
-    ``positive_weight`` [14] multiplies the loss of positives, against imbalance.
+    ``positive_weight`` [14] multiplies the loss of positives, against imbalance. A sum, because the mean belongs to
+    the whole minibatch, of which a rank sees a part.
     """
     targets, counted = binary_targets(labels, config)
     each = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none", pos_weight=positive_weight)
-    return torch.where(counted, each, 0.0).sum() / counted.sum().clamp_min(1)
+    return torch.where(counted, each, 0.0).sum()
 
 
 def positive_weights(labels: Tensor, config: SFTConfig, largest: float = 8.0) -> Tensor:

@@ -36,33 +36,45 @@ class DecoderError(ValueError):
         self.code = code
 
 
-def build_decoder(
-    config: ModelConfig, training_reports: Sequence[str]
-) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-    """Tokenizer and float32 causal LM as the settings ask for, LoRA adapters included.
+def build_tokenizer(config: ModelConfig, training_reports: Sequence[str]) -> PreTrainedTokenizerBase:
+    """The pretrained decoder's tokenizer, or one trained on the reports and the instruction.
 
     Raises:
-        DecoderError: ``no_reports`` (nothing to train the tokenizer on), ``pretrained_missing`` or ``no_eos``.
+        DecoderError: ``no_reports`` (nothing to train on), ``pretrained_missing`` or ``no_eos``.
     """
-    settings = config.decoder
-    if settings.pretrained:
-        tokenizer, decoder = _pretrained(settings.pretrained)
-    else:
-        tokenizer = train_tokenizer([*training_reports, config.instruction], settings.vocabulary)
-        decoder = _small(settings, tokenizer)
-    if settings.lora_rank:
-        add_lora(decoder, settings.lora_rank, settings.dropout)
-    return tokenizer, decoder
+    name = config.decoder.pretrained
+    if not name:
+        if not any(report.strip() for report in training_reports):
+            raise DecoderError("no_reports", "the training studies have no report text to build a tokenizer from")
+        return train_tokenizer([*training_reports, config.instruction], config.decoder.vocabulary)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except OSError as error:
+        raise DecoderError("pretrained_missing", f"cannot load the tokenizer of {name}: {error}") from error
+    if tokenizer.eos_token_id is None:
+        raise DecoderError("no_eos", f"the tokenizer of {name} has no end-of-sequence token")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def build_decoder(config: DecoderConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """A float32 causal LM as the settings ask for, with random or pretrained weights, LoRA adapters included.
+
+    Raises:
+        DecoderError: ``pretrained_missing``.
+    """
+    decoder = _pretrained(config.pretrained) if config.pretrained else _small(config, tokenizer)
+    ids = _special_ids(tokenizer)
+    decoder.config.update(ids)
+    decoder.generation_config = GenerationConfig(**ids)  # vLLM reads the end of a report from here
+    if config.lora_rank:
+        add_lora(decoder, config.lora_rank, config.dropout)
+    return decoder
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer: case is kept, every text comes back exactly, no unknown tokens.
-
-    Raises:
-        DecoderError: ``no_reports`` when all texts are empty.
-    """
-    if not any(text.strip() for text in texts):
-        raise DecoderError("no_reports", "the training studies have no report text to build a tokenizer from")
+    """A byte-level BPE tokenizer: case is kept, every text comes back exactly, no unknown tokens."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -114,13 +126,16 @@ def token_embedding(decoder: PreTrainedModel) -> nn.Embedding:
     return embedding
 
 
+def _special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | None]:
+    return {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
+
+
 def _small(settings: DecoderConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     config_class, model_class = {
         "llama": (LlamaConfig, LlamaForCausalLM),
         "qwen2": (Qwen2Config, Qwen2ForCausalLM),
     }[settings.architecture]
-    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
-    decoder: PreTrainedModel = model_class(
+    return model_class(
         config_class(
             vocab_size=len(tokenizer),
             hidden_size=settings.hidden_size,
@@ -133,23 +148,12 @@ def _small(settings: DecoderConfig, tokenizer: PreTrainedTokenizerBase) -> PreTr
             tie_word_embeddings=False,
             attn_implementation="sdpa",
             dtype=torch.float32,
-            **ids,
         )
     )
-    decoder.generation_config = GenerationConfig(**ids)
-    return decoder
 
 
-def _pretrained(name: str) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+def _pretrained(name: str) -> PreTrainedModel:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        decoder = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, attn_implementation="sdpa")
+        return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, attn_implementation="sdpa")
     except OSError as error:
         raise DecoderError("pretrained_missing", f"cannot load {name}: {error}") from error
-    if tokenizer.eos_token_id is None:
-        raise DecoderError("no_eos", f"the tokenizer of {name} has no end-of-sequence token")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    decoder.generation_config.eos_token_id = decoder.config.eos_token_id = tokenizer.eos_token_id
-    decoder.generation_config.pad_token_id = decoder.config.pad_token_id = tokenizer.pad_token_id
-    return tokenizer, decoder

@@ -228,7 +228,9 @@ def _cache_file(folder: Path, image: Path) -> Path:
 
 def _encode_missing(sources: dict[Path, Path], encoder: FrozenImageEncoder, progress: bool) -> None:
     missing = [(entry, image) for entry, image in sources.items() if not entry.is_file()]
-    with tqdm(total=len(missing), desc="image features", unit="image", disable=not (progress and missing)) as bar:
+    with tqdm(
+        total=len(missing), desc="image features", unit="image", disable=not (progress and missing), mininterval=1.0
+    ) as bar:
         for group in _groups(missing, _BATCH):
             squares = [to_square(read_image(image).pixels, encoder.image_size) for _, image in group]
             encoded = encoder.encode(torch.from_numpy(np.stack(squares))).half().cpu().numpy()

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lmrrg.config import Config, ModelConfig
 from lmrrg.model.classifier import DiseaseClassifier
-from lmrrg.model.decoder import build_decoder, token_embedding
+from lmrrg.model.decoder import build_decoder, build_tokenizer, token_embedding
 from lmrrg.model.extractor import RegionExtractor
 from lmrrg.model.features import FeatureError, StudyFeatures, feature_shape, image_encoder
 from lmrrg.model.regions import REGIONS, region_queries
@@ -131,19 +131,21 @@ class ReportGenerator(nn.Module):
     forward = report_logits
 
 
-def build_generator(config: Config, training_reports: Sequence[str]) -> ReportGenerator:
+def build_generator(
+    config: Config, training_reports: Sequence[str], tokenizer: PreTrainedTokenizerBase | None = None
+) -> ReportGenerator:
     """A new model: region queries from their descriptions, extractor and heads at random, and the decoder.
 
-    The small decoder gets a tokenizer trained on ``training_reports``; a pretrained one brings its own. Random weights
-    depend on ``config.seed`` alone.
+    Without a ``tokenizer``, :func:`~lmrrg.model.decoder.build_tokenizer` makes one of ``training_reports`` (a
+    pretrained decoder brings its own). Random weights depend on ``config.seed`` alone.
     """
     size = config.data.image_size
     inputs = VisualInputs(size, config.data.max_views, *feature_shape(size), image_encoder(size).version)
     queries = region_queries(config.model.text_encoder, config.model.regions_file, config.data.cache_dir)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        tokenizer, decoder = build_decoder(config.model, training_reports)
-        return ReportGenerator(config.model, inputs, queries, tokenizer, decoder)
+        words = tokenizer or build_tokenizer(config.model, training_reports)
+        return ReportGenerator(config.model, inputs, queries, words, build_decoder(config.model.decoder, words))
 
 
 def _projector(width: int, decoder: PreTrainedModel) -> nn.Sequential:

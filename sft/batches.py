@@ -1,0 +1,105 @@
+"""Training examples as tensors, and the order in which an epoch visits them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from lmrrg.config import Config
+from lmrrg.model.classifier import label_targets
+from lmrrg.model.features import VIEWS, FeatureFiles, StudyFeatures
+from lmrrg.model.prompts import prompt_ids, report_ids
+from lmrrg.studies import Study
+
+_WINDOW = 8  # minibatches that are sorted by length together
+_VIEW_DROPOUT = 0.15
+_UNKNOWN = VIEWS.index("unknown")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B studies: features, prompts, ``report_ids`` int64 [B, T] right-padded with ``report_mask`` bool [B, T], and
+    ``labels`` int64 [B, 14] as :func:`~lmrrg.model.classifier.label_targets` makes them.
+    """
+
+    features: StudyFeatures
+    prompts: list[list[int]]
+    report_ids: Tensor
+    report_mask: Tensor
+    labels: Tensor
+
+    def to(self, device: torch.device | str) -> Batch:
+        """A copy on ``device``."""
+        return Batch(
+            self.features.to(device),
+            self.prompts,
+            self.report_ids.to(device),
+            self.report_mask.to(device),
+            self.labels.to(device),
+        )
+
+
+class Examples:
+    """Studies with a reference report, tokenized once; features are read from the cache batch by batch."""
+
+    def __init__(
+        self, studies: Sequence[Study], files: FeatureFiles, tokenizer: PreTrainedTokenizerBase, config: Config
+    ) -> None:
+        section, longest = config.data.section, config.data.max_report_tokens
+        self.reports = [report_ids(tokenizer, study.report(section), longest) for study in studies]
+        self.prompts = [prompt_ids(tokenizer, config.model, study.indication) for study in studies]
+        self.labels = label_targets(studies)
+        self._files = files
+
+    def __len__(self) -> int:
+        return len(self.reports)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of every report, EOS included."""
+        return [len(report) for report in self.reports]
+
+    def batch(self, index: Sequence[int]) -> Batch:
+        """The examples at ``index``, padded to the longest report among them."""
+        reports = [torch.tensor(self.reports[i], dtype=torch.long) for i in index]
+        ids = torch.nn.utils.rnn.pad_sequence(reports, batch_first=True, padding_value=0)
+        length = torch.tensor([len(report) for report in reports])
+        mask = torch.arange(ids.shape[1]) < length[:, None]
+        at = list(index)
+        return Batch(self._files.select(at), [self.prompts[i] for i in at], ids, mask, self.labels[at])
+
+
+def drop_views(features: StudyFeatures, generator: torch.Generator) -> StudyFeatures:
+    """Call some views "unknown", so that a picture that comes without its view is nothing new (**ours**)."""
+    dropped = torch.rand(features.views.shape, generator=generator) < _VIEW_DROPOUT
+    return replace(features, views=torch.where(dropped, _UNKNOWN, features.views))
+
+
+def epoch_minibatches(lengths: Sequence[int], minibatch: int, seed: int, epoch: int) -> list[list[int]]:
+    """All examples in random order as minibatches of equal size, those of similar length together.
+
+    Only ``seed`` and ``epoch`` decide the order. The last minibatch is filled up with examples of the epoch's start
+    (every example is seen once, those few twice), so that every rank always has the same amount of work.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(lengths))
+    steps = -(-len(order) // minibatch)
+    order = np.resize(order, steps * minibatch)
+    size = np.asarray(lengths)[order]
+    window = _WINDOW * minibatch
+    by_length = [
+        start + np.argsort(size[start : start + window], kind="stable") for start in range(0, len(order), window)
+    ]
+    batches = order[np.concatenate(by_length)].reshape(steps, minibatch)
+    return [batches[i].tolist() for i in rng.permutation(steps)]
+
+
+def rank_share(minibatch: Sequence[int], rank: int, workers: int, microbatch: int) -> list[list[int]]:
+    """The microbatches of one rank; over all ranks they hold the minibatch exactly once."""
+    mine = list(minibatch)[rank::workers]
+    return [mine[start : start + microbatch] for start in range(0, len(mine), microbatch)]

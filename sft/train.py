@@ -1,0 +1,173 @@
+"""Supervised fine-tuning on Ray Train with DeepSpeed: cross-entropy of the report plus the 14-class disease loss.
+
+    python sft/train.py --config configs/demo.yaml sft.epochs=5
+    ray job submit --working-dir . -- python sft/train.py --config configs/iu_xray.yaml
+
+Every epoch ends with a validation and a checkpoint; the best one by validation NLL and the last one become model
+directories, ``<run>/sft/best`` and ``<run>/sft/last``. A run that was interrupted goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pyarrow.fs
+import ray.train
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from actors.placement import connect
+from lmrrg.config import Config, config_help, load_config
+from lmrrg.data.sources import prepare_studies, studies_of
+from lmrrg.model.checkpoint import CheckpointError, read_checkpoint_config
+from lmrrg.model.decoder import build_tokenizer
+from lmrrg.model.features import FeatureFiles
+from lmrrg.studies import Study, atomic_writer, manifest_hash
+from lmrrg.tracking import record_run
+from sft.worker import Job, SFTError, check_fingerprint, environment, train_rank
+
+_RAY_NAME = "ray_train"
+_MAX_FAILURES = 2  # restarts from the last checkpoint after a lost worker or node
+_NOT_IN_FINGERPRINT = {"resume", "cpus_per_worker", "gpus_per_worker"}
+
+
+def run_sft(config: Config) -> Path:
+    """Train, or go on with, the run of ``config``; the best checkpoint's directory, ``run_dir/sft/best``.
+
+    A run that is already complete is returned as it is.
+
+    Raises:
+        SFTError: ``no_studies``, ``resume_mismatch`` (settings or data changed since the last checkpoint).
+    """
+    config = config.model_copy(update={"storage_path": Path(config.storage_path).resolve()})
+    folder = config.run_dir / "sft"
+    manifest = prepare_studies(config)
+    train, val = (_with_reports(studies_of(config, split), config, split) for split in ("train", "val"))
+    tokenizer = build_tokenizer(config.model, [study.report(config.data.section) for study in train])
+    fingerprint = _fingerprint(config, manifest, json.dumps(tokenizer.get_vocab(), sort_keys=True))
+    storage = _storage(config)
+    if not config.sft.resume:
+        _delete(folder, f"{storage}/{_RAY_NAME}")
+    elif _is_complete(folder, config, fingerprint):
+        return folder / "best"
+    _claim(folder, fingerprint)
+    record_run(config, manifest)
+    provenance = {"data_sha256": manifest_hash(manifest), "seed": config.seed, "stage": "sft"}
+    files = [FeatureFiles(studies, config) for studies in (train, val)]
+    job = Job(config, train, val, files[0], files[1], tokenizer, fingerprint, provenance)
+    connect(config)
+    result = _trainer(job, storage).fit()
+    return _materialise(result, folder)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; bad input ends with one sentence and exit code 2."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=config_help(), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", help="YAML file with settings")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that win over the file's")
+    args = parser.parse_args(argv)
+    try:
+        best = run_sft(load_config(args.config, args.overrides))
+    except (ValueError, FileNotFoundError) as error:
+        print(f"sft: {error}", file=sys.stderr)
+        return 2
+    print(f"best checkpoint: {best}")
+    return 0
+
+
+def _with_reports(studies: list[Study], config: Config, split: str) -> list[Study]:
+    """The studies that have the section to learn; SFTError when none has."""
+    kept = [study for study in studies if study.report(config.data.section).strip()]
+    if not kept:
+        raise SFTError("no_studies", f"no {split} study has a {config.data.section} section")
+    return kept
+
+
+def _fingerprint(config: Config, manifest: Path, vocabulary: str) -> str:
+    """Hash of everything that a checkpoint's weights and optimizer state depend on."""
+    settings = {
+        "seed": config.seed,
+        "data": config.data.model_dump(mode="json", exclude={"cache_dir", "path", "images"}),
+        "model": config.model.model_dump(mode="json"),
+        "sft": config.sft.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT),
+        "manifest": manifest_hash(manifest),
+        "vocabulary": hashlib.sha256(vocabulary.encode()).hexdigest(),
+    }
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _storage(config: Config) -> str:
+    """Where Ray Train keeps its checkpoints: the run's folder, or below ``ray.checkpoint_storage`` (s3://...)."""
+    root = config.ray.checkpoint_storage
+    return f"{root.rstrip('/')}/{config.name}/sft" if root else str(config.run_dir / "sft")
+
+
+def _delete(folder: Path, storage: str) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    filesystem, path = pyarrow.fs.FileSystem.from_uri(storage)
+    if filesystem.get_file_info(path).type == pyarrow.fs.FileType.Directory:
+        filesystem.delete_dir(path)
+
+
+def _claim(folder: Path, fingerprint: str) -> None:
+    """Mark the folder as this run's, so that a mismatch is told before any worker starts."""
+    mark = folder / "fingerprint"
+    if mark.is_file():
+        check_fingerprint(mark.read_text(encoding="utf-8"), fingerprint)
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_writer(mark) as out:
+        out.write(fingerprint)
+
+
+def _is_complete(folder: Path, config: Config, fingerprint: str) -> bool:
+    if not ((folder / "best").is_dir() and (folder / "last").is_dir()):
+        return False
+    provenance = read_checkpoint_config(folder / "last")["provenance"]
+    return provenance["fingerprint"] == fingerprint and provenance["epoch"] == config.sft.epochs
+
+
+def _trainer(job: Job, storage: str) -> TorchTrainer:
+    sft = job.config.sft
+    resources = {"CPU": sft.cpus_per_worker} | ({"GPU": sft.gpus_per_worker} if sft.gpus_per_worker else {})
+    return TorchTrainer(
+        train_rank,
+        train_loop_config={"job": job},
+        torch_config=TorchConfig(backend="nccl" if sft.gpus_per_worker else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=sft.workers, use_gpu=sft.gpus_per_worker > 0, resources_per_worker=resources
+        ),
+        run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # annotated as the class of Train V1
+            name=_RAY_NAME,
+            storage_path=storage,
+            failure_config=ray.train.FailureConfig(max_failures=_MAX_FAILURES),
+            checkpoint_config=ray.train.CheckpointConfig(
+                num_to_keep=2, checkpoint_score_attribute="val_nll", checkpoint_score_order="min"
+            ),
+            worker_runtime_env={"env_vars": environment(job.config)},
+        ),
+    )
+
+
+def _materialise(result: ray.train.Result, folder: Path) -> Path:
+    """Copy the best and the last model directory out of Ray Train's storage; the best one's path."""
+    best = result.get_best_checkpoint("val_nll", "min")
+    if best is None or result.checkpoint is None:
+        raise CheckpointError("missing_file", "the training run reported no checkpoint")
+    for name, checkpoint in (("best", best), ("last", result.checkpoint)):
+        target, part = folder / name, folder / f".{name}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        with checkpoint.as_directory() as source:
+            shutil.copytree(Path(source) / "model", part)
+        shutil.rmtree(target, ignore_errors=True)
+        part.rename(target)
+    return folder / "best"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
