@@ -91,13 +91,15 @@ def complete(
     seed: int,
     labels: Path | None = None,
     notes: Mapping[str, str] | None = None,
+    published_splits: bool = False,
 ) -> Import:
     """Turn the rows of a source into studies that training can use.
 
     Dropped and counted: studies without text in ``section`` and studies without a frontal image. A study without a
     split gets one by :func:`split_of_patient` when no study of the source has any; otherwise it is dropped, since its
     place in the source's own split is not known. Labels come from the file ``labels``, else from the study, else from
-    the rule-based labeler on the section's text.
+    the rule-based labeler on the section's text. With ``published_splits`` a study that has a split stays although it
+    has lateral views only, and is counted in the notes: results on a published split compare only on all of it.
 
     Raises:
         StudyError: ``no_studies``, or any error of the manifest or of the labels file.
@@ -107,7 +109,7 @@ def complete(
     total = 0
     for row in rows:
         total += 1
-        reason = row.reason if isinstance(row, Dropped) else _why_not(row, section)
+        reason = row.reason if isinstance(row, Dropped) else _why_not(row, section, published_splits)
         if reason:
             dropped[reason] += 1
         elif isinstance(row, Study):
@@ -116,6 +118,9 @@ def complete(
     kept = _with_splits(kept, seed, dropped, all_notes)
     if not kept:
         raise StudyError("no_studies", f"none of {total} rows of {source} makes a study: {dict(dropped)}")
+    lateral_only = sum(_lateral_only(study) for study in kept)
+    if lateral_only:
+        all_notes["lateral views only"] = f"{lateral_only} studies, kept since their split is a published one"
     kept = _with_labels(kept, section, labels, all_notes)
     check_patient_disjoint(kept)
     return Import(source, section, kept, total, dropped, all_notes)
@@ -169,10 +174,14 @@ def _label_value(text: str, where: str) -> int:
         raise StudyError("labels_value", f"{where}: {text!r} is not 1, 0, -1 or blank") from None
 
 
-def _why_not(study: Study, section: Section) -> str:
+def _lateral_only(study: Study) -> bool:
+    return all(image.view == "lateral" for image in study.images)
+
+
+def _why_not(study: Study, section: Section, published_splits: bool) -> str:
     if not study.report(section).strip():
         return f"no text in the section {section}"
-    if all(image.view == "lateral" for image in study.images):
+    if _lateral_only(study) and not (published_splits and study.split):
         return "no frontal image"
     return ""
 

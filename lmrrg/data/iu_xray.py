@@ -34,7 +34,9 @@ def import_iu_xray(
     splits = _r2gen_splits(annotation) if annotation.is_file() else {}
     notes = {"splits": f"{_ANNOTATION}, by report number"} if splits else {}
     rows = _rows(folder, index_images(images or folder / "images"), splits)
-    return complete("iu-xray", rows, section=section, seed=seed, labels=labels, notes=notes)
+    return complete(
+        "iu-xray", rows, section=section, seed=seed, labels=labels, notes=notes, published_splits=bool(splits)
+    )
 
 
 def _rows(folder: Path, files: dict[str, Path], splits: dict[str, Split]) -> Iterator[Study | Dropped]:

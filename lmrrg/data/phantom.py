@@ -69,7 +69,8 @@ def _make_study(
     folder: Path, number: int, patient: int, split: Split, *, size: int, seed: int, section: Section
 ) -> Study:
     truth, film, wording, acquisition = (np.random.default_rng([VERSION, seed, number, part]) for part in range(4))
-    pixels, findings = draw_phantom(film, sample_findings(truth), size)
+    body = np.random.default_rng([VERSION, seed, patient])
+    pixels, findings = draw_phantom(film, sample_findings(truth), size, patient=body)
     report = write_report(wording, findings)
     sentences = {"findings": report.findings, "impression": report.impression}
     shown = sentences.get(section, report.findings + report.impression)

@@ -15,6 +15,9 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
 Map = NDArray[np.floating]
+Strokes = tuple[Map, float]
+"""Lines [N, K, 2] (x and y in patient coordinates) that share one width (same unit)."""
+
 SIDES = {"right": -1, "left": 1}
 
 
@@ -68,7 +71,7 @@ class Scene:
         line = ((np.arange(size, dtype=np.float32) + 0.5) / size) * 2 - 1
         self.x, self.y = pose.to_patient(line[None, :], line[:, None])
         self.u = np.abs(self.x)
-        self.wall = _wall(anatomy, self.y)
+        self.wall = rib_cage(anatomy, self.y)
         self.diaphragm = _diaphragm(anatomy, self.x, self.u)
         self.left = soft(self.x, 0.01)
         chest = soft(self.wall - self.u, 0.018) * soft(self.u - 0.10, 0.02)
@@ -77,18 +80,24 @@ class Scene:
         self.lung = {side: part * aerated for side, part in self.hemithorax.items()}
         self.attenuation = np.zeros((size, size), np.float32)
 
-    def strokes(self, lines: list[tuple[NDArray[np.floating], float]], blur: float = 0.0) -> Map:
-        """Draw polylines (points [N, 2] in patient coordinates, width in the same unit) as a map [S, S] in [0, 1]."""
+    def strokes(self, groups: list[Strokes], blur: float = 0.0) -> Map:
+        """Draw lines as a map [S, S] in [0, 1]; ``blur`` is the standard deviation in patient units."""
         fine = 2 * self.size
         canvas = Image.new("L", (fine, fine))
         draw = ImageDraw.Draw(canvas)
-        for points, width in lines:
-            across, down = self.pose.to_film(points[:, 0], points[:, 1])
-            pixels = np.stack([(across + 1) / 2 * fine, (down + 1) / 2 * fine], axis=1)
-            path = [(float(a), float(b)) for a, b in pixels]
-            draw.line(path, fill=255, width=max(1, round(width / 2 * fine)), joint="curve")
-        drawn = np.asarray(canvas.resize((self.size, self.size), Image.Resampling.BOX), dtype=np.float32) / 255
-        return gaussian_filter(drawn, blur * self.size / 2) if blur else drawn
+        for lines, width in groups:
+            across, down = self.pose.to_film(lines[..., 0], lines[..., 1])
+            pixels = (np.stack([across, down], axis=2) + 1) / 2 * fine
+            thickness = max(1, round(width / 2 * fine))
+            for path in pixels.reshape(len(pixels), -1).tolist():
+                draw.line(path, fill=255, width=thickness, joint="curve" if thickness > 6 else None)
+        drawn = np.asarray(canvas.reduce(2), dtype=np.float32) / 255
+        return blurred(drawn, blur * self.size / 2) if blur else drawn
+
+
+def blurred(values: Map, sigma: float) -> Map:
+    """Gaussian blur; ``sigma`` in pixels."""
+    return gaussian_filter(values, sigma, truncate=2.5)
 
 
 def soft(distance: Map, edge: float) -> Map:
@@ -100,7 +109,8 @@ def ellipse(scene: Scene, centre: tuple[float, float], radii: tuple[float, float
     """Normalised radius of every pixel: below 1 inside the ellipse."""
     dx, dy = scene.x - np.float32(centre[0]), scene.y - np.float32(centre[1])
     c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-    return np.hypot((c * dx + s * dy) / np.float32(radii[0]), (c * dy - s * dx) / np.float32(radii[1]))
+    along, across = (c * dx + s * dy) / np.float32(radii[0]), (c * dy - s * dx) / np.float32(radii[1])
+    return np.sqrt(along * along + across * across)
 
 
 def sample_anatomy(rng: np.random.Generator, heart_ratio: float) -> Anatomy:
@@ -148,7 +158,7 @@ def heart_outline(scene: Scene) -> Map:
     return ellipse(scene, (x, a.dome_left - 0.62 * height), (width / 2, height), angle=-0.30)
 
 
-def _wall(a: Anatomy, y: Map) -> Map:
+def rib_cage(a: Anatomy, y: Map) -> Map:
     """Half width of the rib cage at every height: a pointed arch above, slightly widening below."""
     waist = np.float32(-0.05)
     up = np.clip((waist - y) / (waist - np.float32(a.apex)), 0, 1)
@@ -175,34 +185,32 @@ def _draw_body(scene: Scene) -> None:
 
 
 def _draw_lungs(scene: Scene, rng: np.random.Generator, vessels: dict[str, Map], congestion: float) -> None:
+    branches = [tree for sign in SIDES.values() for tree in _vessels(rng, sign, 1 + 0.5 * congestion)]
+    drawn = scene.strokes(branches, blur=0.004 + 0.006 * congestion)
     for side, sign in SIDES.items():
         lung = scene.lung[side]
         depth = 0.80 + 0.20 * np.clip((scene.wall - scene.u) / 0.25, 0, 1)
-        scene.attenuation -= 0.76 * lung * depth
-        drawn = scene.strokes(_branches(rng, scene.anatomy, sign, congestion), blur=0.004 + 0.006 * congestion)
+        scene.attenuation -= 0.84 * lung * depth
         hilum = np.exp(-(ellipse(scene, (sign * 0.19, -0.08), (0.085, 0.15), angle=-0.3 * sign) ** 2))
-        scene.attenuation += lung * vessels[side] * (0.24 + 0.12 * congestion) * drawn
+        scene.attenuation += lung * vessels[side] * (0.20 + 0.06 * congestion) * drawn
         scene.attenuation += (lung * 0.5 + 0.1) * (0.26 + 0.1 * congestion) * hilum
 
 
-def _branches(rng: np.random.Generator, a: Anatomy, sign: int, congestion: float) -> list[tuple[NDArray, float]]:
-    """Vessels that leave the hilum, fork and thin out."""
-    lines: list[tuple[NDArray, float]] = []
-    for angle in np.linspace(-1.35, 1.45, 11) + rng.normal(0, 0.1, 11):
-        start = np.array([sign * 0.17, -0.08 + 0.05 * np.sin(angle)])
-        _grow(rng, lines, start, angle, rng.uniform(0.16, 0.24), 0.021 * (1 + 0.5 * congestion), sign, depth=3)
-    return lines
-
-
-def _grow(rng, lines, start, angle, length, width, sign, depth) -> None:
-    bend = rng.normal(0, 0.25)
-    angles = angle + bend * np.array([0.0, 0.5, 1.0])
-    steps = np.stack([sign * np.cos(angles), np.sin(angles)], axis=1) * (length / 3)
-    points = np.concatenate([start[None], start + np.cumsum(steps, axis=0)])
-    lines.append((points, width))
-    if depth:
-        for turn in (rng.uniform(0.15, 0.5), -rng.uniform(0.15, 0.5)):
-            _grow(rng, lines, points[-1], angles[-1] + turn, length * 0.78, width * 0.64, sign, depth - 1)
+def _vessels(rng: np.random.Generator, sign: int, widening: float) -> list[Strokes]:
+    """Vessels of one lung, from the hilum outwards: four generations, each forking in two and thinner."""
+    angle = np.linspace(-1.35, 1.5, 8) + rng.normal(0, 0.15, 8)
+    start = np.stack([sign * rng.uniform(0.15, 0.21, 8), -0.08 + 0.10 * np.sin(angle)], axis=1)
+    length = rng.uniform(0.12, 0.26, 8)
+    generations: list[Strokes] = []
+    for width in 0.024 * widening * 0.64 ** np.arange(4):
+        angles = angle[:, None] + rng.normal(0, 0.3, len(angle))[:, None] * np.array([0.0, 0.5, 1.0])
+        steps = np.stack([sign * np.cos(angles), np.sin(angles)], axis=2) * (length / 3)[:, None, None]
+        points = start[:, None] + np.concatenate([np.zeros((len(angle), 1, 2)), np.cumsum(steps, axis=1)], axis=1)
+        generations.append((points, float(width)))
+        turns = rng.uniform(0.15, 0.5, (2, len(angle))) * np.array([[1], [-1]])
+        angle = (angles[:, -1] + turns).reshape(-1)
+        start, length = np.tile(points[:, -1], (2, 1)), np.tile(length * 0.78, 2)
+    return generations
 
 
 def _draw_mediastinum(scene: Scene) -> None:
@@ -211,12 +219,12 @@ def _draw_mediastinum(scene: Scene) -> None:
     inside = soft(width - scene.u, 0.016) * soft(0.75 - y, 0.1)
     knob = soft(1 - ellipse(scene, (0.135, -0.36), (0.085, 0.10)), 0.09)
     artery = soft(1 - ellipse(scene, (0.15, -0.20), (0.07, 0.09)), 0.12)
-    scene.attenuation += 0.58 * np.maximum(np.maximum(inside, 0.9 * knob), 0.7 * artery) * soft(y + 0.85, 0.08)
+    scene.attenuation += 0.50 * np.maximum(np.maximum(inside, 0.9 * knob), 0.7 * artery) * soft(y + 0.85, 0.08)
     bodies = 0.85 + 0.15 * np.cos(2 * np.pi * y / a.spacing)
-    scene.attenuation += np.float32(0.34 * a.bone) * soft(0.085 - scene.u, 0.012) * bodies
+    scene.attenuation += np.float32(0.22 * a.bone) * soft(0.085 - scene.u, 0.012) * bodies
     trachea = soft(0.036 - np.abs(x - 0.012), 0.008) * soft(-0.27 - y, 0.02)
     bronchi = soft(0.028 - np.abs(y + 0.27 - 0.9 * scene.u), 0.01) * soft(0.15 - scene.u, 0.02)
-    scene.attenuation -= 0.34 * trachea + 0.16 * bronchi * (1 - trachea)
+    scene.attenuation -= 0.42 * trachea + 0.2 * bronchi * (1 - trachea)
 
 
 def _draw_heart(scene: Scene) -> None:
@@ -245,7 +253,7 @@ def _draw_ribs(scene: Scene) -> None:
     back = _bands(posterior / a.spacing, 0.23) * soft(scene.u - 0.09, 0.01) * soft(posterior, 0.02)
     front = _bands(anterior / (1.08 * a.spacing), 0.27) * soft(t - 0.42, 0.04) * soft(anterior - 0.2, 0.02)
     low = soft(0.80 - scene.y, 0.05)
-    scene.attenuation += np.float32(a.bone) * inside * low * (0.17 * back * (0.75 + 0.6 * t**4) + 0.10 * front)
+    scene.attenuation += np.float32(a.bone) * inside * low * (0.25 * back * (0.7 + 0.6 * t**4) + 0.15 * front)
     # The side wall, seen edge on, is one continuous bright line with a bead at every rib.
     edge = np.exp(-(((scene.wall - scene.u + 0.004) / 0.012) ** 2)) * soft(scene.y - a.apex, 0.02)
     scene.attenuation += np.float32(0.14 * a.bone) * edge * low * (0.5 + 0.5 * back)
@@ -260,17 +268,22 @@ def _bands(phase: Map, half: float) -> Map:
 
 def _draw_shoulders(scene: Scene, rng: np.random.Generator) -> None:
     a = scene.anatomy
+    s = np.linspace(0, 1, 12)
+    height = a.apex + 0.33 + rng.normal(0, 0.015, (2, 1))
+    clavicles = _mirrored(0.09 + 0.72 * s, height - 0.20 * s + 0.022 * np.sin(2 * np.pi * s))
+    bone = scene.strokes([(clavicles, 0.052)], blur=0.006)
+    marrow = scene.strokes([(clavicles, 0.030)], blur=0.006)
+    scene.attenuation += np.float32(a.bone) * (0.50 * bone - 0.26 * marrow)
+    border = _mirrored(np.array([0.66, 0.70, 0.76, 0.80]), np.array([-0.62, -0.40, -0.18, -0.06]))
+    blade = _mirrored(np.array([0.80, 0.84, 0.85]), np.array([-0.60, -0.40, -0.20]))
+    scene.attenuation += 0.13 * scene.strokes([(blade, 0.2)], blur=0.03)
+    scene.attenuation += 0.12 * scene.strokes([(border, 0.025)], blur=0.006)
     for sign in SIDES.values():
-        s = np.linspace(0, 1, 12)
-        height = a.apex + 0.20 + rng.normal(0, 0.012)
-        x = sign * (0.06 + 0.72 * s)
-        y = height - 0.13 * s - 0.035 * np.sin(2 * np.pi * s) + 0.02 * s**2
-        clavicle = scene.strokes([(np.stack([x, y], axis=1), 0.052)], blur=0.006)
-        cortex = np.clip(clavicle - scene.strokes([(np.stack([x, y], axis=1), 0.030)], blur=0.006), 0, 1)
-        scene.attenuation += np.float32(a.bone) * (0.20 * clavicle + 0.22 * cortex)
-        border = np.array([[0.66, -0.62], [0.70, -0.40], [0.76, -0.18], [0.80, -0.06]]) * [sign, 1]
-        blade = np.array([[0.80, -0.60], [0.84, -0.40], [0.85, -0.20]]) * [sign, 1]
-        scene.attenuation += 0.13 * scene.strokes([(blade, 0.2)], blur=0.03)
-        scene.attenuation += 0.12 * scene.strokes([(border, 0.025)], blur=0.006)
         head = soft(1 - ellipse(scene, (sign * 1.02, -0.62), (0.13, 0.14)), 0.06)
         scene.attenuation += np.float32(0.25 * a.bone) * head
+
+
+def _mirrored(x: Map, y: Map) -> Map:
+    """One line per side, [2, K, 2]; ``y`` may differ between the sides, [2, K]."""
+    both = np.array([[-1.0], [1.0]]) * x
+    return np.stack([both, np.broadcast_to(y, both.shape)], axis=2)

@@ -6,17 +6,18 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
+from scipy.interpolate import PchipInterpolator
+from scipy.ndimage import uniform_filter
 
 from lmrrg.data.phantom_anatomy import (
     SIDES,
-    Anatomy,
     Map,
-    Pose,
     Scene,
+    blurred,
     draw_normal,
     ellipse,
     heart_outline,
+    rib_cage,
     sample_anatomy,
     sample_pose,
     soft,
@@ -121,34 +122,35 @@ def _sample(kind: Kind, rng: np.random.Generator) -> Finding:
 
 
 def draw_phantom(
-    rng: np.random.Generator, findings: list[Finding], size: int, body: tuple[Anatomy, Pose] | None = None
+    rng: np.random.Generator, findings: list[Finding], size: int, *, patient: np.random.Generator
 ) -> tuple[Map, list[Finding]]:
     """Draw a film.
 
+    Args:
+        rng: decides everything that differs between two films of one patient.
+        patient: decides the patient's shape; the heart's size follows the findings as well.
+        size: rows and columns, pixels.
+
     Returns:
-        brightness [size, size] in [0, 1], and the findings with their boxes.
+        brightness float32 [size, size] in [0, 1], and the findings with their boxes.
     """
-    anatomy, pose = body or sample_body(rng, findings)
-    scene = Scene(anatomy, pose, size)
-    vessels = dict.fromkeys(SIDES, np.float32(1) * np.ones_like(scene.x))
-    edema = next((f.severity for f in findings if f.kind == "edema"), None)
+    degree = next((f.severity for f in findings if f.kind == "cardiomegaly"), "")
+    anatomy = sample_anatomy(patient, patient.uniform(*_HEART_RATIO[degree]))
+    scene = Scene(anatomy, sample_pose(rng), size)
+    vessels = {side: np.ones_like(scene.x) for side in SIDES}
     for finding in findings:
         if finding.kind == "pneumothorax":
             vessels[finding.side] = 1 - _free_air(scene, finding)
-    draw_normal(scene, rng, vessels=vessels, congestion=_EDEMA[edema] if edema else 0.0)
+    congestion = sum(_EDEMA[f.severity] for f in findings if f.kind == "edema")
+    draw_normal(scene, rng, vessels=vessels, congestion=congestion)
     placed = [replace(f, box=_box(_DRAW[f.kind](scene, f, rng))) for f in findings]
     return _expose(scene, rng), placed
 
 
-def sample_body(rng: np.random.Generator, findings: list[Finding]) -> tuple[Anatomy, Pose]:
-    """Draw a patient whose heart fits the findings: normal up to 0.46 of the chest's width, enlarged from 0.56."""
-    degree = next((f.severity for f in findings if f.kind == "cardiomegaly"), None)
-    low, high = {"mild": (0.56, 0.60), "moderate": (0.63, 0.68), "severe": (0.72, 0.79)}.get(degree or "", (0.37, 0.46))
-    return sample_anatomy(rng, rng.uniform(low, high)), sample_pose(rng)
-
-
+_HEART_RATIO = {"": (0.37, 0.46), "mild": (0.56, 0.60), "moderate": (0.63, 0.68), "severe": (0.72, 0.79)}
+"""Heart width over chest width, by the degree of cardiomegaly."""
 _EDEMA = {"mild": 0.45, "moderate": 0.75, "severe": 1.0}
-_EFFUSION = {"small": 0.17, "moderate": 0.42, "large": 0.85}
+_EFFUSION = {"small": -0.02, "moderate": 0.28, "large": 0.72}
 _AIR = {"small": 0.16, "moderate": 0.27, "large": 0.42}
 
 
@@ -160,11 +162,12 @@ def _effusion(scene: Scene, finding: Finding, rng: np.random.Generator) -> Map:
     """Fluid that fills the recess, its upper border rising to the side wall."""
     shown = np.zeros_like(scene.x)
     for side in SIDES if finding.side == "bilateral" else (finding.side,):
-        height = _EFFUSION[finding.severity] * rng.uniform(0.92, 1.08)
+        height = _EFFUSION[finding.severity] + rng.uniform(-0.03, 0.03)
         across = np.clip((scene.u - 0.15) / (scene.anatomy.half_width - 0.15), 0, 1)
-        level = scene.anatomy.dome(side) + 0.16 - height - 0.22 * across**3 * (0.5 + height)
+        level = scene.anatomy.dome(side) - height - 0.22 * across**2.5
         fluid = soft(scene.y - level, 0.018) * scene.lung[side]
-        scene.attenuation += 0.86 * fluid
+        # Over the heart or the diaphragm fluid adds little: the film is nearly white there already.
+        scene.attenuation += fluid * np.clip(1.9 - scene.attenuation, 0.1, 0.9)
         shown = np.maximum(shown, fluid)
     return shown
 
@@ -172,10 +175,8 @@ def _effusion(scene: Scene, finding: Finding, rng: np.random.Generator) -> Map:
 def _inner_lung(scene: Scene, finding: Finding) -> Map:
     """Signed distance to the edge of the collapsed lung, positive inside it."""
     gap = np.float32(_AIR[finding.severity])
-    drop = scene.anatomy.apex + 1.1 * gap
-    height = np.clip((scene.y - drop) / 0.9, 0, 1)
-    edge = (scene.wall - gap * (1.0 - 0.35 * height)) * np.sqrt(np.clip((scene.y - drop) / 0.22, 0, 1))
-    return edge - scene.u
+    lowered = scene.y - 1.1 * gap * soft(0.1 - scene.y, 0.15)
+    return rib_cage(scene.anatomy, lowered) - 0.8 * gap - scene.u
 
 
 def _free_air(scene: Scene, finding: Finding) -> Map:
@@ -205,10 +206,10 @@ def _zone_centre(scene: Scene, finding: Finding, rng: np.random.Generator) -> tu
 
 def _consolidation(scene: Scene, finding: Finding, rng: np.random.Generator) -> Map:
     """A dense cloud with an irregular border and mottled inside."""
-    radius = ellipse(scene, _zone_centre(scene, finding, rng), (rng.uniform(0.17, 0.23), rng.uniform(0.14, 0.19)))
+    radius = ellipse(scene, _zone_centre(scene, finding, rng), (rng.uniform(0.18, 0.24), rng.uniform(0.16, 0.21)))
     rough = _clouds(rng, scene.size, 0.05)
-    cloud = soft(1 + 0.28 * rough - radius, 0.08) * scene.lung[finding.side]
-    scene.attenuation += (0.52 + 0.10 * _clouds(rng, scene.size, 0.025)) * cloud
+    cloud = soft(1 + 0.20 * rough - radius, 0.14) * scene.lung[finding.side]
+    scene.attenuation += (0.80 + 0.06 * _clouds(rng, scene.size, 0.02)) * cloud
     return cloud
 
 
@@ -222,7 +223,7 @@ def _edema(scene: Scene, finding: Finding, rng: np.random.Generator) -> Map:
         haze = np.maximum(haze, wing * scene.lung[side])
         for y in rng.uniform(0.05, 0.42, 7):
             x = sign * (scene.anatomy.half_width - 0.02)
-            lines.append((np.array([[x, y], [x - sign * 0.09, y + rng.normal(0, 0.008)]]), 0.012))
+            lines.append((np.array([[[x, y], [x - sign * 0.09, y + rng.normal(0, 0.008)]]]), 0.012))
     mottled = 1 + 0.30 * _clouds(rng, scene.size, 0.02)
     scene.attenuation += np.float32(0.62 * amount) * haze * mottled
     scene.attenuation += np.float32(0.22 * amount) * scene.strokes(lines) * (scene.lung["left"] + scene.lung["right"])
@@ -238,9 +239,9 @@ def _atelectasis(scene: Scene, finding: Finding, rng: np.random.Generator) -> Ma
         start, length = rng.uniform(0.27, 0.33), rng.uniform(0.26, 0.34)
         tilt = rng.uniform(-0.10, 0.02)
         points = [[sign * (start + length * s), y + tilt * s + 0.02 * np.sin(np.pi * s)] for s in np.linspace(0, 1, 6)]
-        lines.append((np.array(points), rng.uniform(0.032, 0.045)))
+        lines.append((np.array([points]), rng.uniform(0.040, 0.055)))
     bands = scene.strokes(lines, blur=0.007) * scene.lung[finding.side]
-    scene.attenuation += 0.55 * bands
+    scene.attenuation += 0.65 * bands
     return bands
 
 
@@ -256,11 +257,11 @@ def _pacemaker(scene: Scene, finding: Finding, rng: np.random.Generator) -> Map:
     """A metal box under the clavicle and a lead to the right ventricle."""
     sign, a = SIDES[finding.side], scene.anatomy
     x, y = sign * rng.uniform(0.52, 0.58), a.apex + rng.uniform(0.34, 0.40)
-    box = np.array([[x - 0.045, y], [x + 0.045, y + 0.02]])
+    box = np.array([[[x - 0.045, y], [x + 0.045, y + 0.02]]])
     tip = a.dome_left - 0.10
     lead = [[x, y], [sign * 0.42, y - 0.13], [sign * 0.2, y - 0.10], [-0.07, y + 0.12], [-0.12, 0.0], [0.0, tip]]
     wire = _smooth(np.array([*lead, [0.22, tip - 0.02]]))
-    shown = np.maximum(scene.strokes([(box, 0.13)], blur=0.005), scene.strokes([(wire, 0.016)]))
+    shown = np.maximum(scene.strokes([(box, 0.13)], blur=0.005), scene.strokes([(wire[None], 0.016)]))
     scene.attenuation += 2.2 * shown
     return shown
 
@@ -270,7 +271,7 @@ def _line(scene: Scene, finding: Finding, rng: np.random.Generator) -> Map:
     sign, a = SIDES[finding.side], scene.anatomy
     start = [[sign * 0.20, -1.05], [sign * 0.17, -0.85], [sign * 0.12, a.apex + 0.22]]
     path = _smooth(np.array([*start, [-0.09, -0.36], [-0.105, rng.uniform(-0.20, -0.10)]]))
-    shown = scene.strokes([(path, 0.022)])
+    shown = scene.strokes([(path[None], 0.022)])
     scene.attenuation += 1.1 * shown
     return shown
 
@@ -290,15 +291,13 @@ _DRAW = {
 
 def _smooth(points: np.ndarray, samples: int = 40) -> np.ndarray:
     """A curve [samples, 2] through the points (monotone in its parameter, no overshoot)."""
-    from scipy.interpolate import PchipInterpolator
-
     steps = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))])
     return PchipInterpolator(steps, points)(np.linspace(0, steps[-1], samples))
 
 
 def _clouds(rng: np.random.Generator, size: int, scale: float) -> Map:
     """Smooth noise [size, size] of unit variance; ``scale`` in patient units."""
-    noise = gaussian_filter(rng.standard_normal((size, size), dtype=np.float32), scale * size / 2)
+    noise = blurred(rng.standard_normal((size, size), dtype=np.float32), scale * size / 2)
     return noise / noise.std()
 
 
@@ -312,9 +311,10 @@ def _expose(scene: Scene, rng: np.random.Generator) -> Map:
     """Attenuation to brightness: exposure, scatter, unsharp detector, quantum noise, a side marker."""
     size = scene.size
     a = np.maximum(scene.attenuation, 0)
-    scatter = 0.10 * gaussian_filter(a, 0.06 * size, truncate=2.5)
+    reach = int(0.15 * size)
+    scatter = 0.10 * uniform_filter(uniform_filter(a, reach), reach)
     bright = 1 - np.exp(-rng.uniform(1.05, 1.45) * (0.9 * a + scatter))
-    bright = gaussian_filter(bright, 0.0022 * size)
+    bright = blurred(bright, 0.0022 * size)
     grain = rng.uniform(0.006, 0.016) * (1.2 - bright)
     bright = bright + grain * rng.standard_normal(bright.shape, dtype=np.float32)
     bright = bright + 0.012 * _clouds(rng, size, 0.015)

@@ -73,6 +73,17 @@ _BONES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("No acute fracture is identified.", ("Fracture",)),
     ("There is no acute displaced fracture.", ("Fracture",)),
 )
+_AIRWAY: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("The trachea is midline.", ()),
+    ("The hilar contours are unremarkable.", ()),
+    ("The soft tissues are unremarkable.", ()),
+)
+_VESSELS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("The pulmonary vascularity is normal.", ()),
+    ("Pulmonary vasculature is within normal limits.", ()),
+)
+_WORDS_WANTED = (25, 34)
+_MOST_SENTENCES = 6
 _ZONES = {
     "upper": ("upper lung zone", "upper zone", "upper lung"),
     "mid": ("mid lung zone", "mid zone", "mid lung"),
@@ -80,7 +91,7 @@ _ZONES = {
 }
 _WORDS = {
     "small": ("small",),
-    "moderate": ("moderate", "moderate-sized"),
+    "moderate": ("moderate",),
     "large": ("large",),
     "mild": ("mild",),
     "severe": ("severe", "marked"),
@@ -119,7 +130,7 @@ _POSITIVE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (
             "There is a {word} {side} pneumothorax.",
             "A {word} {side}-sided pneumothorax is present.",
-            "{Word} {side} pneumothorax with a visible pleural line.",
+            "{Word} {side} pneumothorax with a visible pleural edge.",
             "A {word} pneumothorax is seen on the {side}.",
         ),
     ),
@@ -136,7 +147,7 @@ _POSITIVE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("Edema",),
         (
             "There is {word} pulmonary edema.",
-            "{Word} pulmonary edema with prominent interstitial markings.",
+            "{Word} pulmonary edema with vascular congestion.",
             "Perihilar vascular congestion is present, with {word} pulmonary edema.",
             "Increased perihilar markings are in keeping with {word} pulmonary edema.",
         ),
@@ -211,9 +222,19 @@ def write_report(rng: np.random.Generator, findings: Sequence[Finding]) -> Phant
     order = rng.permutation(3) if rng.random() < 0.5 else np.array([0, 1, 2])
     body = [sentence for index in order for sentence in blocks[index]]
     body = devices + body if rng.random() < 0.5 else body + devices
-    if len(body) < 4 or (len(body) < 6 and rng.random() < 0.4):
-        body.append(_negative(rng, _BONES))
-    return PhantomReport(tuple(body[:6]), _impression(rng, findings))
+    return PhantomReport(tuple(_filled(rng, kinds, body)), _impression(rng, findings))
+
+
+def _filled(rng: np.random.Generator, kinds: set[str], body: list[Sentence]) -> list[Sentence]:
+    """Add what radiologists say of unremarkable parts, until the report has its usual length."""
+    more = [_negative(rng, _BONES), _negative(rng, _AIRWAY)]
+    if "edema" not in kinds:
+        more.append(_negative(rng, _VESSELS))
+    wanted = rng.integers(_WORDS_WANTED[0], _WORDS_WANTED[1])
+    for index in rng.permutation(len(more)):
+        if len(body) < _MOST_SENTENCES and len(text_of(body).split()) < wanted:
+            body = [*body, more[index]]
+    return body
 
 
 def text_of(sentences: Iterable[Sentence]) -> str:

@@ -32,7 +32,8 @@ def import_r2gen(
     if not isinstance(annotation, dict) or not any(split in annotation for split in _SPLITS):
         raise StudyError("source_record", f"{path} has none of train, val and test")
     rows = _rows(annotation, path, images or folder / "images")
-    return complete("r2gen", rows, section=section, seed=seed, labels=labels, notes={"splits": "annotation.json"})
+    notes = {"splits": "annotation.json"}
+    return complete("r2gen", rows, section=section, seed=seed, labels=labels, notes=notes, published_splits=True)
 
 
 def _rows(annotation: dict[str, Any], path: Path, folder: Path) -> Iterator[Study | Dropped]:
