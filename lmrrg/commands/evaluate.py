@@ -1,0 +1,89 @@
+"""`lmrrg evaluate`: one checkpoint on a manifest of studies, or all systems of a run side by side."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from lmrrg.config import Config, ConfigError, config_help, load_config
+
+EPILOG = f"""\
+two ways
+  lmrrg evaluate --config FILE
+      Compares SFT, PPO and three baselines of the run that the config names; writes RUN/evaluation/.
+  lmrrg evaluate --checkpoint DIR --studies FILE --out results.json
+      Generates and scores with one checkpoint; beside results.json come results.md and results.reports.jsonl.
+
+exit code
+  0, also when a sanity check fails (few distinct reports, an ignored image, missing ends); with --strict 1 then.
+  2 for bad input.
+
+{config_help()}
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file with settings")
+    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="model directory to evaluate")
+    parser.add_argument("--studies", type=Path, metavar="FILE", help="manifest of studies (JSONL), with --checkpoint")
+    parser.add_argument("--split", choices=("val", "test"), help="split to evaluate (default: data.eval_split)")
+    parser.add_argument(
+        "--convention",
+        choices=("raw", "r2gen"),
+        help="text convention of the language metrics; r2gen is shown beside raw (default: evaluation.convention)",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="results file (JSON), with --checkpoint")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 when a sanity check fails")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that win over the file's")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate; the results are printed and written.
+
+    Raises:
+        ConfigError: arguments that do not belong together, or a bad setting.
+    """
+    _check(args)
+    from lmrrg.evaluation import evaluate_checkpoint, evaluate_run, read_results
+
+    config = _settings(args)
+    if args.checkpoint is None:
+        results = read_results(evaluate_run(config))
+    else:
+        results = evaluate_checkpoint(args.checkpoint, args.studies, config, args.out)
+    return 1 if args.strict and any(_sanity(system) for system in results["systems"]) else 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.checkpoint is None:
+        if args.studies or args.out:
+            raise ConfigError("--studies and --out go with --checkpoint")
+        if args.config is None:
+            raise ConfigError("give --config FILE to compare the systems of a run, or --checkpoint DIR")
+    elif not (args.studies and args.out):
+        raise ConfigError("--checkpoint needs --studies FILE and --out FILE")
+
+
+def _settings(args: argparse.Namespace) -> Config:
+    overrides = list(args.overrides)
+    if args.split:
+        overrides.append(f"data.eval_split={args.split}")
+    if args.convention:
+        overrides.append(f"evaluation.convention={args.convention}")
+    if args.checkpoint is not None and args.config is None:
+        overrides = _seen_by(args.checkpoint) + overrides
+    return load_config(args.config, overrides)
+
+
+def _seen_by(checkpoint: Path) -> list[str]:
+    """Without a config the checkpoint itself says how large its images are and how many it sees."""
+    from lmrrg.model.checkpoint import read_checkpoint_config
+
+    inputs: dict[str, Any] = read_checkpoint_config(checkpoint)["inputs"]
+    return [f"data.image_size={inputs['image_size']}", f"data.max_views={inputs['max_views']}"]
+
+
+def _sanity(system: dict[str, Any]) -> list[Any]:
+    return system["sanity"] if system["checkpoint"] else []

@@ -1,0 +1,130 @@
+"""The rows of every results table: which metric, how it is printed, which way is better, and what it means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Style = Literal["score", "share", "count", "words"]
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """One row; ``key`` is its name in results.json, ``{policy}`` stands for the uncertain policy."""
+
+    key: str
+    title: str
+    better: Literal["lower", "higher", ""] = ""
+    style: Style = "score"
+
+    def text(self, value: float) -> str:
+        """A value of this row for people."""
+        if self.style == "share":
+            return f"{100 * value:.1f}%"
+        if self.style == "count":
+            return f"{value:,.0f}"
+        return f"{value:.1f}" if self.style == "words" else signed(value)
+
+
+def signed(value: float, digits: int = 3, *, plus: bool = False) -> str:
+    """A number with a true minus sign, and a plus sign where asked."""
+    text = f"{value:+.{digits}f}" if plus else f"{value:.{digits}f}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+_NLG = (
+    ("bleu_1", "BLEU-1"),
+    ("bleu_2", "BLEU-2"),
+    ("bleu_3", "BLEU-3"),
+    ("bleu_4", "BLEU-4"),
+    ("meteor", "METEOR"),
+    ("rouge_l", "ROUGE-L"),
+    ("cider", "CIDEr-D"),
+)
+
+
+def metric_groups(policy: str, metric_title: str) -> list[tuple[str, list[MetricRow]]]:
+    """All rows by group; ``metric_title`` is what RadCliQ-v1 may be called with the backend in use."""
+    return [
+        (
+            "Clinical quality",
+            [
+                MetricRow("radcliq_v1", metric_title, "lower"),
+                MetricRow("radgraph", "RadGraph F1 part", "higher"),
+                MetricRow("bertscore", "BERTScore part", "higher"),
+                MetricRow("semb", "Label embedding part", "higher"),
+                MetricRow("reward", "Reward, all studies", "higher"),
+                MetricRow("reward_abnormal", "Reward, abnormal studies", "higher"),
+            ],
+        ),
+        (
+            "Findings named: F1 against the labels",
+            [
+                MetricRow(f"{kind}_f1_{classes}_uncertain_{policy}", f"{classes} classes, {kind}", "higher")
+                for classes in (14, 5)
+                for kind in ("micro", "macro", "example")
+            ],
+        ),
+        (
+            "Collapse",
+            [
+                MetricRow("distinct_reports", "Distinct reports", "higher", "count"),
+                MetricRow("distinct_ratio", "Distinct reports, share of studies", "higher", "share"),
+                MetricRow("all_normal", "Reports without any finding", "", "share"),
+                MetricRow("unfinished", "Reports without an end (EOS)", "lower", "share"),
+                MetricRow("empty", "Empty reports", "lower", "share"),
+                MetricRow("mean_words", "Words per report", "", "words"),
+            ],
+        ),
+        (
+            "Use of the image",
+            [
+                MetricRow("changed_blank", "Reports that change for a blank image", "higher", "share"),
+                MetricRow("changed_other", "Reports that change for another patient's image", "higher", "share"),
+                MetricRow("nll_right", "NLL of the reference, right image (nats/token)", "lower"),
+                MetricRow("nll_gap", "NLL rise with another patient's image (nats/token)", "higher"),
+                MetricRow("auc_macro", "Class head, macro AUC", "higher"),
+            ],
+        ),
+        *[
+            (f"Language, {name} convention", [MetricRow(f"{name}.{key}", title, "higher") for key, title in _NLG])
+            for name in ("raw", "r2gen")
+        ],
+    ]
+
+
+NOTES = (
+    (
+        "RadCliQ-v1",
+        "Clinical quality of one report against its reference: radiologists' error counts, fitted from RadGraph F1, "
+        "BERTScore and label embeddings. Lower is better; a perfect copy is about −1.4, an empty report 2.45. "
+        "RadCliQ-embedded computes the three parts by rules instead of published weights: compare it within this page "
+        "only.",
+    ),
+    (
+        "Reward",
+        "What PPO maximises: minus RadCliQ-v1, clipped, less the penalties for repetition, length and a missing end.",
+    ),
+    (
+        "Findings named",
+        "F1 of the 14 CheXbert classes (or the 5 of the CheXpert competition) that a rule-based labeler reads from the "
+        "generated report, against the labels of the study.",
+    ),
+    (
+        "Collapse",
+        "A model that writes one template for everybody can score well on language metrics. Distinct reports and the "
+        "share of reports without any finding (support devices count as one) show it.",
+    ),
+    (
+        "Use of the image",
+        "The same study is shown with black images, and with the images of another patient (every patient's images are "
+        "used once). A report that stays word for word the same did not come from the image. The NLL rise is how much "
+        "less likely the reference becomes.",
+    ),
+    (
+        "Conventions",
+        "raw: untouched text. r2gen: the field's usual cleaning, rare words of the references replaced by <unk>, "
+        "references cut; only these figures may be set beside published ones.",
+    ),
+)
+"""(title, text) pairs for readers of a table."""

@@ -1,0 +1,71 @@
+"""The training curves of the run report: which metrics share a chart, and what their axes say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmrrg.run_report_charts import Series, line_chart
+from lmrrg.tracking import read_metrics
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One chart: its title, the y axis with its unit, and the metrics in it by legend name."""
+
+    title: str
+    y_label: str
+    metrics: Mapping[str, str]
+
+
+SFT_PANELS = (
+    Panel("Loss", "loss, nats", {"training": "loss", "validation": "val_loss"}),
+    Panel("Language model loss", "NLL, nats per token", {"training": "lm_loss", "validation": "val_lm_loss"}),
+    Panel("Class loss", "binary cross-entropy", {"training": "cls_loss", "validation": "val_cls_loss"}),
+    Panel("Class head on validation studies", "macro AUC", {"macro AUC": "val_auc"}),
+    Panel("Learning rate", "learning rate", {"learning rate": "learning_rate"}),
+    Panel("Gradient norm", "norm before clipping", {"gradient norm": "grad_norm"}),
+)
+PPO_PANELS = (
+    Panel("Reward of sampled reports", "reward", {"policy": "reward", "SFT model": "reward_reference"}),
+    Panel("Parts of the reward", "part", {"RadGraph F1": "radgraph", "BERTScore": "bertscore", "labels": "semb"}),
+    Panel("RadCliQ-v1 of sampled reports", "RadCliQ-v1, lower is better", {"RadCliQ-v1": "radcliq_v1"}),
+    Panel("KL to the SFT model", "KL, nats per report", {"KL": "kl_per_sequence"}),
+    Panel("Weight of the KL penalty", "lambda_KL", {"lambda_KL": "kl_coefficient"}),
+    Panel("Length of sampled reports", "tokens", {"sampled": "length", "reference": "reference_length"}),
+    Panel("Distinct reports", "share of the rollout", {"distinct ratio": "distinct_ratio"}),
+    Panel("Log-prob parity, engine and trainer", "mean |difference|, nats", {"parity": "parity"}),
+    Panel("Held-out metric on validation studies", "held-out metric", {"held-out": "heldout"}),
+    Panel("Policy and value loss", "loss", {"policy": "policy_loss", "value": "value_loss"}),
+    Panel("Entropy of the policy", "nats per token", {"entropy": "entropy"}),
+)
+STAGES = (("sft", "Supervised fine-tuning", "optimizer step", SFT_PANELS), ("ppo", "PPO", "iteration", PPO_PANELS))
+
+
+def training_curves(run_dir: Path) -> list[dict[str, Any]]:
+    """Charts of every stage that left metrics; a panel without any value is left out."""
+    stages = []
+    for stage, title, x_label, panels in STAGES:
+        lines = read_metrics(run_dir, stage)
+        drawn = [chart for panel in panels if (chart := _draw(panel, lines, x_label)) is not None]
+        if drawn:
+            stages.append({"title": title, "panels": drawn})
+    return stages
+
+
+def _draw(panel: Panel, lines: Sequence[Mapping[str, float]], x_label: str) -> dict[str, Any] | None:
+    series = []
+    for name, metric in panel.metrics.items():
+        points = [(line["step"], line[metric]) for line in lines if metric in line]
+        if points:
+            x, y = zip(*points, strict=True)
+            series.append(Series(name, x, y))
+    if not series:
+        return None
+    return {
+        "title": panel.title,
+        "svg": line_chart(series, x_label, panel.y_label),
+        "names": [one.name for one in series],
+    }

@@ -1,0 +1,145 @@
+"""A finished toy run: real phantoms, models, metrics and files; only the generation engine is a stand-in."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmrrg.config import Config, load_config
+from lmrrg.data.sources import prepare_studies, studies_of
+from lmrrg.evaluation import evaluate_run
+from lmrrg.model.checkpoint import load_checkpoint, save_checkpoint
+from lmrrg.model.features import StudyFeatures, load_features
+from lmrrg.model.generator import build_generator
+from lmrrg.tracking import RunTracker, record_run
+
+NORMAL = "The lungs are clear. The heart size is normal."
+SETTINGS = (
+    "name=toy",
+    "data.phantom={train: 24, val: 8, test: 20, image_size: 256}",
+    "model.extractor_width=32",
+    "model.extractor_blocks=1",
+    "model.decoder={hidden_size: 64, heads: 2, layers: 1, intermediate_size: 64, vocabulary: 300}",
+    "tracking.wandb_mode=disabled",
+    "evaluation.bootstrap=200",
+    "evaluation.convention=r2gen",
+)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the stand-in generates."""
+
+    text: str
+    finished: bool = True
+
+
+class MemoryEngine:
+    """Writes the reference of the image it is shown, without some of its sentences; the normal report for any other.
+
+    It stands in for the vLLM engine alone: ``model`` is the real one. It counts itself, so that a test can see that
+    never two are open.
+    """
+
+    open_now = 0
+    most_open = 0
+
+    def __init__(self, checkpoint: Path, known: dict[str, str], forget: float):
+        self.model = load_checkpoint(checkpoint)
+        self._known, self._forget = known, forget
+        MemoryEngine.open_now += 1
+        MemoryEngine.most_open = max(MemoryEngine.most_open, MemoryEngine.open_now)
+
+    def generate(
+        self, features: StudyFeatures, prompts: Sequence[Sequence[int]], *, progress: Callable[[int], object]
+    ) -> list[list[Written]]:
+        """One greedy report per study, as :meth:`lmrrg.engine.ReportEngine.generate`."""
+        assert len(features) == len(prompts)
+        progress(len(prompts))
+        return [[self._write(fingerprint(features, row))] for row in range(len(features))]
+
+    def close(self) -> None:
+        """Close it."""
+        MemoryEngine.open_now -= 1
+
+    def _write(self, image: str) -> Written:
+        sentences = self._known.get(image, NORMAL).split(". ")
+        rng = np.random.default_rng(int(image[:8], 16))
+        kept = [sentence for sentence in sentences if rng.random() >= self._forget]
+        return Written(". ".join(kept or sentences[:1]).rstrip(".") + ".", finished=rng.random() < 0.95)
+
+
+def fingerprint(features: StudyFeatures, row: int) -> str:
+    """Hash of the images of one study."""
+    return hashlib.sha256(features.patches[row].contiguous().numpy().tobytes()).hexdigest()
+
+
+def memory_engines(config: Config, forget: dict[str, float]) -> Callable[[Path, Config], Any]:
+    """A loader of stand-in engines; ``forget`` is the share of sentences lost, by stage folder."""
+    studies = studies_of(config, config.data.eval_split)
+    features = load_features(studies, config, progress=False)
+    known = {fingerprint(features, row): study.findings for row, study in enumerate(studies)}
+    return lambda checkpoint, _: MemoryEngine(checkpoint, known, forget[checkpoint.parent.name])
+
+
+def make_run(folder: Path, overrides: Sequence[str] = ()) -> Config:
+    """Make the run up to its evaluation: studies, checkpoints of both stages and their metrics."""
+    paths = (f"storage_path={folder}", f"data.cache_dir={folder / 'cache'}")
+    config = load_config(None, [*SETTINGS, *paths, *overrides])
+    manifest = prepare_studies(config, progress=False)
+    record_run(config, manifest)
+    reports = [study.findings for study in studies_of(config, "train")]
+    for number, stage in enumerate(("sft", "ppo")):
+        model = build_generator(config.model_copy(update={"seed": number}), reports)
+        save_checkpoint(model, config.run_dir / stage / "best", {"stage": stage})
+    _write_metrics(config)
+    return config
+
+
+def evaluated_run(folder: Path, overrides: Sequence[str] = ()) -> Config:
+    """:func:`make_run`, evaluated: PPO forgets less than SFT."""
+    config = make_run(folder, overrides)
+    evaluate_run(config, memory_engines(config, {"sft": 0.45, "ppo": 0.15}))
+    return config
+
+
+def _write_metrics(config: Config) -> None:
+    rng = np.random.default_rng(0)
+    with RunTracker(config.run_dir, "sft", config) as tracker:
+        for step in range(1, 241):
+            loss = 4 * math.exp(-step / 60) + 0.6 + 0.1 * rng.normal()
+            tracker.log(step, {"loss": loss, "lm_loss": 0.8 * loss, "cls_loss": 0.2 * loss, "learning_rate": 1e-4})
+            if step % 20 == 0:
+                tracker.log(
+                    step, {"val_loss": loss + 0.1, "val_lm_loss": 0.8 * loss + 0.1, "val_auc": 0.5 + step / 800}
+                )
+    with RunTracker(config.run_dir, "ppo", config) as tracker:
+        for step in range(30):
+            noise = 0.05 * rng.normal()
+            tracker.log(
+                step,
+                {
+                    "reward": -0.4 + 0.03 * step + noise,
+                    "reward_reference": -0.4 + noise,
+                    "radgraph": 0.4 + 0.01 * step,
+                    "bertscore": 0.5 + 0.008 * step,
+                    "semb": 0.6 + 0.005 * step,
+                    "radcliq_v1": 0.4 - 0.03 * step,
+                    "kl_per_sequence": 0.2 * step,
+                    "kl_coefficient": 0.05 * 0.98**step,
+                    "length": 40 + step / 3,
+                    "distinct_ratio": 0.95 - 0.002 * step,
+                    "parity": 1e-5 * (1 + noise),
+                    "policy_loss": -0.01,
+                    "value_loss": 0.5 * 0.9**step,
+                    "entropy": 1.2 - 0.01 * step,
+                },
+            )
+            if step % 10 == 9:
+                tracker.log(step, {"heldout": 0.4 + 0.005 * step})

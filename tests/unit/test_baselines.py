@@ -1,0 +1,64 @@
+"""The systems without a language model, against slow oracles."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lmrrg.baselines import BaselineError, medoid_report, nearest_rows, pooled_image_features, random_rows
+from lmrrg.model.features import StudyFeatures
+
+WORDS = st.lists(st.sampled_from("lungs heart clear normal small effusion left .".split()), min_size=1, max_size=8)
+REPORTS = st.lists(WORDS.map(" ".join), min_size=1, max_size=9).filter(lambda rs: any(re.search(r"\w", r) for r in rs))
+
+
+def _oracle_similarity(a: str, b: str) -> float:
+    first, second = (_grams(text) for text in (a, b))
+    return len(first & second) / np.sqrt(len(first) * len(second)) if first and second else 0.0
+
+
+def _grams(text: str) -> set[tuple[str, ...]]:
+    words = re.findall(r"\w+", text.lower())
+    return {(w,) for w in words} | set(zip(words, words[1:], strict=False))
+
+
+@settings(max_examples=60, deadline=None)
+@given(reports=REPORTS)
+def test_medoid_has_the_highest_mean_similarity(reports: list[str]) -> None:
+    means = [np.mean([_oracle_similarity(one, other) for other in reports]) for one in reports]
+    chosen = reports.index(medoid_report(reports))
+    assert means[chosen] == pytest.approx(max(means), abs=1e-9)
+    assert all(mean < means[chosen] + 1e-9 for mean in means[:chosen])
+
+
+def test_medoid_needs_words() -> None:
+    with pytest.raises(BaselineError, match="no_words"):
+        medoid_report(["...", ""])
+
+
+def test_pooled_features_ignore_a_missing_view_even_when_it_is_poisoned() -> None:
+    patches = torch.randn(2, 2, 4, 3)
+    mask = torch.tensor([[True, True], [True, False]])
+    pooled = pooled_image_features(StudyFeatures(patches, torch.zeros(2, 2, dtype=torch.long), mask))
+    poisoned = patches.clone()
+    poisoned[1, 1] = float("nan")
+    again = pooled_image_features(StudyFeatures(poisoned, torch.zeros(2, 2, dtype=torch.long), mask))
+    torch.testing.assert_close(pooled, again)
+    alone = patches[1, 0].mean(dim=0)
+    torch.testing.assert_close(pooled[1], alone / alone.norm())
+
+
+def test_nearest_row_is_by_direction_not_by_length() -> None:
+    training = torch.tensor([[10.0, 0.0], [0.0, 0.1], [1.0, 1.0]])
+    assert nearest_rows(torch.tensor([[0.0, 5.0], [3.0, 0.1], [2.0, 2.1]]), training) == [1, 0, 2]
+
+
+def test_random_rows_follow_the_seed_and_cover_the_training_set() -> None:
+    assert random_rows(50, 7, seed=3) == random_rows(50, 7, seed=3)
+    assert random_rows(50, 7, seed=3) != random_rows(50, 7, seed=4)
+    assert set(random_rows(500, 7, seed=3)) == set(range(7))
