@@ -104,9 +104,11 @@ def _shortage(bundles: Sequence[Bundle]) -> str:
         if amount > free.get(name, 0) + 1e-9
     ]
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    for each in {tuple(sorted(b.items())) for b in bundles}:
-        if not any(all(node.get(name, 0) >= amount for name, amount in each) for node in nodes):
-            short.append(f"no node is large enough for one actor with {_resources(dict(each))}")
+    short += [
+        f"no node is large enough for one actor with {_resources(dict(each))}"
+        for each in sorted({tuple(sorted(b.items())) for b in bundles})
+        if not any(all(node.get(name, 0) >= amount for name, amount in each) for node in nodes)
+    ]
     return "; ".join(short)
 
 

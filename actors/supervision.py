@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import ray
 from ray.actor import ActorHandle
@@ -47,6 +47,11 @@ class Supervised:
     def apply(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run ``func(self, …)``; errors reach the caller."""
         return func(self, *args, **kwargs)
+
+
+def spawn(actor: type[Supervised], options: Mapping[str, Any], *arguments: Any) -> ActorHandle:
+    """Start an actor with Ray's ``options`` and the arguments of its constructor."""
+    return cast(Any, ray.remote(actor)).options(**options).remote(*arguments)
 
 
 @dataclass
@@ -197,7 +202,8 @@ class ActorPool:
 
     def _step(self, work: _Work) -> None:
         """Take what is finished, then deal with the dead and the slow."""
-        for result in self._manager.fetch_ready_async_reqs(timeout_seconds=POLL_S):
+        ready = cast("Iterator[CallResult]", iter(self._manager.fetch_ready_async_reqs(timeout_seconds=POLL_S)))
+        for result in ready:
             flight = self._flights.pop(result.actor_id)
             if not result.ok:
                 self._failed(result, flight, work)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from lmrrg.config import Config, load_config
+from lmrrg.model.checkpoint import save_checkpoint
+from lmrrg.model.generator import build_generator
+from lmrrg.studies import Study, StudyImage
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +46,55 @@ def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Config:
             "tracking.wandb_mode=disabled",
         ],
     )
+
+
+SENTENCES = (
+    "The heart is normal in size.",
+    "The heart is moderately enlarged.",
+    "There is a small left pleural effusion.",
+    "There is a large right pleural effusion.",
+    "No pneumothorax is seen.",
+    "There is an opacity in the right lower lobe.",
+    "The lungs are clear.",
+    "A dual lead pacemaker is in place.",
+)
+
+
+def radiograph(seed: int, rows: int = 96, columns: int = 80) -> np.ndarray:
+    """A smooth random 8-bit image with a bright middle: enough of a chest for tests that need different images."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[-1 : 1 : rows * 1j, -1 : 1 : columns * 1j]
+    waves = sum(
+        random.normal() * np.cos(np.pi * (i * x + j * y) + random.uniform(0, 6)) for i in range(3) for j in range(3)
+    )
+    image = np.exp(-4 * x**2) + 0.15 * waves
+    return ((image - image.min()) / np.ptp(image) * 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def tiny_studies(tmp_path_factory: pytest.TempPathFactory) -> list[Study]:
+    """Eight labelled studies with PNG files; every third has a lateral view too."""
+    folder = tmp_path_factory.mktemp("studies")
+    studies = []
+    for number in range(8):
+        images = []
+        for view in ("PA", "lateral") if number % 3 == 0 else ("PA",):
+            path = folder / f"{number}-{view}.png"
+            Image.fromarray(radiograph(10 * number + len(view))).save(path)
+            images.append(StudyImage(path, view))
+        text = " ".join(SENTENCES[(number + k) % len(SENTENCES)] for k in range(2))
+        studies.append(
+            Study(
+                f"s{number}", f"p{number}", tuple(images), findings=text, indication="Cough.", labels={}, split="train"
+            )
+        )
+    return studies
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint directory with random weights; its tokenizer knows :data:`SENTENCES`."""
+    reports = [f"{a} {b}" for a in SENTENCES for b in SENTENCES]
+    directory = tmp_path_factory.mktemp("checkpoint") / "model"
+    save_checkpoint(build_generator(tiny_config, reports), directory, {"stage": "test"})
+    return directory

@@ -1,0 +1,175 @@
+"""Sampling reports: vLLM engines as supervised Ray actors, and the pool that feeds them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray.actor import ActorHandle
+from ray.util.placement_group import PlacementGroup
+
+from actors.placement import actor_options, bundle
+from actors.supervision import ActorPool, Supervised, spawn
+from actors.weights import WeightVersion
+from lmrrg.config import Config, RolloutConfig
+from lmrrg.engine import GeneratedReport, ReportEngine, engine_environment, study_seeds
+from lmrrg.model.features import StudyFeatures
+
+
+class RolloutActor(Supervised):
+    """One engine. Loads the checkpoint when it starts; newer weights come with ``update_weights``."""
+
+    def __init__(self, checkpoint_dir: str, rollout: RolloutConfig, seed: int, threads: int):
+        self._engine = ReportEngine(checkpoint_dir, rollout, seed=seed, threads=threads)
+
+    def generate(
+        self, features: StudyFeatures, prompts: list[list[int]], samples: int, temperature: float, seeds: list[int]
+    ) -> tuple[int, list[list[GeneratedReport]]]:
+        """The version of the weights, and ``samples`` reports for each study; ``seeds`` holds one per study."""
+        reports = self._engine.generate(features, prompts, samples=samples, temperature=temperature, seed=seeds)
+        return self._engine.version, reports
+
+    def update_weights(self, state: dict[str, torch.Tensor], version: int, checksum: str) -> float:
+        """Load a newer state; returns the seconds it took. The version that is loaded already is left as it is."""
+        started = time.perf_counter()
+        if version != self._engine.version:
+            self._engine.update_weights(state, version, checksum)
+        return time.perf_counter() - started
+
+
+class RolloutPool:
+    """The engines of a run: samples reports in chunks of studies, and keeps every engine at the same weights.
+
+    Results depend on the seed and the weights, not on the number of engines or on who dies meanwhile.
+
+    Args:
+        config: uses ``rollout``, ``seed`` and ``threads``.
+        checkpoint_dir: the model that the engines start with; must be readable on every node.
+        placement_group: reservation that holds the engines' bundles, or None.
+        first_bundle: index of the first engine's bundle; the others follow it. None: any bundle that fits.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        checkpoint_dir: Path,
+        placement_group: PlacementGroup | None = None,
+        *,
+        first_bundle: int | None = None,
+    ):
+        self._config = config
+        self.version = 0
+        """Version of the weights that every engine holds; 0 is the checkpoint itself."""
+        self._published: WeightVersion | None = None
+        rollout = config.rollout
+
+        def create(place: int) -> ActorHandle:
+            index = -1 if first_bundle is None else first_bundle + place
+            options = actor_options(rollout_bundle(rollout), placement_group, index)
+            options["runtime_env"] = {"env_vars": engine_environment(config.threads)}
+            return spawn(RolloutActor, options, str(checkpoint_dir), rollout, config.seed, config.threads)
+
+        self._pool = ActorPool("rollout engines", create, rollout.engines, timeout=rollout.timeout_s)
+
+    def start(self) -> None:
+        """Wait until every engine has loaded the model.
+
+        Raises:
+            PoolError: an engine cannot start.
+        """
+        self._pool.wait_ready()
+
+    def generate(
+        self,
+        features: StudyFeatures,
+        prompts: Sequence[list[int]],
+        samples: int,
+        seed: int,
+        *,
+        temperature: float | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[list[GeneratedReport]]:
+        """Sample ``samples`` reports for each study.
+
+        Args:
+            features: of N studies.
+            prompts: N prompts, token ids.
+            samples: reports per study.
+            seed: of this call; the same seed and weights give the same reports.
+            temperature: default ``rollout.temperature``; 0 is greedy.
+            progress: called with the number of studies of each finished chunk.
+
+        Raises:
+            PoolError: no engine could do it, or an engine that does not hold the current weights answered.
+        """
+        temperature = self._config.rollout.temperature if temperature is None else temperature
+        seeds = study_seeds(seed, len(prompts))
+        chunks = self._chunks(len(prompts), samples)
+        calls = [
+            (
+                "generate",
+                {
+                    "features": features.select(chunk),
+                    "prompts": [prompts[i] for i in chunk],
+                    "samples": samples,
+                    "temperature": temperature,
+                    "seeds": [seeds[i] for i in chunk],
+                },
+            )
+            for chunk in chunks
+        ]
+        results: list[list[GeneratedReport]] = [[] for _ in prompts]
+        for index, (version, reports) in self._pool.map(calls):
+            self._check_version(version)
+            for study, study_reports in zip(chunks[index], reports, strict=True):
+                results[study] = study_reports
+            if progress:
+                progress(len(chunks[index]))
+        return results
+
+    def sync(self, state: dict[str, torch.Tensor], version: int, checksum: str | None = None) -> dict[str, float]:
+        """Bring every engine, and every later replacement, to ``state``.
+
+        Returns:
+            Seconds: ``publish_s`` (into the object store) and ``load_s`` (until the last engine holds it).
+
+        Raises:
+            PoolError: an engine refuses the state, or none is left.
+        """
+        started = time.perf_counter()
+        published = WeightVersion.publish(state, version, checksum)
+        stored = time.perf_counter()
+        self._pool.broadcast(("update_weights", published.arguments()))
+        # Kept until the next version: a replacement loads it from the object store.
+        self._published, self.version = published, version
+        return {"publish_s": stored - started, "load_s": time.perf_counter() - stored}
+
+    def metrics(self) -> dict[str, float]:
+        """Size of the pool, engines that are ready, engines replaced so far."""
+        return {"engines": self._pool.size, "engines_ready": self._pool.ready, "engines_replaced": self._pool.replaced}
+
+    def actors(self) -> list[Any]:
+        """The handles of the engines' actors."""
+        return self._pool.actors()
+
+    def close(self) -> None:
+        """Stop the engines."""
+        self._pool.close()
+
+    def _chunks(self, studies: int, samples: int) -> list[list[int]]:
+        """Chunks that fill the engines' slots, and no fewer than there are engines."""
+        rollout = self._config.rollout
+        size = max(1, min(rollout.max_sequences // samples, -(-studies // rollout.engines)))
+        return [list(range(start, min(start + size, studies))) for start in range(0, studies, size)]
+
+    def _check_version(self, version: int) -> None:
+        if version != self.version:
+            raise RuntimeError(f"an engine answered with weights {version}, the pool is at {self.version}")
+
+
+def rollout_bundle(rollout: RolloutConfig) -> dict[str, float]:
+    """What one engine asks of the cluster."""
+    return bundle(rollout.cpus_per_engine, rollout.gpus_per_engine)

@@ -1,0 +1,296 @@
+"""Generation with vLLM, in one place: PPO rollouts, ``lmrrg evaluate`` and the HTTP service all sample through it.
+
+The decoder runs inside this process as a stock vLLM model; visual tokens reach it as prompt embeddings, which this
+module computes with the visual half of the network and the decoder's own embedding table.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lmrrg.config import RolloutConfig
+from lmrrg.model.checkpoint import load_checkpoint, load_full_state, state_checksum
+from lmrrg.model.decoder import decoder_state
+from lmrrg.model.features import StudyFeatures
+
+if TYPE_CHECKING:
+    from vllm import RequestOutput, SamplingParams
+    from vllm.logprobs import Logprob
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ENCODE_BATCH = 32
+"""Studies that go through the visual half at once."""
+
+
+class EngineError(ValueError):
+    """Input or weights that the engine refuses before vLLM sees them; ``code`` is stable."""
+
+    def __init__(self, code: str, message: str):
+        super().__init__(f"{code}: {message}")
+        self.code = code
+
+
+@dataclass(frozen=True)
+class GeneratedReport:
+    """One sampled report.
+
+    ``token_ids`` include EOS where it was produced; ``logprobs`` are those of the sampled tokens, in nats, at
+    temperature 1 whatever temperature they were sampled with; ``text`` is decoded without special tokens;
+    ``finished`` is False for a report that was cut at ``max_new_tokens``.
+    """
+
+    token_ids: list[int]
+    logprobs: list[float]
+    text: str
+    finished: bool
+
+
+class SelectableFeatures(Protocol):
+    """Features of studies, in memory (:class:`StudyFeatures`) or read from the cache when they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def select(self, index: Sequence[int]) -> StudyFeatures: ...
+
+
+def engine_environment(threads: int) -> dict[str, str]:
+    """Environment variables of a process that holds an engine; they must be set before vLLM is imported."""
+    env = {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine lives in this process, where its weights can be replaced
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # else every engine of a machine binds itself to core 0
+        "OMP_NUM_THREADS": str(threads),
+    }
+    return env if torch.cuda.is_available() else {**env, "TORCHDYNAMO_DISABLE": "1"}
+
+
+def study_seeds(seed: int, studies: int) -> list[int]:
+    """One seed per study; a study's seed depends on ``seed`` and its place only, not on how many there are."""
+    return [int(np.random.SeedSequence([seed, place]).generate_state(1)[0]) for place in range(studies)]
+
+
+class ReportEngine:
+    """A checkpoint that generates reports.
+
+    Args:
+        checkpoint_dir: a directory of :func:`lmrrg.model.checkpoint.save_checkpoint`.
+        rollout: sizes, dtype and length limit.
+        seed: of the engine; sampling uses the seeds of :meth:`generate`.
+        threads: torch threads on CPU.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read.
+
+    Attributes:
+        version: of the weights; 0 is the checkpoint itself.
+        model: the visual half (visual tokens, disease logits, attention maps). Its decoder is only the embedding table.
+    """
+
+    def __init__(self, checkpoint_dir: Path | str, rollout: RolloutConfig, *, seed: int = 0, threads: int = 1):
+        for name, value in engine_environment(threads).items():
+            os.environ.setdefault(name, value)
+        torch.set_num_threads(threads)
+        self._rollout, self.version = rollout, 0
+        self.model = load_checkpoint(Path(checkpoint_dir))
+        self._embedding_name = _name_of(self.model.decoder, self.model.decoder.get_input_embeddings())
+        self._shapes = _state_shapes(self.model)
+        self._max_length = min(
+            self.model.config.decoder.max_positions, self.model.decoder.config.max_position_embeddings
+        )
+        # vLLM holds the decoder; a second copy here would only cost memory.
+        self.model.decoder = cast(Any, _EmbeddingTable(self.model.decoder.get_input_embeddings()))
+        self._llm = _start_vllm(Path(checkpoint_dir) / "decoder", rollout, self._max_length, seed)
+        self._hidden_size = self._llm.llm_engine.model_config.get_hidden_size()
+
+    def generate(
+        self,
+        features: SelectableFeatures,
+        prompts: Sequence[Sequence[int]],
+        *,
+        samples: int = 1,
+        temperature: float = 0.0,
+        seed: int | Sequence[int] = 0,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[list[GeneratedReport]]:
+        """Generate ``samples`` reports for each of N studies.
+
+        Args:
+            features: of N studies.
+            prompts: N lists of token ids, from :func:`lmrrg.model.prompts.prompt_ids`.
+            samples: reports per study.
+            temperature: 0 is greedy.
+            seed: one seed, or one per study. A report depends on its study's seed and its own number alone: not on
+                the other studies, their order or the batch size (up to the rounding of float sums).
+            progress: called with the number of reports that have just finished.
+
+        Raises:
+            EngineError: ``prompt_count`` or ``seed_count`` (not N), ``prompt_too_long``, ``hidden_size``.
+        """
+        seeds = study_seeds(seed, len(prompts)) if isinstance(seed, int) else list(seed)
+        if len(prompts) != len(features):
+            raise EngineError("prompt_count", f"{len(prompts)} prompts for {len(features)} studies")
+        if len(seeds) != len(prompts):
+            raise EngineError("seed_count", f"{len(seeds)} seeds for {len(prompts)} studies")
+        requests, parameters = [], []
+        for place, embeddings in enumerate(self._prompts(features, prompts)):
+            for sample in range(samples):
+                requests.append({"prompt_embeds": embeddings})
+                parameters.append(self._sampling(temperature, seeds[place], sample))
+        reports = [self._report(output) for output in self._run(requests, parameters, progress)]
+        return [reports[start : start + samples] for start in range(0, len(reports), samples)]
+
+    def update_weights(self, state: Mapping[str, Tensor], version: int, checksum: str) -> None:
+        """Load a newer state of the whole model, as :func:`lmrrg.model.checkpoint.full_state` gives it.
+
+        Nothing is loaded unless everything fits.
+
+        Raises:
+            EngineError: ``stale_version`` (not newer than what is loaded), ``bad_state`` (names or shapes),
+                ``checksum``, or ``prefix_cache`` (old cache entries could not be dropped).
+        """
+        if version <= self.version:
+            raise EngineError("stale_version", f"version {version} is not newer than {self.version}, which is loaded")
+        _check_shapes(state, self._shapes)
+        if (found := state_checksum(state)) != checksum:
+            raise EngineError("checksum", f"the weights of version {version} give {found}, not {checksum}")
+        load_full_state(self.model, state, decoder=False)
+        decoder = {n.removeprefix("decoder."): t for n, t in state.items() if n.startswith("decoder.")}
+        with torch.no_grad():
+            cast(nn.Embedding, self.model.decoder.get_input_embeddings()).weight.copy_(decoder[self._embedding_name])
+        # `load_weights` of the model fails on CPU, where vLLM has repacked the weights; this path unpacks them first.
+        self._runner().reload_weights(weights_iterator=iter(decoder.items()))
+        # Cached blocks of long prompts were computed with the old weights, and nothing else would notice.
+        if not self._llm.reset_prefix_cache():
+            raise EngineError("prefix_cache", "the prefix cache is in use and was not reset")
+        self.version = version
+
+    def close(self) -> None:
+        """Free the engine; a further one may then start in this process."""
+        from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+        self._llm.llm_engine.engine_core.shutdown()
+        del self._llm
+        cleanup_dist_env_and_memory()
+
+    @torch.inference_mode()
+    def _prompts(self, features: SelectableFeatures, prompts: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        """Prompt embeddings [T, H] of each study, checked: vLLM hangs on a wrong width."""
+        limit = self._max_length - self._rollout.max_new_tokens
+        for start in range(0, len(prompts), ENCODE_BATCH):
+            places = range(start, min(start + ENCODE_BATCH, len(prompts)))
+            tokens = self.model.visual(features.select(list(places))).tokens
+            for each in self.model.prompt_embeddings(tokens, [prompts[i] for i in places]):
+                if each.ndim != 2 or each.shape[1] != self._hidden_size:
+                    raise EngineError(
+                        "hidden_size",
+                        f"a prompt of shape {tuple(each.shape)}, the decoder's width is {self._hidden_size}",
+                    )
+                if len(each) > limit:
+                    raise EngineError(
+                        "prompt_too_long", f"{len(each)} tokens leave no room for a report: at most {limit}"
+                    )
+                yield each.to(DTYPES[self._rollout.dtype])
+
+    def _sampling(self, temperature: float, seed: int, sample: int) -> SamplingParams:
+        from vllm import SamplingParams
+
+        return SamplingParams(
+            temperature=temperature,
+            seed=int(np.random.SeedSequence([seed, sample]).generate_state(1)[0]),
+            max_tokens=self._rollout.max_new_tokens,
+            logprobs=0,
+            detokenize=False,
+        )
+
+    def _run(
+        self, requests: list[Any], parameters: list[SamplingParams], progress: Callable[[int], object] | None
+    ) -> list[RequestOutput]:
+        """The outputs in the order of the requests."""
+        engine = self._llm.llm_engine
+        ids = self._llm.enqueue(requests, parameters, use_tqdm=False)
+        finished: list[RequestOutput] = []
+        try:
+            while len(finished) < len(ids):
+                done = [output for output in engine.step() if output.finished]
+                finished += done
+                if progress and done:
+                    progress(len(done))
+        finally:
+            # After an error, no request may be left behind for the next call.
+            engine.abort_request(ids, internal=True)
+        return sorted(finished, key=lambda output: int(output.request_id))
+
+    def _report(self, output: RequestOutput) -> GeneratedReport:
+        completion = output.outputs[0]
+        ids = list(completion.token_ids)
+        steps = cast("list[dict[int, Logprob]]", completion.logprobs)
+        return GeneratedReport(
+            token_ids=ids,
+            logprobs=[step[token].logprob for step, token in zip(steps, ids, strict=True)],
+            text=cast(str, self.model.tokenizer.decode(ids, skip_special_tokens=True)).strip(),
+            finished=completion.finish_reason == "stop",
+        )
+
+    def _runner(self) -> Any:
+        return cast(Any, self._llm.llm_engine).model_executor.driver_worker.worker.model_runner
+
+
+class _EmbeddingTable(nn.Module):
+    """What is left of the decoder beside vLLM."""
+
+    def __init__(self, embedding: nn.Module):
+        super().__init__()
+        self.embedding = embedding
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embedding
+
+
+def _start_vllm(decoder: Path, rollout: RolloutConfig, max_length: int, seed: int) -> Any:
+    from vllm import LLM
+
+    memory: dict[str, Any] = (
+        {"gpu_memory_utilization": rollout.gpu_memory}
+        if torch.cuda.is_available()
+        # Without a fixed size vLLM takes most of the machine's memory.
+        else {"kv_cache_memory_bytes": rollout.kv_cache_mb << 20}
+    )
+    return LLM(
+        model=str(decoder),
+        dtype=rollout.dtype,
+        enforce_eager=True,
+        enable_prompt_embeds=True,
+        max_num_seqs=rollout.max_sequences,
+        max_model_len=max_length,
+        logprobs_mode="raw_logprobs",
+        use_tqdm_on_load=False,
+        seed=seed,
+        **memory,
+    )
+
+
+def _name_of(model: nn.Module, part: nn.Module) -> str:
+    """Name of the weight of ``part`` in the state of ``model``."""
+    return next(f"{name}.weight" for name, module in model.named_modules() if module is part)
+
+
+def _state_shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    """Name and shape of everything that a full state must hold."""
+    visual = {f"visual.{n}": t for n, t in model.state_dict().items() if not n.startswith("decoder.")}
+    decoder = {f"decoder.{n}": t for n, t in decoder_state(model.decoder).items()}
+    return {name: tuple(tensor.shape) for name, tensor in (visual | decoder).items()}
+
+
+def _check_shapes(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    if wrong := sorted(state.keys() ^ shapes.keys()):
+        raise EngineError("bad_state", f"weights are missing or unexpected: {', '.join(wrong[:5])}")
+    if wrong := sorted(name for name, tensor in state.items() if tuple(tensor.shape) != shapes[name]):
+        raise EngineError("bad_state", f"weights of another shape: {', '.join(wrong[:5])}")
