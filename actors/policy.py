@@ -140,8 +140,10 @@ class PolicyWorker:
             loss = self._loss(experience.select(share).to(self._engine.device), tokens, value_only, totals)
             # DeepSpeed averages over ranks, while the loss is already divided by the tokens of all of them.
             self._engine.backward(loss * self._ppo.workers, scale_wrt_gas=False)
+            if number == len(shares) and self._ppo.zero_stage == 0:
+                norm = _grad_norm(self._model)  # without ZeRO in float32 DeepSpeed clips but keeps no norm
             self._engine.step()
-        totals.step(tokens, float(self._engine.get_global_grad_norm() or 0.0))
+        totals.step(tokens, norm if self._ppo.zero_stage == 0 else float(self._engine.get_global_grad_norm()))
 
     def _loss(self, batch: Experience, tokens: float, value_only: bool, totals: UpdateTotals) -> Tensor:
         output = self._engine(batch.rollout, value_only=value_only)
@@ -223,6 +225,20 @@ class UpdateReport:
         )
 
 
+@dataclass(frozen=True)
+class PendingScores:
+    """Scores that the ranks are working on."""
+
+    shares: list[ray.ObjectRef]
+
+    def result(self) -> PolicyScores:
+        """Wait for the scores [B, T], in the order of the rollout."""
+        shares: list[tuple[Tensor, PolicyScores]] = ray.get(self.shares)
+        order = torch.argsort(torch.cat([rows for rows, _ in shares]))
+        columns = ([getattr(scores, each.name) for _, scores in shares] for each in fields(PolicyScores))
+        return PolicyScores(*(torch.cat(column)[order] for column in columns))
+
+
 class PolicyGroup:
     """All ranks of the policy as one object.
 
@@ -254,12 +270,9 @@ class PolicyGroup:
         """Wait until every rank has joined and loaded the model."""
         ray.get(self._started)
 
-    def log_probs(self, rollout: ray.ObjectRef) -> PolicyScores:
-        """Scores [B, T] of a rollout (a reference to :class:`Rollout`), from one forward without gradient."""
-        shares = self._call("log_probs", rollout)
-        order = torch.argsort(torch.cat([rows for rows, _ in shares]))
-        columns = ([getattr(scores, each.name) for _, scores in shares] for each in fields(PolicyScores))
-        return PolicyScores(*(torch.cat(column)[order] for column in columns))
+    def log_probs(self, rollout: ray.ObjectRef) -> PendingScores:
+        """Start scoring a rollout (a reference to :class:`Rollout`): one forward without gradient."""
+        return PendingScores([worker.log_probs.remote(rollout) for worker in self._workers])
 
     def update(self, experience: Experience, *, seed: int, value_only: bool = False) -> UpdateReport:
         """Optimizer steps over the experience; ``seed`` orders its minibatches."""
@@ -296,6 +309,11 @@ class PolicyGroup:
 
     def _call(self, method: str, *arguments: Any) -> list[Any]:
         return ray.get([getattr(worker, method).remote(*arguments) for worker in self._workers])
+
+
+def _grad_norm(model: torch.nn.Module) -> float:
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    return float(torch.nn.utils.get_total_norm(gradients))
 
 
 def policy_bundle(ppo: PPOConfig) -> dict[str, float]:

@@ -1,0 +1,140 @@
+"""The training state of a PPO run on storage: written aside, then named; the newest complete one wins."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lmrrg.config import Config
+from lmrrg.ppo.errors import PPOError
+from lmrrg.studies import atomic_writer
+from rl.heldout import HeldOut
+
+_TRAINER = "trainer.json"
+_LATEST = "latest.json"
+_FREE_SECTIONS = ("name", "storage_path", "threads", "ray", "sft", "evaluation", "tracking", "serve")
+_FREE_KEYS = (
+    "data.cache_dir",
+    "data.eval_limit",
+    "data.eval_split",
+    "ppo.iterations",
+    "ppo.eval_every",
+    "ppo.checkpoint_every",
+    "ppo.resume",
+    "ppo.cpus_per_worker",
+    "ppo.gpus_per_worker",
+    "rollout.engines",
+    "rollout.cpus_per_engine",
+    "rollout.gpus_per_engine",
+    "rollout.timeout_s",
+    "reward.scorers",
+    "reward.cpus_per_scorer",
+    "reward.timeout_s",
+    "reward.chunk",
+)
+"""Settings that a resumed run may change: they do not enter the mathematics."""
+
+
+@dataclass(frozen=True)
+class TrainerState:
+    """All that the driver knows and the weights do not say. Random numbers need no state: every seed is derived from
+    the run's seed and the iteration."""
+
+    iterations_done: int
+    version: int
+    sampler_position: int
+    controller: Mapping[str, float | str]
+    reference_rewards: list[tuple[int, float | None]]
+    best: HeldOut | None
+
+
+def write_state(folder: Path, state: TrainerState) -> None:
+    """Write ``trainer.json`` into ``folder``."""
+    with atomic_writer(folder / _TRAINER) as out:
+        json.dump(asdict(state), out)
+
+
+def read_state(folder: Path) -> TrainerState:
+    """Read it back.
+
+    Raises:
+        PPOError: ``trainer_state``, the file is missing or damaged.
+    """
+    try:
+        record = json.loads((folder / _TRAINER).read_text(encoding="utf-8"))
+        best = None if record["best"] is None else HeldOut(**record.pop("best"))
+        return TrainerState(**{**record, "best": best})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise PPOError("trainer_state", f"{folder / _TRAINER}: {error}") from error
+
+
+class StateStore:
+    """``run_dir/ppo/state``: one folder per saved iteration, and a small file that names the newest complete one.
+
+    Args:
+        folder: where.
+        config: of the run; saved with every state and compared at resume.
+        origin: hashes of what the run started from (SFT checkpoint, data); compared too.
+    """
+
+    def __init__(self, folder: Path, config: Config, origin: Mapping[str, str]):
+        self._folder = Path(folder)
+        self._identity = {**_flat(config.model_dump(mode="json")), **{f"origin.{k}": v for k, v in origin.items()}}
+
+    def save(self, iteration: int, write: Callable[[str], object]) -> Path:
+        """Let ``write`` fill a folder, then make it the newest state and drop the older ones."""
+        target = self._folder / f"iteration-{iteration:06d}"
+        part = self._folder / f".{target.name}.part"
+        for leftover in (part, target):
+            shutil.rmtree(leftover, ignore_errors=True)
+        part.mkdir(parents=True)
+        write(str(part))
+        os.replace(part, target)
+        with atomic_writer(self._folder / _LATEST) as out:
+            json.dump({"iteration": iteration, "folder": target.name, "identity": self._identity}, out)
+        for old in self._folder.glob("*iteration-*"):
+            if old != target:
+                shutil.rmtree(old)
+        return target
+
+    def latest(self) -> tuple[int, Path] | None:
+        """Iteration and folder of the newest state, or None.
+
+        Raises:
+            PPOError: ``resume_mismatch``, the state is of other settings, data or SFT weights; the message names them.
+        """
+        path = self._folder / _LATEST
+        if not path.is_file():
+            return None
+        record = json.loads(path.read_text(encoding="utf-8"))
+        known = record["identity"]
+        different = sorted(
+            key for key in known.keys() | self._identity.keys() if known.get(key) != self._identity.get(key)
+        )
+        if binding := [key for key in different if not _is_free(key)]:
+            raise PPOError(
+                "resume_mismatch",
+                f"{self._folder} was written with other values of {', '.join(binding)}; take the same ones, another "
+                "name, or ppo.resume=false to start again",
+            )
+        return record["iteration"], self._folder / record["folder"]
+
+    def clear(self) -> None:
+        """Forget every state."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _is_free(key: str) -> bool:
+    return key in _FREE_KEYS or key.split(".")[0] in _FREE_SECTIONS
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat

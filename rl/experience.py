@@ -1,0 +1,98 @@
+"""From sampled reports to what PPO learns from: padded tensors, rewards, advantages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from actors.policy import PolicyScores
+from lmrrg.config import PPOConfig
+from lmrrg.engine import GeneratedReport
+from lmrrg.ppo.advantages import generalised_advantages, token_rewards, whiten
+from lmrrg.ppo.batches import Experience, Rollout
+from lmrrg.ppo.correction import importance_weights
+from lmrrg.ppo.errors import PPOError
+from lmrrg.ppo.kl import kl_estimate
+from rl.studies import StudyBatch
+
+
+@dataclass(frozen=True)
+class Sample:
+    """B = S x n sampled reports of S studies, study by study: as text, and as padded tensors."""
+
+    studies: StudyBatch
+    reports: list[GeneratedReport]
+    rollout: Rollout
+    engine_log_probs: Tensor
+    """[B, T], nats, 0 in the padding."""
+
+    @property
+    def texts(self) -> list[str]:
+        """The reports' texts."""
+        return [report.text for report in self.reports]
+
+    @property
+    def references(self) -> list[str]:
+        """The reference of each report."""
+        return [self.studies.references[i] for i in self.rollout.study.tolist()]
+
+
+def make_sample(studies: StudyBatch, reports: Sequence[Sequence[GeneratedReport]]) -> Sample:
+    """Pad the reports that were sampled for each study.
+
+    Raises:
+        PPOError: ``empty_sample`` (a report without any token, which no engine can produce).
+    """
+    flat = [report for of_study in reports for report in of_study]
+    if any(not report.token_ids for report in flat):
+        raise PPOError("empty_sample", "the engine returned a report without tokens")
+    study = torch.tensor([i for i, of_study in enumerate(reports) for _ in of_study])
+    ids = pad_sequence([torch.tensor(report.token_ids) for report in flat], batch_first=True)
+    log_probs = pad_sequence([torch.tensor(report.logprobs) for report in flat], batch_first=True)
+    mask = torch.arange(ids.shape[1]) < torch.tensor([[len(report.token_ids)] for report in flat])
+    return Sample(studies, flat, Rollout(studies.features, studies.prompts, study, ids, mask), log_probs)
+
+
+def shuffled_rewards(rewards: np.ndarray, samples: int, seed: int) -> np.ndarray:
+    """Rewards [S x samples] permuted among the studies: the negative control that must teach nothing."""
+    by_study = rewards.reshape(-1, samples)
+    return by_study[np.random.default_rng(seed).permutation(len(by_study))].reshape(-1)
+
+
+def make_experience(
+    sample: Sample,
+    rewards: np.ndarray,
+    policy: PolicyScores,
+    reference: Tensor,
+    kl_weight: float,
+    ppo: PPOConfig,
+) -> Experience:
+    """Rewards, advantages and importance weights of every token.
+
+    Args:
+        sample: the reports.
+        rewards: what is learnt from [B]; NaN for a report that could not be scored, which is masked.
+        policy: the trainer's scores [B, T] under the weights that sampled.
+        reference: log-probs under the frozen SFT model [B, T].
+        kl_weight: lambda_KL, reward per nat.
+        ppo: gamma, lambda, KL estimator and correction.
+    """
+    scored = torch.from_numpy(np.isfinite(rewards))
+    mask = sample.rollout.mask & scored[:, None]
+    kl = kl_estimate(policy.log_probs, reference, mask, ppo.kl.estimator)
+    per_token = token_rewards(torch.from_numpy(rewards).float(), kl, mask, kl_weight)
+    advantages, returns = generalised_advantages(per_token, policy.values, mask, ppo.gamma, ppo.gae_lambda)
+    return Experience(
+        rollout=sample.rollout,
+        loss_mask=mask,
+        log_probs=policy.log_probs,
+        values=policy.values,
+        advantages=whiten(advantages, mask),
+        returns=returns,
+        weights=importance_weights(policy.log_probs, sample.engine_log_probs, mask, ppo.correction, ppo.correction_cap),
+    )

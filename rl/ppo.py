@@ -1,0 +1,116 @@
+"""Clinical quality reinforcement learning: PPO with the RadCliQ reward, from an SFT checkpoint.
+
+    python rl/ppo.py --config configs/demo.yaml ppo.iterations=10
+    ray job submit --working-dir . -- python rl/ppo.py --config configs/iu_xray.yaml
+
+Writes ``run_dir/ppo/best`` (by the held-out metric) and ``run_dir/ppo/last``, both model directories, the training
+state ``run_dir/ppo/state``, and ``run_dir/metrics/ppo.jsonl``. An interrupted run continues from its last state.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import shutil
+import sys
+from pathlib import Path
+
+import ray
+from ray.tune.logger.noop import NoopLogger
+from tqdm import tqdm
+
+from actors.placement import PlacementError, connect
+from lmrrg.config import Config, config_help, load_config
+from lmrrg.data.sources import prepare_studies
+from lmrrg.model.checkpoint import read_checkpoint_config
+from lmrrg.studies import manifest_hash
+from lmrrg.tracking import RunTracker, record_run
+from rl.checkpoint import StateStore
+from rl.trainer import CQRL, CQRLConfig
+
+
+def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
+    """Train the policy and return the directory of its best checkpoint, ``run_dir/ppo/best``.
+
+    Args:
+        config: the run.
+        sft_checkpoint: model directory to start from and to stay close to; default ``run_dir/sft/best``.
+
+    Raises:
+        CheckpointError: there is no SFT model.
+        PPOError: ``resume_mismatch``, or a check of the training stopped the run.
+        PlacementError: the cluster is too small or does not answer.
+    """
+    config = config.model_copy(update={"storage_path": config.storage_path.resolve()})
+    sft = Path(sft_checkpoint or config.run_dir / "sft" / "best").resolve()
+    read_checkpoint_config(sft)  # a missing model is told before any work
+    manifest = prepare_studies(config)
+    folder = config.run_dir / "ppo"
+    store = StateStore(folder / "state", config, {"sft": _digest(sft), "data": manifest_hash(manifest)})
+    if not config.ppo.resume:
+        shutil.rmtree(folder, ignore_errors=True)
+    latest = store.latest()
+    if latest is not None and latest[0] >= config.ppo.iterations:
+        return folder / "best"
+    record_run(config, manifest)
+    connect(config)
+    algorithm = CQRL(CQRLConfig.of(config, sft), logger_creator=lambda c: NoopLogger(c, str(folder)))
+    try:
+        if latest is not None:
+            algorithm.load_checkpoint(str(latest[1]))
+        _train(algorithm, store, config)
+    finally:
+        algorithm.stop()
+    return folder / "best"
+
+
+def _train(algorithm: CQRL, store: StateStore, config: Config) -> None:
+    iterations = config.ppo.iterations
+    with (
+        RunTracker(config.run_dir, "ppo", config) as tracker,
+        tqdm(total=iterations, initial=algorithm.iterations_done, desc="PPO", unit="iteration") as bar,
+    ):
+        while algorithm.iterations_done < iterations:
+            result = algorithm.train()
+            done, metrics = algorithm.iterations_done, result["cqrl"]
+            if "cqrl_start" in result:
+                tracker.log(0, result["cqrl_start"])
+            tracker.log(done, metrics)
+            bar.update()
+            bar.set_postfix({name: f"{metrics[name]:.3f}" for name in ("reward", "kl_per_sequence", "distinct_ratio")})
+            if done % config.ppo.checkpoint_every == 0 or done == iterations:
+                algorithm.save_model(config.run_dir / "ppo" / "last")
+                store.save(done, algorithm.save_checkpoint)
+
+
+def _digest(checkpoint: Path) -> str:
+    """SHA-256 over the weights of a model directory."""
+    digest = hashlib.sha256()
+    for path in sorted(checkpoint.rglob("*.safetensors")):
+        with path.open("rb") as weights:
+            digest.update(hashlib.file_digest(weights, "sha256").digest())
+    return digest.hexdigest()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; bad input ends with one sentence and exit code 2."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=config_help(), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", help="YAML file with settings")
+    parser.add_argument("--sft-checkpoint", type=Path, help="model directory to start from (default: <run>/sft/best)")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that win over the file's")
+    args = parser.parse_args(argv)
+    try:
+        best = run_ppo(load_config(args.config, args.overrides), args.sft_checkpoint)
+    except (ValueError, PlacementError) as error:
+        print(f"ppo: {error}", file=sys.stderr)
+        return 2
+    finally:
+        ray.shutdown()
+    print(f"best checkpoint: {best}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,268 @@
+"""Clinical quality reinforcement learning as an RLlib algorithm: sample, score, reference, advantages, update, sync."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from torch import Tensor
+
+from actors.policy import PolicyScores
+from lmrrg.config import Config
+from lmrrg.metrics.reward import RewardScores
+from lmrrg.ppo.correction import parity
+from lmrrg.ppo.errors import PPOError
+from lmrrg.ppo.kl import BatchSignal, KLController
+from rl.checkpoint import TrainerState, read_state, write_state
+from rl.crew import Crew
+from rl.experience import Sample, make_experience, make_sample, shuffled_rewards
+from rl.guards import experience_metrics, kl_metrics, reward_metrics, text_metrics
+from rl.heldout import HeldOut, evaluate_heldout
+from rl.reference_rewards import ReferenceRewards
+from rl.studies import StudyPool, StudySampler, stream_seed
+
+logger = logging.getLogger(__name__)
+
+IDENTITY_TOLERANCE = {"fp32": 1e-4, "bf16": 0.1}
+"""How far ratio and log-ratio may be from 1 and 0 where nothing was updated yet: rounding, by compute type."""
+
+
+class CQRLConfig(AlgorithmConfig):
+    """RLlib's view of a run: ``settings`` is the tree of :class:`lmrrg.config.Config` as JSON, ``sft_checkpoint`` the
+    model directory that PPO starts from."""
+
+    def __init__(self, algo_class: type | None = None):
+        super().__init__(algo_class=algo_class or CQRL)
+        self.settings: dict[str, Any] = {}
+        self.sft_checkpoint: str = ""
+
+    @classmethod
+    def of(cls, config: Config, sft_checkpoint: Path) -> CQRLConfig:
+        """The algorithm's configuration for a run."""
+        return cls().update_from_dict(
+            {"settings": config.model_dump(mode="json"), "sft_checkpoint": str(sft_checkpoint)}
+        )
+
+
+class CQRL(Algorithm):
+    """PPO on sampled reports with the RadCliQ reward and a KL penalty to the frozen SFT model (paper, section on CQRL).
+
+    Needs ``run_dir/studies.jsonl`` (:func:`lmrrg.data.sources.prepare_studies`). One :meth:`training_step` is one
+    iteration; the metrics come back under ``"cqrl"``, and those of the SFT model, once, under ``"cqrl_start"``.
+
+    Raises:
+        PlacementError: the cluster is too small.
+        PPOError: ``parity_broken``, ``ratio_not_one``, ``kl_not_zero``, ``no_scored_report``, ``no_studies``.
+    """
+
+    @classmethod
+    def get_default_config(cls) -> AlgorithmConfig:
+        """An empty configuration of this algorithm."""
+        return CQRLConfig(cls)
+
+    def setup(self, config: Any) -> None:
+        """Reserve the cluster's resources and start the actors; RLlib's own workers are not used."""
+        self.callbacks: list[Any] = []
+        self._set_up_metrics()
+        self.settings = Config.model_validate(config.settings)
+        self.ppo, sft = self.settings.ppo, Path(config.sft_checkpoint)
+        self.studies = StudyPool(self.settings, "train", sft)
+        self.heldout_studies = StudyPool(self.settings, "val", sft, self.ppo.eval_studies)
+        self.sampler = StudySampler(len(self.studies), self.settings.seed)
+        self.controller = KLController(self.ppo.kl)
+        self.reference_rewards = ReferenceRewards(self.settings)
+        self.best: HeldOut | None = None
+        self.iterations_done = 0
+        self.version = 0
+        """Version of the policy's weights; 0 is the SFT model."""
+        self.measured: dict[str, float] = {}
+        """Metrics of the last iteration."""
+        self._seconds: dict[str, float] = {}
+        self.crew = Crew.start(self.settings, sft)
+
+    def step(self) -> dict[str, Any]:
+        """One iteration, as RLlib and Tune call it; the first one starts with the SFT model's evaluation."""
+        result: dict[str, Any] = {}
+        if self.best is None:
+            result["cqrl_start"] = self._evaluate()
+            self._complete_reference_rewards()
+        self.training_step()
+        metrics = self.measured
+        if self.iterations_done % self.ppo.eval_every == 0 or self.iterations_done == self.ppo.iterations:
+            metrics |= self._evaluate()
+        return result | {"cqrl": metrics}
+
+    def training_step(self) -> None:
+        """Sample, score, reference, advantages, update, sync; the metrics are left in ``measured``."""
+        self._seconds = {}
+        warming_up = self.iterations_done < self.ppo.value_warmup_iterations
+        with self._phase("sample"):
+            sample = self._sample()
+        with self._phase("score"):
+            scores, policy, reference = self._score(sample)
+        metrics = self._measure(sample, scores, policy, reference)
+        with self._phase("advantages"):
+            rewards = self._learnt_rewards(scores)
+            experience = make_experience(sample, rewards, policy, reference, self.controller.weight, self.ppo)
+            metrics |= experience_metrics(experience, policy)
+        with self._phase("update"):
+            update = self.crew.policy.update(experience, seed=self._seed("minibatches"), value_only=warming_up)
+            self._require_identity("ratio_not_one", "the probability ratio before the update", update.first_ratio_error)
+        with self._phase("sync"):
+            if not warming_up:
+                self._sync(self.version + 1)
+        metrics |= update.metrics | {"first_ratio_error": update.first_ratio_error}
+        self._adapt_kl(metrics, int(scores.valid.sum()))
+        self.iterations_done += 1
+        self.measured = metrics | self._timings(sample)
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Write the whole training state into a folder that all nodes share."""
+        folder = Path(checkpoint_dir)
+        self.crew.policy.save(folder / "policy")
+        state = TrainerState(
+            iterations_done=self.iterations_done,
+            version=self.version,
+            sampler_position=self.sampler.position,
+            controller=self.controller.state_dict(),
+            reference_rewards=self.reference_rewards.state_dict(),
+            best=self.best,
+        )
+        write_state(folder, state)
+
+    def load_checkpoint(self, checkpoint_dir: Any) -> None:
+        """Continue from :meth:`save_checkpoint`: afterwards every engine holds the policy's weights."""
+        folder = Path(checkpoint_dir)
+        state = read_state(folder)
+        self.reference_rewards.load_state_dict(state.reference_rewards)
+        self._complete_reference_rewards()  # a run that was made longer visits more studies
+        self.crew.policy.load(folder / "policy")
+        self.controller.load_state_dict(dict(state.controller))
+        self.sampler.position, self.best = state.sampler_position, state.best
+        self.iterations_done = self._iteration = state.iterations_done
+        if state.version:
+            self._sync(state.version)
+
+    def save_model(self, directory: Path, **provenance: Any) -> None:
+        """Write the policy as a model directory."""
+        extra = {"stage": "ppo", "iteration": self.iterations_done, "weights": self.version, **provenance}
+        self.crew.policy.save_model(Path(directory), extra)
+
+    def cleanup(self) -> None:
+        """Stop every actor and give the resources back."""
+        self.crew.close()
+
+    def _sample(self) -> Sample:
+        batch = self.studies.take(self.sampler.draw(self.ppo.studies_per_iteration))
+        reports = self.crew.rollouts.generate(
+            batch.features, batch.prompts, samples=self.ppo.samples_per_study, seed=self._seed("rollout")
+        )
+        return make_sample(batch, reports)
+
+    def _score(self, sample: Sample) -> tuple[RewardScores, PolicyScores, Tensor]:
+        """Rewards, and meanwhile the log-probs of policy and reference."""
+        rollout = ray.put(sample.rollout)
+        policy, reference = self.crew.policy.log_probs(rollout), self.crew.reference.log_probs(rollout)
+        scores = self.crew.rewards.score(
+            sample.texts,
+            sample.references,
+            [report.token_ids for report in sample.reports],
+            [report.finished for report in sample.reports],
+        )
+        if not scores.valid.any():
+            raise PPOError("no_scored_report", "the reward backend scored none of the sampled reports")
+        return scores, policy.result(), ray.get(reference)
+
+    def _measure(
+        self, sample: Sample, scores: RewardScores, policy: PolicyScores, reference: Tensor
+    ) -> dict[str, float]:
+        """Metrics of the rollout, and the checks that stop a run whose numbers cannot be trusted."""
+        mask = sample.rollout.mask
+        engine = parity(policy.log_probs, sample.engine_log_probs, mask)
+        engine.require(self.ppo.parity_tolerance)
+        if self.version == 0:
+            distance = parity(policy.log_probs, reference, mask)
+            self._require_identity("kl_not_zero", "the log-ratio of policy and SFT model", distance.max_abs)
+        abnormal = [sample.studies.abnormal[i] for i in sample.rollout.study.tolist()]
+        visited = self.sampler.ahead(len(sample.studies), self.sampler.position - len(sample.studies))
+        return (
+            reward_metrics(scores, abnormal, self.reference_rewards.of(visited))
+            | kl_metrics(policy.log_probs, reference, mask)
+            | text_metrics(sample)
+            | {
+                "parity": engine.mean_abs,
+                "parity_max": engine.max_abs,
+                "kl_coefficient": self.controller.weight,
+                "weights_version": self.version,
+            }
+        )
+
+    def _learnt_rewards(self, scores: RewardScores) -> np.ndarray:
+        """Rewards [B] that the update sees, NaN for reports without one; what is logged stays true in any case."""
+        rewards = np.where(scores.valid, scores.reward, np.nan)
+        if self.settings.reward.shuffle_control:
+            rewards = shuffled_rewards(rewards, self.ppo.samples_per_study, self._seed("shuffle"))
+        return rewards
+
+    def _sync(self, version: int) -> None:
+        """Give the policy's weights to every engine."""
+        state, checksum = self.crew.policy.state()
+        self.crew.rollouts.sync(state, version, checksum)
+        self.version = version
+
+    def _adapt_kl(self, metrics: dict[str, float], episodes: int) -> None:
+        self.controller.update(
+            BatchSignal(metrics["kl_per_sequence"], metrics["reward"], metrics["reward_reference"], episodes)
+        )
+
+    def _evaluate(self) -> dict[str, float]:
+        """Greedy reports on the validation studies; the best model so far is kept."""
+        started = time.perf_counter()
+        studies = self.heldout_studies.take(range(len(self.heldout_studies)))
+        found = evaluate_heldout(studies, self.crew.rollouts, self.crew.rewards, self.ppo.heldout_metric)
+        alarm = self.best is not None and found.is_hacked(self.best)
+        if alarm:
+            logger.warning("iteration %d: the reward rises while the held-out metric falls", self.iterations_done)
+        if self.best is None or found.metric >= self.best.metric:
+            self.best = found
+            self.save_model(self.settings.run_dir / "ppo" / "best", **found.metrics())
+        return found.metrics() | {
+            "heldout_best": self.best.metric,
+            "heldout_alarm": float(alarm),
+            "evaluate_s": time.perf_counter() - started,
+        }
+
+    def _complete_reference_rewards(self) -> None:
+        visits = self.sampler.ahead(self.ppo.iterations * self.ppo.studies_per_iteration, start=0)
+        self.reference_rewards.complete(visits, self.studies, self.crew.rollouts, self.crew.rewards)
+
+    def _require_identity(self, code: str, what: str, error: float) -> None:
+        tolerance = IDENTITY_TOLERANCE[self.ppo.precision]
+        if not error <= tolerance:
+            raise PPOError(code, f"{what} is off by {error:.3g} where it must be the identity (up to {tolerance:g})")
+
+    def _seed(self, stream: str) -> int:
+        return stream_seed(self.settings.seed, stream, self.iterations_done)
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._seconds[f"{name}_s"] = time.perf_counter() - started
+
+    def _timings(self, sample: Sample) -> dict[str, float]:
+        """Seconds of every phase, and report tokens per second, sampled and over the whole iteration."""
+        tokens, total = float(sample.rollout.mask.sum()), sum(self._seconds.values())
+        return self._seconds | {
+            "iteration_s": total,
+            "sampled_tokens_per_s": tokens / self._seconds["sample_s"],
+            "tokens_per_s": tokens / total,
+        }
