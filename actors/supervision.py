@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayTaskError, UnserializableException
 
 if TYPE_CHECKING:
     from ray.rllib.utils.actor_manager import CallResult
@@ -227,7 +227,7 @@ class ActorPool:
     def _failed(self, result: CallResult, flight: _Flight, work: _Work) -> None:
         error = result.get()
         started_badly = isinstance(error, RayActorError) and error.actor_init_failed
-        if isinstance(error, RayTaskError) or started_badly:
+        if isinstance(error, (RayTaskError, UnserializableException)) or started_badly:
             raise PoolError("actor_error", f"{self._name}: {_last_line(error)}") from error
         self._lost(result.actor_id, flight, work, type(error).__name__)
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lmrrg.config import RolloutConfig
+from lmrrg.errors import CodedError
 from lmrrg.model.checkpoint import load_checkpoint, load_full_state, state_checksum
 from lmrrg.model.decoder import decoder_state
 from lmrrg.model.features import StudyFeatures
@@ -30,12 +31,8 @@ ENCODE_BATCH = 32
 """Studies that go through the visual half at once."""
 
 
-class EngineError(ValueError):
-    """Input or weights that the engine refuses before vLLM sees them; ``code`` is stable."""
-
-    def __init__(self, code: str, message: str):
-        super().__init__(f"{code}: {message}")
-        self.code = code
+class EngineError(CodedError):
+    """Input or weights that the engine refuses before vLLM sees them."""
 
 
 @dataclass(frozen=True)

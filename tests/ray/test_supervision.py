@@ -53,6 +53,16 @@ class Worker(Supervised):
     def fail(self) -> None:
         raise KeyError("bad input")
 
+    def fail_unpicklably(self) -> None:
+        raise TwoArguments("unpicklable", "too bad")
+
+
+class TwoArguments(ValueError):
+    """Cannot be built again from its one argument."""
+
+    def __init__(self, code: str, message: str):
+        super().__init__(f"{code}: {message}")
+
 
 RemoteWorker = ray.remote(num_cpus=0)(Worker)
 
@@ -124,6 +134,14 @@ def test_an_error_of_the_method_is_not_tried_again(make_pool):
         list(pool.map([("fail", {})]))
     assert caught.value.code == "actor_error"
     assert isinstance(caught.value.__cause__, KeyError)
+    assert pool.replaced == 0
+
+
+def test_an_error_that_cannot_be_pickled_is_not_taken_for_a_death(make_pool):
+    pool = make_pool(1)
+    with pytest.raises(PoolError, match="unpicklable: too bad") as caught:
+        list(pool.map([("fail_unpicklably", {})]))
+    assert caught.value.code == "actor_error"
     assert pool.replaced == 0
 
 

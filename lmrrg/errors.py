@@ -1,0 +1,18 @@
+"""The base of errors about bad input."""
+
+from __future__ import annotations
+
+
+class CodedError(ValueError):
+    """Something that was given and cannot be used: a stable ``code`` for programs, a message for people.
+
+    Both are the exception's arguments, so that it can be pickled and keeps its type on the way back from an actor.
+    """
+
+    def __init__(self, code: str, message: str):
+        super().__init__(code, message)
+        self.code = code
+
+    def __str__(self) -> str:
+        code, message = self.args
+        return f"{code}: {message}"
