@@ -28,6 +28,7 @@ class MetricRow:
 
 def signed(value: float, digits: int = 3, *, plus: bool = False) -> str:
     """A number with a true minus sign, and a plus sign where asked."""
+    value = round(value, digits) + 0.0  # no negative zero
     text = f"{value:+.{digits}f}" if plus else f"{value:.{digits}f}"
     return text.replace("-", "\N{MINUS SIGN}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,9 @@ def _context(run_dir: Path, config: Config, results: Mapping[str, Any]) -> dict[
     attention = load_file(run_dir / "evaluation" / "regions.safetensors")["attention"]
     titles = {system["name"]: system["title"] for system in systems}
     return {
-        "run": json.loads((run_dir / "run.json").read_text(encoding="utf-8")),
+        "run": _read_json(run_dir / "run.json"),
         "stamp": stamp,
+        "created": f"{datetime.fromisoformat(stamp['created']):%d %B %Y, %H:%M} UTC",
         "systems": systems,
         "headline": _headline(results),
         "guards": [guard | {"sft": signed(guard["sft"]), "ppo": signed(guard["ppo"])} for guard in results["guards"]],
@@ -73,7 +75,7 @@ def _context(run_dir: Path, config: Config, results: Mapping[str, Any]) -> dict[
         "region_rule": REGION_RULE,
         "attention_system": titles[results["examples"]["attention"]],
         "examples": example_cards(results["examples"]["ids"], studies, reports, titles, attention, stamp),
-        "audit": audit_studies(studies, stamp["section"]),
+        "audit": audit_studies(studies, stamp["section"], _read_json(run_dir / "studies.audit.json")),
         "config_yaml": yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
         "stamp_json": json.dumps(stamp, indent=2),
     }
@@ -135,23 +137,25 @@ def _table_row(row: MetricRow, systems: Sequence[Mapping[str, Any]]) -> dict[str
     texts = [row.text(entry["value"]) if entry else "–" for entry in entries]
     values = [entry["value"] for entry in entries if entry]
     best = None
-    if row.better and len(set(values)) > 1:
+    if row.better and len({row.text(value) for value in values}) > 1:
         best = row.text(min(values) if row.better == "lower" else max(values))
     return {
         "title": row.title,
         "better": row.better,
         "arrow": _ARROWS[row.better],
         "cells": [
-            {
-                "value": text,
-                "interval": f"{row.text(entry['low'])} to {row.text(entry['high'])}"
-                if entry and "low" in entry
-                else "",
-                "best": text == best,
-            }
+            {"value": text, "interval": _interval(row, entry), "best": text == best}
             for text, entry in zip(texts, entries, strict=True)
         ],
     }
+
+
+def _interval(row: MetricRow, entry: Mapping[str, float] | None) -> str:
+    """The bootstrap interval, where there is one and it is more than a point."""
+    if not entry or "low" not in entry:
+        return ""
+    low, high = row.text(entry["low"]), row.text(entry["high"])
+    return f"{low} to {high}" if low != high else ""
 
 
 def _auc_table(results: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -178,6 +182,10 @@ def _auc_cell(value: float | None) -> dict[str, Any]:
 
 def _above_chance(auc: float) -> int:
     return round(200 * max(0.0, auc - 0.5))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _read_reports(run_dir: Path, system: str) -> dict[str, dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,20 @@ from lmrrg.studies import LABELS, POSITIVE, Section, Study
 _ORDER = ("train", "val", "test", "no split")
 
 
-def audit_studies(studies: Sequence[Study], section: Section) -> dict[str, Any]:
-    """Tables for the run report: ``source``, ``splits``, ``counts`` and ``labels`` (rows with one cell per split)."""
+def audit_studies(studies: Sequence[Study], section: Section, imported: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables for the run report: ``source``, ``splits``, ``counts`` and ``labels`` (rows with one cell per split).
+
+    ``imported`` is what the import noted beside the manifest: rows read, rows ``dropped`` by reason, ``notes``.
+    """
     of_split = {name: [s for s in studies if (s.split or "no split") == name] for name in _ORDER}
     present = {name: members for name, members in of_split.items() if members}
     columns = [_counts(members, section) for members in present.values()]
     return {
         "source": ", ".join(sorted({study.source or "unnamed" for study in studies})),
         "splits": list(present),
+        "rows_read": f"{imported['rows_read']:,}",
+        "dropped": [{"reason": reason, "rows": f"{rows:,}"} for reason, rows in imported["dropped"].items()],
+        "notes": [{"title": title, "text": text} for title, text in imported["notes"].items()],
         "counts": [{"title": title, "cells": [column[title] for column in columns]} for title in columns[0]],
         "labels": [
             {"title": label, "cells": [_positive_share(members, label) for members in present.values()]}

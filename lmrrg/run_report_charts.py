@@ -10,8 +10,8 @@ import numpy as np
 from markupsafe import Markup, escape
 from matplotlib.ticker import MaxNLocator
 
-WIDTH, HEIGHT = 460, 250
-LEFT, RIGHT, TOP, BOTTOM = 62, 14, 14, 44
+WIDTH, HEIGHT = 380, 220
+LEFT, RIGHT, TOP, BOTTOM = 60, 12, 12, 44
 MOST_POINTS = 300  # longer curves are drawn as means of equal stretches
 MOST_MARKS = 60
 
@@ -40,8 +40,10 @@ class Axis:
 
 
 def line_chart(series: Sequence[Series], x_label: str, y_label: str) -> Markup:
-    """An SVG line chart, 460 x 250 units, that scales with its column; points carry their values as tooltips."""
-    shown = [_thin(one) for one in series]
+    """An SVG line chart, 380 x 220 units, that scales with its column; points carry their values as tooltips."""
+    power = _power([v for one in series for v in one.y])
+    shown = [_thin(Series(one.name, one.x, [v / 10.0**power for v in one.y])) for one in series]
+    y_label = f"{y_label}, ×10{_superscript(power)}" if power else y_label
     x = _axis([v for s in shown for v in s.x], LEFT, WIDTH - RIGHT, whole=True)
     y = _axis([v for s in shown for v in s.y], HEIGHT - BOTTOM, TOP)
     parts = [_grid(x, y), _labels(x_label, y_label)]
@@ -51,7 +53,7 @@ def line_chart(series: Sequence[Series], x_label: str, y_label: str) -> Markup:
 
 
 def interval_chart(difference: float, low: float, high: float, label: str) -> Markup:
-    """A difference and its interval on a line with zero marked, 460 x 92 units."""
+    """A difference and its interval on a line with zero marked, 380 x 92 units."""
     x = _axis([0.0, low, high, difference], 30, WIDTH - 30)
     ticks = "".join(
         f'<line class="grid" x1="{x(t):.1f}" x2="{x(t):.1f}" y1="10" y2="52"/>'
@@ -66,6 +68,16 @@ def interval_chart(difference: float, low: float, high: float, label: str) -> Ma
         f'<circle class="dot" cx="{x(difference):.1f}" cy="31" r="7"/>'
         f'<text class="axis" x="{WIDTH / 2}" y="86" text-anchor="middle">{escape(label)}</text></svg>'
     )
+
+
+def _power(values: Sequence[float]) -> int:
+    """The power of ten to take out of tick labels: 0 for values that are readable as they are."""
+    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    return 0 if largest == 0.0 or 1e-2 <= largest < 1e5 else math.floor(math.log10(largest))
+
+
+def _superscript(power: int) -> str:
+    return str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def _thin(series: Series) -> Series:

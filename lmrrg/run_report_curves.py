@@ -21,12 +21,12 @@ class Panel:
 
 
 SFT_PANELS = (
-    Panel("Loss", "loss, nats", {"training": "loss", "validation": "val_loss"}),
-    Panel("Language model loss", "NLL, nats per token", {"training": "lm_loss", "validation": "val_lm_loss"}),
-    Panel("Class loss", "binary cross-entropy", {"training": "cls_loss", "validation": "val_cls_loss"}),
-    Panel("Class head on validation studies", "macro AUC", {"macro AUC": "val_auc"}),
-    Panel("Learning rate", "learning rate", {"learning rate": "learning_rate"}),
-    Panel("Gradient norm", "norm before clipping", {"gradient norm": "grad_norm"}),
+    Panel("Report loss", "NLL, nats per token", {"training": "train/nll_per_token", "validation": "val/nll_per_token"}),
+    Panel("Class loss", "cross-entropy, nats", {"training": "train/disease_loss", "validation": "val/disease_loss"}),
+    Panel("Class head on validation studies", "macro AUC", {"macro AUC": "val/macro_auc"}),
+    Panel("Learning rate", "learning rate", {"learning rate": "train/learning_rate"}),
+    Panel("Gradient norm", "norm before clipping", {"gradient norm": "train/gradient_norm"}),
+    Panel("Speed", "studies per second", {"training": "train/studies_per_second"}),
 )
 PPO_PANELS = (
     Panel("Reward of sampled reports", "reward", {"policy": "reward", "SFT model": "reward_reference"}),

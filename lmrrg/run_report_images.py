@@ -36,7 +36,7 @@ def heat_map_uri(pixels: NDArray[np.float32], attention: NDArray[np.floating]) -
     heat = _scaled(np.asarray(attention, dtype=np.float32).reshape(side, side))
     smooth = Image.fromarray(heat).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     heat = np.clip(np.asarray(smooth), 0.0, 1.0)
-    opacity = (_STRONGEST * heat)[:, :, None]
+    opacity = (_STRONGEST * heat**1.5)[:, :, None]
     return _uri((1 - opacity) * _grey(pixels) + opacity * colormaps["turbo"](0.25 + 0.7 * heat)[:, :, :3])
 
 

@@ -42,6 +42,7 @@ PACKAGES = (
     "pydicom",
     "wandb",
 )
+_PROCESS_STARTED = datetime.now(UTC).isoformat(timespec="seconds")
 _SERVICE_TROUBLE = (wandb.errors.CommError, MailboxClosedError, ConnectionError)
 
 
@@ -127,7 +128,8 @@ def record_run(config: Config, manifest: Path | None = None) -> Path:
     """Write ``config.yaml`` and ``run.json`` into the run folder and return the path of the latter.
 
     ``run.json`` holds the seed, Python and package versions, the SHA-256 of the manifest, the git commit with a
-    dirty flag, and every command that worked on this run with its start time, the newest last.
+    dirty flag, and every command that worked on this run with its start time, the newest last; a command whose
+    stages record the run one after the other is in there once.
 
     Raises:
         TrackingError: ``run_record``, an older ``run.json`` is damaged.
@@ -137,7 +139,7 @@ def record_run(config: Config, manifest: Path | None = None) -> Path:
     git = git_state()
     command = {
         "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
-        "started": _now(),
+        "started": _PROCESS_STARTED,
         "git": git,
         "config_sha256": hashlib.sha256(config.model_dump_json().encode()).hexdigest(),
     }
@@ -153,7 +155,9 @@ def record_run(config: Config, manifest: Path | None = None) -> Path:
         "packages": _package_versions(),
     }
     path = run_dir / "run.json"
-    record["history"] = [*_earlier_commands(path), command]
+    same = ("command", "started", "config_sha256")
+    earlier = [one for one in _earlier_commands(path) if any(one[key] != command[key] for key in same)]
+    record["history"] = [*earlier, command]
     with atomic_writer(path) as out:
         json.dump(record, out, indent=2)
     return path

@@ -129,16 +129,21 @@ def test_other_wandb_errors_are_raised(config: Config) -> None:
         tracker.log(0, {"reward": 0.5})
 
 
-def test_record_run_says_what_was_run_and_keeps_the_commands(config: Config, tmp_path: Path) -> None:
+def test_record_run_says_what_was_run_and_keeps_the_commands(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     manifest = tmp_path / "studies.jsonl"
     manifest.write_text('{"id": "a"}\n')
     first = json.loads(record_run(config, manifest).read_text())
+    again = json.loads(record_run(config, manifest).read_text())
+    monkeypatch.setattr("lmrrg.tracking._PROCESS_STARTED", "2030-01-01T00:00:00+00:00")
     second = json.loads(record_run(config, manifest).read_text())
     assert load_config(config.run_dir / "config.yaml") == config
     assert first["data_sha256"] == manifest_hash(manifest)
     assert first["seed"] == config.seed
     assert first["packages"]["numpy"] == np.__version__
     assert "pytest" in first["command"]
+    assert again["history"] == first["history"]
     assert second["history"][0] == first["history"][0]
     assert len(second["history"]) == 2
     (config.run_dir / "run.json").write_text("{")
