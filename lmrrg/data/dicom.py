@@ -51,7 +51,8 @@ _DAMAGE = (
     NotImplementedError, OverflowError, OSError, RuntimeError, struct.error, zlib.error,
 )  # fmt: skip
 
-# pydicom quotes header values in its warnings and its log.
+# pydicom quotes header values in its complaints, its warnings and its log.
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 warnings.filterwarnings("ignore", module=r"pydicom\.")
 

@@ -102,14 +102,14 @@ def blurred(values: Map, sigma: float) -> Map:
 
 def soft(distance: Map, edge: float) -> Map:
     """A soft mask: 1 well inside (positive distance), 0 outside, 0.5 on the border."""
-    return (0.5 + 0.5 * np.tanh(distance / np.float32(2 * edge))).astype(np.float32)
+    return (0.5 + 0.5 * np.tanh(distance / (2 * edge))).astype(np.float32)
 
 
 def ellipse(scene: Scene, centre: tuple[float, float], radii: tuple[float, float], angle: float = 0.0) -> Map:
     """Normalised radius of every pixel: below 1 inside the ellipse."""
-    dx, dy = scene.x - np.float32(centre[0]), scene.y - np.float32(centre[1])
+    dx, dy = scene.x - centre[0], scene.y - centre[1]
     c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-    along, across = (c * dx + s * dy) / np.float32(radii[0]), (c * dy - s * dx) / np.float32(radii[1])
+    along, across = (c * dx + s * dy) / radii[0], (c * dy - s * dx) / radii[1]
     return np.sqrt(along * along + across * across)
 
 
@@ -160,9 +160,9 @@ def heart_outline(scene: Scene) -> Map:
 
 def rib_cage(a: Anatomy, y: Map) -> Map:
     """Half width of the rib cage at every height: a pointed arch above, slightly widening below."""
-    waist = np.float32(-0.05)
-    up = np.clip((waist - y) / (waist - np.float32(a.apex)), 0, 1)
-    return np.float32(a.half_width) * ((1 - up**2.4) ** np.float32(0.55) + np.float32(0.07) * np.maximum(y - waist, 0))
+    waist = -0.05
+    up = np.clip((waist - y) / (waist - a.apex), 0, 1)
+    return a.half_width * ((1 - up**2.4) ** 0.55 + 0.07 * np.maximum(y - waist, 0))
 
 
 def _diaphragm(a: Anatomy, x: Map, u: Map) -> Map:
@@ -178,10 +178,10 @@ def _draw_body(scene: Scene) -> None:
     shoulder = 0.26 + 0.95 / (1 + np.exp(-(scene.y + 0.80) / 0.055))
     torso = shoulder - 0.17 * soft(scene.y + 0.25, 0.12)
     body = soft(torso - scene.u, 0.02)
-    scene.attenuation += body * np.float32(a.thickness) * (0.78 + 0.42 * np.exp(-((scene.u / 0.75) ** 2)))
+    scene.attenuation += body * a.thickness * (0.78 + 0.42 * np.exp(-((scene.u / 0.75) ** 2)))
     for side in SIDES.values():
         breast = ellipse(scene, (side * 0.45, 0.22), (0.30, 0.26))
-        scene.attenuation += np.float32(a.breasts) * soft(1 - breast, 0.08) * (0.6 + 0.4 * np.minimum(breast, 1))
+        scene.attenuation += a.breasts * soft(1 - breast, 0.08) * (0.6 + 0.4 * np.minimum(breast, 1))
 
 
 def _draw_lungs(scene: Scene, rng: np.random.Generator, vessels: dict[str, Map], congestion: float) -> None:
@@ -221,7 +221,7 @@ def _draw_mediastinum(scene: Scene) -> None:
     artery = soft(1 - ellipse(scene, (0.15, -0.20), (0.07, 0.09)), 0.12)
     scene.attenuation += 0.50 * np.maximum(np.maximum(inside, 0.9 * knob), 0.7 * artery) * soft(y + 0.85, 0.08)
     bodies = 0.85 + 0.15 * np.cos(2 * np.pi * y / a.spacing)
-    scene.attenuation += np.float32(0.22 * a.bone) * soft(0.085 - scene.u, 0.012) * bodies
+    scene.attenuation += 0.22 * a.bone * soft(0.085 - scene.u, 0.012) * bodies
     trachea = soft(0.036 - np.abs(x - 0.012), 0.008) * soft(-0.27 - y, 0.02)
     bronchi = soft(0.028 - np.abs(y + 0.27 - 0.9 * scene.u), 0.01) * soft(0.15 - scene.u, 0.02)
     scene.attenuation -= 0.42 * trachea + 0.2 * bronchi * (1 - trachea)
@@ -241,7 +241,7 @@ def _draw_abdomen(scene: Scene, rng: np.random.Generator) -> None:
     scene.attenuation += 0.42 * below * (1 - 0.25 * scene.left)
     centre = (rng.uniform(0.28, 0.42), a.dome_left + 0.13)
     bubble = soft(1 - ellipse(scene, centre, (rng.uniform(0.10, 0.17), 0.075), angle=rng.normal(0, 0.2)), 0.07)
-    scene.attenuation -= np.float32(1.6 * a.gastric_bubble) * bubble * below
+    scene.attenuation -= 1.6 * a.gastric_bubble * bubble * below
 
 
 def _draw_ribs(scene: Scene) -> None:
@@ -253,17 +253,17 @@ def _draw_ribs(scene: Scene) -> None:
     back = _bands(posterior / a.spacing, 0.23) * soft(scene.u - 0.09, 0.01) * soft(posterior, 0.02)
     front = _bands(anterior / (1.08 * a.spacing), 0.27) * soft(t - 0.42, 0.04) * soft(anterior - 0.2, 0.02)
     low = soft(0.80 - scene.y, 0.05)
-    scene.attenuation += np.float32(a.bone) * inside * low * (0.25 * back * (0.7 + 0.6 * t**4) + 0.15 * front)
+    scene.attenuation += a.bone * inside * low * (0.25 * back * (0.7 + 0.6 * t**4) + 0.15 * front)
     # The side wall, seen edge on, is one continuous bright line with a bead at every rib.
     edge = np.exp(-(((scene.wall - scene.u + 0.004) / 0.012) ** 2)) * soft(scene.y - a.apex, 0.02)
-    scene.attenuation += np.float32(0.14 * a.bone) * edge * low * (0.5 + 0.5 * back)
+    scene.attenuation += 0.14 * a.bone * edge * low * (0.5 + 0.5 * back)
 
 
 def _bands(phase: Map, half: float) -> Map:
     """Bands that repeat with every whole phase; their margins are brighter, as a rib's cortex is."""
     offset = np.abs(phase - np.floor(phase) - 0.5)
-    margin = np.exp(-(((offset - np.float32(half)) / np.float32(0.06)) ** 2))
-    return soft(half - offset, 0.03) * np.float32(0.75) + np.float32(0.45) * margin
+    margin = np.exp(-(((offset - half) / 0.06) ** 2))
+    return soft(half - offset, 0.03) * 0.75 + 0.45 * margin
 
 
 def _draw_shoulders(scene: Scene, rng: np.random.Generator) -> None:
@@ -273,14 +273,14 @@ def _draw_shoulders(scene: Scene, rng: np.random.Generator) -> None:
     clavicles = _mirrored(0.09 + 0.72 * s, height - 0.20 * s + 0.022 * np.sin(2 * np.pi * s))
     bone = scene.strokes([(clavicles, 0.052)], blur=0.006)
     marrow = scene.strokes([(clavicles, 0.030)], blur=0.006)
-    scene.attenuation += np.float32(a.bone) * (0.50 * bone - 0.26 * marrow)
+    scene.attenuation += a.bone * (0.50 * bone - 0.26 * marrow)
     border = _mirrored(np.array([0.66, 0.70, 0.76, 0.80]), np.array([-0.62, -0.40, -0.18, -0.06]))
     blade = _mirrored(np.array([0.80, 0.84, 0.85]), np.array([-0.60, -0.40, -0.20]))
     scene.attenuation += 0.13 * scene.strokes([(blade, 0.2)], blur=0.03)
     scene.attenuation += 0.12 * scene.strokes([(border, 0.025)], blur=0.006)
     for sign in SIDES.values():
         head = soft(1 - ellipse(scene, (sign * 1.02, -0.62), (0.13, 0.14)), 0.06)
-        scene.attenuation += np.float32(0.25 * a.bone) * head
+        scene.attenuation += 0.25 * a.bone * head
 
 
 def _mirrored(x: Map, y: Map) -> Map:

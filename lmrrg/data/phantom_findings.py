@@ -134,17 +134,18 @@ def draw_phantom(
     Returns:
         brightness float32 [size, size] in [0, 1], and the findings with their boxes.
     """
+    normal, abnormal, exposure = rng.spawn(3)  # apart, so that a finding changes nothing but itself
     degree = next((f.severity for f in findings if f.kind == "cardiomegaly"), "")
     anatomy = sample_anatomy(patient, patient.uniform(*_HEART_RATIO[degree]))
-    scene = Scene(anatomy, sample_pose(rng), size)
+    scene = Scene(anatomy, sample_pose(normal), size)
     vessels = {side: np.ones_like(scene.x) for side in SIDES}
     for finding in findings:
         if finding.kind == "pneumothorax":
             vessels[finding.side] = 1 - _free_air(scene, finding)
     congestion = sum(_EDEMA[f.severity] for f in findings if f.kind == "edema")
-    draw_normal(scene, rng, vessels=vessels, congestion=congestion)
-    placed = [replace(f, box=_box(_DRAW[f.kind](scene, f, rng))) for f in findings]
-    return _expose(scene, rng), placed
+    draw_normal(scene, normal, vessels=vessels, congestion=congestion)
+    placed = [replace(f, box=_box(_DRAW[f.kind](scene, f, abnormal))) for f in findings]
+    return _expose(scene, exposure), placed
 
 
 _HEART_RATIO = {"": (0.37, 0.46), "mild": (0.56, 0.60), "moderate": (0.63, 0.68), "severe": (0.72, 0.79)}
@@ -174,7 +175,7 @@ def _effusion(scene: Scene, finding: Finding, rng: np.random.Generator) -> Map:
 
 def _inner_lung(scene: Scene, finding: Finding) -> Map:
     """Signed distance to the edge of the collapsed lung, positive inside it."""
-    gap = np.float32(_AIR[finding.severity])
+    gap = _AIR[finding.severity]
     lowered = scene.y - 1.1 * gap * soft(0.1 - scene.y, 0.15)
     return rib_cage(scene.anatomy, lowered) - 0.8 * gap - scene.u
 
@@ -225,8 +226,8 @@ def _edema(scene: Scene, finding: Finding, rng: np.random.Generator) -> Map:
             x = sign * (scene.anatomy.half_width - 0.02)
             lines.append((np.array([[[x, y], [x - sign * 0.09, y + rng.normal(0, 0.008)]]]), 0.012))
     mottled = 1 + 0.30 * _clouds(rng, scene.size, 0.02)
-    scene.attenuation += np.float32(0.62 * amount) * haze * mottled
-    scene.attenuation += np.float32(0.22 * amount) * scene.strokes(lines) * (scene.lung["left"] + scene.lung["right"])
+    scene.attenuation += 0.62 * amount * haze * mottled
+    scene.attenuation += 0.22 * amount * scene.strokes(lines) * (scene.lung["left"] + scene.lung["right"])
     return haze * 1.6
 
 
@@ -246,7 +247,7 @@ def _atelectasis(scene: Scene, finding: Finding, rng: np.random.Generator) -> Ma
 
 
 def _nodule(scene: Scene, finding: Finding, rng: np.random.Generator) -> Map:
-    radius = rng.uniform(0.055, 0.085)
+    radius = rng.uniform(0.065, 0.095)
     ball = ellipse(scene, _zone_centre(scene, finding, rng), (radius, radius * rng.uniform(0.9, 1.1)))
     mass = soft(1 - ball, 0.07) * scene.lung[finding.side]
     scene.attenuation += 0.55 * mass

@@ -1,0 +1,55 @@
+"""``lmrrg data`` from the command line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lmrrg.cli import main
+from lmrrg.studies import read_studies
+
+
+def test_phantom_then_jsonl(tmp_path, capsys):
+    out = tmp_path / "made" / "studies.jsonl"
+    assert main(["data", "phantom", "--out", str(out), "--count", "5,2,3", "--size", "64", "--seed", "5"]) == 0
+    shown = capsys.readouterr()
+    assert "10 rows read, 10 studies kept" in shown.out
+    assert "Pleural Effusion" in shown.out
+    assert "10/10" in shown.err, "a progress bar"
+    assert len(read_studies(out, "test")) == 3
+    assert json.loads(out.with_suffix(".audit.json").read_text())["kept"] == 10
+
+    copy = tmp_path / "copy.jsonl"
+    arguments = ["--out", str(copy), "--section", "impression", "--quiet"]
+    assert main(["data", "jsonl", "--source", str(out), *arguments]) == 0
+    assert [s.id for s in read_studies(copy)] == [s.id for s in read_studies(out)]
+    assert [s.images[0].path.resolve() for s in read_studies(copy)] == [
+        s.images[0].path.resolve() for s in read_studies(out)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["iu-xray", "--out", "x.jsonl"], "--source is required"),
+        (["r2gen", "--source", "nowhere", "--out", "x.jsonl"], "source_missing"),
+        (["jsonl", "--source", "nowhere.jsonl", "--out", "x.jsonl"], "manifest_missing"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_2(arguments, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", *arguments]) == 2
+    shown = capsys.readouterr().err.strip()
+    assert said in shown
+    assert len(shown.splitlines()) == 1
+    assert not (tmp_path / "x.jsonl").exists()
+
+
+def test_help_names_every_source(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["data", "--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    for word in ("phantom", "iu-xray", "r2gen", "jsonl", "audit.json", "--labels", "--section", "--count"):
+        assert word in shown

@@ -1,0 +1,177 @@
+"""PNG and JPEG, and the model's square."""
+
+from __future__ import annotations
+
+import io
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from lmrrg.data import radiograph
+from lmrrg.data.images import IMAGE_ERROR_CODES, ImageError, read_image, to_square
+
+
+def grey(rows: int = 64, columns: int = 80) -> np.ndarray:
+    return (np.add.outer(np.arange(rows) * 2, np.arange(columns)) % 256).astype(np.uint8)
+
+
+def saved(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def code_of(data) -> str:
+    with pytest.raises(ImageError) as caught:
+        read_image(data)
+    assert caught.value.code in IMAGE_ERROR_CODES
+    return caught.value.code
+
+
+def test_png_of_8_bits():
+    image = read_image(saved(Image.fromarray(grey()), "PNG"))
+    assert (image.source, image.view, image.pixels.dtype) == ("png", "unknown", np.float32)
+    np.testing.assert_array_equal(np.rint(image.pixels * 255), grey())
+
+
+def test_png_of_16_bits_is_shown_over_its_own_range():
+    values = grey().astype(np.uint16) * 11 + 300
+    image = read_image(saved(Image.fromarray(values), "PNG"))
+    low, high = int(values.min()), int(values.max())
+    expected = [[(int(v) - low) / (high - low) for v in row] for row in values]
+    np.testing.assert_allclose(image.pixels, expected, atol=1e-6)
+
+
+def test_transparent_parts_are_black():
+    alpha = np.full_like(grey(), 255)
+    alpha[:20] = 0
+    alpha[20:40] = 128
+    image = read_image(saved(Image.merge("LA", [Image.fromarray(grey()), Image.fromarray(alpha)]), "PNG"))
+    assert not image.pixels[:20].any()
+    np.testing.assert_allclose(image.pixels[20:40] * 255, grey()[20:40] * (128 / 255), atol=1.01)
+    np.testing.assert_array_equal(np.rint(image.pixels[40:] * 255), grey()[40:])
+
+
+def test_palette():
+    image = Image.fromarray(grey()).convert("P")
+    image.putpalette([255 - n for n in range(256) for _ in range(3)])
+    np.testing.assert_array_equal(np.rint(read_image(saved(image, "PNG")).pixels * 255), 255 - grey())
+
+
+def test_colour_png_is_its_luminance():
+    rgb = Image.fromarray(grey()).convert("RGB")
+    np.testing.assert_array_equal(np.rint(read_image(saved(rgb, "PNG")).pixels * 255), grey())
+
+
+@pytest.mark.parametrize(("orientation", "turn"), [(1, 0), (3, 2), (6, 1), (8, 3)])
+def test_exif_orientation(orientation, turn):
+    """The file holds the upright image turned by 90 degrees ``turn`` times; EXIF says how to turn it back."""
+    upright = Image.fromarray(grey()).resize((160, 120))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(np.rot90(np.asarray(upright), turn).copy())
+    image = read_image(saved(stored, "JPEG", quality=100, exif=exif))
+    assert image.source == "jpeg"
+    np.testing.assert_allclose(image.pixels * 255, np.asarray(upright), atol=4)
+
+
+def test_cmyk_jpeg():
+    smooth = Image.fromarray(grey()).resize((160, 160), Image.Resampling.BICUBIC)
+    image = read_image(saved(smooth.convert("RGB").convert("CMYK"), "JPEG", quality=100))
+    np.testing.assert_allclose(image.pixels * 255, np.asarray(smooth), atol=6)
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"", "not_an_image"),
+        (b"hello, this is text" * 20, "not_an_image"),
+        (b"\x89PNG\r\n\x1a\n" + b"x" * 400, "unreadable"),
+        (b"\xff\xd8\xff" + b"x" * 400, "unreadable"),
+        (saved(Image.fromarray(grey()), "BMP"), "not_an_image"),
+        (saved(Image.fromarray(grey(40, 80)), "PNG"), "too_small"),
+        (saved(Image.new("L", (80, 80), 9), "PNG"), "constant_image"),
+        (saved(Image.new("I;16", (80, 80), 9), "PNG"), "constant_image"),
+    ],
+)
+def test_refusals(data, code):
+    assert code_of(data) == code
+
+
+def test_animated_png_is_refused():
+    frames = [Image.fromarray(grey()), Image.fromarray(255 - grey())]
+    data = saved(frames[0], "PNG", save_all=True, append_images=frames[1:], default_image=False)
+    assert code_of(data) == "multi_frame"
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_truncated(kind):
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128)).astype(np.uint8)
+    data = saved(Image.fromarray(noise), kind)
+    assert code_of(data[: len(data) // 2]) in ("truncated", "unreadable")
+
+
+def test_too_large_is_refused_before_decoding():
+    """A small file that states many pixels: its (absent) pixel data is never asked for."""
+    data = bytearray(saved(Image.fromarray(grey()), "PNG"))
+    data[16:24] = (9000).to_bytes(4, "big") + (9000).to_bytes(4, "big")
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    assert code_of(bytes(data)) == "too_large"
+    data[16:24] = (60000).to_bytes(4, "big") + (60000).to_bytes(4, "big")
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    assert code_of(bytes(data)) == "too_large"
+
+
+def test_too_many_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr("lmrrg.data.images.MAX_BYTES", 1000)
+    path = tmp_path / "big.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"x" * 2000)
+    assert code_of(path) == "too_large"
+    assert code_of(path.read_bytes()) == "too_large"
+
+
+def test_the_name_does_not_matter(tmp_path):
+    path = tmp_path / "film.dcm"
+    path.write_bytes(saved(Image.fromarray(grey()), "PNG"))
+    assert read_image(path).source == "png"
+    assert read_image(str(path)).source == "png"
+    assert code_of(tmp_path / "absent.png") == "file_missing"
+
+
+def test_stretch_reaches_both_ends():
+    values = np.array([[3.0, 5.0], [11.0, 7.0]])
+    np.testing.assert_allclose(radiograph.stretch(values), [[0, 0.25], [1, 0.5]])
+    kept = np.array([[True, True], [False, True]])
+    np.testing.assert_allclose(radiograph.stretch(values, kept), [[0, 0.5], [1, 1]])
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.integers(1, 300), columns=st.integers(1, 300), size=st.integers(8, 128), seed=st.integers(0, 99))
+def test_square_keeps_aspect_range_and_mass(rows, columns, size, seed):
+    pixels = np.random.default_rng(seed).uniform(0.2, 1.0, (rows, columns)).astype(np.float32)
+    square = to_square(pixels, size)
+    assert square.shape == (size, size)
+    assert square.dtype == np.float32
+    inside = square > 0.1
+    high, wide = inside.any(axis=1).sum(), inside.any(axis=0).sum()
+    assert max(high, wide) == size
+    assert abs(high / wide - rows / columns) <= 1.01 * max(rows / columns, 1) / min(high, wide)
+    assert inside.sum() == high * wide
+    assert pixels.min() - 1e-5 <= square[inside].min()
+    assert square.max() <= pixels.max() + 1e-5
+
+
+def test_square_is_antialiased():
+    """A fine checkerboard shrunk by four is its mean, not a pattern of its own."""
+    board = (np.indices((256, 256)).sum(axis=0) % 2).astype(np.float32)
+    middle = to_square(board, 64)[4:-4, 4:-4]
+    np.testing.assert_allclose(middle, 0.5, atol=0.02)
+
+
+def test_square_of_its_own_size_is_untouched():
+    pixels = np.random.default_rng(1).random((64, 64), np.float32)
+    np.testing.assert_array_equal(to_square(pixels, 64), pixels)

@@ -1,0 +1,299 @@
+"""Every source from a small tree in its exact format, the audit, and the one door that runs use."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lmrrg.config import Config, load_config
+from lmrrg.data.importing import read_labels, split_of_patient
+from lmrrg.data.iu_xray import import_iu_xray
+from lmrrg.data.jsonl import import_jsonl
+from lmrrg.data.r2gen import import_r2gen
+from lmrrg.data.sources import prepare_studies, studies_of
+from lmrrg.studies import LABELS, Study, StudyError, StudyImage, read_studies, write_studies
+
+CLEAR = "The lungs are clear. There is no pleural effusion."
+LARGE = "The heart is enlarged."
+
+
+def picture(path: Path, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (70, 70)).astype(np.uint8)).save(path)
+    return path
+
+
+def table(path: Path, columns: list[str], rows: list[list[str]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([columns, *rows])
+
+
+@pytest.fixture
+def iu(tmp_path: Path) -> Path:
+    """Six reports in the Open-i form; the CSV says .png, the files are .jpg."""
+    folder = tmp_path / "iu"
+    reports = [
+        ["1", "normal", "normal", "Chest", "Cough", "None.", CLEAR, "Normal chest."],
+        ["2", "x", "x", "Chest", "", "", LARGE, ""],
+        ["3", "x", "x", "Chest", "", "", "", "Only an impression."],
+        ["4", "x", "x", "Chest", "", "", "Lateral only, XXXX.", ""],
+        ["5", "x", "x", "Chest", "", "", "No image on disk.", ""],
+        ["6", "x", "x", "Chest", "", "", '  Two\n lines, "quoted".  ', ""],
+    ]
+    folder.mkdir()
+    columns = ["uid", "MeSH", "Problems", "image", "indication", "comparison", "findings", "impression"]
+    table(folder / "indiana_reports.csv", columns, reports)
+    views = [
+        ["1", "1_IM-0001-3001.dcm.png", "Lateral"],
+        ["1", "1_IM-0001-4001.dcm.png", "Frontal"],
+        ["2", "2_IM-0652-1001.dcm.png", "Frontal"],
+        ["2", "2_IM-0652-2001.dcm.png", "Lateral"],
+        ["3", "3_IM-1384-1001.dcm.png", "Frontal"],
+        ["4", "4_IM-2050-1001.dcm.png", "Lateral"],
+        ["5", "5_IM-2117-1003002.dcm.png", "Frontal"],
+        ["6", "6_IM-2192-1001.dcm.png", "Frontal"],
+    ]
+    table(folder / "indiana_projections.csv", ["uid", "filename", "projection"], views)
+    for number, (uid, name, _) in enumerate(views):
+        if uid != "5" and "2001" not in name:
+            picture(folder / "images" / name.replace(".png", ".jpg"), number)
+    return folder
+
+
+def annotate(folder: Path, **splits: list[str]) -> None:
+    records = {split: [{"id": name} for name in names] for split, names in splits.items()}
+    (folder / "r2gen_annotation.json").write_text(json.dumps(records), encoding="utf-8")
+
+
+def test_iu_with_made_splits(iu):
+    made = import_iu_xray(iu, section="findings", seed=7)
+    by_id = {study.id: study for study in made.studies}
+    assert set(by_id) == {"CXR1", "CXR2", "CXR6"}
+    assert made.dropped == {"no image file": 1, "no frontal image": 1, "no text in the section findings": 1}
+    assert [image.view for image in by_id["CXR1"].images] == ["frontal", "lateral"], "frontal first"
+    assert by_id["CXR1"].images[0].path.name == "1_IM-0001-4001.dcm.jpg"
+    assert [image.view for image in by_id["CXR2"].images] == ["frontal"], "the lateral file is absent"
+    assert by_id["CXR6"].findings == 'Two lines, "quoted".'
+    assert by_id["CXR1"].indication == "Cough"
+    assert by_id["CXR1"].split == split_of_patient("CXR1", 7)
+    assert by_id["CXR2"].labels == {"Cardiomegaly": 1}
+
+
+def test_iu_with_the_published_splits(iu):
+    annotate(iu, train=["CXR1_IM-0001", "CXR4_IM-2050"], val=["CXR2_IM-0652"])
+    made = import_iu_xray(iu, section="findings", seed=7)
+    assert {s.id: s.split for s in made.studies} == {"CXR1": "train", "CXR4": "train", "CXR2": "val"}
+    assert made.dropped["in no split of the source"] == 1
+    assert made.notes["lateral views only"].startswith("1 ")
+
+
+def test_iu_impressions(iu):
+    made = import_iu_xray(iu, section="impression", seed=7)
+    assert {study.id for study in made.studies} == {"CXR1", "CXR3"}
+
+
+@pytest.mark.parametrize(
+    ("damage", "code"),
+    [
+        (lambda iu: (iu / "indiana_reports.csv").unlink(), "source_missing"),
+        (lambda iu: (iu / "indiana_projections.csv").write_text("uid,file\n1,x\n"), "source_columns"),
+        (lambda iu: (iu / "r2gen_annotation.json").write_text("{"), "source_json"),
+        (lambda iu: annotate(iu, train=["odd-id"]), "source_record"),
+        (lambda iu: [path.unlink() for path in (iu / "images").iterdir()], "no_studies"),
+    ],
+)
+def test_iu_refusals(iu, damage, code):
+    damage(iu)
+    with pytest.raises(StudyError) as caught:
+        import_iu_xray(iu, section="findings", seed=7)
+    assert caught.value.code == code
+
+
+@pytest.fixture
+def r2gen(tmp_path: Path) -> Path:
+    folder = tmp_path / "r2gen"
+
+    def record(name: str, report: str, images: int, **more) -> dict:
+        paths = [f"{name}/{number}.png" for number in range(images)]
+        for number, path in enumerate(paths):
+            picture(folder / "images" / path, number)
+        return {"id": name, "report": report, "image_path": paths, **more}
+
+    annotation = {
+        "train": [record("CXR1_IM-0001", CLEAR, 2), record("CXR2_IM-0652", " ", 2)],
+        "val": [record("abc", LARGE, 1, subject_id=17)],
+        "test": [record("CXR9_IM-1", CLEAR, 2)],
+    }
+    (folder / "images" / "CXR9_IM-1" / "0.png").unlink()
+    (folder / "annotation.json").write_text(json.dumps(annotation), encoding="utf-8")
+    return folder
+
+
+def test_r2gen(r2gen):
+    made = import_r2gen(r2gen, section="findings", seed=7)
+    studies = {study.id: study for study in made.studies}
+    assert {name: study.split for name, study in studies.items()} == {
+        "CXR1_IM-0001": "train",
+        "abc": "val",
+        "CXR9_IM-1": "test",
+    }
+    assert [image.view for image in studies["CXR1_IM-0001"].images] == ["frontal", "lateral"]
+    assert [image.view for image in studies["CXR9_IM-1"].images] == ["lateral"]
+    assert [image.view for image in studies["abc"].images] == ["unknown"]
+    assert studies["abc"].patient == "17"
+    assert studies["CXR1_IM-0001"].patient == "CXR1"
+    assert made.dropped == {"no text in the section findings": 1}
+    with pytest.raises(StudyError, match="source_section"):
+        import_r2gen(r2gen, section="impression", seed=7)
+
+
+def test_r2gen_refuses_a_broken_record(r2gen):
+    (r2gen / "annotation.json").write_text(json.dumps({"train": [{"id": "a", "report": "b"}]}), encoding="utf-8")
+    with pytest.raises(StudyError, match=r"source_record.*train\[0\].*image_path"):
+        import_r2gen(r2gen, section="findings", seed=7)
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    folder = tmp_path / "own"
+    studies = [
+        Study("a", "p1", (StudyImage(picture(folder / "x" / "a.png"), "PA"),), findings=CLEAR, labels={"Edema": 0}),
+        Study("b", "p2", (StudyImage(folder / "x" / "gone.png", "PA"),), findings=CLEAR),
+        Study("c", "p3", (StudyImage(picture(folder / "x" / "c.png"), "unknown"),), findings=LARGE),
+    ]
+    write_studies(folder / "m.jsonl", studies)
+    return folder / "m.jsonl"
+
+
+def test_jsonl(manifest):
+    made = import_jsonl(manifest, section="findings", seed=7)
+    assert {study.id: study.labels for study in made.studies} == {"a": {"Edema": 0}, "c": {"Cardiomegaly": 1}}
+    assert made.dropped == {"no image file": 1}
+    assert all(study.split for study in made.studies)
+
+
+def test_jsonl_images_elsewhere(manifest, tmp_path):
+    moved = tmp_path / "moved"
+    picture(moved / "x" / "b.png")
+    picture(moved / "x" / "gone.png")
+    made = import_jsonl(manifest, section="findings", seed=7, images=moved)
+    assert [(study.id, study.images[0].path) for study in made.studies] == [("b", moved / "x" / "gone.png")]
+
+
+def test_jsonl_refuses_a_bad_line(manifest):
+    manifest.write_text(manifest.read_text() + '{"id": "z"}\n')
+    with pytest.raises(StudyError, match="manifest_line"):
+        import_jsonl(manifest, section="findings", seed=7)
+
+
+def labels_csv(path: Path, rows: dict[str, dict[str, str]]) -> Path:
+    lines = [[name, *(row.get(label, "") for label in LABELS)] for name, row in rows.items()]
+    table(path, ["study_id", *LABELS], lines)
+    return path
+
+
+def test_labels_from_a_file(iu, tmp_path):
+    rows = {"CXR1": {"No Finding": "1.0"}, "CXR2": {"Cardiomegaly": "-1", "Edema": "0"}, "CXR6": {}, "CXR77": {}}
+    made = import_iu_xray(iu, section="findings", seed=7, labels=labels_csv(tmp_path / "l.csv", rows))
+    assert {study.id: study.labels for study in made.studies} == {
+        "CXR1": {"No Finding": 1},
+        "CXR2": {"Cardiomegaly": -1, "Edema": 0},
+        "CXR6": {},
+    }
+    assert made.audit()["labels"]["Cardiomegaly"] == {"positive": 0, "negative": 0, "uncertain": 1}  # type: ignore[index]
+
+
+def test_labels_files_that_are_refused(iu, tmp_path):
+    def code_of(path: Path) -> str:
+        with pytest.raises(StudyError) as caught:
+            import_iu_xray(iu, section="findings", seed=7, labels=path)
+        return caught.value.code
+
+    assert code_of(tmp_path / "none.csv") == "labels_missing_file"
+    assert code_of(labels_csv(tmp_path / "a.csv", {"CXR1": {}})) == "labels_missing"
+    assert code_of(labels_csv(tmp_path / "b.csv", {"CXR1": {"Edema": "2"}})) == "labels_value"
+    assert code_of(labels_csv(tmp_path / "c.csv", {"CXR1": {"Edema": "yes"}})) == "labels_value"
+    (tmp_path / "d.csv").write_text("study_id,Edema\nCXR1,1\n")
+    assert code_of(tmp_path / "d.csv") == "labels_columns"
+    twice = labels_csv(tmp_path / "e.csv", {"CXR1": {}})
+    twice.write_text(twice.read_text() + "CXR1" + "," * 14 + "\n")
+    assert code_of(twice) == "labels_duplicate"
+    assert read_labels(labels_csv(tmp_path / "f.csv", {"s": {"Edema": "1"}})) == {"s": {"Edema": 1}}
+
+
+def test_split_by_patient_is_stable_and_near_80_10_10():
+    splits = [split_of_patient(f"p{n}", 7) for n in range(5000)]
+    assert splits == [split_of_patient(f"p{n}", 7) for n in range(5000)]
+    shares = [splits.count(name) / 5000 for name in ("train", "val", "test")]
+    np.testing.assert_allclose(shares, [0.8, 0.1, 0.1], atol=0.02)
+    assert splits != [split_of_patient(f"p{n}", 8) for n in range(5000)]
+
+
+def phantom_config(folder: Path, *overrides: str) -> Config:
+    counts = ["data.phantom.train=6", "data.phantom.val=2", "data.phantom.test=3", "data.phantom.image_size=64"]
+    return load_config(None, [f"storage_path={folder}", "name=run", *counts, *overrides])
+
+
+def test_prepare_studies_is_made_once(tmp_path):
+    config = phantom_config(tmp_path)
+    manifest = prepare_studies(config, progress=False)
+    assert manifest == config.run_dir / "studies.jsonl"
+    before = manifest.stat().st_mtime_ns
+    assert prepare_studies(config, progress=False).stat().st_mtime_ns == before
+    audit = json.loads((config.run_dir / "studies.audit.json").read_text())
+    assert audit["kept"] == 11
+    assert audit["splits"] == {"train": 6, "val": 2, "test": 3}
+
+
+def test_prepare_studies_again_after_other_settings_or_an_edit(tmp_path):
+    first = prepare_studies(phantom_config(tmp_path), progress=False).read_text()
+    other = prepare_studies(phantom_config(tmp_path, "seed=8"), progress=False)
+    assert other.read_text() != first
+    again = prepare_studies(phantom_config(tmp_path), progress=False)
+    assert again.read_text() == first
+    again.write_text(first.replace("Normal", "Edited") + "\n")
+    assert prepare_studies(phantom_config(tmp_path), progress=False).read_text() == first
+
+
+def test_settings_that_do_not_change_the_studies_keep_them(tmp_path):
+    manifest = prepare_studies(phantom_config(tmp_path), progress=False)
+    before = manifest.stat().st_mtime_ns
+    prepare_studies(phantom_config(tmp_path, "data.train_limit=2", "data.cache_dir=/elsewhere"), progress=False)
+    assert manifest.stat().st_mtime_ns == before
+
+
+def test_a_failed_import_leaves_no_manifest_that_passes_for_current(tmp_path, iu):
+    prepare_studies(phantom_config(tmp_path), progress=False)
+    broken = phantom_config(tmp_path, "data.source=iu-xray", f"data.path={tmp_path / 'nowhere'}")
+    with pytest.raises(StudyError, match="source_missing"):
+        prepare_studies(broken, progress=False)
+    fixed = phantom_config(tmp_path, "data.source=iu-xray", f"data.path={iu}")
+    assert {study.id for study in read_studies(prepare_studies(fixed, progress=False))} == {"CXR1", "CXR2", "CXR6"}
+
+
+def test_studies_of_applies_the_limits(tmp_path):
+    config = phantom_config(tmp_path, "data.train_limit=4", "data.eval_limit=1")
+    with pytest.raises(StudyError, match="manifest_missing"):
+        studies_of(config, "train")
+    prepare_studies(config, progress=False)
+    everything = read_studies(config.run_dir / "studies.jsonl", "train")
+    assert studies_of(config, "train") == everything[:4]
+    assert len(studies_of(config, "val")) == len(studies_of(config, "test")) == 1
+
+
+def test_real_iu_xray(repo_root):
+    folder = Path(os.environ.get("LMRRG_TEST_DATA", repo_root.parent / "shared" / "data")) / "iu_xray"
+    if not folder.is_dir():
+        pytest.skip(f"no real IU X-ray at {folder}; set LMRRG_TEST_DATA")
+    made = import_iu_xray(folder, section="findings", seed=7)
+    splits = made.audit()["splits"]
+    assert splits == {"train": 2069, "val": 296}
+    assert made.rows == 3261 == len(made.studies) + sum(made.dropped.values())
+    assert all(study.images[0].path.is_file() for study in made.studies)
