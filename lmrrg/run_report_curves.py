@@ -29,17 +29,38 @@ SFT_PANELS = (
     Panel("Speed", "studies per second", {"training": "train/studies_per_second"}),
 )
 PPO_PANELS = (
-    Panel("Reward of sampled reports", "reward", {"policy": "reward", "SFT model": "reward_reference"}),
+    Panel(
+        "Reward of sampled reports",
+        "reward",
+        {"policy": "reward", "SFT model, same studies": "reward_reference", "policy, abnormal": "reward_abnormal"},
+    ),
     Panel("Parts of the reward", "part", {"RadGraph F1": "radgraph", "BERTScore": "bertscore", "labels": "semb"}),
     Panel("RadCliQ-v1 of sampled reports", "RadCliQ-v1, lower is better", {"RadCliQ-v1": "radcliq_v1"}),
+    Panel(
+        "Penalties in the reward",
+        "reward taken off",
+        {"repetition": "repetition_penalty", "no end": "no_eos_penalty", "length": "length_penalty"},
+    ),
+    Panel("Held-out metric (picks the checkpoint)", "held-out metric", {"validation studies": "heldout"}),
+    Panel("Reward on validation studies", "reward, greedy reports", {"validation studies": "heldout_reward"}),
     Panel("KL to the SFT model", "KL, nats per report", {"KL": "kl_per_sequence"}),
-    Panel("Weight of the KL penalty", "lambda_KL", {"lambda_KL": "kl_coefficient"}),
-    Panel("Length of sampled reports", "tokens", {"sampled": "length", "reference": "reference_length"}),
-    Panel("Distinct reports", "share of the rollout", {"distinct ratio": "distinct_ratio"}),
-    Panel("Log-prob parity, engine and trainer", "mean |difference|, nats", {"parity": "parity"}),
-    Panel("Held-out metric on validation studies", "held-out metric", {"held-out": "heldout"}),
+    Panel("Weight of the KL penalty, λ_KL", "reward per nat", {"λ_KL": "kl_coefficient"}),
+    Panel("Length of reports", "tokens", {"sampled": "length", "reference": "reference_length"}),
+    Panel(
+        "Signs of collapse",
+        "share of reports",
+        {
+            "distinct": "distinct_ratio",
+            "all normal": "all_normal_ratio",
+            "no end": "no_eos_ratio",
+            "distinct, validation": "heldout_distinct_ratio",
+        },
+    ),
+    Panel("Parity of engine and trainer", "|log-prob difference|, nats", {"mean": "parity", "largest": "parity_max"}),
     Panel("Policy and value loss", "loss", {"policy": "policy_loss", "value": "value_loss"}),
+    Panel("Value head", "explained variance", {"explained variance": "explained_variance"}),
     Panel("Entropy of the policy", "nats per token", {"entropy": "entropy"}),
+    Panel("Time", "seconds per iteration", {"whole iteration": "iteration_s", "sampling": "sample_s"}),
 )
 STAGES = (("sft", "Supervised fine-tuning", "optimizer step", SFT_PANELS), ("ppo", "PPO", "iteration", PPO_PANELS))
 

@@ -120,29 +120,41 @@ def _write_metrics(config: Config) -> None:
             if step % 20 == 0:
                 tracker.log(step, {"val/nll_per_token": nll + 0.1, "val/macro_auc": 0.5 + step / 800})
     with RunTracker(config.run_dir, "ppo", config) as tracker:
-        for step in range(30):
+        for step in range(1, 31):
             noise = 0.05 * rng.normal()
-            tracker.log(
-                step,
-                {
-                    "reward": -0.4 + 0.03 * step + noise,
-                    "reward_reference": -0.4 + noise,
-                    "radgraph": 0.4 + 0.01 * step,
-                    "bertscore": 0.5 + 0.008 * step,
-                    "semb": 0.6 + 0.005 * step,
-                    "radcliq_v1": 0.4 - 0.03 * step,
-                    "kl_per_sequence": 0.2 * step,
-                    "kl_coefficient": 0.05 * 0.98**step,
-                    "length": 40 + step / 3,
-                    "distinct_ratio": 0.95 - 0.002 * step,
-                    "parity": 1e-5 * (1 + noise),
-                    "policy_loss": -0.01,
-                    "value_loss": 0.5 * 0.9**step,
-                    "entropy": 1.2 - 0.01 * step,
-                },
-            )
-            if step % 10 == 9:
-                tracker.log(step, {"heldout": 0.4 + 0.005 * step})
+            reward = -0.4 + 0.03 * step + noise
+            metrics = {
+                "reward": reward,
+                "reward_reference": -0.4 + noise,
+                "reward_abnormal": reward - 0.3,
+                "radgraph": 0.4 + 0.01 * step,
+                "bertscore": 0.5 + 0.008 * step,
+                "semb": 0.6 + 0.005 * step,
+                "radcliq_v1": 0.4 - 0.03 * step,
+                "repetition_penalty": 0.02 / step,
+                "no_eos_penalty": 0.1 / step,
+                "length_penalty": 0.0,
+                "kl_per_sequence": 0.2 * step,
+                "kl_coefficient": 0.05 * 0.98**step,
+                "length": 40 + step / 3,
+                "reference_length": 44 + noise,
+                "distinct_ratio": 0.95 - 0.002 * step,
+                "all_normal_ratio": 0.3 + noise,
+                "no_eos_ratio": 0.2 / step,
+                "parity": 1e-6 * (1 + noise),
+                "parity_max": 1e-5 * (1 + noise),
+                "policy_loss": -0.01,
+                "value_loss": 0.5 * 0.9**step,
+                "explained_variance": 1 - 0.9**step,
+                "entropy": 1.2 - 0.01 * step,
+                "iteration_s": 11 + noise,
+                "sample_s": 4 + noise,
+            }
+            tracker.log(step, metrics)
+            if step % 10 == 0:
+                tracker.log(
+                    step, {"heldout": 0.4 + 0.005 * step, "heldout_reward": reward, "heldout_distinct_ratio": 0.9}
+                )
 
 
 @functools.cache
