@@ -24,6 +24,7 @@ from lmrrg.data.radiograph import MIN_SIDE
 from lmrrg.studies import Section, Split, Study, StudyError, StudyImage
 
 VERSION = 1
+"""Part of every seed and of the settings hash of a run: raise it when the films or the wording change."""
 _WHITE = 4095
 _INDICATIONS = ("Shortness of breath.", "Chest pain.", "Cough.", "Fever.", "Follow-up.", "Preoperative evaluation.", "")
 

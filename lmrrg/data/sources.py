@@ -79,4 +79,6 @@ def _is_current(manifest: Path, made_from: Path, settings: str) -> bool:
         known = json.loads(made_from.read_text(encoding="utf-8"))
     except ValueError:
         return False
-    return known == {"settings": settings, "manifest": manifest_hash(manifest)}
+    if known != {"settings": settings, "manifest": manifest_hash(manifest)}:
+        return False
+    return all(image.path.is_file() for study in read_studies(manifest) for image in study.images)

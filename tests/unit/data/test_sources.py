@@ -262,6 +262,15 @@ def test_prepare_studies_again_after_other_settings_or_an_edit(tmp_path):
     assert prepare_studies(phantom_config(tmp_path), progress=False).read_text() == first
 
 
+def test_prepare_studies_again_when_an_image_is_gone(tmp_path):
+    config = phantom_config(tmp_path)
+    gone = read_studies(prepare_studies(config, progress=False))[0].images[0].path
+    before = gone.read_bytes()
+    gone.unlink()
+    prepare_studies(config, progress=False)
+    assert gone.read_bytes() == before
+
+
 def test_settings_that_do_not_change_the_studies_keep_them(tmp_path):
     manifest = prepare_studies(phantom_config(tmp_path), progress=False)
     before = manifest.stat().st_mtime_ns
