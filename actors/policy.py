@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from collections import defaultdict
@@ -20,7 +21,7 @@ from torch import Tensor
 from actors.placement import actor_options, bundle
 from lmrrg.config import Config, PPOConfig
 from lmrrg.model.checkpoint import full_state, load_checkpoint, save_checkpoint, state_checksum
-from lmrrg.ppo.actor_critic import ActorCritic, save_value_head
+from lmrrg.ppo.actor_critic import VALUE_HEAD_FILE, ActorCritic, load_value_head, save_value_head
 from lmrrg.ppo.batches import Experience, Rollout, rank_microbatches, shuffled_minibatches
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.losses import PolicyLoss, policy_loss, value_loss
@@ -73,6 +74,8 @@ class PolicyWorker:
             dist_backend="nccl" if gpu else "gloo", auto_mpi_discovery=False, verbose=False, dist_init_required=True
         )
         self._model = ActorCritic(load_checkpoint(self._checkpoint_dir), self._ppo.trainable)
+        if (self._checkpoint_dir / VALUE_HEAD_FILE).is_file():  # a model that PPO trained before brings its critic
+            load_value_head(self._model.value_head, self._checkpoint_dir)
         groups = self._model.parameter_groups(self._ppo.learning_rate, self._ppo.value_learning_rate)
         self._engine, *_ = deepspeed.initialize(
             model=self._model, model_parameters=groups, config=deepspeed_config(self._ppo)
@@ -147,9 +150,9 @@ class PolicyWorker:
 
     def _loss(self, batch: Experience, tokens: float, value_only: bool, totals: UpdateTotals) -> Tensor:
         output = self._engine(batch.rollout, value_only=value_only)
-        critic = value_loss(
-            output.values, batch.values, batch.returns, batch.loss_mask, tokens=tokens, clip=self._ppo.value_clip
-        )
+        # The clip protects a critic that is good already; a fresh one would need many iterations to come into range.
+        value_clip = math.inf if value_only else self._ppo.value_clip
+        critic = value_loss(output.values, batch.values, batch.returns, batch.loss_mask, tokens=tokens, clip=value_clip)
         actor = policy_loss(
             output.log_probs,
             batch.log_probs,

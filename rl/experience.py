@@ -59,9 +59,12 @@ def make_sample(studies: StudyBatch, reports: Sequence[Sequence[GeneratedReport]
 
 
 def shuffled_rewards(rewards: np.ndarray, samples: int, seed: int) -> np.ndarray:
-    """Rewards [S x samples] permuted among the studies: the negative control that must teach nothing."""
+    """Rewards [S x samples] given to other studies, none keeps its own: the negative control, which teaches nothing."""
     by_study = rewards.reshape(-1, samples)
-    return by_study[np.random.default_rng(seed).permutation(len(by_study))].reshape(-1)
+    order = np.random.default_rng(seed).permutation(len(by_study))
+    moved = np.empty_like(by_study)
+    moved[order] = by_study[np.roll(order, 1)]
+    return moved.reshape(-1)
 
 
 def make_experience(

@@ -16,7 +16,6 @@ import sys
 from pathlib import Path
 
 import ray
-from ray.tune.logger.noop import NoopLogger
 from tqdm import tqdm
 
 from actors.placement import PlacementError, connect
@@ -54,7 +53,7 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
         return folder / "best"
     record_run(config, manifest)
     connect(config)
-    algorithm = CQRL(CQRLConfig.of(config, sft), logger_creator=lambda c: NoopLogger(c, str(folder)))
+    algorithm = CQRL(CQRLConfig.of(config, sft))
     try:
         if latest is not None:
             algorithm.load_checkpoint(str(latest[1]))

@@ -1,0 +1,147 @@
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from actors.policy import PolicyScores
+from lmrrg.config import PPOConfig
+from lmrrg.engine import GeneratedReport
+from lmrrg.metrics.reward import RewardScores
+from lmrrg.model.features import StudyFeatures
+from lmrrg.ppo.errors import PPOError
+from rl.experience import Sample, make_experience, make_sample, shuffled_rewards
+from rl.guards import experience_metrics, is_all_normal, kl_metrics, reward_metrics, text_metrics
+from rl.studies import StudyBatch
+
+CLEAR, SICK = "The lungs are clear.", "There is a large left pleural effusion."
+
+
+def study_batch() -> StudyBatch:
+    return StudyBatch(
+        features=StudyFeatures(torch.zeros(2, 1, 4, 3), torch.zeros(2, 1).long(), torch.ones(2, 1).bool()),
+        prompts=[[1], [1]],
+        references=[CLEAR, SICK],
+        reference_tokens=[5, 9],
+        labels=[{"No Finding": 1}, {"Pleural Effusion": 1}],
+        abnormal=[False, True],
+    )
+
+
+def report(ids: list[int], text: str, finished: bool = True) -> GeneratedReport:
+    return GeneratedReport(ids, [-0.5] * len(ids), text, finished)
+
+
+@pytest.fixture
+def sample() -> Sample:
+    return make_sample(
+        study_batch(),
+        [
+            [report([5, 6, 2], CLEAR), report([5, 2], CLEAR)],
+            [report([7, 8, 7, 8, 7, 8], SICK, finished=False), report([2], "")],
+        ],
+    )
+
+
+@pytest.fixture
+def scores(sample) -> PolicyScores:
+    noise = torch.randn(sample.rollout.ids.shape, generator=torch.Generator().manual_seed(0))
+    return PolicyScores(-1 + 0.1 * noise, 0.1 * noise, noise.abs())
+
+
+def test_reports_are_padded_study_by_study(sample):
+    assert sample.rollout.study.tolist() == [0, 0, 1, 1]
+    assert sample.rollout.lengths.tolist() == [3, 2, 6, 1]
+    assert sample.rollout.ids[0].tolist() == [5, 6, 2, 0, 0, 0]
+    assert sample.references == [CLEAR, CLEAR, SICK, SICK]
+    assert sample.engine_log_probs[2].tolist() == [-0.5] * 6
+
+
+def test_a_report_without_tokens_is_refused():
+    with pytest.raises(PPOError, match="empty_sample"):
+        make_sample(study_batch(), [[report([], "")], [report([2], "")]])
+
+
+def test_reward_lands_on_the_last_token_of_finished_and_truncated_reports(sample, scores):
+    """Without critic and KL, the return of every token is the report's reward: EOS or not."""
+    rewards = np.array([1.0, -2.0, 0.5, -1.0])
+    flat = dataclasses.replace(scores, values=torch.zeros_like(scores.values))
+    experience = make_experience(sample, rewards, flat, flat.log_probs, 0.7, PPOConfig(gae_lambda=1.0))
+    mask = sample.rollout.mask
+    assert torch.equal(experience.returns, torch.where(mask, torch.tensor(rewards)[:, None].float(), 0.0))
+    assert float(experience.advantages[mask].mean()) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_report_that_could_not_be_scored_is_masked_and_has_no_influence(sample, scores):
+    rewards = np.array([1.0, math.nan, 0.5, -1.0])
+    experience = make_experience(sample, rewards, scores, scores.log_probs - 0.1, 0.1, PPOConfig())
+    assert not experience.loss_mask[1].any()
+    assert torch.equal(experience.loss_mask[[0, 2, 3]], sample.rollout.mask[[0, 2, 3]])
+    assert torch.isfinite(experience.advantages).all()
+    other = dataclasses.replace(scores, log_probs=scores.log_probs.clone(), values=scores.values.clone())
+    other.log_probs[1], other.values[1] = 50.0, 50.0
+    again = make_experience(sample, rewards, other, scores.log_probs - 0.1, 0.1, PPOConfig())
+    assert torch.equal(again.advantages, experience.advantages)
+
+
+def test_kl_lowers_the_return_of_tokens_that_leave_the_reference(sample, scores):
+    rewards = np.zeros(4)
+    flat = dataclasses.replace(scores, values=torch.zeros_like(scores.values))
+    experience = make_experience(sample, rewards, flat, flat.log_probs - 0.2, 0.5, PPOConfig(gae_lambda=1.0))
+    torch.testing.assert_close(experience.returns[0, :3], torch.tensor([-0.3, -0.2, -0.1]))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_shuffling_gives_every_study_the_rewards_of_another(seed):
+    rewards = np.arange(12.0)
+    shuffled = shuffled_rewards(rewards, samples=3, seed=seed)
+    assert sorted(shuffled.tolist()) == rewards.tolist()
+    assert sorted(map(tuple, shuffled.reshape(-1, 3))) == sorted(map(tuple, rewards.reshape(-1, 3)))
+    assert (shuffled != rewards).all()
+
+
+def reward_scores(reward: list[float]) -> RewardScores:
+    values = np.array(reward)
+    parts = {f.name: values for f in dataclasses.fields(RewardScores) if f.name != "valid"}
+    return RewardScores(**parts, valid=np.isfinite(values))
+
+
+def test_reward_metrics_leave_out_what_has_no_score():
+    metrics = reward_metrics(
+        reward_scores([1.0, math.nan, -1.0, 0.0]), [False, False, True, True], np.array([0.2, 0.4])
+    )
+    assert metrics["reward"] == pytest.approx(0.0)
+    assert metrics["reward_abnormal"] == pytest.approx(-0.5)
+    assert metrics["reward_reference"] == pytest.approx(0.3)
+    assert metrics["invalid_ratio"] == 0.25
+
+
+def test_signs_of_collapse(sample):
+    metrics = text_metrics(sample)
+    assert metrics["distinct_ratio"] == 0.75
+    assert metrics["all_normal_ratio"] == 0.75
+    assert metrics["no_eos_ratio"] == 0.25
+    assert metrics["repetition"] == pytest.approx((2 / 4) / 4)
+    assert (metrics["length"], metrics["reference_length"]) == (3.0, 7.0)
+
+
+@pytest.mark.parametrize(("text", "normal"), [(CLEAR, True), (SICK, False), ("Possible pneumonia.", False), ("", True)])
+def test_all_normal(text, normal):
+    assert is_all_normal(text) is normal
+
+
+def test_kl_metrics_units(sample):
+    mask = sample.rollout.mask
+    policy = torch.full(mask.shape, -1.0)
+    metrics = kl_metrics(policy, policy - 0.1, mask)
+    assert metrics["kl_per_token"] == pytest.approx(0.1)
+    assert metrics["kl_per_sequence"] == pytest.approx(0.1 * 12 / 4)
+    assert metrics["log_ratio_max"] == pytest.approx(0.1)
+
+
+def test_experience_metrics_of_a_perfect_critic(sample, scores):
+    experience = make_experience(sample, np.array([1.0, -2.0, 0.5, -1.0]), scores, scores.log_probs, 0.1, PPOConfig())
+    perfect = dataclasses.replace(experience, values=experience.returns)
+    assert experience_metrics(perfect, scores)["explained_variance"] == 1.0
+    assert experience_metrics(perfect, scores)["importance_weight"] <= 2.0
