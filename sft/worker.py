@@ -19,6 +19,7 @@ from ray.experimental import tqdm_ray
 from transformers import PreTrainedTokenizerBase
 
 from lmrrg.config import Config
+from lmrrg.errors import CodedError
 from lmrrg.model.checkpoint import save_checkpoint
 from lmrrg.model.classifier import binary_targets, positive_weights
 from lmrrg.model.features import FeatureFiles
@@ -34,12 +35,8 @@ _CALIBRATION = 256  # training studies that fix the scale of the image features
 _LOG_EVERY = 5
 
 
-class SFTError(ValueError):
+class SFTError(CodedError):
     """Training that cannot start or go on; ``code`` is stable."""
-
-    def __init__(self, code: str, message: str):
-        super().__init__(f"{code}: {message}")
-        self.code = code
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from lmrrg.config import ModelConfig
+from lmrrg.errors import CodedError
 from lmrrg.model.decoder import decoder_state
 from lmrrg.model.generator import ReportGenerator, VisualInputs
 
@@ -32,12 +33,8 @@ ARCHITECTURE = "LMRRG"
 FORMAT = 1
 
 
-class CheckpointError(ValueError):
+class CheckpointError(CodedError):
     """A checkpoint or a state that does not fit; ``code`` is stable."""
-
-    def __init__(self, code: str, message: str):
-        super().__init__(f"{code}: {message}")
-        self.code = code
 
 
 def save_checkpoint(model: ReportGenerator, directory: Path, extra: Mapping[str, Any]) -> None:

@@ -24,16 +24,13 @@ from transformers import (
 )
 
 from lmrrg.config import DecoderConfig, ModelConfig
+from lmrrg.errors import CodedError
 
 PAD, BOS, EOS, UNK = "<|pad|>", "<|bos|>", "<|eos|>", "<|unk|>"
 
 
-class DecoderError(ValueError):
+class DecoderError(CodedError):
     """A language model that cannot be used; ``code`` is stable."""
-
-    def __init__(self, code: str, message: str):
-        super().__init__(f"{code}: {message}")
-        self.code = code
 
 
 def build_tokenizer(config: ModelConfig, training_reports: Sequence[str]) -> PreTrainedTokenizerBase:
@@ -46,7 +43,9 @@ def build_tokenizer(config: ModelConfig, training_reports: Sequence[str]) -> Pre
     if not name:
         if not any(report.strip() for report in training_reports):
             raise DecoderError("no_reports", "the training studies have no report text to build a tokenizer from")
-        return train_tokenizer([*training_reports, config.instruction], config.decoder.vocabulary)
+        # Every prompt holds the instruction: as frequent as the reports, its words become single tokens.
+        texts = [text for report in training_reports for text in (report, config.instruction)]
+        return train_tokenizer(texts, config.decoder.vocabulary)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except OSError as error:

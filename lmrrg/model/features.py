@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from lmrrg.config import Config
 from lmrrg.data.images import Radiograph, read_image, to_square
+from lmrrg.errors import CodedError
 from lmrrg.studies import Study, View
 
 VIEWS: tuple[str, ...] = get_args(View)
@@ -34,12 +35,8 @@ _MEAN, _SCALE = 127 / 255, 128 / 255  # input range of the EfficientNet-lite fam
 _BATCH = 4  # fastest on CPU: larger batches fall out of the cache
 
 
-class FeatureError(ValueError):
+class FeatureError(CodedError):
     """Image features that cannot be used; ``code`` is stable."""
-
-    def __init__(self, code: str, message: str):
-        super().__init__(f"{code}: {message}")
-        self.code = code
 
 
 @dataclass

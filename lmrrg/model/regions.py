@@ -13,6 +13,8 @@ import yaml
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer
 
+from lmrrg.errors import CodedError
+
 REGIONS: tuple[str, ...] = (
     "right lung",
     "right upper lung zone",
@@ -50,12 +52,8 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 MINIMUM_WORDS, MAXIMUM_WORDS = 40, 80
 
 
-class RegionError(ValueError):
+class RegionError(CodedError):
     """Region descriptions or a text encoder that cannot be used; ``code`` is stable."""
-
-    def __init__(self, code: str, message: str):
-        super().__init__(f"{code}: {message}")
-        self.code = code
 
 
 def load_regions(path: Path | None = None) -> dict[str, str]:

