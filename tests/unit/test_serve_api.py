@@ -1,0 +1,218 @@
+"""The routes around a stand-in writer: limits, refusals, nothing private in answers or logs."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import struct
+import zlib
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from lmrrg.studies import LABELS
+from serve_app.api import MAX_IMAGES, build_api
+from serve_app.http import ServiceError
+from serve_app.reporter import UploadedStudy
+from serve_app.schemas import ImageInfo, ModelInfo, ReportResponse
+
+LIMIT = 200_000
+
+
+class FakeWriter:
+    """Writes the number of images; remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.studies: list[UploadedStudy] = []
+        self.ready = True
+
+    def check_ready(self) -> None:
+        if not self.ready:
+            raise ServiceError("not_ready", "the model is being loaded")
+
+    async def write(self, study: UploadedStudy) -> ReportResponse:
+        self.studies.append(study)
+        if study.indication == "crash":
+            raise RuntimeError("secret detail")
+        return ReportResponse(
+            findings=f"{len(study.images)} images.",
+            complete=True,
+            probabilities=dict.fromkeys(LABELS, 0.5),
+            images=[ImageInfo(view=image.view, source=image.source) for image in study.images],
+            images_not_used=0,
+            indication_used=False,
+            model=ModelInfo(version="sha256:0", architecture="LMRRG", decoder="llama", provenance={}),
+            generated_at=datetime.now(UTC),
+            seconds=0.1,
+        )
+
+
+@pytest.fixture
+def writer() -> FakeWriter:
+    return FakeWriter()
+
+
+@pytest.fixture
+def client(writer: FakeWriter) -> TestClient:
+    return TestClient(build_api(writer, LIMIT), raise_server_exceptions=False)
+
+
+def picture(kind: str = "PNG", size: tuple[int, int] = (80, 64)) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(np.arange(size[0] * size[1], dtype=np.uint8).reshape(size)).save(out, format=kind)
+    return out.getvalue()
+
+
+def error_of(answer) -> tuple[int, str]:
+    body = answer.json()
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"code", "message"}
+    assert body["error"]["message"]
+    return answer.status_code, body["error"]["code"]
+
+
+def test_pictures_become_one_study(client, writer):
+    files = [("files", ("a.png", picture(), "image/png")), ("files", ("b.bin", picture("JPEG"), "text/plain"))]
+    answer = client.post("/v1/reports?details=true", files=files, data={"indication": "Cough"})
+    assert answer.status_code == 200
+    assert answer.json()["findings"] == "2 images."
+    assert list(answer.json()["probabilities"]) == list(LABELS)
+    assert "research only" in answer.json()["notice"]
+    [study] = writer.studies
+    assert [image.source for image in study.images] == ["png", "jpeg"], "the content decides, not name or type"
+    assert study.images[0].pixels.shape == (80, 64)
+    assert (study.indication, study.details) == ("Cough", True)
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "code"),
+    [
+        (b"%PDF-1.7 not an image", 415, "not_an_image"),
+        (b"", 415, "not_an_image"),
+        (picture()[:100], 422, "truncated"),
+        (picture(size=(80, 20)), 422, "too_small"),
+    ],
+)
+def test_what_is_not_a_radiograph_is_refused_by_code(client, writer, content, status, code):
+    files = [("files", ("ok.png", picture())), ("files", ("john-doe.png", content))]
+    answer = client.post("/v1/reports", files=files)
+    assert error_of(answer) == (status, code)
+    assert "image 2" in answer.json()["error"]["message"]
+    assert "john" not in answer.text
+    assert not writer.studies
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(client):
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0))
+    bomb = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    assert error_of(client.post("/v1/reports", files=[("files", ("x.png", bomb))])) == (413, "too_large")
+
+
+def test_an_upload_above_the_limit_is_refused_by_its_announced_length(client, writer):
+    answer = client.post("/v1/reports", files=[("files", ("x.png", bytes(LIMIT)))])
+    assert error_of(answer) == (413, "too_large")
+    assert not writer.studies
+
+
+def test_an_upload_above_the_limit_is_refused_while_it_is_read(writer):
+    """Without an announced length: the body is not read to its end, which may never come."""
+    read, sent = 0, []
+
+    async def receive() -> dict:
+        nonlocal read
+        head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' if not read else b""
+        read += 10_000
+        return {"type": "http.request", "body": head + bytes(10_000), "more_body": True}
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/reports",
+        "query_string": b"",
+        "headers": [(b"content-type", b"multipart/form-data; boundary=x")],
+    }
+    asyncio.run(build_api(writer, LIMIT)(scope, receive, send))
+    assert sent[0]["status"] == 413
+    assert b'"too_large"' in sent[1]["body"]
+    assert read <= LIMIT + 20_000
+
+
+@pytest.mark.parametrize("length", [LIMIT - 1000, LIMIT + 1000])
+def test_the_limit_counts_the_whole_body(client, length):
+    boundary = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n', b"\r\n--x--\r\n"
+    body = boundary[0] + bytes(length - sum(map(len, boundary))) + boundary[1]
+    answer = client.post(
+        "/v1/reports", content=iter([body]), headers={"content-type": "multipart/form-data; boundary=x"}
+    )
+    assert error_of(answer) == ((415, "not_an_image") if length < LIMIT else (413, "too_large"))
+
+
+def test_malformed_requests(client):
+    assert error_of(client.post("/v1/reports")) == (422, "invalid_request")
+    assert error_of(client.post("/v1/reports", data={"files": "text"})) == (422, "invalid_request")
+    broken = client.post("/v1/reports", content=b"junk", headers={"content-type": "multipart/form-data; boundary=x"})
+    assert error_of(broken)[0] in (400, 422)
+    assert error_of(client.get("/v1/reports")) == (405, "method_not_allowed")
+    assert error_of(client.get("/nothing")) == (404, "not_found")
+    many = [("files", (f"{i}.png", picture())) for i in range(MAX_IMAGES + 1)]
+    assert error_of(client.post("/v1/reports", files=many)) == (422, "too_many_images")
+
+
+def test_an_invalid_request_does_not_echo_what_was_typed(client):
+    long = "Mr Example " * 1000
+    answer = client.post("/v1/reports", files=[("files", ("a.png", picture()))], data={"indication": long})
+    assert error_of(answer) == (422, "invalid_request")
+    assert "indication" in answer.text
+    assert "Example" not in answer.text
+
+
+def test_health_and_readiness_differ(client, writer):
+    writer.ready = False
+    assert client.get("/healthz").json() == {"status": "alive"}
+    answer = client.get("/readyz")
+    assert error_of(answer) == (503, "not_ready")
+    assert answer.headers["retry-after"]
+    assert error_of(client.post("/v1/reports", files=[("files", ("a.png", picture()))])) == (503, "not_ready")
+    writer.ready = True
+    assert client.get("/readyz").json() == {"status": "ready"}
+
+
+def test_an_internal_error_says_nothing_about_itself(client):
+    answer = client.post("/v1/reports", files=[("files", ("a.png", picture()))], data={"indication": "crash"})
+    assert error_of(answer) == (500, "internal")
+    assert "secret" not in answer.text
+
+
+def test_logs_hold_neither_text_nor_names(client, caplog):
+    caplog.set_level(logging.DEBUG)
+    client.post("/v1/reports", files=[("files", ("jane-doe.png", picture()))], data={"indication": "haemoptysis"})
+    client.post("/v1/reports", files=[("files", ("jane-doe.png", b"junk"))], data={"indication": "haemoptysis"})
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith("ray")]
+    assert any("report written: 1 images" in line for line in ours)
+    for private in ("jane", "haemoptysis", "1 images."):
+        assert private not in "\n".join(ours)
+
+
+def test_the_page_needs_nothing_from_elsewhere(client):
+    answer = client.get("/")
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert "http://" not in answer.text
+    assert "https://" not in answer.text
+    assert "For research only" in answer.text
+
+
+def test_the_schema_is_published(client):
+    schema = client.get("/openapi.json").json()
+    assert set(schema["paths"]) == {"/", "/healthz", "/readyz", "/v1/reports"}
+    assert "413" in schema["paths"]["/v1/reports"]["post"]["responses"]
