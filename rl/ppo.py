@@ -45,7 +45,7 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
     read_checkpoint_config(sft)  # a missing model is told before any work
     manifest = prepare_studies(config)
     folder = config.run_dir / "ppo"
-    store = StateStore(folder / "state", config, {"sft": _digest(sft), "data": manifest_hash(manifest)})
+    store = StateStore(folder / "state", config, {"sft": weights_digest(sft), "data": manifest_hash(manifest)})
     if not config.ppo.resume:
         shutil.rmtree(folder, ignore_errors=True)
     latest = store.latest()
@@ -82,7 +82,7 @@ def _train(algorithm: CQRL, store: StateStore, config: Config) -> None:
                 store.save(done, algorithm.save_checkpoint)
 
 
-def _digest(checkpoint: Path) -> str:
+def weights_digest(checkpoint: Path) -> str:
     """SHA-256 over the weights of a model directory."""
     digest = hashlib.sha256()
     for path in sorted(checkpoint.rglob("*.safetensors")):

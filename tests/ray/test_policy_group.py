@@ -1,0 +1,135 @@
+"""Policy ranks on a real cluster: the update does not depend on how it is spread, and continues after a load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import ray
+import torch
+from ppo_settings import ppo_config
+
+from actors.policy import PolicyGroup
+from actors.reference import Reference
+from lmrrg.config import Config
+from lmrrg.model.checkpoint import load_checkpoint, state_checksum
+from lmrrg.model.features import StudyFeatures
+from lmrrg.ppo.actor_critic import VALUE_HEAD_FILE
+from lmrrg.ppo.batches import Experience, Rollout
+
+pytestmark = pytest.mark.cluster
+
+STUDIES, SAMPLES, WIDTH = 8, 2, 9
+
+
+@pytest.fixture(scope="module")
+def rollout(tiny_checkpoint) -> Rollout:
+    """Random reports of random images."""
+    inputs = load_checkpoint(tiny_checkpoint).inputs
+    random = torch.Generator().manual_seed(0)
+    lengths = torch.randint(1, WIDTH + 1, (STUDIES * SAMPLES, 1), generator=random)
+    return Rollout(
+        features=StudyFeatures(
+            torch.randn(STUDIES, 1, inputs.patches, inputs.patch_width, generator=random),
+            torch.zeros(STUDIES, 1, dtype=torch.long),
+            torch.ones(STUDIES, 1, dtype=torch.bool),
+        ),
+        prompts=[[5, 6, 7]] * STUDIES,
+        study=torch.arange(STUDIES).repeat_interleave(SAMPLES),
+        ids=torch.randint(4, 100, (STUDIES * SAMPLES, WIDTH), generator=random),
+        mask=torch.arange(WIDTH) < lengths,
+    )
+
+
+def experience(rollout: Rollout, scores) -> Experience:
+    random = torch.Generator().manual_seed(1)
+    noise = [torch.randn(rollout.ids.shape, generator=random) for _ in range(2)]
+    mask = rollout.mask.clone()
+    mask[3] = False  # a report that could not be scored
+    return Experience(rollout, mask, scores.log_probs, scores.values, advantages=noise[0], returns=noise[1])
+
+
+LAYOUTS = {"one rank": (1, 0), "two ranks, ZeRO-2": (2, 2)}
+"""Name: ranks, ZeRO stage."""
+
+
+@pytest.fixture(scope="module")
+def histories(ray_cluster, tiny_config, tiny_checkpoint, rollout, tmp_path_factory) -> dict[str, SimpleNamespace]:
+    """The same work in every layout."""
+    return {
+        name: live(
+            ppo_config(tiny_config, tmp_path_factory.mktemp("policy"), workers=ranks, zero_stage=stage),
+            tiny_checkpoint,
+            rollout,
+        )
+        for name, (ranks, stage) in LAYOUTS.items()
+    }
+
+
+@pytest.fixture(params=LAYOUTS)
+def history(request, histories) -> SimpleNamespace:
+    return histories[request.param]
+
+
+def live(config: Config, checkpoint: Path, rollout: Rollout) -> SimpleNamespace:
+    """Score, warm up the critic, save, update; then load and update again."""
+    folder = config.storage_path
+    group, reference = PolicyGroup(config, checkpoint), Reference(config, checkpoint)
+    group.start()
+    shared = ray.put(rollout)
+    before, frozen = group.log_probs(shared).result(), ray.get(reference.log_probs(shared))
+    warm = group.update(experience(rollout, before), seed=1, value_only=True)
+    warmed = group.log_probs(shared).result()
+    group.save(folder / "state")
+    data = experience(rollout, warmed)
+    first = group.update(data, seed=2)
+    state, checksum = group.state()
+    group.load(folder / "state")
+    again = group.update(data, seed=2)
+    repeated = group.state()[1]
+    group.save_model(folder / "model", {"stage": "test"})
+    group.close()
+    reference.close()
+    return SimpleNamespace(**locals())
+
+
+def test_policy_and_reference_start_equal(history):
+    mask = history.rollout.mask
+    torch.testing.assert_close(history.before.log_probs, history.frozen, rtol=0, atol=1e-5)
+    assert not history.before.log_probs[~mask].any()
+    assert (history.before.entropy[mask] > 0).all()
+
+
+def test_warm_up_moves_the_critic_alone(history):
+    assert torch.equal(history.before.log_probs, history.warmed.log_probs)
+    assert not history.before.values.any()
+    assert history.warmed.values.any()
+    assert history.warm.metrics["update_kl_per_token"] == pytest.approx(0, abs=1e-9)
+
+
+def test_updates_start_at_ratio_one_and_move_the_policy(history):
+    assert history.first.first_ratio_error <= 1e-5
+    assert history.first.metrics["update_kl_per_token"] > 0
+    assert history.first.metrics["grad_norm"] > 0
+    assert history.first.metrics["steps"] == 4
+
+
+def test_a_loaded_state_repeats_the_update_bit_for_bit(history):
+    assert history.again.metrics == history.first.metrics
+    assert history.repeated == history.checksum == state_checksum(history.state)
+
+
+def test_the_saved_model_holds_the_policy(history):
+    model = load_checkpoint(history.folder / "model")
+    head = model.decoder.get_output_embeddings().weight
+    assert torch.equal(head, history.state["decoder.lm_head.weight"])
+    assert (history.folder / "model" / VALUE_HEAD_FILE).is_file()
+
+
+def test_ranks_and_zero_do_not_change_the_update(histories):
+    one, two = histories.values()
+    for name, value in one.first.metrics.items():
+        assert two.first.metrics[name] == pytest.approx(value, rel=1e-3, abs=1e-6), name
+    for name, tensor in one.state.items():
+        torch.testing.assert_close(two.state[name], tensor, rtol=0, atol=1e-5, msg=name)

@@ -1,0 +1,100 @@
+"""The whole PPO step on a real cluster: DeepSpeed ranks, a vLLM engine, scorers, the frozen reference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+import torch
+from ppo_settings import ppo_config
+
+from lmrrg.data.sources import prepare_studies
+from lmrrg.model.checkpoint import full_state, load_checkpoint, state_checksum
+from lmrrg.ppo.errors import PPOError
+from lmrrg.studies import manifest_hash
+from lmrrg.tracking import read_metrics
+from rl.checkpoint import StateStore
+from rl.ppo import run_ppo, weights_digest
+from rl.trainer import CQRL, CQRLConfig
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def run(ray_cluster, tiny_config, tiny_checkpoint, tmp_path_factory) -> Iterator[SimpleNamespace]:
+    """Three iterations, the training state after the second one, and the algorithm still running."""
+    config = ppo_config(tiny_config, tmp_path_factory.mktemp("ppo"), iterations=3)
+    manifest = prepare_studies(config, progress=False)
+    algorithm = CQRL(CQRLConfig.of(config, tiny_checkpoint))
+    results = [algorithm.train() for _ in range(2)]
+    origin = {"sft": weights_digest(tiny_checkpoint), "data": manifest_hash(manifest)}
+    StateStore(config.run_dir / "ppo" / "state", config, origin).save(2, algorithm.save_checkpoint)
+    results.append(algorithm.train())
+    state = algorithm.crew.policy.state()
+    yield SimpleNamespace(config=config, algorithm=algorithm, results=results, state=state)
+    algorithm.stop()
+
+
+def test_before_the_first_update_policy_and_reference_are_one(run):
+    for result in run.results[:2]:  # the second one still has the weights of the first: only the critic was trained
+        metrics = result["cqrl"]
+        assert metrics["weights_version"] == 0
+        assert metrics["log_ratio_max"] <= 1e-4
+        assert abs(metrics["kl_per_sequence"]) <= 1e-4
+    assert run.results[2]["cqrl"]["weights_version"] == 1
+    assert run.results[2]["cqrl"]["log_ratio_max"] > 1e-4
+
+
+def test_every_update_starts_at_ratio_one_and_moves(run):
+    assert all(result["cqrl"]["first_ratio_error"] <= 1e-4 for result in run.results)
+    assert run.results[0]["cqrl"]["update_kl_per_token"] == pytest.approx(0, abs=1e-9)
+    assert run.results[1]["cqrl"]["update_kl_per_token"] > 0
+    assert all(result["cqrl"]["grad_norm"] > 0 for result in run.results)
+
+
+def test_engine_and_trainer_agree_before_and_after_a_sync(run):
+    assert all(result["cqrl"]["parity"] < 1e-4 for result in run.results)
+    assert all(result["cqrl"]["parity_max"] < 1e-3 for result in run.results)
+
+
+def test_metrics_are_numbers(run):
+    for result in run.results:
+        unknown = {name for name, value in result["cqrl"].items() if not math.isfinite(value)}
+        assert unknown <= {"reward_abnormal"}
+    assert {"heldout", "heldout_reward", "heldout_alarm"} <= run.results[1]["cqrl"].keys()
+    assert "heldout" in run.results[0]["cqrl_start"]
+
+
+def test_the_best_model_is_a_model_directory(run):
+    best = run.config.run_dir / "ppo" / "best"
+    model = load_checkpoint(best)
+    assert (best / "value_head.safetensors").is_file()
+    assert model.decoder.config.hidden_size == 64
+
+
+def test_a_resumed_run_continues_exactly(run):
+    best = run_ppo(run.config, run.algorithm.config.sft_checkpoint)
+    assert best == run.config.run_dir.resolve() / "ppo" / "best"
+    (resumed,) = (line for line in read_metrics(run.config.run_dir, "ppo") if line["step"] == 3)
+    straight = run.results[2]["cqrl"]
+    timings = {name for name in straight if name.endswith("_s")}
+    for name in straight.keys() - timings:
+        assert resumed[name] == pytest.approx(straight[name], rel=1e-5, abs=1e-6, nan_ok=True), name
+    state = full_state(load_checkpoint(run.config.run_dir / "ppo" / "last"))
+    for name, tensor in run.state[0].items():
+        torch.testing.assert_close(state[name], tensor, rtol=0, atol=1e-6, msg=name)
+    assert run.state[1] == state_checksum(run.state[0])
+
+
+def test_a_finished_run_is_returned_at_once(run):
+    assert run_ppo(run.config, run.algorithm.config.sft_checkpoint) == run.config.run_dir.resolve() / "ppo" / "best"
+
+
+def test_stale_weights_are_noticed(run, monkeypatch):
+    """Last: it breaks the algorithm. An iteration whose sync gets lost is followed by one that stops the run."""
+    monkeypatch.setattr(run.algorithm.crew.rollouts, "sync", lambda state, version, checksum: None)
+    run.algorithm.train()
+    with pytest.raises(PPOError, match="parity_broken"):
+        run.algorithm.train()
