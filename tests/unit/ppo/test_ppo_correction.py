@@ -1,4 +1,6 @@
+import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -58,3 +60,9 @@ def test_parity_measures_valid_tokens_and_stops():
     assert stopped.value.code == "parity_broken"
     with pytest.raises(PPOError, match="parity_broken"):
         Parity(math.nan, math.nan).require(1.0)
+
+
+def test_the_error_survives_the_way_between_processes():
+    error = PPOError("parity_broken", "they differ")
+    for twin in (copy.copy(error), pickle.loads(pickle.dumps(error))):  # noqa: S301 - made on the line above
+        assert (twin.code, str(twin)) == ("parity_broken", "parity_broken: they differ")
