@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,7 @@ class Crew:
 
     @classmethod
     def start(cls, config: Config, sft_checkpoint: Path) -> Crew:
-        """Reserve resources for all, start all at once and wait until each is ready.
+        """Reserve resources for all, start all at once, wait until each is ready; none stays when one fails.
 
         Raises:
             PlacementError: the cluster is too small.
@@ -50,8 +51,11 @@ class Crew:
             rewards=RewardPool(config, placement, first_bundle=first_scorer),
             placement=placement,
         )
-        for member in (crew.policy, crew.reference, crew.rollouts, crew.rewards):
-            member.start()
+        with ExitStack() as undo:
+            undo.callback(crew.close)
+            for member in (crew.policy, crew.reference, crew.rollouts, crew.rewards):
+                member.start()
+            undo.pop_all()
         return crew
 
     def close(self) -> None:

@@ -1,0 +1,103 @@
+"""The SFT yardstick and the held-out evaluation, with engines and scorers that only count."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from lmrrg.config import load_config
+from lmrrg.engine import GeneratedReport
+from lmrrg.ppo.errors import PPOError
+from rl import reference_rewards
+from rl.heldout import HeldOut, evaluate_heldout, label_f1
+from rl.reference_rewards import ReferenceRewards
+
+SICK, CLEAR = "There is a large left pleural effusion.", "The lungs are clear."
+
+
+class Engines:
+    """Writes one report for each study, whose only token is made of the study and its seed."""
+
+    def __init__(self, version: int = 0, text: str = CLEAR):
+        self.version, self.calls, self._text = version, [], text
+
+    def generate(self, features, prompts, *, samples, seed, temperature=None):
+        self.calls.append((list(features), seed, temperature))
+        return [[GeneratedReport([study * 1000 + seed % 997], [0.0], self._text, True)] for study in features]
+
+
+class Scorers:
+    def score(self, reports, references, token_ids, finished):
+        reward = np.array([float(ids[0]) for ids in token_ids])
+        return SimpleNamespace(reward=reward, radcliq_v1=-reward)
+
+
+class Studies:
+    def take(self, indices):
+        return SimpleNamespace(features=list(indices), prompts=[[1]] * len(indices), references=[CLEAR] * len(indices))
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(reference_rewards, "BLOCK", 4)
+
+
+def complete(visits: list[int], rewards: ReferenceRewards | None = None, version: int = 0) -> tuple:
+    rewards, engines = rewards or ReferenceRewards(load_config()), Engines(version)
+    rewards.complete(visits, Studies(), engines, Scorers())
+    return rewards, engines
+
+
+def test_each_visited_study_is_sampled_once():
+    rewards, engines = complete([5, 2, 5, 9, 2, 7, 1])
+    assert [call[0] for call in engines.calls] == [[5, 2, 9, 7], [1]]
+    assert all(call[2] is None for call in engines.calls)  # sampled like the policy, not greedy
+    assert len(rewards.of([5, 1])) == 2
+    assert not complete([5, 2, 9, 7, 1], rewards)[1].calls
+
+
+def test_a_longer_run_gets_the_same_rewards():
+    short, _ = complete([5, 2, 9, 7, 1, 3])
+    extended = ReferenceRewards(load_config())
+    extended.load_state_dict(short.state_dict())
+    visits = [5, 2, 9, 7, 1, 3, 8, 6, 4]
+    complete(visits, extended)
+    straight, _ = complete(visits)
+    assert extended.of(visits).tolist() == straight.of(visits).tolist()
+
+
+def test_too_late_and_missing_are_errors():
+    with pytest.raises(PPOError, match="reference_too_late"):
+        complete([1], version=3)
+    rewards, _ = complete([1, 2])
+    with pytest.raises(PPOError, match="reference_missing"):
+        rewards.of([1, 3])
+
+
+def test_a_report_without_score_stays_unknown():
+    rewards = ReferenceRewards(load_config())
+    rewards.load_state_dict([(1, None), (2, 0.5)])
+    assert np.isnan(rewards.of([1, 2])).tolist() == [True, False]
+    assert rewards.state_dict() == [(1, None), (2, 0.5)]
+
+
+def test_heldout_reports_are_greedy():
+    studies = SimpleNamespace(
+        features=[0, 1],
+        prompts=[[1], [1]],
+        references=[CLEAR, SICK],
+        labels=[{"No Finding": 1}, {"Pleural Effusion": 1}],
+    )
+    engines = Engines(text=CLEAR)
+    found = evaluate_heldout(studies, engines, Scorers(), "label_f1")
+    assert engines.calls[0][2] == 0.0
+    assert found.metric == label_f1([CLEAR, CLEAR], studies.labels) == pytest.approx(0.5)
+    assert found.distinct_ratio == 0.5
+    assert evaluate_heldout(studies, engines, Scorers(), "rouge_l").metric == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("metric", "reward", "alarm"), [(0.3, 0.5, True), (0.49, 0.5, False), (0.3, -0.5, False), (0.6, 0.5, False)]
+)
+def test_alarm_when_reward_rises_and_the_heldout_metric_falls(metric, reward, alarm):
+    assert HeldOut(metric, reward, 0.0, 1.0).is_hacked(HeldOut(0.5, 0.0, 0.0, 1.0)) is alarm
