@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from lmrrg.metrics.bleu import MAX_ORDER, bleu_counts, bleu_from_counts
 from lmrrg.metrics.cider import cider_d
+from lmrrg.metrics.meteor import meteor_counts, meteor_from_counts
 from lmrrg.metrics.parts import Array
 from lmrrg.metrics.rouge import rouge_l
 from lmrrg.metrics.statistics import Aggregate
 
 BLEU_NAMES = tuple(f"bleu_{order}" for order in range(1, MAX_ORDER + 1))
-NLG_METRICS = (*BLEU_NAMES, "rouge_l", "cider")
+NLG_METRICS = (*BLEU_NAMES, "meteor", "rouge_l", "cider")
 
 
-def nlg_scores(hypotheses: Sequence[str], references: Sequence[str]) -> tuple[dict[str, Array], dict[str, Aggregate]]:
-    """Per-report columns [N] and corpus-level aggregates of :data:`NLG_METRICS`.
+def nlg_scores(
+    hypotheses: Sequence[str], references: Sequence[str], names: Collection[str] = NLG_METRICS
+) -> tuple[dict[str, Array], dict[str, Aggregate]]:
+    """Per-report columns [N] and corpus-level aggregates of some of :data:`NLG_METRICS`.
 
-    The texts must have gone through a convention. The corpus BLEU comes from summed counts, the others are means. In
-    resamples, CIDEr keeps the document frequencies of the whole reference set.
+    The texts must have gone through a convention. Corpus BLEU and METEOR come from summed counts, the others are means.
+    In resamples, CIDEr keeps the document frequencies of the whole reference set. METEOR reads a table of five million
+    paraphrases first, which takes seconds; the others are immediate.
+
+    Raises:
+        MetricError: ``meteor_data_missing`` where METEOR is asked for and its word lists are not installed.
     """
-    counts = bleu_counts(hypotheses, references)
-    columns: dict[str, Array] = dict(zip(BLEU_NAMES, bleu_from_counts(counts).T, strict=True))
-    columns["rouge_l"] = rouge_l(hypotheses, references)
-    columns["cider"] = cider_d(hypotheses, references)
-    aggregates = {name: Aggregate.mean(columns[name]) for name in ("rouge_l", "cider")}
-    corpus = {name: Aggregate(counts, _BleuOrder(order)) for order, name in enumerate(BLEU_NAMES)}
-    return columns, corpus | aggregates
+    columns: dict[str, Array] = {}
+    aggregates: dict[str, Aggregate] = {}
+    if not set(BLEU_NAMES).isdisjoint(names):
+        counts = bleu_counts(hypotheses, references)
+        columns |= dict(zip(BLEU_NAMES, bleu_from_counts(counts).T, strict=True))
+        aggregates |= {name: Aggregate(counts, _BleuOrder(order)) for order, name in enumerate(BLEU_NAMES)}
+    if "meteor" in names:
+        counts = meteor_counts(hypotheses, references)
+        columns["meteor"] = meteor_from_counts(counts)
+        aggregates["meteor"] = Aggregate(counts, meteor_from_counts)
+    for name, score in (("rouge_l", rouge_l), ("cider", cider_d)):
+        if name in names:
+            columns[name] = score(hypotheses, references)
+            aggregates[name] = Aggregate.mean(columns[name])
+    return columns, aggregates
 
 
 class _BleuOrder:

@@ -40,7 +40,7 @@ def read_reports(path: Path) -> ReportFile:
 
     Raises:
         MetricError: ``file_missing``, ``no_rows``, ``not_text`` (not UTF-8), ``missing_column``, ``bad_row`` (not
-            JSON), ``missing_id``, ``missing_text`` (NaN or null) or ``duplicate_id``.
+            CSV or JSON), ``missing_id``, ``missing_text`` (NaN or null) or ``duplicate_id``.
     """
     path = Path(path)
     if not path.is_file():
@@ -52,6 +52,8 @@ def read_reports(path: Path) -> ReportFile:
         rows = list(reader(path))
     except UnicodeDecodeError as error:
         raise MetricError("not_text", f"{path} is not UTF-8 text") from error
+    except csv.Error as error:
+        raise MetricError("bad_row", f"{path} is not a CSV table: {error}") from error
     if not rows:
         raise MetricError("no_rows", f"{path} has no reports")
     reports = tuple(_text(report, path, row) for row, (_, report) in enumerate(rows, start=1))
@@ -106,7 +108,7 @@ def _csv_rows(path: Path) -> Iterable[tuple[object, object]]:
 
 
 def _jsonl_rows(path: Path) -> Iterable[tuple[object, object]]:
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
@@ -120,7 +122,8 @@ def _jsonl_rows(path: Path) -> Iterable[tuple[object, object]]:
 
 
 def _line_rows(path: Path) -> Iterable[tuple[object, object]]:
-    return [(None, line) for line in path.read_text(encoding="utf-8").splitlines()]
+    text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+    return [(None, line) for line in text.removesuffix("\n").split("\n")] if text else []
 
 
 def _text(report: object, path: Path, row: int) -> str:

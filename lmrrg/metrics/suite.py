@@ -46,6 +46,7 @@ METRIC_VERSIONS: Mapping[str, str] = {
     "radcliq": "v0 and v1 of Yu et al. 2023",
     "bleu": "pycocoevalcap 1.2",
     "rouge_l": "pycocoevalcap 1.2 (beta 1.2)",
+    "meteor": "METEOR 1.5 (exact, stem, synonym, paraphrase; -l en -norm)",
     "cider": "CIDEr-D, pycocoevalcap 1.2 (sigma 6)",
     "bleu2": "RadCliQ tokenisation, smoothing 0.1",
     "f1": "scikit-learn, zero_division 0",
@@ -174,7 +175,7 @@ def score_reports(
         aggregates |= scores
     if wanted & set(NLG_METRICS):
         seen = [convention.hypothesis(text) for text in hypotheses], [convention.reference(text) for text in references]
-        nlg_columns, nlg_aggregates = nlg_scores(*seen)
+        nlg_columns, nlg_aggregates = nlg_scores(*seen, wanted)
         columns |= nlg_columns
         aggregates |= nlg_aggregates
     stamp = Stamp(

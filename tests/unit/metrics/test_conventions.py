@@ -1,0 +1,81 @@
+"""R2Gen's text handling, case by case, and its vocabulary and cut."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmrrg.config import EvaluationConfig
+from lmrrg.metrics.conventions import R2GEN_SETTINGS, UNKNOWN, R2Gen, Raw, clean_r2gen, make_convention
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("The heart is normal. Lungs are CLEAR.", "the heart is normal . lungs are clear ."),
+        ("No effusion", "no effusion ."),
+        ("T-spine: mild, (old) change/s.", "t-spine mild old changes ."),  # the hyphen stays
+        ("1. Clear lungs. 2. No effusion.", "clear lungs . no effusion ."),
+        ("Stable.. No change...", "stable . no change ."),
+        ('A "3.5 cm" mass isn\'t seen.', "a 35 cm mass isnt seen ."),
+        ("size <5 mm = small @ base", "size 5 mm  small  base ."),  # a range in R2Gen's pattern removes < = @
+        ("Heart normal. . Lungs clear.", "heart normal .  . lungs clear ."),  # empty sentences stay
+        ("XXXX opacity.", "xxxx opacity ."),
+    ],
+)
+def test_cleaning(text: str, clean: str) -> None:
+    assert clean_r2gen(text) == clean
+
+
+def test_mimic_cleaning_joins_lines_and_masks() -> None:
+    text = "Lungs are\nclear.  Seen by ___ on ____."
+    assert clean_r2gen(text, "mimic-cxr") == "lungs are clear . seen by  on  ."
+    assert "\n" in clean_r2gen(text, "iu-xray")
+
+
+def test_rare_words_of_references_become_unknown() -> None:
+    training = ["heart normal.", "heart normal.", "heart normal. cardiomegaly."]
+    convention = R2Gen.from_training_reports(training, threshold=3, reference_tokens=60)
+    assert convention.reference("Heart normal. Cardiomegaly.") == f"heart normal . {UNKNOWN} ."
+    assert convention.hypothesis("Heart normal. Cardiomegaly.") == "heart normal . cardiomegaly ."
+
+
+@pytest.mark.parametrize(("dataset", "words"), [("iu-xray", 59), ("mimic-cxr", 99)])
+def test_the_cut_counts_the_start_token(dataset: str, words: int) -> None:
+    threshold, tokens = R2GEN_SETTINGS[dataset]
+    convention = R2Gen(None, threshold, tokens, dataset)
+    report = " ".join(["lung"] * 300)
+    assert len(convention.reference(report).split()) == words
+    assert len(convention.hypothesis(report).split()) == 301
+
+
+def test_the_stamp_says_everything() -> None:
+    convention = R2Gen.from_training_reports(["clear lungs."] * 3, threshold=3, reference_tokens=60)
+    assert convention.describe() == {
+        "name": "r2gen",
+        "dataset": "iu-xray",
+        "vocabulary_threshold": 3,
+        "vocabulary_words": 3,
+        "reference_tokens": 60,
+    }
+
+
+def test_settings_choose_the_convention() -> None:
+    assert isinstance(make_convention(EvaluationConfig(), []), Raw)
+    convention = make_convention(EvaluationConfig(convention="r2gen"), ["clear lungs."] * 3)
+    assert convention.reference("clear bones") == f"clear {UNKNOWN} ."
+
+
+def test_an_empty_report_stays_empty() -> None:
+    assert R2Gen(None, None).hypothesis("  ") == ""
+
+
+@given(st.text())
+def test_raw_changes_nothing(text: str) -> None:
+    assert Raw().hypothesis(text) == Raw().reference(text) == text
+
+
+@given(st.text(alphabet="ab .,-1"))
+def test_cleaned_text_has_only_separate_periods(text: str) -> None:
+    assert all("." not in token or token == "." for token in clean_r2gen(text).split())

@@ -1,0 +1,148 @@
+"""``lmrrg score`` and the files it reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lmrrg.cli import main
+from lmrrg.metrics.backends import MetricError
+from lmrrg.metrics.report_files import pair_reports, read_reports
+
+REPORTS = {"s1": "Heart size is normal, lungs clear.", "s2": "Small left effusion.", "s3": "No acute disease."}
+QUICK = ("--metrics", "radcliq,clinical,rouge_l", "--bootstrap", "50")
+
+
+def write(path: Path, rows: dict[str, object]) -> Path:
+    if path.suffix == ".csv":
+        quoted = (str(text).replace('"', '""') for text in rows.values())
+        path.write_text("study_id,report\n" + "".join(f'{k},"{v}"\n' for k, v in zip(rows, quoted, strict=True)))
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps({"study_id": k, "report": v}) + "\n" for k, v in rows.items()))
+    else:
+        path.write_text("".join(f"{text}\n" for text in rows.values()))
+    return path
+
+
+@pytest.mark.parametrize("first", ["a.csv", "a.jsonl", "a.txt"])
+@pytest.mark.parametrize("second", ["b.csv", "b.jsonl", "b.txt"])
+def test_every_form_pairs_with_every_form(tmp_path: Path, first: str, second: str) -> None:
+    references, hypotheses = (read_reports(write(tmp_path / name, REPORTS)) for name in (first, second))
+    pairs = pair_reports(references, hypotheses)
+    assert pairs.references == pairs.hypotheses == tuple(REPORTS.values())
+    named = first != "a.txt" or second != "b.txt"
+    assert pairs.study_ids == (tuple(REPORTS) if named else ("1", "2", "3"))
+
+
+def test_rows_are_joined_by_id(tmp_path: Path) -> None:
+    shuffled = dict(reversed(REPORTS.items()))
+    pairs = pair_reports(
+        read_reports(write(tmp_path / "a.csv", REPORTS)), read_reports(write(tmp_path / "b.jsonl", shuffled))
+    )
+    assert pairs.hypotheses == pairs.references
+
+
+def test_an_empty_hypothesis_is_kept_in_every_form(tmp_path: Path) -> None:
+    for name in ("a.csv", "a.jsonl", "a.txt"):
+        assert read_reports(write(tmp_path / name, {"s1": "", "s2": "Clear."})).reports == ("", "Clear.")
+
+
+def test_a_line_file_is_split_at_line_ends_only(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"lungs\x0bclear\r\nheart normal\n")
+    assert read_reports(tmp_path / "a.txt").reports == ("lungs\x0bclear", "heart normal")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code"),
+    [
+        ("a.csv", "study_id,text\ns1,x\n", "missing_column"),
+        ("a.csv", "study_id,report\n", "no_rows"),
+        ("a.csv", "study_id,report\ns1\n", "missing_text"),
+        ("a.csv", "study_id,report\ns1,NaN\n", "missing_text"),
+        ("a.csv", "study_id,report\n,clear\n", "missing_id"),
+        ("a.csv", "study_id,report\ns1,a\ns1,b\n", "duplicate_id"),
+        ("a.csv", 'study_id,report\ns1,"a\x00b"\n', None),
+        ("a.jsonl", "{not json}\n", "bad_row"),
+        ("a.jsonl", '{"study_id": "s1"}\n', "missing_column"),
+        ("a.jsonl", '{"study_id": "s1", "report": NaN}\n', "missing_text"),
+        ("a.jsonl", '{"study_id": "s1", "report": null}\n', "missing_text"),
+        ("a.jsonl", '{"study_id": null, "report": "x"}\n', "missing_id"),
+        ("a.txt", "", "no_rows"),
+    ],
+)
+def test_unusable_files_have_a_named_error(tmp_path: Path, name: str, content: str, code: str | None) -> None:
+    (tmp_path / name).write_text(content)
+    if code is None:
+        assert read_reports(tmp_path / name).reports == ("a\x00b",)
+        return
+    with pytest.raises(MetricError) as error:
+        read_reports(tmp_path / name)
+    assert error.value.code == code
+
+
+def test_binary_and_absent_files_have_a_named_error(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"study_id,report\ns1,\xff\xfe\n")
+    with pytest.raises(MetricError, match="not_text"):
+        read_reports(tmp_path / "a.csv")
+    with pytest.raises(MetricError, match="file_missing"):
+        read_reports(tmp_path / "b.csv")
+
+
+@pytest.mark.parametrize(
+    ("references", "hypotheses", "code"),
+    [
+        (REPORTS, {"s1": "x", "s2": "y"}, "unmatched_id"),
+        ({"s1": "x"}, {"s1": "x", "s9": "y"}, "unmatched_id"),
+        ({"s1": ""}, {"s1": "x"}, "empty_reference"),
+    ],
+)
+def test_files_that_do_not_match(
+    tmp_path: Path, references: dict[str, object], hypotheses: dict[str, object], code: str
+) -> None:
+    files = read_reports(write(tmp_path / "a.csv", references)), read_reports(write(tmp_path / "b.csv", hypotheses))
+    with pytest.raises(MetricError) as error:
+        pair_reports(*files)
+    assert error.value.code == code
+
+
+def test_line_files_must_be_equally_long(tmp_path: Path) -> None:
+    files = read_reports(write(tmp_path / "a.txt", REPORTS)), read_reports(write(tmp_path / "b.txt", {"s1": "x"}))
+    with pytest.raises(MetricError, match="length_mismatch"):
+        pair_reports(*files)
+
+
+def test_command_writes_table_results_and_per_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    references = write(tmp_path / "references.csv", REPORTS)
+    hypotheses = write(tmp_path / "hypotheses.csv", REPORTS | {"s2": ""})
+    out, per_report = tmp_path / "results.json", tmp_path / "per_report.jsonl"
+    arguments = ["--references", str(references), "--hypotheses", str(hypotheses), *QUICK]
+    assert main(["score", *arguments, "--out", str(out), "--per-report", str(per_report)]) == 0
+    table = capsys.readouterr().out
+    assert "radcliq-embedded" in table
+    records = {record["study_id"]: record for record in map(json.loads, per_report.read_text().splitlines())}
+    assert records["s2"]["radcliq_v1"] == pytest.approx(2.4501, abs=1e-4)
+    summary = json.loads(out.read_text())
+    assert summary["stamp"]["n"] == 3
+    assert summary["metrics"]["rouge_l"]["value"] == pytest.approx(2 / 3)
+
+
+def test_command_with_the_r2gen_convention(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reports = write(tmp_path / "a.csv", REPORTS)
+    files = ["--references", str(reports), "--hypotheses", str(reports), "--training-reports", str(reports)]
+    assert main(["score", *files, "--convention", "r2gen", "--metrics", "bleu_1", "--bootstrap", "20"]) == 0
+    assert "vocabulary_threshold 3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("missing", ["references", "hypotheses"])
+def test_command_refuses_bad_input_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], missing: str
+) -> None:
+    files = {name: str(write(tmp_path / f"{name}.csv", REPORTS)) for name in ("references", "hypotheses")}
+    files[missing] = str(tmp_path / "absent.csv")
+    arguments = [part for name, path in files.items() for part in (f"--{name}", path)]
+    assert main(["score", *arguments, *QUICK]) == 2
+    error = capsys.readouterr().err
+    assert "file_missing" in error
+    assert len(error.splitlines()) == 1

@@ -1,0 +1,24 @@
+"""Random and hand-written report texts for the tests of metrics."""
+
+from __future__ import annotations
+
+import random
+
+_VOCABULARY = "the a no heart lung lungs effusion effusions left right small is normal clear enlarged seen . ,"
+
+
+def random_reports(count: int, seed: int, longest: int = 40) -> list[str]:
+    """Reports of 1..longest words from a small vocabulary, single spaces."""
+    rng = random.Random(seed)
+    return [" ".join(rng.choices(_VOCABULARY.split(), k=rng.randint(1, longest))) for _ in range(count)]
+
+
+def random_pairs(count: int, seed: int) -> tuple[list[str], list[str]]:
+    """(hypotheses, references): a third identical, a third with words dropped, a third unrelated."""
+    rng = random.Random(seed + 1)
+    references = random_reports(count, seed)
+    hypotheses = []
+    for row, reference in enumerate(references):
+        kept = [word for word in reference.split() if rng.random() > 0.3] or ["no"]
+        hypotheses.append([reference, " ".join(kept), *random_reports(1, seed + row + 2)][row % 3])
+    return hypotheses, references
