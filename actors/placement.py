@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 Bundle = Mapping[str, float]
 """Resources of one actor: ``{"CPU": 1, "GPU": 0.5}``."""
 
-LOCAL_CPUS = 4
+LOCAL_CPUS = 8
 """Fewest logical CPUs of a local cluster: the actors take turns, so a laptop with two cores holds them all."""
 
 
