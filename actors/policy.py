@@ -21,6 +21,7 @@ from torch import Tensor
 from actors.placement import actor_options, bundle
 from lmrrg.config import Config, PPOConfig
 from lmrrg.model.checkpoint import full_state, load_checkpoint, save_checkpoint, state_checksum
+from lmrrg.model.decoder import add_lora
 from lmrrg.ppo.actor_critic import VALUE_HEAD_FILE, ActorCritic, load_value_head, save_value_head
 from lmrrg.ppo.batches import Experience, Rollout, rank_microbatches, shuffled_minibatches
 from lmrrg.ppo.errors import PPOError
@@ -73,7 +74,11 @@ class PolicyWorker:
         deepspeed.init_distributed(
             dist_backend="nccl" if gpu else "gloo", auto_mpi_discovery=False, verbose=False, dist_init_required=True
         )
-        self._model = ActorCritic(load_checkpoint(self._checkpoint_dir), self._ppo.trainable)
+        generator = load_checkpoint(self._checkpoint_dir)
+        decoder = self._config.model.decoder
+        if decoder.lora_rank:  # a checkpoint has the adapters of its training merged: PPO gets fresh ones
+            add_lora(generator.decoder, decoder.lora_rank, decoder.dropout)
+        self._model = ActorCritic(generator, self._ppo.trainable)
         if (self._checkpoint_dir / VALUE_HEAD_FILE).is_file():  # a model that PPO trained before brings its critic
             load_value_head(self._model.value_head, self._checkpoint_dir)
         groups = self._model.parameter_groups(self._ppo.learning_rate, self._ppo.value_learning_rate)

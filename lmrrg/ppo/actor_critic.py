@@ -81,6 +81,10 @@ class ActorCritic(nn.Module):
 
     The head starts at 0, so that the first advantages are the rewards themselves. Evaluation mode is kept for good:
     with dropout the probability ratio would differ from 1 before any update.
+
+    Args:
+        generator: what in its decoder is trainable stays so: all of it, or its LoRA adapters.
+        trainable: "decoder", or "all" for the visual half too.
     """
 
     def __init__(self, generator: ReportGenerator, trainable: str = "decoder"):
@@ -90,8 +94,8 @@ class ActorCritic(nn.Module):
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
         if trainable == "decoder":
-            generator.requires_grad_(False)
-            generator.decoder.requires_grad_(True)
+            for module in (generator.extractor, generator.projector, generator.classifier):
+                module.requires_grad_(False)
         self.eval()
 
     def forward(self, rollout: Rollout, *, entropy: bool = False, value_only: bool = False) -> TokenOutputs:

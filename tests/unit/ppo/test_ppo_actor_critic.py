@@ -4,7 +4,8 @@ import pytest
 import torch
 from ppo_batches import mask_of
 
-from lmrrg.model.checkpoint import load_checkpoint
+from lmrrg.model.checkpoint import full_state, load_checkpoint
+from lmrrg.model.decoder import add_lora
 from lmrrg.model.features import StudyFeatures
 from lmrrg.ppo.actor_critic import ActorCritic, load_value_head, report_log_probs, save_value_head
 from lmrrg.ppo.batches import Rollout
@@ -72,6 +73,18 @@ def test_who_learns(tiny_checkpoint, rollout, trainable):
     assert any(p.grad is not None for p in model.generator.projector.parameters()) is (trainable == "all")
     assert model.generator.decoder.get_input_embeddings().weight.grad.abs().sum() > 0
     assert model.value_head.weight.grad is not None
+
+
+def test_with_adapters_nothing_else_of_the_decoder_learns(tiny_checkpoint, rollout):
+    plain = load_checkpoint(tiny_checkpoint)
+    generator = load_checkpoint(tiny_checkpoint)
+    add_lora(generator.decoder, 2)
+    model = ActorCritic(generator)
+    assert torch.equal(model(rollout).log_probs, ActorCritic(plain)(rollout).log_probs)
+    learning = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert all(".lora_" in name or name.startswith("value_head.") for name in learning)
+    assert any(".lora_" in name for name in learning)
+    assert full_state(generator).keys() == full_state(plain).keys()
 
 
 def test_warm_up_moves_only_the_head(tiny_checkpoint, rollout):
