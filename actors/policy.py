@@ -74,6 +74,7 @@ class PolicyWorker:
         deepspeed.init_distributed(
             dist_backend="nccl" if gpu else "gloo", auto_mpi_discovery=False, verbose=False, dist_init_required=True
         )
+        torch.manual_seed(self._config.seed)
         generator = load_checkpoint(self._checkpoint_dir)
         decoder = self._config.model.decoder
         if decoder.lora_rank:  # a checkpoint has the adapters of its training merged: PPO gets fresh ones
