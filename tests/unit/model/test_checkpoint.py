@@ -1,0 +1,242 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lmrrg.config import Config
+from lmrrg.model import checkpoint as module
+from lmrrg.model.checkpoint import (
+    CheckpointError,
+    full_state,
+    load_checkpoint,
+    load_full_state,
+    save_checkpoint,
+    state_checksum,
+)
+from lmrrg.model.features import StudyFeatures
+from lmrrg.model.generator import ReportGenerator, build_generator
+from tests.conftest import SENTENCES
+
+
+def logits(model: ReportGenerator, features: StudyFeatures) -> torch.Tensor:
+    ids = torch.arange(5, 15).expand(len(features), -1)
+    with torch.no_grad():
+        return model.eval().report_logits(features, [[5, 6, 7]] * len(features), ids, ids > 0).logits
+
+
+def with_decoder(config: Config, **changes) -> Config:
+    decoder = config.model.decoder.model_copy(update=changes)
+    return config.model_copy(update={"model": config.model.model_copy(update={"decoder": decoder})})
+
+
+def test_a_model_comes_back_as_it_was(model: ReportGenerator, features: StudyFeatures, tmp_path: Path):
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.01 * torch.randn_like(parameter))
+    model.extractor.calibrate(features)
+    save_checkpoint(model, tmp_path / "m", {"step": 3})
+    again = load_checkpoint(tmp_path / "m")
+    assert not again.training
+    assert again.config == model.config
+    assert again.inputs == model.inputs
+    assert again.tokenizer.get_vocab() == model.tokenizer.get_vocab()
+    assert torch.equal(logits(again, features), logits(model, features))
+    assert state_checksum(full_state(again)) == state_checksum(full_state(model))
+
+
+def test_the_layout_is_the_documented_one(tiny_checkpoint: Path):
+    settings = json.loads((tiny_checkpoint / "config.json").read_text())
+    assert settings["architecture"] == "LMRRG"
+    assert settings["provenance"] == {"stage": "test"}
+    assert not any(name.startswith("decoder.") for name in load_file(tiny_checkpoint / "model.safetensors"))
+    decoder = AutoModelForCausalLM.from_pretrained(tiny_checkpoint / "decoder")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint / "decoder")
+    assert decoder.config.architectures == ["LlamaForCausalLM"]
+    assert decoder.generation_config.eos_token_id == decoder.config.eos_token_id == tokenizer.eos_token_id
+    assert decoder.config.head_dim >= 32
+
+
+def test_saving_over_a_checkpoint_replaces_all_of_it(model: ReportGenerator, tmp_path: Path):
+    save_checkpoint(model, tmp_path / "m", {"step": 1})
+    (tmp_path / "m" / "stale").write_text("")
+    save_checkpoint(model, tmp_path / "m", {"step": 2})
+    assert json.loads((tmp_path / "m/config.json").read_text())["provenance"] == {"step": 2}
+    assert not (tmp_path / "m" / "stale").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+
+
+def test_an_interrupted_save_keeps_the_old_checkpoint(model: ReportGenerator, tmp_path: Path, monkeypatch):
+    save_checkpoint(model, tmp_path / "m", {"step": 1})
+    monkeypatch.setattr(
+        type(model.tokenizer), "save_pretrained", lambda *_: (_ for _ in ()).throw(OSError("disk full"))
+    )
+    with pytest.raises(OSError, match="disk full"):
+        save_checkpoint(model, tmp_path / "m", {"step": 2})
+    assert load_checkpoint(tmp_path / "m") is not None
+    assert json.loads((tmp_path / "m/config.json").read_text())["provenance"] == {"step": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+
+
+def edit_tensors(path: Path, change) -> None:
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+DAMAGES = {
+    "visual weight missing": lambda d: edit_tensors(d / "model.safetensors", lambda t: t.pop("projector.0.weight")),
+    "projector missing": lambda d: edit_tensors(
+        d / "model.safetensors", lambda t: [t.pop(n) for n in list(t) if n.startswith("projector")]
+    ),
+    "queries missing": lambda d: edit_tensors(d / "model.safetensors", lambda t: t.pop("extractor.query_vectors")),
+    "visual weight unexpected": lambda d: edit_tensors(d / "model.safetensors", lambda t: t.update(x=torch.ones(1))),
+    "visual weight reshaped": lambda d: edit_tensors(
+        d / "model.safetensors", lambda t: t.update({"projector.0.weight": torch.ones(2, 2)})
+    ),
+    "decoder weight missing": lambda d: edit_tensors(
+        d / "decoder/model.safetensors", lambda t: t.pop("model.layers.1.mlp.up_proj.weight")
+    ),
+    "head missing": lambda d: edit_tensors(d / "decoder/model.safetensors", lambda t: t.pop("lm_head.weight")),
+    "decoder weight unexpected": lambda d: edit_tensors(
+        d / "decoder/model.safetensors", lambda t: t.update({"model.layers.7.mlp.up_proj.weight": torch.ones(2, 2)})
+    ),
+    "decoder weight reshaped": lambda d: edit_tensors(
+        d / "decoder/model.safetensors", lambda t: t.update({"model.norm.weight": torch.ones(3)})
+    ),
+    "weights cut": lambda d: (d / "model.safetensors").write_bytes((d / "model.safetensors").read_bytes()[:999]),
+    "decoder weights cut": lambda d: (d / "decoder/model.safetensors").write_bytes(
+        (d / "decoder/model.safetensors").read_bytes()[:-9]
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_wrong_weights_are_refused(tiny_checkpoint: Path, tmp_path: Path, damage: str):
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_checkpoint, copy)
+    DAMAGES[damage](copy)
+    with pytest.raises(CheckpointError, match="bad_weights"):
+        load_checkpoint(copy)
+
+
+def edit_config(path: Path, **changes) -> None:
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps({**settings, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "code"),
+    [
+        (lambda d: shutil.rmtree(d / "decoder"), "missing_file"),
+        (lambda d: (d / "model.safetensors").unlink(), "missing_file"),
+        (lambda d: (d / "config.json").write_text("{"), "bad_config"),
+        (lambda d: edit_config(d / "config.json", architecture="Other"), "bad_config"),
+        (lambda d: edit_config(d / "config.json", format=99), "bad_config"),
+        (lambda d: edit_config(d / "config.json", model={"colour": "blue"}), "bad_config"),
+        (lambda d: edit_config(d / "config.json", inputs={}), "bad_config"),
+    ],
+)
+def test_a_folder_that_is_no_checkpoint_is_refused(tiny_checkpoint: Path, tmp_path: Path, damage, code: str):
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_checkpoint, copy)
+    damage(copy)
+    with pytest.raises(CheckpointError) as error:
+        load_checkpoint(copy)
+    assert error.value.code == code
+
+
+def test_lora_is_merged_into_the_checkpoint(tiny_config: Config, features: StudyFeatures, tmp_path: Path):
+    model = build_generator(with_decoder(tiny_config, lora_rank=3), list(SENTENCES))
+    with torch.no_grad():
+        for name, parameter in model.decoder.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(std=0.1)
+    before = logits(model, features)
+    save_checkpoint(model, tmp_path / "m", {})
+    again = load_checkpoint(tmp_path / "m")
+    assert not any("lora" in name for name in again.state_dict())
+    torch.testing.assert_close(logits(again, features), before, atol=1e-5, rtol=1e-4)
+    assert full_state(again).keys() == full_state(model).keys()
+
+
+def test_a_tied_head_is_in_the_state_and_survives(tiny_config: Config, features: StudyFeatures, tmp_path: Path):
+    model = build_generator(tiny_config, list(SENTENCES))
+    model.decoder.config.tie_word_embeddings = True
+    model.decoder.tie_weights()
+    assert model.decoder.lm_head.weight is model.decoder.get_input_embeddings().weight
+    save_checkpoint(model, tmp_path / "m", {})
+    again = load_checkpoint(tmp_path / "m")
+    assert torch.equal(logits(again, features), logits(model, features))
+    assert "decoder.lm_head.weight" in full_state(again)
+    assert state_checksum(full_state(again)) == state_checksum(full_state(model))
+
+
+def test_a_state_moves_all_weights_to_another_model(
+    model: ReportGenerator, features: StudyFeatures, tiny_config: Config
+):
+    other = build_generator(
+        tiny_config.model_copy(update={"seed": 1}), [f"{a} {b}" for a in SENTENCES for b in SENTENCES]
+    )
+    state = full_state(model)
+    assert (logits(other, features) - logits(model, features)).abs().max() > 1e-3
+    load_full_state(other, state, decoder=False)
+    assert not torch.equal(other.decoder.lm_head.weight, model.decoder.lm_head.weight)
+    assert torch.equal(other.visual(features).tokens, model.visual(features).tokens)
+    load_full_state(other, state)
+    assert torch.equal(logits(other, features), logits(model, features))
+
+
+def test_a_state_is_a_copy(model: ReportGenerator):
+    state = full_state(model)
+    checksum = state_checksum(state)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert state_checksum(state) == checksum
+    assert state_checksum(full_state(model)) != checksum
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: s.pop("visual.projector.0.weight"),
+        lambda s: s.pop("decoder.lm_head.weight"),
+        lambda s: s.update({"visual.extra": torch.ones(1)}),
+        lambda s: s.update({"extra": torch.ones(1)}),
+        lambda s: s.update({"decoder.lm_head.weight": torch.ones(2, 2)}),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused(model: ReportGenerator, change):
+    state = full_state(model)
+    change(state)
+    with pytest.raises(CheckpointError, match="bad_weights"):
+        load_full_state(model, state)
+
+
+def test_the_checksum_sees_every_difference_but_not_the_order():
+    state = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(1.0, dtype=torch.bfloat16)}
+    base = state_checksum(state)
+    assert state_checksum(dict(reversed(state.items()))) == base
+    nudged = state["a"].clone()
+    nudged[1, 1] += 1e-6
+    others = [
+        {**state, "a": nudged},
+        {**state, "a": state["a"].reshape(3, 2)},
+        {**state, "b": state["b"].float()},
+        {"a": state["b"], "b": state["a"]},
+        {"a": state["a"]},
+        {**state, "a": state["a"].t().contiguous().t() + 1},
+    ]
+    sums = [state_checksum(other) for other in others]
+    assert base not in sums
+    assert len(set(sums)) == len(sums)
+    assert state_checksum({**state, "a": state["a"].t().contiguous().t()}) == base  # strides are no difference
+
+
+def test_nothing_is_pickled(tiny_checkpoint: Path):
+    assert {p.suffix for p in tiny_checkpoint.rglob("*") if p.is_file()} <= {".json", ".safetensors", ".jinja"}
+    assert module.FORMAT == 1
