@@ -6,6 +6,7 @@ module computes with the visual half of the network and the decoder's own embedd
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,7 +63,9 @@ def engine_environment(threads: int) -> dict[str, str]:
     """Environment variables of a process that holds an engine; they must be set before vLLM is imported."""
     env = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine lives in this process, where its weights can be replaced
-        "VLLM_LOGGING_LEVEL": "WARNING",
+        # vLLM's own set-up of logging closes every handler of the process: Ray Serve's log files would end there.
+        "VLLM_CONFIGURE_LOGGING": "0",
+        "VLLM_LOGGING_LEVEL": "ERROR",  # its start alone writes twenty warnings about tuning
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # else every engine of a machine binds itself to core 0
         "OMP_NUM_THREADS": str(threads),
     }
@@ -254,6 +257,7 @@ class _EmbeddingTable(nn.Module):
 def _start_vllm(decoder: Path, rollout: RolloutConfig, max_length: int, seed: int) -> Any:
     from vllm import LLM
 
+    logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])
     memory: dict[str, Any] = (
         {"gpu_memory_utilization": rollout.gpu_memory}
         if torch.cuda.is_available()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -98,3 +101,47 @@ def tiny_checkpoint(tiny_config: Config, tmp_path_factory: pytest.TempPathFactor
     directory = tmp_path_factory.mktemp("checkpoint") / "model"
     save_checkpoint(build_generator(tiny_config, reports), directory, {"stage": "test"})
     return directory
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(tiny_config: Config) -> Iterator[Path]:
+    """A local Ray with a small object store, shared by all cluster tests; yields the folder of its session (logs).
+
+    Its workers can import the modules of tests/ray, so that a test may define actors of its own.
+    """
+    import ray
+
+    from actors.placement import connect
+
+    if ray.is_initialized():
+        ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent / "ray"), prepend=os.pathsep)
+        patch.delenv("RAY_ADDRESS", raising=False)
+        connect(tiny_config)
+        yield Path(ray._private.worker.global_worker.node.get_session_dir_path())
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def served(ray_cluster: Path, tiny_checkpoint: Path, tiny_config: Config) -> Iterator[str]:
+    """The address of a running report service with the tiny checkpoint."""
+    from ray import serve
+
+    from lmrrg.config import save_config
+    from serve_app.app import app
+
+    settings = tiny_config.run_dir / "serve.yaml"
+    small = tiny_config.serve.model_copy(update={"max_upload_mb": 2})
+    save_config(tiny_config.model_copy(update={"serve": small}), settings)
+    port = _free_port()
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    serve.run(app({"checkpoint": str(tiny_checkpoint), "config": str(settings)}), name="reports")
+    yield f"http://127.0.0.1:{port}"
+    serve.shutdown()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
