@@ -64,20 +64,26 @@ class Examples:
         """Tokens of every report, EOS included."""
         return [len(report) for report in self.reports]
 
-    def batch(self, index: Sequence[int]) -> Batch:
-        """The examples at ``index``, padded to the longest report among them."""
+    def batch(self, index: Sequence[int], forgotten: Tensor | None = None) -> Batch:
+        """The examples at ``index``, padded to the longest report among them; see :func:`forgotten_views`."""
         reports = [torch.tensor(self.reports[i], dtype=torch.long) for i in index]
         ids = torch.nn.utils.rnn.pad_sequence(reports, batch_first=True, padding_value=0)
         length = torch.tensor([len(report) for report in reports])
         mask = torch.arange(ids.shape[1]) < length[:, None]
         at = list(index)
-        return Batch(self._files.select(at), [self.prompts[i] for i in at], ids, mask, self.labels[at])
+        features = self._files.select(at)
+        if forgotten is not None:
+            features = replace(features, views=torch.where(forgotten[at], _UNKNOWN, features.views))
+        return Batch(features, [self.prompts[i] for i in at], ids, mask, self.labels[at])
 
 
-def drop_views(features: StudyFeatures, generator: torch.Generator) -> StudyFeatures:
-    """Call some views "unknown", so that a picture that comes without its view is nothing new (**ours**)."""
-    dropped = torch.rand(features.views.shape, generator=generator) < _VIEW_DROPOUT
-    return replace(features, views=torch.where(dropped, _UNKNOWN, features.views))
+def forgotten_views(examples: int, views: int, seed: int, epoch: int) -> Tensor:
+    """Which views of which example are called "unknown" in an epoch, bool [examples, views].
+
+    A picture that comes without its view should be nothing new to the model (**ours**).
+    """
+    rng = np.random.default_rng([seed, epoch, 1])
+    return torch.from_numpy(rng.random((examples, views)) < _VIEW_DROPOUT)
 
 
 def epoch_minibatches(lengths: Sequence[int], minibatch: int, seed: int, epoch: int) -> list[list[int]]:

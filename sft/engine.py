@@ -46,6 +46,5 @@ def _settings(config: SFTConfig) -> dict[str, Any]:
         "gradient_clipping": config.gradient_clip,
         "optimizer": {"type": "AdamW", "params": adam},
         "zero_optimization": {"stage": config.zero_stage},
-        "bf16": {"enabled": config.precision == "bf16"},
         "steps_per_print": 10**9,
     }

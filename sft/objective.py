@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,8 +25,13 @@ class Objective(nn.Module):
         self.register_buffer("positive_weight", positive_weight, persistent=False)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Summed report NLL in nats, summed disease loss, disease logits [B, 14]."""
-        out = self.model.report_logits(batch.features, batch.prompts, batch.report_ids, batch.report_mask)
+        """Summed report NLL in nats, summed disease loss, disease logits [B, 14].
+
+        With ``precision`` bf16 the matrix products run in bfloat16; weights and losses stay float32, so what is saved
+        is what was trained.
+        """
+        with torch.autocast(batch.report_ids.device.type, torch.bfloat16, enabled=self._config.precision == "bf16"):
+            out = self.model.report_logits(batch.features, batch.prompts, batch.report_ids, batch.report_mask)
         # Only the places that count: the vocabulary is the widest tensor of the step.
         nll = F.cross_entropy(
             out.logits[batch.report_mask].float(), batch.report_ids[batch.report_mask], reduction="sum"

@@ -12,13 +12,18 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
 
 import pyarrow.fs
 import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchConfig
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.execution.callback import RayTrainCallback
+from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig
+from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from actors.placement import connect
 from lmrrg.config import Config, config_help, load_config
@@ -132,23 +137,35 @@ def _is_complete(folder: Path, config: Config, fingerprint: str) -> bool:
     return provenance["fingerprint"] == fingerprint and provenance["epoch"] == config.sft.epochs
 
 
+class _LocalTrainer(TorchTrainer):
+    """A trainer for a local cluster: no watcher that asks a dashboard, which is not there, every second."""
+
+    def _create_default_callbacks(self) -> list[RayTrainCallback]:
+        callbacks = super()._create_default_callbacks()
+        return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
+
+
 def _trainer(job: Job, storage: str) -> TorchTrainer:
     sft = job.config.sft
     resources = {"CPU": sft.cpus_per_worker} | ({"GPU": sft.gpus_per_worker} if sft.gpus_per_worker else {})
-    return TorchTrainer(
+    trainer = TorchTrainer if job.config.ray.address or os.environ.get("RAY_ADDRESS") else _LocalTrainer
+    # The controller takes a rank's report at its next poll, and the rank waits for that: 2 s by default.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    return trainer(
         train_rank,
         train_loop_config={"job": job},
         torch_config=TorchConfig(backend="nccl" if sft.gpus_per_worker else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=sft.workers, use_gpu=sft.gpus_per_worker > 0, resources_per_worker=resources
         ),
-        run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # annotated as the class of Train V1
+        run_config=RunConfig(
             name=_RAY_NAME,
             storage_path=storage,
-            failure_config=ray.train.FailureConfig(max_failures=_MAX_FAILURES),
-            checkpoint_config=ray.train.CheckpointConfig(
+            failure_config=FailureConfig(max_failures=_MAX_FAILURES),
+            checkpoint_config=CheckpointConfig(
                 num_to_keep=2, checkpoint_score_attribute="val_nll", checkpoint_score_order="min"
             ),
+            logging_config=LoggingConfig(log_level="WARNING"),
             worker_runtime_env={"env_vars": environment(job.config)},
         ),
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import tempfile
 import time
 from collections import defaultdict
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ import ray.train
 import torch
 import torch.distributed as dist
 from ray.experimental import tqdm_ray
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
 from lmrrg.config import Config
 from lmrrg.errors import CodedError
@@ -26,7 +29,7 @@ from lmrrg.model.features import FeatureFiles
 from lmrrg.model.generator import build_generator
 from lmrrg.studies import Study
 from lmrrg.tracking import RunTracker
-from sft.batches import Examples, drop_views, epoch_minibatches, rank_share
+from sft.batches import Examples, epoch_minibatches, forgotten_views, rank_share
 from sft.engine import gathered, make_engine
 from sft.objective import Objective, learning_rate, macro_auc
 
@@ -67,7 +70,12 @@ class Totals(defaultdict[str, float]):
 
 def environment(config: Config) -> dict[str, str]:
     """Environment variables of a rank; they must be there before torch and DeepSpeed are imported."""
-    env = {"TORCHDYNAMO_DISABLE": "1", "OMP_NUM_THREADS": str(config.threads), "TOKENIZERS_PARALLELISM": "false"}
+    env = {
+        "TORCHDYNAMO_DISABLE": "1",
+        "OMP_NUM_THREADS": str(config.threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONWARNINGS": "ignore::FutureWarning",
+    }
     return env if config.sft.gpus_per_worker else {**env, "DS_ACCELERATOR": "cpu"}
 
 
@@ -75,6 +83,8 @@ def train_rank(loop_config: dict[str, Job]) -> None:
     """Train until the last epoch, from the last checkpoint where Ray Train has one."""
     job = loop_config["job"]
     torch.set_num_threads(job.config.threads)
+    disable_progress_bar()  # of transformers: one bar per file that is read or written
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
     trainer = RankTrainer(job)
     start = trainer.restore(ray.train.get_checkpoint())
     trainer.run(start)
@@ -85,7 +95,7 @@ class RunLog:
 
     def __init__(self, config: Config, steps: int, done: int) -> None:
         self._tracker = RunTracker(config.run_dir, "sft", config)
-        self.bar = tqdm_ray.tqdm(desc="SFT", total=steps, unit="step")
+        self.bar = tqdm_ray.tqdm(desc="SFT", total=steps, unit="step", flush_interval_s=2.0)
         self.bar.n = done
 
     def __enter__(self) -> RunLog:
@@ -145,15 +155,14 @@ class RankTrainer:
 
     def _train_epoch(self, epoch: int, log: RunLog | None) -> None:
         # Seeded by epoch and rank: a resumed run draws the same dropout masks as one that was never interrupted.
-        seed = (self.config.seed * 1_000_003 + epoch) * 1009 + self.rank
-        torch.manual_seed(seed)
-        views = torch.Generator().manual_seed(seed)
+        torch.manual_seed((self.config.seed * 1_000_003 + epoch) * 1009 + self.rank)
+        forgotten = forgotten_views(len(self.train), self.config.data.max_views, self.config.seed, epoch)
         self.engine.train()
         totals, since = Totals(), time.perf_counter()
         order = epoch_minibatches(self.train.lengths, self.sft.minibatch, self.config.seed, epoch)
         for number, minibatch in enumerate(order, start=1):
             step = epoch * self.epoch_steps + number
-            self._step(step, minibatch, views, totals)
+            self._step(step, minibatch, forgotten, totals)
             if log:
                 log.bar.update(1)
             if number % _LOG_EVERY == 0 or number == self.epoch_steps:
@@ -162,7 +171,7 @@ class RankTrainer:
                 if log:
                     log.metrics(step, metrics)
 
-    def _step(self, step: int, minibatch: list[int], views: torch.Generator, totals: Totals) -> None:
+    def _step(self, step: int, minibatch: list[int], forgotten: Tensor, totals: Totals) -> None:
         """Optimizer step ``step`` (from 1), on the rank's share of a minibatch."""
         rate = learning_rate(step - 1, self.steps, self.sft)
         for group in self.engine.optimizer.param_groups:
@@ -171,15 +180,14 @@ class RankTrainer:
         classes = int(binary_targets(self.train.labels[minibatch], self.sft)[1].sum())
         shares = rank_share(minibatch, self.rank, self.workers, self.sft.microbatch)
         for number, share in enumerate(shares, start=1):
-            batch = self.train.batch(share)
-            batch = replace(batch, features=drop_views(batch.features, views)).to(self.engine.device)
+            batch = self.train.batch(share, forgotten).to(self.engine.device)
             self.engine.set_gradient_accumulation_boundary(number == len(shares))
             nll, disease, _ = self.engine(batch)
             # Means over the whole minibatch: DeepSpeed averages over ranks, so each rank's part counts workers times.
             loss = nll / tokens + self.sft.classification_weight * disease / max(1, classes)
             self.engine.backward(loss * self.workers, scale_wrt_gas=False)
             self.engine.step()
-            totals.add(nll=float(nll), disease=float(disease))
+            totals.add(nll=float(nll.detach()), disease=float(disease.detach()))
         norm = float(self.engine.get_global_grad_norm())
         totals.add(steps=1, tokens=tokens, classes=classes, rate=rate, norm=norm)
 

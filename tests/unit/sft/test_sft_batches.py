@@ -1,0 +1,95 @@
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lmrrg.config import Config
+from lmrrg.model.checkpoint import load_checkpoint
+from lmrrg.model.features import VIEWS, FeatureFiles
+from lmrrg.studies import Study
+from sft.batches import Examples, epoch_minibatches, forgotten_views, rank_share
+
+
+@pytest.fixture(scope="module")
+def examples(tiny_config: Config, tiny_checkpoint: Path, tiny_studies: list[Study]) -> Examples:
+    tokenizer = load_checkpoint(tiny_checkpoint).tokenizer
+    return Examples(tiny_studies, FeatureFiles(tiny_studies, tiny_config, progress=False), tokenizer, tiny_config)
+
+
+def test_a_batch_holds_its_examples_and_nothing_in_the_padding(examples: Examples):
+    index = [5, 0, 3]
+    batch = examples.batch(index)
+    assert batch.report_ids.shape == batch.report_mask.shape
+    assert batch.report_mask.any(0).all()  # no wider than the longest report
+    for row, i in enumerate(index):
+        assert batch.report_ids[row][batch.report_mask[row]].tolist() == examples.reports[i]
+        assert torch.equal(batch.features.patches[row], examples.batch([i]).features.patches[0])
+        assert batch.prompts[row] == examples.prompts[i]
+        assert torch.equal(batch.labels[row], examples.labels[i])
+
+
+def test_reports_are_cut_as_the_settings_say(examples: Examples, tiny_config: Config):
+    assert max(examples.lengths) <= tiny_config.data.max_report_tokens
+
+
+def test_a_forgotten_view_is_unknown_and_the_picture_stays(examples: Examples):
+    forgotten = torch.zeros(len(examples), 2, dtype=torch.bool)
+    forgotten[3, 1] = True
+    plain, other = examples.batch([0, 3]), examples.batch([0, 3], forgotten)
+    assert torch.equal(plain.features.patches, other.features.patches)
+    changed = plain.features.views != other.features.views
+    assert changed.nonzero().tolist() == [[1, 1]]
+    assert other.features.views[1, 1] == VIEWS.index("unknown")
+
+
+def test_some_views_are_forgotten_anew_in_every_epoch():
+    one, two = (forgotten_views(1000, 2, 7, epoch) for epoch in (0, 1))
+    assert 0.1 < one.float().mean() < 0.2
+    assert not torch.equal(one, two)
+    assert torch.equal(one, forgotten_views(1000, 2, 7, 0))
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 90), min_size=1, max_size=150),
+    minibatch=st.sampled_from([1, 4, 8, 32]),
+    seed=st.integers(0, 5),
+)
+def test_an_epoch_visits_every_example_once_and_fills_up_the_last_minibatch(
+    lengths: list[int], minibatch: int, seed: int
+):
+    batches = epoch_minibatches(lengths, minibatch, seed, 3)
+    assert {len(batch) for batch in batches} == {minibatch}
+    assert len(batches) == -(-len(lengths) // minibatch)
+    seen = sorted(i for batch in batches for i in batch)
+    assert set(seen) == set(range(len(lengths)))
+    assert len(seen) - len(lengths) < minibatch
+
+
+def test_the_order_depends_on_seed_and_epoch_alone():
+    lengths = [i % 37 for i in range(200)]
+    first = epoch_minibatches(lengths, 8, 1, 0)
+    assert first == epoch_minibatches(lengths, 8, 1, 0)
+    assert first != epoch_minibatches(lengths, 8, 1, 1)
+    assert first != epoch_minibatches(lengths, 8, 2, 0)
+
+
+def test_reports_of_similar_length_share_a_minibatch():
+    lengths = torch.randint(5, 100, (800,), generator=torch.Generator().manual_seed(0)).tolist()
+
+    def waste(batches: list[list[int]]) -> int:
+        return sum(max(lengths[i] for i in b) * len(b) - sum(lengths[i] for i in b) for b in batches)
+
+    plain = torch.randperm(800, generator=torch.Generator().manual_seed(1)).reshape(-1, 16).tolist()
+    assert waste(epoch_minibatches(lengths, 16, 0, 0)) < 0.4 * waste(plain)
+
+
+@pytest.mark.parametrize(("workers", "microbatch"), [(1, 32), (1, 8), (2, 16), (2, 4), (4, 8)])
+def test_the_ranks_share_a_minibatch_exactly_and_equally(workers: int, microbatch: int):
+    minibatch = list(range(100, 132))
+    shares = [rank_share(minibatch, rank, workers, microbatch) for rank in range(workers)]
+    assert sorted(i for rank in shares for share in rank for i in share) == minibatch
+    assert {len(share) for rank in shares for share in rank} == {microbatch}
+    assert len({len(rank) for rank in shares}) == 1
