@@ -156,6 +156,9 @@ class RewardConfig(Settings):
         "embedded", description="embedded: rules, no download; reference: the published weights"
     )
     reference_dir: Path | None = Field(None, description="folder with the weights of the reference backend")
+    reference_cache: Path | None = Field(
+        Path(".cache/reference"), description="what the reference backend's models said about references; null: off"
+    )
     scorers: PositiveInt = Field(1, description="reward actors")
     cpus_per_scorer: PositiveFloat = Field(0.5, description="CPUs asked for each scorer")
     chunk: PositiveInt = Field(32, description="report pairs per call of a scorer")
@@ -268,6 +271,7 @@ class EvaluationConfig(Settings):
     reference_tokens: PositiveInt = Field(60, description="r2gen: references are cut to this many words")
     uncertain_policy: Literal["positive", "negative"] = Field("positive", description="uncertain labels in the F1")
     bootstrap: PositiveInt = Field(1000, description="bootstrap resamples")
+    meteor: bool = Field(True, description="METEOR among the n-gram metrics; it takes seconds per system")
     examples: PositiveInt = Field(6, description="example studies in the run report")
 
 

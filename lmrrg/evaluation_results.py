@@ -70,7 +70,7 @@ def score_system(
                 backend=backend,
                 study_ids=[study.id for study in data.studies],
                 reference_labels=data.labels,
-                metrics=None if name == "raw" else NLG_METRICS,
+                metrics=_metric_names(name, config),
                 uncertain_policy=policy,
                 section=config.data.section,
                 split=config.data.eval_split,
@@ -234,8 +234,14 @@ def _metrics(scored: ScoredSystem, config: Config) -> dict[str, dict[str, float]
     return table | ({"auc_macro": {"value": float(np.mean(known))}} if known else {})
 
 
+def _metric_names(convention: str, config: Config) -> list[str]:
+    """The n-gram metrics in every convention, the others once."""
+    ngram = [metric for metric in NLG_METRICS if metric != "meteor" or config.evaluation.meteor]
+    return ngram if convention != "raw" else ["radcliq", "clinical", *ngram]
+
+
 def _key(convention: str, metric: str) -> str:
-    """N-gram metrics carry their convention; a part of RadCliQ of the same name is of no use beside them."""
+    """N-gram metrics carry their convention."""
     return f"{convention}.{metric}" if metric in NLG_METRICS else metric
 
 

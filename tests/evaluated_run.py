@@ -30,6 +30,7 @@ SETTINGS = (
     "tracking.wandb_mode=disabled",
     "evaluation.bootstrap=200",
     "evaluation.convention=r2gen",
+    "evaluation.meteor=false",
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import numpy as np
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from lmrrg.baselines import BaselineError, medoid_report, nearest_rows, pooled_image_features, random_rows
 from lmrrg.model.features import StudyFeatures
 
-WORDS = st.lists(st.sampled_from("lungs heart clear normal small effusion left .".split()), min_size=1, max_size=8)
+VOCABULARY = ("lungs", "heart", "clear", "normal", "small", "effusion", "left", ".")
+WORDS = st.lists(st.sampled_from(VOCABULARY), min_size=1, max_size=8)
 REPORTS = st.lists(WORDS.map(" ".join), min_size=1, max_size=9).filter(lambda rs: any(re.search(r"\w", r) for r in rs))
 
 
@@ -24,7 +26,7 @@ def _oracle_similarity(a: str, b: str) -> float:
 
 def _grams(text: str) -> set[tuple[str, ...]]:
     words = re.findall(r"\w+", text.lower())
-    return {(w,) for w in words} | set(zip(words, words[1:], strict=False))
+    return {(w,) for w in words} | set(itertools.pairwise(words))
 
 
 @settings(max_examples=60, deadline=None)

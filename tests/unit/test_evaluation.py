@@ -16,8 +16,10 @@ from lmrrg.cli import main
 from lmrrg.config import Config
 from lmrrg.data.sources import studies_of
 from lmrrg.evaluation import evaluate_checkpoint, evaluate_run, read_results
+from lmrrg.evaluation_results import _metric_names
 from lmrrg.evaluation_systems import EvaluationError, derange
 from lmrrg.metrics.labeler import label_report
+from lmrrg.metrics.suite import select_metrics
 from lmrrg.studies import manifest_hash
 
 
@@ -79,6 +81,14 @@ def test_intervals_hold_their_value_and_nothing_is_left_out(results: dict[str, A
             if "low" in entry:
                 assert entry["low"] - 1e-9 <= entry["value"] <= entry["high"] + 1e-9, metric
     assert {"raw.bleu_4", "r2gen.bleu_4", "raw.rouge_l", "r2gen.cider"} <= set(_metrics(results, "random"))
+
+
+@pytest.mark.parametrize("meteor", [True, False])
+def test_meteor_is_left_out_on_request_alone(run: Config, meteor: bool) -> None:
+    wanted = run.model_copy(update={"evaluation": run.evaluation.model_copy(update={"meteor": meteor})})
+    for convention in ("raw", "r2gen"):
+        assert ("meteor" in select_metrics(_metric_names(convention, wanted))) == meteor
+    assert select_metrics(_metric_names("raw", wanted)) >= select_metrics(["radcliq", "clinical"])
 
 
 def test_image_use_counts_the_reports_that_change(run: Config, results: dict[str, Any]) -> None:
@@ -166,7 +176,7 @@ def test_one_checkpoint_from_the_command_line(
     out = tmp_path / "results.json"
     command = ["evaluate", "--checkpoint", str(run.run_dir / "ppo" / "best"), "--out", str(out)]
     command += ["--studies", str(run.run_dir / "studies.jsonl"), "--split", "val", "--convention", "r2gen"]
-    command += [f"data.cache_dir={run.data.cache_dir}", "evaluation.bootstrap=50"]
+    command += [f"data.cache_dir={run.data.cache_dir}", "evaluation.bootstrap=50", "evaluation.meteor=false"]
     assert main(command) == 0
     results = read_results(out)
     assert results["stamp"]["split"] == "val"
