@@ -6,79 +6,131 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 
 from lmrrg.metrics.lexicon import Phrases, phrase_table, read_yaml
-from lmrrg.metrics.report_graph import analyse_sentence
-from lmrrg.metrics.report_graph_scope import ABSENT, PRESENT, Sentence, sentences_of
+from lmrrg.metrics.report_graph_scope import ABSENT, Sentence, read_sentence, sentences_of
 from lmrrg.studies import LABELS, NEGATIVE, POSITIVE, UNCERTAIN
 
+Mention = tuple[str, int]
+"""(class, value)"""
+
+NO_FINDING, DEVICES = "No Finding", "Support Devices"
 _VALUE = (POSITIVE, NEGATIVE, UNCERTAIN)
 _RANK = {POSITIVE: 3, UNCERTAIN: 2, NEGATIVE: 1}
-_NO_FINDING = "No Finding"
+_ABNORMAL = "abnormal"
+"""A pseudo-class: something else than the classes that rules out "No Finding"."""
+
+
+@dataclass(frozen=True)
+class _Topic:
+    label: str
+    blocked_by: frozenset[str]
+    abnormal: frozenset[str]
 
 
 @dataclass(frozen=True)
 class _Rules:
     mentions: Phrases
-    topics: dict[str, tuple[str, ...]]
+    hints: frozenset[tuple[str, ...]]
+    topics: dict[str, _Topic]
     normal: frozenset[str]
+    stable: frozenset[str]
     abnormal: frozenset[str]
 
 
 @cache
 def _rules() -> _Rules:
     data = read_yaml("lexicon_labels.yaml")
-    topics: dict[str, tuple[str, ...]] = {}
+    topics = {}
     for label, topic in data["topics"].items():
-        for word in topic["words"]:
-            topics[word] = (*topics.get(word, ()), label)
+        rule = _Topic(label, frozenset(topic["blocked_by"]), frozenset(topic["abnormal"]))
+        topics.update(dict.fromkeys(topic["words"], rule))
     mentions = [(phrase, label) for label, phrases in data["mentions"].items() for phrase in phrases]
-    return _Rules(phrase_table(mentions), topics, frozenset(data["normal"]), frozenset(data["abnormal"]))
+    mentions += [(phrase, "") for phrase in data["nothing"]]
+    sets = (frozenset(data["normal"]), frozenset(data["stable"]), frozenset(data["abnormal"].split()))
+    hints = frozenset(tuple(phrase.split()) for phrase in data["hints"])
+    return _Rules(phrase_table(mentions), hints, topics, *sets)
 
 
 def label_report(text: str) -> dict[str, int]:
     """Classes of :data:`lmrrg.studies.LABELS` that a report speaks of: 1 positive, 0 negative, -1 uncertain.
 
-    An absent class is not mentioned. Over several mentions positive beats uncertain beats negative. "No Finding" is
-    1 when nothing but support devices is positive or uncertain, and absent otherwise.
+    An absent class is not mentioned. Over several mentions positive beats uncertain beats negative. "No Finding" is 1
+    when the report names nothing abnormal, devices aside; otherwise it is absent. An empty text has no label.
     """
     labels: dict[str, int] = {}
+    spoken = False
     for sentence in sentences_of(text):
+        spoken = True
         for label, value in label_sentence(sentence):
             if label not in labels or _RANK[value] > _RANK[labels[label]]:
                 labels[label] = value
-    abnormal = any(v != NEGATIVE for k, v in labels.items() if k != "Support Devices")
-    if text.strip() and not abnormal:
-        labels[_NO_FINDING] = POSITIVE
+    if spoken and all(value == NEGATIVE for label, value in labels.items() if label != DEVICES):
+        labels[NO_FINDING] = POSITIVE
     return {label: labels[label] for label in LABELS if label in labels}
 
 
 @lru_cache(maxsize=65536)
-def label_sentence(sentence: str) -> tuple[tuple[str, int], ...]:
-    """(class, value) of every mention in one lower-case sentence."""
-    read, _ = analyse_sentence(sentence)
-    return tuple(_mentions(read) + _topics(read))
+def label_sentence(sentence: str) -> tuple[Mention, ...]:
+    """(class, value) of every mention in one lower-case sentence; the class "abnormal" stands for anything else."""
+    read = read_sentence(sentence)
+    found = _mentions(read) + [(label, value) for _, label, value in topics_of(read)]
+    abnormal = _rules().abnormal
+    if "limits" not in read.words and any(
+        a != ABSENT and w in abnormal for w, a in zip(read.words, read.assertions, strict=True)
+    ):
+        found.append((_ABNORMAL, POSITIVE))
+    return tuple(found)
 
 
-def _mentions(read: Sentence) -> list[tuple[str, int]]:
-    table = _rules().mentions
-    found: list[tuple[str, int]] = []
-    for i, word in enumerate(read.words):
-        for phrase, label in table.get(word, ()):
-            if read.words[i : i + len(phrase)] == phrase:
-                found.append((label, _VALUE[read.assertions[i + len(phrase) - 1]]))
+def _mentions(read: Sentence) -> list[Mention]:
+    table, hints, words = _rules().mentions, _rules().hints, read.words
+    found: list[Mention] = []
+    i = 0
+    while i < len(words):
+        length = 1
+        for phrase, label in table.get(words[i], ()):
+            if words[i : i + len(phrase)] == phrase:
+                length = len(phrase)
+                if label:
+                    value = _VALUE[read.assertions[i + length - 1]]
+                    found.append((label, UNCERTAIN if value == POSITIVE and phrase in hints else value))
+                break
+        i += length
     return found
 
 
-def _topics(read: Sentence) -> list[tuple[str, int]]:
-    rules = _rules()
-    found: list[tuple[str, int]] = []
-    spoken = [label for word in read.words for label in rules.topics.get(word, ())]
-    if not spoken:
-        return found
-    state = {w: a for w, a in zip(read.words, read.assertions, strict=True) if w in rules.normal or w in rules.abnormal}
-    if "limits" in read.words:
-        state["normal"] = PRESENT
-    for label in spoken:
-        for word, assertion in state.items():
-            bad = (word in rules.abnormal) != (assertion == ABSENT)
-            found.append((label, POSITIVE if bad else NEGATIVE))
+def topics_of(read: Sentence) -> list[tuple[int, str, int]]:
+    """(index, class, value) of every organ that a sentence judges: the heart and the mediastinum."""
+    rules, words = _rules(), read.words
+    places = [i for i, word in enumerate(words) if word in rules.topics]
+    found: list[tuple[int, str, int]] = []
+    for at, i in enumerate(places):
+        topic = rules.topics[words[i]]
+        if any(word in topic.blocked_by for word in words[i + 1 : i + 4]):
+            continue
+        after = places[at + 1] if at + 1 < len(places) else len(words)
+        before = places[at - 1] + 1 if at else 0
+        values = [v for v in (_judge(read, topic, j) for j in range(i + 1, after)) if v is not None]
+        nearest = next(
+            (v for v in (_judge(read, topic, j) for j in range(i - 1, before - 1, -1)) if v is not None), None
+        )
+        anywhere = [v for v in (_judge(read, topic, j) for j in range(len(words))) if v is not None]
+        for told in (values, [nearest] if nearest is not None else [], anywhere):
+            if told:
+                found.append((i, topic.label, _settle(told)))
+                break
     return found
+
+
+def _settle(values: list[int]) -> int:
+    """Abnormal before normal before merely stable."""
+    return next(value for value in (POSITIVE, NEGATIVE, UNCERTAIN) if value in values)
+
+
+def _judge(read: Sentence, topic: _Topic, i: int) -> int | None:
+    """What one word says of a topic."""
+    rules, word = _rules(), read.words[i]
+    if word in topic.abnormal or (word == "upper" and read.words[i + 1 : i + 2] in (("limits",), ("limit",))):
+        return _VALUE[read.assertions[i]]
+    if word in rules.normal:
+        return NEGATIVE
+    return UNCERTAIN if word in rules.stable else None

@@ -40,6 +40,12 @@ class GraphLexicon:
     """Word -> one of :data:`WORD_CLASSES`."""
     glued: dict[str, tuple[str, ...]]
     """A word that lost its hyphen or space -> its parts."""
+    skeletal: frozenset[str]
+    """Words that make a sentence one about bones."""
+    thoracic: frozenset[str]
+    """Words that make a sentence one about the inside of the chest."""
+    meaning: dict[str, str]
+    """Word -> the word that stands for all of its meaning; words without a synonym are absent."""
     cues: Phrases
     """Cue phrases; meanings are ``negation.before``, ``uncertainty.after``, ``neutral``, ``breaker``."""
 
@@ -74,7 +80,11 @@ def graph_lexicon() -> GraphLexicon:
             if kind.setdefault(word, word_class) != word_class:
                 raise LexiconError("two_classes", f"{word!r} is listed as {kind[word]} and as {word_class}")
     glued = {word: tuple(parts.split()) for word, parts in words["glued"].items()}
-    return GraphLexicon(kind, glued, phrase_table(_cue_phrases()))
+    skeletal, thoracic = (frozenset(words[topic].split()) for topic in ("skeletal", "thoracic"))
+    meaning = {
+        word: line.split()[0] for line in read_yaml("lexicon_synonyms.yaml")["synonyms"] for word in line.split()
+    }
+    return GraphLexicon(kind, glued, skeletal, thoracic, meaning, phrase_table(_cue_phrases()))
 
 
 def _cue_phrases() -> list[tuple[str, str]]:

@@ -8,10 +8,9 @@ from lmrrg.metrics.report_graph_scope import Sentence
 Relation = tuple[int, int, str]
 """(index of the head word, index of the target word, type)"""
 
-_SPLIT = frozenset("and or , nor without with".split())
+_SPLIT = frozenset(["and", "or", ",", "nor", "without", "with"])
 _SUGGEST = frozenset(
-    "suggest suggesting suggests suggestive represent representing represents consistent compatible due "
-    "indicate indicating indicates reflect reflecting reflects likely".split()
+    ["suggest", "suggesting", "suggests", "suggestive", "represent", "representing", "represents", "consistent", "compatible", "due", "indicate", "indicating", "indicates", "reflect", "reflecting", "reflects", "likely"]
 )
 _OBSERVED = (OBSERVATION, DEVICE)
 

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
-from lmrrg.metrics.lexicon import ANATOMY, STATE, graph_lexicon
+from lmrrg.metrics.lexicon import ANATOMY, OBSERVATION, STATE, Phrases, graph_lexicon
 
 PRESENT, ABSENT, UNCERTAIN = 0, 1, 2
 """Assertion of a word."""
 
 _SENTENCE_END = re.compile(r"\.(?!\d)|[;!?]|\n\s*\n|(?:^|\s)\d+\.\s")
 _WORD = re.compile(r"\d+(?:\.\d+)?|[a-z]+(?:\d+)?(?:'[a-z]+)?|,")
-_VERBS = frozenset("is are was were appear appears remain remains be been has have".split())
+_VERBS = frozenset(["is", "are", "was", "were", "appear", "appears", "remain", "remains", "be", "been", "has", "have"])
+_SEEN = frozenset(["seen", "identified", "noted", "present", "visualized", "evident", "demonstrated", "appreciated"])
+_JOINTS = frozenset([",", "and", "with"])
+_CHOICE = frozenset(["or", "versus", "vs"])
+_BEFORE = {"negation.before": ABSENT, "uncertainty.before": UNCERTAIN}
+_AFTER = {"negation.after": ABSENT, "uncertainty.after": UNCERTAIN}
 
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """Words of one sentence with, for each, its class ("" for none), its assertion and whether a cue starts a clause."""
+    """The words of one sentence with, for each, its class ("" for none) and its assertion."""
 
     words: tuple[str, ...]
     kinds: tuple[str, ...]
@@ -29,8 +35,9 @@ def sentences_of(text: str) -> list[str]:
     return [s for s in map(str.strip, _SENTENCE_END.split(text.lower())) if s]
 
 
+@lru_cache(maxsize=65536)
 def read_sentence(sentence: str) -> Sentence:
-    """Split a lower-case sentence into words, look up their classes and settle their assertions."""
+    """Words of a lower-case sentence, their classes and assertions; reports repeat sentences, so they are remembered."""
     lexicon = graph_lexicon()
     words: list[str] = []
     for word in _WORD.findall(sentence):
@@ -41,57 +48,91 @@ def read_sentence(sentence: str) -> Sentence:
             words.extend(parts)
     get = lexicon.kind.get
     kinds = [get(word, "") for word in words]
-    return Sentence(tuple(words), tuple(kinds), tuple(_assertions(words, kinds)))
+    assertions = _Scopes(words, kinds, lexicon.cues).settle()
+    _doubt_choices(words, kinds, assertions)
+    return Sentence(tuple(words), tuple(kinds), tuple(assertions))
 
 
-def _assertions(words: list[str], kinds: list[str]) -> list[int]:
-    """Assertion of every word: forward cues hold to the end of their clause, backward cues from its start."""
-    cues = graph_lexicon().cues
-    out = [PRESENT] * len(words)
-    scope, clause_start, verb_seen, i = PRESENT, 0, False, 0
-    while i < len(words):
-        word = words[i]
-        meaning, length = _cue_at(cues, words, i) if word in cues else ("", 1)
+class _Scopes:
+    """One pass over a sentence: forward cues hold to the end of their clause, backward cues from its start."""
+
+    def __init__(self, words: list[str], kinds: list[str], cues: Phrases):
+        self.words, self.kinds, self.cues = words, kinds, cues
+        self.assertions = [PRESENT] * len(words)
+        self.scope, self.clause_start, self.verb_seen = PRESENT, 0, False
+
+    def settle(self) -> list[int]:
+        i = 0
+        while i < len(self.words):
+            word = self.words[i]
+            meaning, length = self._cue(i) if word in self.cues else ("", 1)
+            if meaning:
+                self._on_cue(meaning, i)
+            else:
+                self._on_word(word, i)
+            if self.scope:
+                for j in range(i, i + length):
+                    self.assertions[j] = self.assertions[j] or self.scope
+            i += length
+        return self.assertions
+
+    def _cue(self, i: int) -> tuple[str, int]:
+        for phrase, meaning in self.cues[self.words[i]]:
+            if tuple(self.words[i : i + len(phrase)]) == phrase:
+                return meaning, len(phrase)
+        return "", 1
+
+    def _on_cue(self, meaning: str, i: int) -> None:
         if meaning == "breaker":
-            scope, clause_start, verb_seen = PRESENT, i + 1, False
-        elif meaning == "negation.before":
-            scope = ABSENT
-        elif meaning == "uncertainty.before":
-            scope = scope or UNCERTAIN
-        elif meaning == "negation.after":
-            out[clause_start:i] = [ABSENT] * (i - clause_start)
-        elif meaning == "uncertainty.after":
-            out[clause_start:i] = [UNCERTAIN] * (i - clause_start)
-        elif word in _VERBS:
-            verb_seen = True
-        elif word in (",", "and", "with"):
-            if scope and _new_clause(words, kinds, i + 1):
-                scope = PRESENT
-            if verb_seen:
-                clause_start, verb_seen = i + 1, False
-        elif kinds[i] == STATE and scope == ABSENT:
-            scope = PRESENT  # "no pneumothorax heart size normal": a state is told of what is there
-        out[i] = out[i] or scope
-        if length > 1:
-            out[i : i + length] = [out[i]] * length
-        i += length
-    return out
+            self.scope, self.clause_start, self.verb_seen = PRESENT, i + 1, False
+        elif meaning in _AFTER:
+            self.assertions[self.clause_start : i] = [_AFTER[meaning]] * (i - self.clause_start)
+        elif meaning in _BEFORE and self.scope != ABSENT:  # "no signs to suggest": a denial stays one
+            self.scope = _BEFORE[meaning]
+
+    def _on_word(self, word: str, i: int) -> None:
+        if word in _VERBS:
+            self.verb_seen = True
+        elif word in _JOINTS:
+            if self.scope and self._new_clause(i + 1):
+                self.scope = PRESENT
+            if self.verb_seen:
+                self.clause_start, self.verb_seen = i + 1, False
+        elif self.scope == ABSENT and self.kinds[i] == STATE and self.words[i - 1] != "not":
+            self.scope = PRESENT  # "no pneumothorax heart size normal": a state is told of what is there
+
+    def _new_clause(self, start: int) -> bool:
+        """Whether the words from ``start`` to the next joint tell a new fact ("and the heart is normal")."""
+        anatomy = False
+        for word, kind, following in zip(
+            self.words[start:], self.kinds[start:], [*self.words[start + 1 :], "seen"], strict=True
+        ):
+            if word in (",", "and", "no", "without") or kind == OBSERVATION:
+                return False
+            if anatomy and (kind == STATE or (word in _VERBS and following not in _SEEN)):
+                return True
+            anatomy = anatomy or kind == ANATOMY
+        return False
 
 
-def _cue_at(cues: dict[str, list[tuple[tuple[str, ...], str]]], words: list[str], i: int) -> tuple[str, int]:
-    for phrase, meaning in cues[words[i]]:
-        if tuple(words[i : i + len(phrase)]) == phrase:
-            return meaning, len(phrase)
-    return "", 1
+def _doubt_choices(words: list[str], kinds: list[str], assertions: list[int]) -> None:
+    """ "Scarring or atelectasis": what is offered as one of two findings is uncertain, on both sides."""
+    for i, word in enumerate(words):
+        if word in _CHOICE and assertions[i] != ABSENT:
+            sides = (_run(kinds, i - 1, -1), _run(kinds, i + 1, 1))
+            if all(any(kinds[j] == OBSERVATION for j in side) for side in sides):
+                for j in (*sides[0], *sides[1]):
+                    assertions[j] = assertions[j] or UNCERTAIN
 
 
-def _new_clause(words: list[str], kinds: list[str], start: int) -> bool:
-    """Whether the words from ``start`` to the next joint tell a new fact ("and the heart is normal")."""
-    anatomy = False
-    for i in range(start, len(words)):
-        if words[i] in (",", "and", "no", "without"):
-            return False
-        if anatomy and (words[i] in _VERBS or kinds[i] == STATE):
-            return True
-        anatomy = anatomy or kinds[i] == ANATOMY
-    return False
+def _run(kinds: list[str], start: int, step: int) -> list[int]:
+    """Indices of the entity words in a row from ``start``, skipping one word that is none."""
+    found = []
+    skipped = False
+    while 0 <= start < len(kinds) and (kinds[start] or not skipped):
+        if kinds[start]:
+            found.append(start)
+        else:
+            skipped = True
+        start += step
+    return found
