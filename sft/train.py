@@ -22,7 +22,7 @@ import ray.train
 from ray.train.torch import TorchConfig
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.callback import RayTrainCallback
-from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig
+from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from actors.placement import connect
@@ -65,8 +65,7 @@ def run_sft(config: Config) -> Path:
     files = [FeatureFiles(studies, config) for studies in (train, val)]
     job = Job(config, train, val, files[0], files[1], tokenizer, fingerprint, provenance)
     connect(config)
-    result = _trainer(job, storage).fit()
-    return _materialise(result, folder)
+    return _materialise(_trainer(job, storage).fit(), folder)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -155,7 +154,7 @@ def _trainer(job: Job, storage: str) -> TorchTrainer:
         train_rank,
         train_loop_config={"job": job},
         torch_config=TorchConfig(backend="nccl" if sft.gpus_per_worker else "gloo"),
-        scaling_config=ray.train.ScalingConfig(
+        scaling_config=ScalingConfig(
             num_workers=sft.workers, use_gpu=sft.gpus_per_worker > 0, resources_per_worker=resources
         ),
         run_config=RunConfig(

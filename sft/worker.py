@@ -84,8 +84,8 @@ def train_rank(loop_config: dict[str, Job]) -> None:
     job = loop_config["job"]
     torch.set_num_threads(job.config.threads)
     disable_progress_bar()  # of transformers: one bar per file that is read or written
-    logging.getLogger("ray.train").setLevel(logging.WARNING)
     trainer = RankTrainer(job)
+    logging.getLogger("ray.train").setLevel(logging.WARNING)  # after DeepSpeed, which sets it back
     start = trainer.restore(ray.train.get_checkpoint())
     trainer.run(start)
 
