@@ -6,6 +6,7 @@ Checkpoints are loaded one after the other and closed, so that two language mode
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,8 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save
+from safetensors.torch import save_file
 from tqdm import tqdm
 
 from lmrrg.config import Config
@@ -176,9 +176,7 @@ def _stamp(data: EvaluationSet, scored: ScoredSystem, scale: Scale, config: Conf
         "run": config.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "studies": len(data.studies),
-        "abnormal_studies": sum(
-            any(value == 1 for label, value in labels.items() if label != "No Finding") for labels in data.labels
-        ),
+        "abnormal_studies": sum(data.abnormal),
         "split": config.data.eval_split,
         "section": config.data.section,
         "labels_from": data.labels_from,
@@ -197,7 +195,9 @@ def _stamp(data: EvaluationSet, scored: ScoredSystem, scale: Scale, config: Conf
 
 def _write_attention(path: Path, system: SystemReports) -> None:
     assert system.attention is not None
-    path.write_bytes(save({"attention": system.attention.to(torch.float32).contiguous()}))
+    part = path.with_suffix(".part")
+    save_file({"attention": system.attention.contiguous()}, part)
+    os.replace(part, path)
 
 
 def _write_results(path: Path, results: Mapping[str, Any]) -> Path:

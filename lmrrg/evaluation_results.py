@@ -122,7 +122,10 @@ def compare_records(a: ScoredSystem, b: ScoredSystem, config: Config) -> dict[st
 
 
 def guard_records(sft: ScoredSystem, ppo: ScoredSystem, comparison: Mapping[str, Any], config: Config) -> list[Any]:
-    """Whether PPO's gain is real and was not bought with collapse: a list of ``title``, ``sft``, ``ppo``, ``ok``."""
+    """Whether PPO's gain is real and was not bought with collapse: a list of ``title``, ``sft``, ``ppo``, ``ok``.
+
+    Without any abnormal study there is no guard about them.
+    """
     before, after = _metrics(sft, config), _metrics(ppo, config)
     policy = config.evaluation.uncertain_policy
     wanted = {
@@ -254,15 +257,14 @@ def _extra(
 ) -> dict[str, Values]:
     found = positives(labels, config.evaluation.uncertain_policy)
     findings = [label != "No Finding" for label in LABELS]
-    abnormal = positives(data.labels, config.evaluation.uncertain_policy)[:, findings].any(axis=1)
     values: dict[str, Any] = {
         "reward": reward.reward,
         "all_normal": ~found[:, findings].any(axis=1),
         "unfinished": [not end for end in system.finished],
         "empty": [is_empty(text) for text in system.reports],
     }
-    if abnormal.any():
-        values["reward_abnormal"] = reward.reward[abnormal]
+    if any(data.abnormal):
+        values["reward_abnormal"] = reward.reward[data.abnormal]
     if system.image_use is not None:
         use = system.image_use
         values["changed_blank"] = [a != b for a, b in zip(system.reports, use.blank, strict=True)]

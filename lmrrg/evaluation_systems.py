@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.model.features import FeatureFiles, StudyFeatures, load_features, load_features_from_images
 from lmrrg.model.generator import ReportGenerator
 from lmrrg.model.prompts import prompt_ids, report_ids
-from lmrrg.studies import Study
+from lmrrg.studies import POSITIVE, Study
 
 _CHUNK = 128  # studies whose patches are in memory at once
 _FORWARD = 16  # studies per forward pass of the generator
@@ -68,6 +68,11 @@ class EvaluationSet:
     labels_from: str
     """"studies": given with the data (for phantoms the known truth); "labeler": read from the references."""
     features: StudyFeatures
+
+    @property
+    def abnormal(self) -> list[bool]:
+        """Whether any class but "No Finding" is labelled positive, by study."""
+        return [is_abnormal(labels) for labels in self.labels]
 
 
 @dataclass(frozen=True)
@@ -180,6 +185,11 @@ def evaluation_set(studies: Sequence[Study], config: Config, labeler: Callable[[
         labels_from="studies" if labelled else "labeler",
         features=load_features(used, config),
     )
+
+
+def is_abnormal(labels: Mapping[str, int]) -> bool:
+    """Whether any class but "No Finding" is positive; :attr:`lmrrg.studies.Study.is_abnormal` of any labels."""
+    return any(value == POSITIVE for label, value in labels.items() if label != "No Finding")
 
 
 def derange(patients: Sequence[str], seed: int) -> list[int]:

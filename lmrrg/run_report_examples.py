@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from lmrrg.data.images import read_image
 from lmrrg.evaluation_examples import relevant_regions
 from lmrrg.evaluation_metrics import signed
+from lmrrg.evaluation_systems import is_abnormal
 from lmrrg.metrics.clinical import positives
 from lmrrg.metrics.labeler import label_report
 from lmrrg.model.features import choose_views
@@ -58,7 +59,7 @@ def _card(
     regions = [(name, attention[REGIONS.index(name), 0]) for name in relevant_regions(reference, label_report)]
     return {
         "id": study.id,
-        "abnormal": bool(truth - {"No Finding"}),
+        "abnormal": is_abnormal(any_record["reference_labels"]),
         "view": first.view,
         "image": radiograph_uri(pixels),
         "heat": [
