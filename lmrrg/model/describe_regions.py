@@ -1,0 +1,95 @@
+"""Have a large language model write the region descriptions anew, through any OpenAI-compatible endpoint.
+
+    python -m lmrrg.model.describe_regions --endpoint http://localhost:8000/v1 --model NAME --out regions.yaml
+
+The result is data to be reviewed, and used with ``model.regions_file=regions.yaml``. A key, where the endpoint wants
+one, is read from ``$OPENAI_API_KEY``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import httpx
+import yaml
+from tqdm import tqdm
+
+from lmrrg.model.regions import MAXIMUM_WORDS, MINIMUM_WORDS, REGIONS, RegionError, check_regions
+from lmrrg.studies import atomic_writer
+
+_PROMPT = (
+    "You are a chest radiologist. Describe the region '{region}' on a frontal chest radiograph in {low} to {high} "
+    "words of plain running text: where it lies and its landmarks, how it looks when normal, and what abnormalities "
+    "look like that occur there. Left and right are the patient's. No list, no heading, no closing remark."
+)
+_ATTEMPTS = 4
+
+
+def describe(endpoint: str, model: str, *, key: str = "", timeout: float = 120.0) -> dict[str, str]:
+    """One description per region, in the order of :data:`~lmrrg.model.regions.REGIONS`.
+
+    A text of the wrong length is asked for again, up to four times.
+
+    Raises:
+        RegionError: ``endpoint`` (it cannot be reached, refuses, or answers in another format) or ``regions_words``.
+    """
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    with httpx.Client(base_url=endpoint.rstrip("/") + "/", headers=headers, timeout=timeout) as client:
+        texts = {region: _one(client, model, region) for region in tqdm(REGIONS, desc="regions", unit="region")}
+    return check_regions(texts, endpoint)
+
+
+def write_regions(path: Path, texts: dict[str, str], model: str) -> None:
+    """Write the descriptions as a YAML file that :func:`~lmrrg.model.regions.load_regions` reads."""
+    with atomic_writer(path) as out:
+        out.write(f"# Descriptions of the 29 chest regions, written by {model}; review them before use.\n")
+        yaml.safe_dump(texts, out, sort_keys=False, allow_unicode=True, width=118)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; a failure ends with one sentence and exit code 2."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--endpoint", required=True, help="base URL that ends with /v1")
+    parser.add_argument("--model", required=True, help="name of the model at the endpoint")
+    parser.add_argument("--out", required=True, type=Path, help="YAML file to write")
+    args = parser.parse_args(argv)
+    try:
+        texts = describe(args.endpoint, args.model, key=os.environ.get("OPENAI_API_KEY", ""))
+    except RegionError as error:
+        print(f"describe_regions: {error}", file=sys.stderr)
+        return 2
+    write_regions(args.out, texts, args.model)
+    return 0
+
+
+def _one(client: httpx.Client, model: str, region: str) -> str:
+    messages = [
+        {"role": "user", "content": _PROMPT.format(region=region, low=MINIMUM_WORDS + 5, high=MAXIMUM_WORDS - 5)}
+    ]
+    text = ""
+    for _ in range(_ATTEMPTS):
+        text = _ask(client, model, messages)
+        words = len(text.split())
+        if MINIMUM_WORDS <= words <= MAXIMUM_WORDS:
+            break
+        complaint = f"That has {words} words. Write it again with {MINIMUM_WORDS} to {MAXIMUM_WORDS} words."
+        messages += [{"role": "assistant", "content": text}, {"role": "user", "content": complaint}]
+    return text
+
+
+def _ask(client: httpx.Client, model: str, messages: list[dict[str, str]]) -> str:
+    request = {"model": model, "messages": messages, "temperature": 0.2, "max_tokens": 300}
+    try:
+        reply = client.post("chat/completions", json=request).raise_for_status().json()
+        return " ".join(reply["choices"][0]["message"]["content"].split())
+    except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise RegionError(
+            "endpoint", f"{client.base_url} gave no description: {type(error).__name__}: {error}"
+        ) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""SFT on a real Ray cluster with real DeepSpeed ranks."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import ray
+import torch
+
+from lmrrg.config import Config
+from lmrrg.data.sources import prepare_studies, studies_of
+from lmrrg.model.checkpoint import full_state, load_checkpoint, read_checkpoint_config, state_checksum
+from lmrrg.model.features import FeatureFiles
+from lmrrg.tracking import read_metrics
+from sft.batches import Examples
+from sft.objective import Objective
+from sft.train import run_sft
+from sft.worker import SFTError
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(280)]
+
+EPOCHS = 3
+
+
+def settings(config: Config, name: str, **sft: object) -> Config:
+    """A run of its own on the phantoms of ``config``: two ranks, ZeRO-1."""
+    changes = {"workers": 2, "cpus_per_worker": 0.5, "epochs": EPOCHS, "minibatch": 4, "microbatch": 2, **sft}
+    run = config.model_copy(update={"name": name, "sft": config.sft.model_copy(update=changes)})
+    # The phantoms are drawn once and copied: the manifest names its images relative to itself.
+    shutil.copytree(prepare_studies(config, progress=False).parent, run.run_dir, dirs_exist_ok=True)
+    return run
+
+
+def history(config: Config) -> list[dict[str, float]]:
+    """Losses of every logged step."""
+    lines = read_metrics(config.run_dir, "sft")
+    return [{k: v for k, v in line.items() if "nll" in k or "disease" in k or k == "step"} for line in lines]
+
+
+def assert_same_history(one: Config, other: Config, tolerance: float) -> None:
+    assert len(history(one)) == len(history(other)) > EPOCHS
+    for a, b in zip(history(one), history(other), strict=True):
+        assert a == pytest.approx(b, rel=tolerance), "the two runs went apart"
+
+
+@pytest.fixture(scope="module")
+def config(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    return tiny_config.model_copy(update={"storage_path": tmp_path_factory.mktemp("sft"), "name": "phantoms"})
+
+
+@pytest.fixture(scope="module")
+def finished(config: Config, ray_cluster: Path) -> Config:
+    """A run of two ranks from start to end."""
+    run = settings(config, "base")
+    assert run_sft(run) == run.run_dir / "sft" / "best"
+    return run
+
+
+def test_the_best_checkpoint_is_what_was_validated(finished: Config):
+    best = finished.run_dir / "sft" / "best"
+    provenance = read_checkpoint_config(best)["provenance"]
+    val = studies_of(finished, "val")
+    model = load_checkpoint(best)
+    examples = Examples(val, FeatureFiles(val, finished, progress=False), model.tokenizer, finished)
+    with torch.no_grad():
+        nll, _, _ = Objective(model, finished.sft, None)(examples.batch(range(len(val))))
+    reported = [line["val/nll_per_token"] for line in read_metrics(finished.run_dir, "sft") if "epoch" in line]
+    assert len(reported) == EPOCHS
+    assert float(nll) / sum(examples.lengths) == pytest.approx(min(reported), rel=1e-4)
+    assert provenance["metrics"]["val/nll_per_token"] == pytest.approx(min(reported))
+    assert provenance["data_sha256"]
+
+
+def test_it_learns_and_says_how_fast(finished: Config):
+    lines = read_metrics(finished.run_dir, "sft")
+    losses = [line["train/nll_per_token"] for line in lines if "train/nll_per_token" in line]
+    assert losses[-1] < losses[0]
+    assert all(line["train/studies_per_second"] > 0 for line in lines if "train/learning_rate" in line)
+    assert read_checkpoint_config(finished.run_dir / "sft" / "last")["provenance"]["epoch"] == EPOCHS
+
+
+def test_one_rank_with_zero_3_takes_the_same_steps(finished: Config, config: Config):
+    """Ranks, microbatches and ZeRO stage are ways to compute the same thing."""
+    other = settings(config, "zero3", workers=1, microbatch=4, zero_stage=3)
+    run_sft(other)
+    assert_same_history(finished, other, 1e-3)
+    states = [full_state(load_checkpoint(run.run_dir / "sft" / "last")) for run in (finished, other)]
+    for name, tensor in states[0].items():
+        torch.testing.assert_close(tensor, states[1][name], atol=2e-3, rtol=1e-2, msg=name)
+
+
+def kill_a_rank_after(epoch: int, run: Config, raylet: psutil.Process, killed: list[int]) -> None:
+    """Wait until an epoch's checkpoint is in storage, then kill one rank of this cluster."""
+    storage = run.run_dir / "sft" / "ray_train"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not killed:
+        if len(list(storage.glob("checkpoint_*/progress.json"))) >= epoch:
+            ranks = [p for p in raylet.children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())]
+            if ranks:
+                ranks[0].kill()
+                killed.append(ranks[0].pid)
+        time.sleep(0.01)
+
+
+def test_a_killed_rank_costs_nothing_but_time(finished: Config, config: Config):
+    run = settings(config, "killed")
+    node = ray._private.worker.global_worker.node
+    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+    killed: list[int] = []
+    killer = threading.Thread(target=kill_a_rank_after, args=(1, run, raylet, killed))
+    killer.start()
+    run_sft(run)
+    killer.join()
+    assert killed, "no rank was killed: the test proved nothing"
+    assert_same_history(finished, run, 1e-6)
+    checksums = [state_checksum(full_state(load_checkpoint(r.run_dir / "sft" / "last"))) for r in (finished, run)]
+    assert checksums[0] == checksums[1]
+
+
+def test_a_complete_run_is_not_trained_again(finished: Config, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sft.train._trainer", lambda *_: pytest.fail("trained again"))
+    assert run_sft(finished) == finished.run_dir / "sft" / "best"
+
+
+def test_other_settings_do_not_continue_a_run(finished: Config):
+    changed = finished.model_copy(update={"sft": finished.sft.model_copy(update={"learning_rate": 1e-5})})
+    with pytest.raises(SFTError, match="resume_mismatch"):
+        run_sft(changed)
+
+
+def test_studies_without_the_section_are_refused(config: Config):
+    run = settings(config, "empty")
+    data = run.data.model_copy(update={"source": "jsonl", "path": run.run_dir / "studies.jsonl"})
+    manifest = run.run_dir / "studies.jsonl"
+    lines = [line for line in manifest.read_text().splitlines() if '"split": "val"' not in line]
+    manifest.write_text("\n".join(lines) + "\n")
+    with pytest.raises(SFTError, match="no_studies: no val study"):
+        run_sft(run.model_copy(update={"name": "empty2", "data": data}))
