@@ -13,9 +13,10 @@ encoder does not mind them, a reader does, and a policy that is trained on the s
 
 from __future__ import annotations
 
+import gc
 import math
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -24,9 +25,9 @@ import numpy as np
 from lmrrg.metrics.bleu import bleu2
 from lmrrg.metrics.lexicon import ANATOMY, LOCATION, graph_lexicon
 from lmrrg.metrics.parts import Parts
-from lmrrg.metrics.report_graph import ReportGraph, build_graph, graph_scores, weighted_f1
+from lmrrg.metrics.report_graph import ReportGraph, graph_scores, join_graphs, weighted_f1
 from lmrrg.metrics.report_graph_claims import Claim, claim_agreement, claim_lexicon, merge_claims, sentence_claims
-from lmrrg.metrics.report_graph_scope import ABSENT, PRESENT, Sentence, read_sentence, sentences_of
+from lmrrg.metrics.report_graph_scope import ABSENT, PRESENT, read_sentence, sentences_of
 
 _CLINICAL = 0.7
 """Share of the clinical claims in BERTScore's stand-in; the rest is the overlap of words."""
@@ -34,25 +35,10 @@ _PLACE_WEIGHT, _OTHER_WEIGHT = 0.6, 0.1
 """Weight of a place or a plain word in the overlap of words; an observation weighs 1."""
 _DOUBT, _DENIED, _KIN, _SIDE, _SEVERITY, _ZONE, _NORMAL = 0.6, -0.12, 0.4, 1.0, 0.8, 0.4, 1.0
 """Components of a finding's vector, in units of its weight (``_NORMAL``: of a report without any finding)."""
+_INCIDENTAL = 0.5
+"""A report whose findings all weigh less is a normal one."""
 _LENGTH_RATIO, _LENGTH_EXTRA, _LONGEST, _REPEAT_COST = 1.25, 12, 1.7, 2.5
-"""A hypothesis of up to ratio * reference + extra words costs nothing; beyond ``_LONGEST`` times that no more is lost."""
-_DULL = frozenset(
-    [
-        *["the", "a", "an", "is", "are", "was", "were", "be", "been", "of", "in", "and", "or", "with", "for", "to", "there", "this", "that", "these", "which", "by", "from", "at", "on", "it", "its", "as", "has"],
-        "have",
-        "not",
-        "no",
-        "without",
-        "any",
-        "seen",
-        "identified",
-        "noted",
-        "evidence",
-        "within",
-        ",",
-        "xxxx",
-    ]
-)
+"""Up to ratio * reference + extra words cost a hypothesis nothing; no more is lost beyond ``_LONGEST`` times that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +48,8 @@ class _Analysis:
     words: dict[tuple[str, int], float]
     vector: dict[str, float]
     norm: float
-    lengths: Counter[str]
-    """Sentence -> its words, times how often it occurs."""
+    lengths: dict[str, int]
+    """Sentence -> its number of words, times how often it occurs; empty for a text without a word."""
 
 
 class EmbeddedBackend:
@@ -78,9 +64,23 @@ class EmbeddedBackend:
         Raises:
             ValueError: the two sequences differ in length.
         """
-        rows = [_score(h, r) for h, r in zip(hypotheses, references, strict=True)]
+        with _collector_paused():
+            rows = [_score(h, r) for h, r in zip(hypotheses, references, strict=True)]
+            bleu = bleu2(hypotheses, references)
         rg_e, rg_er, rg_bar_er, radgraph, bertscore, semb = np.array(rows, dtype=np.float64).reshape(-1, 6).T
-        return Parts(rg_e, rg_er, rg_bar_er, radgraph, bertscore, semb, bleu2(hypotheses, references))
+        return Parts(rg_e, rg_er, rg_bar_er, radgraph, bertscore, semb, bleu)
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """The analysis makes many small tuples and no cycles: the collector would only walk the caches again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _score(hypothesis: str, reference: str) -> tuple[float, ...]:
@@ -102,69 +102,76 @@ def _score(hypothesis: str, reference: str) -> tuple[float, ...]:
 def _analyse(text: str) -> _Analysis:
     sentences = sentences_of(text)
     claims: list[Claim] = []
-    words: Counter[tuple[str, int]] = Counter()
-    lengths: Counter[str] = Counter()
+    words: dict[tuple[str, int], float] = {}
+    lengths: dict[str, int] = {}
     for sentence in sentences:
         claims.extend(sentence_claims(sentence))
-        words.update(_word_weights(sentence))
-        lengths[sentence] += len(read_sentence(sentence).words)
+        for word, weight in _word_weights(sentence):
+            words[word] = words.get(word, 0.0) + weight
+        lengths[sentence] = lengths.get(sentence, 0) + _length(sentence)
     merged = merge_claims(claims)
     vector = _vector(merged)
-    norm = math.sqrt(sum(x * x for x in vector.values()))
-    return _Analysis(build_graph(text), merged, dict(words), vector, norm, +lengths)
+    norm = math.sqrt(sum([x * x for x in vector.values()]))
+    return _Analysis(join_graphs(sentences), merged, words, vector, norm, lengths if any(lengths.values()) else {})
+
+
+def _length(sentence: str) -> int:
+    return len(read_sentence(sentence).words)
 
 
 @lru_cache(maxsize=65536)
-def _word_weights(sentence: str) -> dict[tuple[str, int], float]:
-    """(meaning, assertion) of each telling word of a sentence -> its weight."""
-    read: Sentence = read_sentence(sentence)
-    meaning = graph_lexicon().meaning
-    weights: Counter[tuple[str, int]] = Counter()
+def _word_weights(sentence: str) -> tuple[tuple[tuple[str, int], float], ...]:
+    """((meaning, assertion), weight) of each telling word of a sentence."""
+    read, lexicon = read_sentence(sentence), graph_lexicon()
+    meaning, dull = lexicon.meaning, lexicon.dull
+    weights = []
     for word, kind, assertion in zip(read.words, read.kinds, read.assertions, strict=True):
-        place = kind in (ANATOMY, LOCATION)
-        if word not in _DULL:
-            weight = _OTHER_WEIGHT if not kind else _PLACE_WEIGHT if place else 1.0
-            weights[meaning.get(word, word), PRESENT if place or not kind else assertion] += weight
-    return dict(weights)
+        if word not in dull:
+            if not kind:
+                weights.append(((word, PRESENT), _OTHER_WEIGHT))
+            elif kind in (ANATOMY, LOCATION):
+                weights.append(((meaning.get(word, word), PRESENT), _PLACE_WEIGHT))
+            else:
+                weights.append(((meaning.get(word, word), assertion), 1.0))
+    return tuple(weights)
 
 
 def _vector(claims: dict[str, Claim]) -> dict[str, float]:
     """Sparse vector of a report's findings, their sides, zones and severities."""
     lexicon = claim_lexicon()
-    vector: Counter[str] = Counter()
+    vector: dict[str, float] = {}
+    normal = True
     for finding, claim in claims.items():
         weight = lexicon.weight[finding]
         if claim.assertion == ABSENT:
-            vector[finding] += _DENIED * weight
+            vector[finding] = _DENIED * weight
             continue
+        normal = normal and weight < _INCIDENTAL
         weight *= 1.0 if claim.assertion == PRESENT else _DOUBT
-        vector[finding] += weight
-        vector["kin " + lexicon.kin[finding]] += _KIN * weight
-        for side in claim.sides:
-            vector[f"{finding} {side}"] += _SIDE * weight
-        for zone in claim.zones:
-            vector[f"{finding} {zone}"] += _ZONE * weight
+        kin = "kin " + lexicon.kin[finding]
+        vector[finding] = weight
+        vector[kin] = vector.get(kin, 0.0) + _KIN * weight
+        vector |= {f"{finding} {side}": _SIDE * weight for side in claim.sides}
+        vector |= {f"{finding} {zone}": _ZONE * weight for zone in claim.zones}
         if claim.severity:
-            vector[f"{finding} {claim.severity >= 3}"] += _SEVERITY * weight
-    if all(claim.assertion == ABSENT or lexicon.weight[f] < 0.5 for f, claim in claims.items()):
+            vector[f"{finding} {claim.severity >= 3}"] = _SEVERITY * weight
+    if normal:
         vector["normal"] = _NORMAL
-    return dict(vector)
+    return vector
 
 
 def _cosine(a: _Analysis, b: _Analysis) -> float:
-    small, large = sorted((a.vector, b.vector), key=len)
-    dot = sum(x * large[key] for key, x in small.items() if key in large)
+    small, large = (a.vector, b.vector) if len(a.vector) < len(b.vector) else (b.vector, a.vector)
+    dot = sum([x * large[key] for key, x in small.items() if key in large])
     return max(0.0, dot / (a.norm * b.norm)) if a.norm and b.norm else 0.0
 
 
-def _padding_factor(hypothesis: Counter[str], reference: Counter[str]) -> float:
+def _padding_factor(hypothesis: dict[str, int], reference: dict[str, int]) -> float:
     """1, less for words beyond the allowed length, and less again for sentences said more often than needed."""
-    analysed = {sentence: max(1, len(read_sentence(sentence).words)) for sentence in hypothesis}
-    repeated = sum(
-        n - max(reference.get(sentence, 0), analysed[sentence])
-        for sentence, n in hypothesis.items()
-        if n > analysed[sentence]
-    )
-    length = sum(reference.values())
-    over = sum(hypothesis.values()) / (_LENGTH_RATIO * length + _LENGTH_EXTRA)
-    return 1 / (math.sqrt(min(max(over, 1.0), _LONGEST)) * (1 + _REPEAT_COST * max(0, repeated) / length))
+    repeated, length, words = 0, sum(reference.values()), 0
+    for sentence, count in hypothesis.items():
+        words += count
+        needed = max(reference.get(sentence, 0), _length(sentence))
+        repeated += max(0, count - needed)
+    over = words / (_LENGTH_RATIO * length + _LENGTH_EXTRA)
+    return 1 / (math.sqrt(min(max(over, 1.0), _LONGEST)) * (1 + _REPEAT_COST * repeated / length))

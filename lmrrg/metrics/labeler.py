@@ -101,6 +101,8 @@ def _mentions(read: Sentence) -> list[Mention]:
 def topics_of(read: Sentence) -> list[tuple[int, str, int]]:
     """(index, class, value) of every organ that a sentence judges: the heart and the mediastinum."""
     rules, words = _rules(), read.words
+    if rules.topics.keys().isdisjoint(words):
+        return []
     places = [i for i, word in enumerate(words) if word in rules.topics]
     found: list[tuple[int, str, int]] = []
     for at, i in enumerate(places):

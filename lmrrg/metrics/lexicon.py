@@ -46,6 +46,10 @@ class GraphLexicon:
     """Words that make a sentence one about the inside of the chest."""
     meaning: dict[str, str]
     """Word -> the word that stands for all of its meaning; words without a synonym are absent."""
+    suggest: frozenset[str]
+    """Words between a finding and what it suggests."""
+    dull: frozenset[str]
+    """Words that tell nothing."""
     cues: Phrases
     """Cue phrases; meanings are ``negation.before``, ``uncertainty.after``, ``neutral``, ``breaker``."""
 
@@ -84,7 +88,8 @@ def graph_lexicon() -> GraphLexicon:
     meaning = {
         word: line.split()[0] for line in read_yaml("lexicon_synonyms.yaml")["synonyms"] for word in line.split()
     }
-    return GraphLexicon(kind, glued, skeletal, thoracic, meaning, phrase_table(_cue_phrases()))
+    suggest, dull = (frozenset(words[name].split()) for name in ("suggest", "dull"))
+    return GraphLexicon(kind, glued, skeletal, thoracic, meaning, suggest, dull, phrase_table(_cue_phrases()))
 
 
 def _cue_phrases() -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The clinical claims of a report: which finding, asserted or not, on which side, where, how severe, how it changed (ours).
+"""The clinical claims of a report: which finding, asserted or not, on which side, how severe, how it changed (ours).
 
 RadGraph compares words; radiologists count errors: a finding missed or invented, on the wrong side, of the wrong size.
 Claims are what such errors are counted on.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from typing import NamedTuple
 
 from lmrrg.metrics.labeler import topics_of
 from lmrrg.metrics.lexicon import Phrases, phrase_table, read_yaml
@@ -39,10 +40,10 @@ _OPPOSITE = {("w", "i"), ("i", "w"), ("w", "s"), ("s", "w"), ("i", "s"), ("s", "
 _KIN_CREDIT, _DOUBT_CREDIT, _CONTRADICTION = 0.45, 0.6, 0.3
 _PRIOR, _ERROR_SCALE = 0.4, 1.0
 """``_PRIOR``: what agreeing on nothing wrong is worth; ``_ERROR_SCALE``: weighted errors that cost half."""
+_NONE: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """One finding of a report with everything said of it. Letters: sides l r, zones u m b d, change w i s."""
 
     finding: str
@@ -228,10 +229,12 @@ def _attributes(read: Sentence, mentions: list[tuple[int, int, str, int]]) -> li
 def _claim(read: Sentence, mention: tuple[int, int, str, int], owned: list[int]) -> Claim:
     lexicon = claim_lexicon()
     start, end, finding, assertion = mention
-    words = [read.words[i] for i in owned]
+    attributes = tuple(i for i in owned if read.words[i] in lexicon.attributes)
+    if not attributes:
+        return Claim(finding, assertion, _NONE, _NONE, 0, _NONE, tuple(range(start, end)))
+    words = [read.words[i] for i in attributes]
     sides = frozenset(side for word in words for side in lexicon.sides.get(word, ""))
     zones = frozenset(lexicon.zones[word] for word in words if word in lexicon.zones)
-    severity = max((lexicon.severity.get(word, 0) for word in words), default=0)
+    severity = max(lexicon.severity.get(word, 0) for word in words)
     change = frozenset(lexicon.change[word] for word in words if word in lexicon.change)
-    attributes = tuple(i for i in owned if read.words[i] in lexicon.attributes)
     return Claim(finding, assertion, sides, zones, severity, change, tuple(range(start, end)), attributes)

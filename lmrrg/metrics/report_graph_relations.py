@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from lmrrg.metrics.lexicon import ANATOMY, DEVICE, LOCATION, MODIFIER, OBSERVATION, STATE
+from lmrrg.metrics.lexicon import ANATOMY, DEVICE, LOCATION, MODIFIER, OBSERVATION, STATE, graph_lexicon
 from lmrrg.metrics.report_graph_scope import Sentence
 
 Relation = tuple[int, int, str]
 """(index of the head word, index of the target word, type)"""
 
 _SPLIT = frozenset(["and", "or", ",", "nor", "without", "with"])
-_SUGGEST = frozenset(
-    ["suggest", "suggesting", "suggests", "suggestive", "represent", "representing", "represents", "consistent", "compatible", "due", "indicate", "indicating", "indicates", "reflect", "reflecting", "reflects", "likely"]
-)
 _OBSERVED = (OBSERVATION, DEVICE)
 
 
@@ -28,6 +25,7 @@ def relations_of(sentence: Sentence) -> list[Relation]:
 def _phrases(sentence: Sentence) -> list[tuple[list[int], str]]:
     """Runs of entity words that no other word interrupts, each with what joined it to the run before."""
     phrases: list[tuple[list[int], str]] = []
+    suggest = graph_lexicon().suggest
     open_run, joint = False, ""
     for i, kind in enumerate(sentence.kinds):
         if kind:
@@ -38,7 +36,7 @@ def _phrases(sentence: Sentence) -> list[tuple[list[int], str]]:
         else:
             open_run = False
             word = sentence.words[i]
-            if word in _SUGGEST:
+            if word in suggest:
                 joint = "suggest"
             elif not joint:
                 joint = "list" if word in _SPLIT else "in"

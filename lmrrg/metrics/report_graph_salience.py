@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
+from typing import Any
 
-from lmrrg.metrics.lexicon import graph_lexicon, read_yaml
+from lmrrg.metrics.lexicon import WORD_CLASSES, graph_lexicon, read_yaml
 from lmrrg.metrics.report_graph_scope import Sentence
 
-_EDGE, _OTHER = "^", "-"
+_EDGE = "^"
+_CODES = frozenset([_EDGE, *(word_class[0].upper() for word_class in WORD_CLASSES)])
 
 
 @dataclass(frozen=True)
@@ -37,38 +39,53 @@ def salience() -> Salience:
 
 def features(sentence: Sentence, linked: frozenset[int]) -> list[tuple[int, list[str]]]:
     """(index, names of its features) of every entity word; ``linked`` are the words with a relation."""
-    words, kinds = sentence.words, sentence.kinds
-    code = [kind[0] if kind else _OTHER for kind in kinds]
-    topic = _topic(sentence)
-    last = len(words) - 1
-    out = []
-    for i, word in enumerate(words):
-        if not kinds[i]:
-            continue
-        own = code[i] + str(sentence.assertions[i])
-        before = code[i - 1] if i else _EDGE
-        after = code[i + 1] if i < last else _EDGE
-        names = [f"w {word}", f"k {own}", f"p {own}{before}", f"n {own}{after}", f"t {topic}{own}"]
-        names.append(f"r {own}{int(i in linked)}")
-        if before == _OTHER:
-            names.append(f"b {words[i - 1]} {own}")
-        if after == _OTHER:
-            names.append(f"a {own} {words[i + 1]}")
-        out.append((i, names))
-    return out
+    return [(i, feature_names(*context)) for i, context in _contexts(sentence, linked)]
+
+
+def feature_names(word: str, own: str, topic: str, linked: bool, before: str, after: str) -> list[str]:
+    """Names of the features of one word in its surroundings.
+
+    ``own`` is its class and assertion; ``before`` and ``after`` are the class of an entity word, an edge, or any other
+    word itself.
+    """
+    names = [f"w {word}", f"k {own}", f"t {topic}{own}", f"r {own}{int(linked)}"]
+    if before in _CODES:
+        names.append(f"p {own}{before}")
+    else:
+        names += [f"p {own}-", f"b {before} {own}"]
+    if after in _CODES:
+        names.append(f"n {own}{after}")
+    else:
+        names += [f"n {own}-", f"a {own} {after}"]
+    return names
 
 
 def expectations(sentence: Sentence, linked: frozenset[int]) -> dict[int, tuple[float, float]]:
     """Index of each entity word -> (chance to be marked, chance to have a relation where marked)."""
-    table = salience()
-    entity, relation = table.entity, table.relation
-    out = {}
-    for i, names in features(sentence, linked):
-        marked, related = entity["bias"], relation["bias"]
-        for name in names:
-            marked += entity.get(name, 0.0)
-            related += relation.get(name, 0.0)
-        out[i] = (1 / (1 + math.exp(-marked)), 1 / (1 + math.exp(-related)))
+    return {i: _chances(*context) for i, context in _contexts(sentence, linked)}
+
+
+@lru_cache(maxsize=65536)
+def _chances(*context: Any) -> tuple[float, float]:
+    """The two chances of a word in its surroundings; surroundings repeat, so they are remembered."""
+    entity, relation = salience().entity, salience().relation
+    marked, related = entity["bias"], relation["bias"]
+    for name in feature_names(*context):
+        marked += entity.get(name, 0.0)
+        related += relation.get(name, 0.0)
+    return 1 / (1 + math.exp(-marked)), 1 / (1 + math.exp(-related))
+
+
+def _contexts(sentence: Sentence, linked: frozenset[int]) -> list[tuple[int, tuple[Any, ...]]]:
+    """(index, arguments of :func:`feature_names`) of every entity word."""
+    around = [kind[0].upper() if kind else word for word, kind in zip(sentence.words, sentence.kinds, strict=True)]
+    around.append(_EDGE)  # [-1] is the edge on both sides
+    topic = _topic(sentence)
+    out = []
+    for i, kind in enumerate(sentence.kinds):
+        if kind:
+            own = f"{around[i]}{sentence.assertions[i]}"
+            out.append((i, (sentence.words[i], own, topic, i in linked, around[i - 1], around[i + 1])))
     return out
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from lmrrg.metrics.lexicon import ANATOMY, OBSERVATION, STATE, Phrases, graph_lexicon
 
@@ -21,8 +21,7 @@ _BEFORE = {"negation.before": ABSENT, "uncertainty.before": UNCERTAIN}
 _AFTER = {"negation.after": ABSENT, "uncertainty.after": UNCERTAIN}
 
 
-@dataclass(frozen=True, slots=True)
-class Sentence:
+class Sentence(NamedTuple):
     """The words of one sentence with, for each, its class ("" for none) and its assertion."""
 
     words: tuple[str, ...]
@@ -37,7 +36,7 @@ def sentences_of(text: str) -> list[str]:
 
 @lru_cache(maxsize=65536)
 def read_sentence(sentence: str) -> Sentence:
-    """Words of a lower-case sentence, their classes and assertions; reports repeat sentences, so they are remembered."""
+    """Words of a lower-case sentence, their classes and assertions; remembered, because reports repeat sentences."""
     lexicon = graph_lexicon()
     words: list[str] = []
     for word in _WORD.findall(sentence):
@@ -48,8 +47,12 @@ def read_sentence(sentence: str) -> Sentence:
             words.extend(parts)
     get = lexicon.kind.get
     kinds = [get(word, "") for word in words]
-    assertions = _Scopes(words, kinds, lexicon.cues).settle()
-    _doubt_choices(words, kinds, assertions)
+    if lexicon.cues.keys().isdisjoint(words):
+        assertions = [PRESENT] * len(words)
+    else:
+        assertions = _Scopes(words, kinds, lexicon.cues).settle()
+    if not _CHOICE.isdisjoint(words):
+        _doubt_choices(words, kinds, assertions)
     return Sentence(tuple(words), tuple(kinds), tuple(assertions))
 
 
