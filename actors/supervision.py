@@ -33,8 +33,12 @@ class PoolError(RuntimeError):
     """A pool that cannot do its work; ``code`` is ``actors_lost``, ``chunk_failed`` or ``actor_error``."""
 
     def __init__(self, code: str, message: str):
-        super().__init__(message)
+        super().__init__(code, message)  # all arguments, so that the error can be copied and pickled
         self.code = code
+
+    def __str__(self) -> str:
+        code, message = self.args
+        return f"{code}: {message}"
 
 
 class Supervised:
