@@ -6,11 +6,13 @@ import argparse
 from pathlib import Path
 
 from lmrrg.config import EvaluationConfig, RewardConfig
-from lmrrg.metrics.backends import make_backend
+from lmrrg.metrics.backends import Backend
+from lmrrg.metrics.clinical import Labeler, RuleLabeler
 from lmrrg.metrics.conventions import R2GEN_SETTINGS, Convention, R2Gen, Raw
+from lmrrg.metrics.embedded import EmbeddedBackend
 from lmrrg.metrics.report_files import pair_reports, read_reports
 from lmrrg.metrics.score_table import format_scores
-from lmrrg.metrics.suite import GROUPS, RADCLIQ_METRICS, score_reports, select_metrics
+from lmrrg.metrics.suite import GROUPS, score_reports, select_metrics
 
 _DEFAULTS = EvaluationConfig()
 
@@ -37,7 +39,8 @@ what the numbers mean
 
 backends
   embedded    rules, nothing to download; its numbers are called radcliq-embedded and are not comparable with RadCliQ
-  reference   the published models (RadGraph, CheXbert, distilroberta) from --weights; `lmrrg doctor` says what to fetch
+  reference   the published models (RadGraph, CheXbert, distilroberta), from --weights or the Hugging Face cache;
+              `lmrrg doctor` says what to fetch. CheXbert then reads the findings, too.
 
 example
   lmrrg score --references truth.csv --hypotheses mine.csv --per-report per_report.jsonl --out results.json
@@ -90,15 +93,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Score, print the table, write the files that were asked for."""
     metrics = None if args.metrics is None else [name.strip() for name in args.metrics.split(",") if name.strip()]
-    needs_backend = bool(select_metrics(metrics) & set(RADCLIQ_METRICS))
+    select_metrics(metrics)  # a misspelt name ends the command before the models are loaded
     pairs = pair_reports(read_reports(args.references), read_reports(args.hypotheses))
-    reward = RewardConfig(backend=args.backend, reference_dir=args.weights)
+    backend, labeler = _models(args)
     scores = score_reports(
         pairs.references,
         pairs.hypotheses,
         study_ids=pairs.study_ids,
         convention=_convention(args),
-        backend=make_backend(reward) if needs_backend else None,
+        backend=backend,
+        labeler=labeler,
         metrics=metrics,
         bootstrap=args.bootstrap,
         seed=args.seed,
@@ -109,6 +113,16 @@ def run(args: argparse.Namespace) -> int:
     if args.per_report is not None:
         scores.save_per_report(args.per_report)
     return 0
+
+
+def _models(args: argparse.Namespace) -> tuple[Backend, Labeler]:
+    """Who computes RadCliQ, and who reads the findings: rules for both, or the published models for both."""
+    if args.backend == "embedded":
+        return EmbeddedBackend(), RuleLabeler()
+    from lmrrg.metrics.reference import ReferenceBackend  # loads torch, which the rules do without
+
+    backend = ReferenceBackend(args.weights, cache=RewardConfig().reference_cache)
+    return backend, backend.labeler
 
 
 def _convention(args: argparse.Namespace) -> Convention:

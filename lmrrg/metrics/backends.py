@@ -47,7 +47,7 @@ def make_backend(reward: RewardConfig) -> Backend:
         return EmbeddedBackend()
     from lmrrg.metrics.reference import ReferenceBackend
 
-    return ReferenceBackend(reward.reference_dir)
+    return ReferenceBackend(reward.reference_dir, cache=reward.reference_cache)
 
 
 def score_parts(backend: Backend, hypotheses: Sequence[str], references: Sequence[str]) -> Parts:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lmrrg.metrics.backends import MetricError
+from lmrrg.metrics.embedded import EmbeddedBackend
+from lmrrg.metrics.labeler import label_report
 from lmrrg.metrics.parts import Array
 from lmrrg.metrics.statistics import Aggregate
 from lmrrg.studies import LABELS, POSITIVE, UNCERTAIN
@@ -20,6 +22,27 @@ FIVE_LABELS = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural
 """The classes of CheXpert's competition."""
 _FIVE = [LABELS.index(label) for label in FIVE_LABELS]
 Labels = Mapping[str, int]
+
+
+class Labeler(Protocol):
+    """Reads the 14 classes from reports."""
+
+    @property
+    def name(self) -> str:
+        """What a results file calls it."""
+
+    def label(self, reports: Sequence[str]) -> Sequence[Labels]:
+        """1, 0 or -1 for each class that a report mentions."""
+
+
+class RuleLabeler:
+    """The rules of the embedded backend."""
+
+    name = f"embedded {EmbeddedBackend.version}"
+
+    def label(self, reports: Sequence[str]) -> list[dict[str, int]]:
+        """Labels of each report."""
+        return [label_report(report) for report in reports]
 
 
 @dataclass(frozen=True)

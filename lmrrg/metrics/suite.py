@@ -14,14 +14,15 @@ from lmrrg.metrics.backends import Backend, MetricError, is_empty, score_parts, 
 from lmrrg.metrics.clinical import (
     UNCERTAIN_POLICIES,
     ClassScore,
+    Labeler,
+    Labels,
+    RuleLabeler,
     UncertainPolicy,
     class_table,
     f1_aggregates,
     positives,
 )
 from lmrrg.metrics.conventions import Convention
-from lmrrg.metrics.embedded import EmbeddedBackend
-from lmrrg.metrics.labeler import label_report
 from lmrrg.metrics.nlg import NLG_METRICS, nlg_scores
 from lmrrg.metrics.parts import Array, Parts
 from lmrrg.metrics.radcliq import radcliq_v0, radcliq_v1
@@ -143,6 +144,7 @@ def score_reports(
     backend: Backend | None,
     study_ids: Sequence[str] | None = None,
     reference_labels: Sequence[Mapping[str, int]] | None = None,
+    labeler: Labeler | None = None,
     metrics: Collection[str] | None = None,
     uncertain_policy: UncertainPolicy = "positive",
     section: Section | str = "unstated",
@@ -154,8 +156,8 @@ def score_reports(
 
     The convention changes what the n-gram metrics see; RadCliQ and the clinical metrics always read the untouched text.
     An empty hypothesis is allowed and scores worst. ``metrics`` holds names or :data:`GROUPS` (None: all);
-    ``backend`` may be None where nothing of "radcliq" is asked for. ``reference_labels`` replace what the labeler
-    reads from the references.
+    ``backend`` may be None where nothing of "radcliq" is asked for. ``reference_labels`` replace what the
+    labeler (None: the rules) reads from the references.
 
     Raises:
         MetricError: ``length_mismatch``, ``no_studies``, ``missing_text`` (not a string), ``empty_reference``,
@@ -163,6 +165,7 @@ def score_reports(
     """
     wanted = select_metrics(metrics)
     ids = tuple(study_ids) if study_ids is not None else tuple(str(row) for row in range(len(references)))
+    labeler = RuleLabeler() if labeler is None else labeler
     _check(references, hypotheses, ids, reference_labels)
     columns: dict[str, Array] = {}
     aggregates: dict[str, Aggregate] = {}
@@ -171,7 +174,8 @@ def score_reports(
         columns |= _radcliq_columns(backend, hypotheses, references)
         aggregates |= {name: Aggregate.mean(column) for name, column in columns.items()}
     if wanted & set(CLINICAL_METRICS):
-        scores, classes = _clinical(references, hypotheses, reference_labels)
+        truth = labeler.label(references) if reference_labels is None else reference_labels
+        scores, classes = _clinical(truth, labeler.label(hypotheses))
         aggregates |= scores
     if wanted & set(NLG_METRICS):
         seen = [convention.hypothesis(text) for text in hypotheses], [convention.reference(text) for text in references]
@@ -186,7 +190,7 @@ def score_reports(
         backend=None if backend is None else backend.name,
         backend_version=None if backend is None else backend.version,
         reference_labels="given" if reference_labels is not None else "labeler",
-        labeler=f"embedded {EmbeddedBackend.version}",
+        labeler=labeler.name,
         uncertain_policy=uncertain_policy,
         bootstrap=bootstrap,
         seed=seed,
@@ -275,10 +279,8 @@ def _radcliq_columns(backend: Backend | None, hypotheses: Sequence[str], referen
 
 
 def _clinical(
-    references: Sequence[str], hypotheses: Sequence[str], reference_labels: Sequence[Mapping[str, int]] | None
+    truth_labels: Sequence[Labels], found_labels: Sequence[Labels]
 ) -> tuple[dict[str, Aggregate], dict[str, dict[str, ClassScore]]]:
-    truth_labels = [label_report(text) for text in references] if reference_labels is None else reference_labels
-    found_labels = [label_report(text) for text in hypotheses]
     aggregates: dict[str, Aggregate] = {}
     classes: dict[str, dict[str, ClassScore]] = {}
     for policy in UNCERTAIN_POLICIES:
