@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lmrrg.metrics.embedded import EmbeddedBackend
 
-WORDS = (
+WORDS = (  # noqa: SIM905 (reads as a text)
     "the heart is normal in size there no pleural effusion or pneumothorax , . and with of left right small large "
     "without evidence to suggest versus may represent opacity lungs are clear not 2 cm xxxx ; - 3.5"
 ).split()
