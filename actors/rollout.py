@@ -107,7 +107,8 @@ class RolloutPool:
         """
         temperature = self._config.rollout.temperature if temperature is None else temperature
         seeds = study_seeds(seed, len(prompts))
-        chunks = self._chunks(len(prompts), samples)
+        rollout = self._config.rollout
+        chunks = study_chunks(len(prompts), samples, rollout.engines, rollout.max_sequences)
         calls = [
             (
                 "generate",
@@ -159,15 +160,15 @@ class RolloutPool:
         """Stop the engines."""
         self._pool.close()
 
-    def _chunks(self, studies: int, samples: int) -> list[list[int]]:
-        """Chunks that fill the engines' slots, and no fewer than there are engines."""
-        rollout = self._config.rollout
-        size = max(1, min(rollout.max_sequences // samples, -(-studies // rollout.engines)))
-        return [list(range(start, min(start + size, studies))) for start in range(0, studies, size)]
-
     def _check_version(self, version: int) -> None:
         if version != self.version:
             raise RuntimeError(f"an engine answered with weights {version}, the pool is at {self.version}")
+
+
+def study_chunks(studies: int, samples: int, engines: int, slots: int) -> list[list[int]]:
+    """Places of the studies of each call: as many as fill an engine's slots, and work for every engine."""
+    size = max(1, min(slots // samples, -(-studies // engines)))
+    return [list(range(start, min(start + size, studies))) for start in range(0, studies, size)]
 
 
 def rollout_bundle(rollout: RolloutConfig) -> dict[str, float]:

@@ -6,6 +6,7 @@ module computes with the visual half of the network and the decoder's own embedd
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ENCODE_BATCH = 32
 """Studies that go through the visual half at once."""
+CPU_BLOCK = 32
+"""Tokens in a block of the KV cache on CPU."""
+PREFILL_TOKENS = 4096
+"""Prompt tokens that the decoder computes at once, at least."""
 
 
 class EngineError(CodedError):
@@ -173,12 +178,10 @@ class ReportEngine:
         self.version = version
 
     def close(self) -> None:
-        """Free the engine; a further one may then start in this process."""
-        from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
-
+        """Free the engine. Others in this process live on: vLLM's process group, which all of them share, is kept."""
         self._llm.llm_engine.engine_core.shutdown()
         del self._llm
-        cleanup_dist_env_and_memory()
+        gc.collect()
 
     @torch.inference_mode()
     def _prompts(self, features: SelectableFeatures, prompts: Sequence[Sequence[int]]) -> Iterator[Tensor]:
@@ -261,8 +264,9 @@ def _start_vllm(decoder: Path, rollout: RolloutConfig, max_length: int, seed: in
     memory: dict[str, Any] = (
         {"gpu_memory_utilization": rollout.gpu_memory}
         if torch.cuda.is_available()
-        # Without a fixed size vLLM takes most of the machine's memory.
-        else {"kv_cache_memory_bytes": rollout.kv_cache_mb << 20}
+        # Without a fixed size vLLM takes most of the machine's memory; blocks of 128 tokens, its default on CPU, would
+        # leave most of a block empty for prompts and reports of our lengths.
+        else {"kv_cache_memory_bytes": rollout.kv_cache_mb << 20, "block_size": CPU_BLOCK}
     )
     return LLM(
         model=str(decoder),
@@ -271,6 +275,9 @@ def _start_vllm(decoder: Path, rollout: RolloutConfig, max_length: int, seed: in
         enable_prompt_embeds=True,
         max_num_seqs=rollout.max_sequences,
         max_model_len=max_length,
+        # On CPU a request with a seed fails when its prompt is computed in parts, so prompts are never split.
+        enable_chunked_prefill=False,
+        max_num_batched_tokens=max(max_length, PREFILL_TOKENS),
         logprobs_mode="raw_logprobs",
         use_tqdm_on_load=False,
         seed=seed,

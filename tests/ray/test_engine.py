@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from lmrrg.config import Config
-from lmrrg.engine import EngineError, GeneratedReport, ReportEngine, study_seeds
+from lmrrg.engine import PREFILL_TOKENS, EngineError, GeneratedReport, ReportEngine, study_seeds
 from lmrrg.model.checkpoint import full_state, load_checkpoint, state_checksum
 from lmrrg.model.features import StudyFeatures, load_features
-from lmrrg.model.generator import ReportGenerator
+from lmrrg.model.generator import VISUAL_TOKENS, ReportGenerator
 from lmrrg.model.prompts import prompt_ids
 
 PARITY = 5e-4
@@ -212,6 +212,20 @@ def test_an_update_drops_the_prefix_cache(fresh_engine, features, prompts, monke
     assert difference[0] < PARITY
     assert difference[1] > 20 * PARITY, "without the reset the parity test fails: it would notice"
     assert difference[2] < PARITY
+
+
+@pytest.mark.parametrize("cache_mb", [2, 32])
+def test_a_crowded_engine_writes_the_same_reports(engine, features, prompts, tiny_checkpoint, tiny_config, cache_mb):
+    """More prompt tokens than one step takes; in a small cache, requests that are put off and computed again."""
+    prompts = long_prompts(prompts)
+    expected = engine.generate(features, prompts, samples=8, temperature=1.0, seed=1)
+    assert sum(len(prompt) + VISUAL_TOKENS for prompt in prompts) * 8 > PREFILL_TOKENS
+    crowd = {"max_sequences": 64, "kv_cache_mb": cache_mb}
+    crowded = ReportEngine(tiny_checkpoint, tiny_config.rollout.model_copy(update=crowd))
+    try:
+        assert _same_ids(crowded.generate(features, prompts, samples=8, temperature=1.0, seed=1), expected)
+    finally:
+        crowded.close()
 
 
 def test_bad_updates_are_refused_and_leave_the_engine_as_it_was(engine, features, prompts, tiny_checkpoint):

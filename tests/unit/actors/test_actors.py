@@ -1,0 +1,41 @@
+"""What the pools decide before any actor is involved."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.placement import actor_options, bundle
+from actors.rollout import rollout_bundle, study_chunks
+from lmrrg.config import Config
+
+
+@given(st.integers(1, 200), st.integers(1, 40), st.integers(1, 5), st.integers(1, 300))
+def test_chunks_hold_every_study_once_and_fit_the_slots(studies, samples, engines, slots):
+    chunks = study_chunks(studies, samples, engines, slots)
+    assert [place for chunk in chunks for place in chunk] == list(range(studies))
+    assert all(len(chunk) * samples <= max(slots, samples) for chunk in chunks)
+    assert len(chunks) >= min(engines, studies) / 2, "no engine is left idle for want of work"
+
+
+def test_no_studies_make_no_chunks():
+    assert study_chunks(0, 4, 2, 64) == []
+
+
+def test_a_bundle_names_only_what_is_asked():
+    assert bundle(0.5) == {"CPU": 0.5}
+    assert bundle(1, 2) == {"CPU": 1, "GPU": 2}
+    assert rollout_bundle(Config().rollout) == {"CPU": 1}
+
+
+def test_an_actor_takes_exactly_its_bundle():
+    assert actor_options(bundle(0.25), None) == {"num_cpus": 0.25, "num_gpus": 0}
+
+
+def test_an_actor_process_does_not_pay_for_rllib():
+    """Every actor imports these modules when it starts; RLlib alone would cost each 2 s of CPU."""
+    code = "import sys, actors.reward, actors.supervision; sys.exit('ray.rllib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
