@@ -92,12 +92,12 @@ def _imports() -> Iterator[Check]:
 
 
 def _reference_backend(folder: Path | None) -> Iterator[Check]:
-    from lmrrg.metrics.reference import missing_files
+    from lmrrg.metrics.reference_files import SOURCES, missing_files
 
-    for part, files in missing_files(folder).items():
-        yield Check(
-            f"reference: {part}", "optional" if files else "ok", f"fetch {'; '.join(files)}" if files else "found"
-        )
+    missing = missing_files(folder)
+    for part, source in SOURCES.items():
+        absent = missing.get(part)
+        yield Check(f"reference: {part}", "optional" if absent else "ok", source.command if absent else "found")
 
 
 def _browser() -> Check:
