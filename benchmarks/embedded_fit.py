@@ -1,4 +1,6 @@
-"""Fit the report graph's salience table on report pairs with known RadGraph F1 (columns reference, hypothesis, rg_e, rg_er).
+"""Fit the report graph's salience table on report pairs with known RadGraph F1.
+
+The pairs are a CSV file with the columns study, reference, hypothesis, rg_e and rg_er:
 
     python benchmarks/embedded_fit.py --pairs PAIRS.csv --group study --folds 5            # cross-validated figures
     python benchmarks/embedded_fit.py --pairs PAIRS.csv --group study --out lmrrg/metrics/lexicon_salience.yaml

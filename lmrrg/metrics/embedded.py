@@ -37,6 +37,8 @@ _DOUBT, _DENIED, _KIN, _SIDE, _SEVERITY, _ZONE, _NORMAL = 0.6, -0.12, 0.4, 1.0, 
 """Components of a finding's vector, in units of its weight (``_NORMAL``: of a report without any finding)."""
 _INCIDENTAL = 0.5
 """A report whose findings all weigh less is a normal one."""
+_NOTHING = (0.0,) * 6
+"""The parts of a pair of which one side has no word."""
 _LENGTH_RATIO, _LENGTH_EXTRA, _LONGEST, _REPEAT_COST = 1.25, 12, 1.7, 2.5
 """Up to ratio * reference + extra words cost a hypothesis nothing; no more is lost beyond ``_LONGEST`` times that."""
 
@@ -66,7 +68,7 @@ class EmbeddedBackend:
         """
         with _collector_paused():
             rows = [_score(h, r) for h, r in zip(hypotheses, references, strict=True)]
-            bleu = bleu2(hypotheses, references)
+            bleu = np.where([row is not _NOTHING for row in rows], bleu2(hypotheses, references), 0.0)
         rg_e, rg_er, rg_bar_er, radgraph, bertscore, semb = np.array(rows, dtype=np.float64).reshape(-1, 6).T
         return Parts(rg_e, rg_er, rg_bar_er, radgraph, bertscore, semb, bleu)
 
@@ -86,7 +88,7 @@ def _collector_paused() -> Iterator[None]:
 def _score(hypothesis: str, reference: str) -> tuple[float, ...]:
     a, b = _analyse(hypothesis), _analyse(reference)
     if not a.lengths or not b.lengths:
-        return (0.0,) * 6
+        return _NOTHING
     levels = graph_scores(a.graph, b.graph)
     if a.lengths == b.lengths:
         bertscore = semb = 1.0

@@ -160,12 +160,13 @@ def _expected_f1(a: ReportGraph, b: ReportGraph) -> tuple[float, float]:
     """Expected F1 over entities, and over entities with whether they have a relation."""
     if not a.chances or not b.chances:
         return 0.0, 0.0
+    if a.sentences == b.sentences:
+        return 1.0, 1.0
     table, total = salience(), a.size + b.size
-    identical = a.sentences == b.sentences
     repeated = {entity for sentence in a.sentences & b.sentences for entity, _, _ in sentence_graph(sentence).entities}
     marked = linked = 0.0
     for entity in a.chances.keys() & b.chances.keys():
-        share = 1.0 if identical else table.same_sentence if entity in repeated else table.other_sentence
+        share = table.same_sentence if entity in repeated else table.other_sentence
         (p, r), (q, s) = a.chances[entity], b.chances[entity]
         both = _agree(p, q, share)
         marked += both

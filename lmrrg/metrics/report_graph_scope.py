@@ -11,7 +11,7 @@ from lmrrg.metrics.lexicon import ANATOMY, OBSERVATION, STATE, Phrases, graph_le
 PRESENT, ABSENT, UNCERTAIN = 0, 1, 2
 """Assertion of a word."""
 
-_SENTENCE_END = re.compile(r"\.(?!\d)|[;!?]|\n\s*\n|(?:^|\s)\d+\.\s")
+_SENTENCE_END = re.compile(r"\.(?!\d)|[;!?]|\n\s*\n|(?:^|(?<=\s))\d+\.(?=\s|$)")
 _WORD = re.compile(r"\d+(?:\.\d+)?|[a-z]+(?:\d+)?(?:'[a-z]+)?|,")
 _VERBS = frozenset(["is", "are", "was", "were", "appear", "appears", "remain", "remains", "be", "been", "has", "have"])
 _SEEN = frozenset(["seen", "identified", "noted", "present", "visualized", "evident", "demonstrated", "appreciated"])

@@ -1,0 +1,83 @@
+"""The 14 classes on sentences written for this test, in every form in which reports come."""
+
+from __future__ import annotations
+
+import pytest
+
+from lmrrg.metrics.labeler import label_report
+from lmrrg.studies import LABELS, NEGATIVE, POSITIVE, UNCERTAIN
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "value"),
+    [
+        ("The heart is mildly enlarged.", "Cardiomegaly", POSITIVE),
+        ("Heart size is normal.", "Cardiomegaly", NEGATIVE),
+        ("The heart is not enlarged.", "Cardiomegaly", NEGATIVE),
+        ("Heart size at the upper limits of normal.", "Cardiomegaly", POSITIVE),
+        ("Stable heart size.", "Cardiomegaly", UNCERTAIN),
+        ("Heart size moderately enlarged, stable mediastinal contours.", "Enlarged Cardiomediastinum", UNCERTAIN),
+        ("The cardiomediastinal silhouette is normal.", "Enlarged Cardiomediastinum", NEGATIVE),
+        ("Widened mediastinum.", "Enlarged Cardiomediastinum", POSITIVE),
+        ("Patchy opacity in the left base.", "Lung Opacity", POSITIVE),
+        ("No focal airspace disease.", "Lung Opacity", NEGATIVE),
+        ("A 6 mm nodule.", "Lung Lesion", POSITIVE),
+        ("Nodular opacity in the apex.", "Lung Lesion", POSITIVE),
+        ("Interstitial edema.", "Edema", POSITIVE),
+        ("Mild vascular congestion.", "Edema", UNCERTAIN),
+        ("Right upper lobe consolidation.", "Consolidation", POSITIVE),
+        ("Findings concerning for pneumonia.", "Pneumonia", UNCERTAIN),
+        ("Bibasilar atelectasis.", "Atelectasis", POSITIVE),
+        ("Scarring or atelectasis at the base.", "Atelectasis", UNCERTAIN),
+        ("Small apical pneumothorax.", "Pneumothorax", POSITIVE),
+        ("No pneumothorax or effusion.", "Pneumothorax", NEGATIVE),
+        ("Trace effusions.", "Pleural Effusion", POSITIVE),
+        ("Apical pleural thickening.", "Pleural Other", POSITIVE),
+        ("Old rib fracture.", "Fracture", POSITIVE),
+        ("No displaced rib fractures.", "Fracture", NEGATIVE),
+        ("Right PICC in the SVC.", "Support Devices", POSITIVE),
+    ],
+)
+def test_class_of_a_sentence(text: str, label: str, value: int) -> None:
+    assert label_report(text)[label] == value
+    assert label_report(text.lower().replace(".", " .").replace(",", ""))[label] == value
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("Nodular opacity in the apex.", "Lung Opacity"),
+        ("Calcified granuloma.", "Lung Lesion"),
+        ("No pleural line.", "Support Devices"),
+        ("Lungs are clear.", "Cardiomegaly"),
+    ],
+)
+def test_what_is_no_mention(text: str, label: str) -> None:
+    assert label not in label_report(text)
+
+
+def test_positive_beats_uncertain_beats_negative() -> None:
+    assert label_report("No effusion. Possible effusion.")["Pleural Effusion"] == UNCERTAIN
+    assert label_report("Small effusion. Possible effusion. No effusion.")["Pleural Effusion"] == POSITIVE
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Heart size is normal. Lungs are clear. No effusion.", True),
+        ("Lungs are clear. Right PICC in the SVC.", True),
+        ("Lungs are clear. Tortuous aorta.", False),
+        ("Lungs are clear. Degenerative changes of the spine.", False),
+        ("Possible pneumonia.", False),
+        ("Small effusion.", False),
+        ("", False),
+    ],
+)
+def test_no_finding(text: str, expected: bool) -> None:
+    assert (label_report(text).get("No Finding") == POSITIVE) is expected
+
+
+def test_classes_come_in_their_order() -> None:
+    found = list(label_report("PICC. Fracture. Effusion. Enlarged heart. Edema."))
+    assert found == [label for label in LABELS if label in found]
+    assert label_report("") == {}

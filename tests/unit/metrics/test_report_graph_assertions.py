@@ -1,0 +1,89 @@
+"""Negation, uncertainty and their scopes, on sentences written for this test."""
+
+from __future__ import annotations
+
+import pytest
+
+from lmrrg.metrics import lexicon
+from lmrrg.metrics.report_graph import build_graph
+from lmrrg.metrics.report_graph_scope import read_sentence, sentences_of
+
+
+def label_of(text: str, word: str) -> str:
+    """The one label that a word has in a text."""
+    (label,) = {label for token, label in build_graph(text).entities if token == word}
+    return label
+
+
+@pytest.mark.parametrize(
+    ("text", "word", "label"),
+    [
+        ("There is a small effusion.", "effusion", "OBS-DP"),
+        ("No effusion.", "effusion", "OBS-DA"),
+        ("No focal consolidation, pneumothorax, or effusion.", "effusion", "OBS-DA"),
+        ("Lungs are clear without pneumothorax.", "pneumothorax", "OBS-DA"),
+        ("Lungs are clear without pneumothorax.", "clear", "OBS-DP"),
+        ("Negative for pneumonia.", "pneumonia", "OBS-DA"),
+        ("A pneumothorax is not seen.", "pneumothorax", "OBS-DA"),
+        ("The heart is not enlarged.", "enlarged", "OBS-DA"),
+        ("The pneumothorax has resolved.", "pneumothorax", "OBS-DA"),
+        ("No pneumothorax, but a moderate effusion.", "effusion", "OBS-DP"),
+        ("No pneumothorax and the heart is enlarged.", "enlarged", "OBS-DP"),
+        ("no pneumothorax heart size normal", "normal", "OBS-DP"),
+        ("No signs to suggest pneumonia.", "pneumonia", "OBS-DA"),
+        ("Opacity may represent pneumonia.", "pneumonia", "OBS-U"),
+        ("Opacity may represent pneumonia.", "opacity", "OBS-DP"),
+        ("Pneumonia cannot be excluded.", "pneumonia", "OBS-U"),
+        ("Possible nodule without effusion.", "effusion", "OBS-DA"),
+        ("Possible nodule without effusion.", "nodule", "OBS-U"),
+        ("Scarring or atelectasis at the base.", "scarring", "OBS-U"),
+        ("Scarring or atelectasis at the base.", "atelectasis", "OBS-U"),
+        ("No scarring or atelectasis.", "scarring", "OBS-DA"),
+        ("No effusion in the left base.", "left", "ANAT-DP"),
+    ],
+)
+def test_assertion_of_a_word(text: str, word: str, label: str) -> None:
+    assert label_of(text, word) == label
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Small left effusion. No pneumothorax. Heart size is 5.5 cm.",
+        "small left effusion . no pneumothorax . heart size is 5.5 cm .",
+        "1. Small left effusion.\n2. No pneumothorax.\n\nHeart size is 5.5 cm",
+        "SMALL LEFT EFFUSION; NO PNEUMOTHORAX; HEART SIZE IS 5.5 CM.",
+    ],
+)
+def test_prose_lists_and_lower_case_read_alike(text: str) -> None:
+    expected = build_graph("Small left effusion. No pneumothorax. Heart size is 5.5 cm.")
+    assert build_graph(text).entities == expected.entities
+    assert build_graph(text).relations == expected.relations
+
+
+def test_masked_words_are_no_entities_and_stop_nothing() -> None:
+    graph = build_graph("No XXXX effusion. The XXXX are unremarkable.")
+    assert graph.entities == {("effusion", "OBS-DA"), ("unremarkable", "OBS-DP")}
+
+
+def test_words_that_lost_their_hyphen() -> None:
+    assert build_graph("leftsided effusion").entities == build_graph("left-sided effusion").entities
+
+
+@pytest.mark.parametrize("text", ["", " \n", ". . .", "!?", "1.\n2.\n"])
+def test_texts_without_a_word(text: str) -> None:
+    graph = build_graph(text)
+    assert not graph.entities
+    assert graph.size == 0
+    assert [s for s in sentences_of(text) if read_sentence(s).words] == []
+
+
+def test_a_word_in_two_classes_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = dict.fromkeys(lexicon.WORD_CLASSES, "")
+    words |= {"anatomy": "lung heart", "state": "heart"}
+    monkeypatch.setattr(lexicon, "read_yaml", lambda name: words)
+    lexicon.graph_lexicon.cache_clear()
+    with pytest.raises(lexicon.LexiconError, match="'heart'") as caught:
+        lexicon.graph_lexicon()
+    assert caught.value.code == "two_classes"
+    lexicon.graph_lexicon.cache_clear()
