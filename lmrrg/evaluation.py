@@ -20,6 +20,7 @@ from tqdm import tqdm
 from lmrrg.config import Config
 from lmrrg.data.sources import studies_of
 from lmrrg.evaluation_examples import EXAMPLE_RULE, choose_examples
+from lmrrg.evaluation_metrics import ScoreNames
 from lmrrg.evaluation_results import (
     ScoredSystem,
     compare_records,
@@ -171,7 +172,6 @@ def _scale(training: Sequence[Study], manifest: Path, config: Config) -> Scale:
 
 def _stamp(data: EvaluationSet, scored: ScoredSystem, scale: Scale, config: Config) -> dict[str, Any]:
     backend = scale.backend
-    title = {"radcliq": "RadCliQ-v1", "radcliq-embedded": "RadCliQ-embedded v1"}[backend.name]
     return {
         "run": config.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -184,7 +184,7 @@ def _stamp(data: EvaluationSet, scored: ScoredSystem, scale: Scale, config: Conf
         "conventions": list(scale.conventions),
         "scoring": {name: asdict(scores.stamp) for name, scores in scored.scores.items()},
         "backend": {"name": backend.name, "version": backend.version},
-        "metric_title": title,
+        "metric_title": ScoreNames.of(backend.name).radcliq,
         "bootstrap": config.evaluation.bootstrap,
         "seed": config.seed,
         "decoding": {"temperature": 0.0, "max_new_tokens": config.rollout.max_new_tokens},

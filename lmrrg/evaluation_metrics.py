@@ -33,6 +33,23 @@ def signed(value: float, digits: int = 3, *, plus: bool = False) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
+@dataclass(frozen=True)
+class ScoreNames:
+    """What a backend's scores may be called: only the published weights give RadCliQ and its parts."""
+
+    radcliq: str
+    graph: str
+    bertscore: str
+    labels: str
+
+    @staticmethod
+    def of(backend: str) -> ScoreNames:
+        """The names for a backend's ``name``."""
+        if backend == "radcliq":
+            return ScoreNames("RadCliQ-v1", "RadGraph F1", "BERTScore", "CheXbert similarity")
+        return ScoreNames("RadCliQ-embedded v1", "Report-graph F1", "Claim overlap", "Finding similarity")
+
+
 _NLG = (
     ("bleu_1", "BLEU-1"),
     ("bleu_2", "BLEU-2"),
@@ -44,16 +61,17 @@ _NLG = (
 )
 
 
-def metric_groups(policy: str, metric_title: str) -> list[tuple[str, list[MetricRow]]]:
-    """All rows by group; ``metric_title`` is what RadCliQ-v1 may be called with the backend in use."""
+def metric_groups(policy: str, backend: str) -> list[tuple[str, list[MetricRow]]]:
+    """All rows by group, with the names that the scores of ``backend`` may have."""
+    names = ScoreNames.of(backend)
     return [
         (
             "Clinical quality",
             [
-                MetricRow("radcliq_v1", metric_title, "lower"),
-                MetricRow("radgraph", "RadGraph F1 part", "higher"),
-                MetricRow("bertscore", "BERTScore part", "higher"),
-                MetricRow("semb", "Label embedding part", "higher"),
+                MetricRow("radcliq_v1", names.radcliq, "lower"),
+                MetricRow("radgraph", names.graph, "higher"),
+                MetricRow("bertscore", names.bertscore, "higher"),
+                MetricRow("semb", names.labels, "higher"),
                 MetricRow("reward", "Reward, all studies", "higher"),
                 MetricRow("reward_abnormal", "Reward, abnormal studies", "higher"),
             ],
@@ -96,15 +114,15 @@ def metric_groups(policy: str, metric_title: str) -> list[tuple[str, list[Metric
 
 NOTES = (
     (
-        "RadCliQ-v1",
-        "Clinical quality of one report against its reference: radiologists' error counts, fitted from RadGraph F1, "
-        "BERTScore and label embeddings. Lower is better; a perfect copy is about −1.4, an empty report 2.45. "
-        "RadCliQ-embedded computes the three parts by rules instead of published weights: compare it within this page "
-        "only.",
+        "RadCliQ",
+        "Clinical quality of one report against its reference: a formula that was fitted to radiologists' error "
+        "counts, from three similarities. Lower is better; a perfect copy is about −1.4, an empty report 2.45. RadCliQ "
+        "itself takes RadGraph F1, BERTScore and CheXbert embeddings from published weights. RadCliQ-embedded computes "
+        "stand-ins by rules: report-graph F1, claim overlap and finding similarity. Compare it within this page only.",
     ),
     (
         "Reward",
-        "What PPO maximises: minus RadCliQ-v1, clipped, less the penalties for repetition, length and a missing end.",
+        "What PPO maximises: minus that score, clipped, less the penalties for repetition, length and a missing end.",
     ),
     (
         "Findings named",

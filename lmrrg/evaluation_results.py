@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmrrg.config import Config
-from lmrrg.evaluation_metrics import metric_groups, signed
+from lmrrg.evaluation_metrics import ScoreNames, metric_groups, signed
 from lmrrg.evaluation_systems import EvaluationSet, SystemReports
 from lmrrg.metrics.backends import Backend, is_empty
 from lmrrg.metrics.clinical import class_auc, positives
@@ -137,7 +137,7 @@ def guard_records(sft: ScoredSystem, ppo: ScoredSystem, comparison: Mapping[str,
     radcliq = comparison["metrics"]["radcliq_v1"]
     return [
         {
-            "title": "Mean RadCliQ-v1 lower, 95% interval without 0",
+            "title": f"Mean {_backend_names(ppo).radcliq} lower, 95% interval without 0",
             "sft": before["radcliq_v1"]["value"],
             "ppo": after["radcliq_v1"]["value"],
             "ok": radcliq["high"] < 0,
@@ -168,6 +168,7 @@ def write_reports(path: Path, scored: ScoredSystem, data: EvaluationSet) -> None
                 "finished": scored.system.finished[row],
                 "labels": scored.labels[row],
                 "reference_labels": data.labels[row],
+                "backend": scored.scores["raw"].stamp.backend,
                 "reward": float(scored.reward.reward[row]),
                 **{name: float(columns[name][row]) for name in shown},
             }
@@ -183,7 +184,7 @@ def results_table(results: Mapping[str, Any]) -> str:
         f"{stamp['studies']} studies of split {stamp['split']}, section {stamp['section']}, "
         f"backend {stamp['backend']['name']}, seed {stamp['seed']}; 95% bootstrap intervals in brackets.",
     ]
-    for title, rows in metric_groups(stamp["uncertain_policy"], stamp["metric_title"]):
+    for title, rows in metric_groups(stamp["uncertain_policy"], stamp["backend"]["name"]):
         present = [row for row in rows if any(row.key in system["metrics"] for system in systems)]
         if not present:
             continue
@@ -235,6 +236,10 @@ def _metrics(scored: ScoredSystem, config: Config) -> dict[str, dict[str, float]
     table |= {name: {"value": float(facts[name])} for name in ("distinct_reports", "distinct_ratio", "mean_words")}
     known = [value for value in (scored.auc or {}).values() if value is not None]
     return table | ({"auc_macro": {"value": float(np.mean(known))}} if known else {})
+
+
+def _backend_names(scored: ScoredSystem) -> ScoreNames:
+    return ScoreNames.of(str(scored.scores["raw"].stamp.backend))
 
 
 def _metric_names(convention: str, config: Config) -> list[str]:

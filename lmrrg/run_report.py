@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from lmrrg.config import Config, load_config
 from lmrrg.evaluation import read_results
 from lmrrg.evaluation_examples import REGION_RULE
-from lmrrg.evaluation_metrics import NOTES, MetricRow, metric_groups, signed
+from lmrrg.evaluation_metrics import NOTES, MetricRow, ScoreNames, metric_groups, signed
 from lmrrg.evaluation_systems import EvaluationError
 from lmrrg.metrics.clinical import positives
 from lmrrg.run_report_audit import audit_studies
@@ -70,7 +70,7 @@ def _context(run_dir: Path, config: Config, results: Mapping[str, Any]) -> dict[
         "groups": _table(results),
         "notes": [{"title": title, "text": text} for title, text in NOTES],
         "auc": _auc_table(results, list(reports["ppo"].values())),
-        "curves": training_curves(run_dir),
+        "curves": training_curves(run_dir, ScoreNames.of(stamp["backend"]["name"])),
         "example_rule": results["examples"]["rule"],
         "region_rule": REGION_RULE,
         "attention_system": titles[results["examples"]["attention"]],
@@ -94,6 +94,7 @@ def _environment() -> Environment:
 
 def _headline(results: Mapping[str, Any]) -> dict[str, Any]:
     value = results["comparison"]["metrics"]["radcliq_v1"]
+    label = f"PPO − SFT, mean {results['stamp']['metric_title']} (left is better)"
     means = {system["name"]: system["metrics"]["radcliq_v1"]["value"] for system in results["systems"]}
     if value["high"] < 0:
         kind, title = "better", "PPO writes clinically better reports than SFT"
@@ -111,9 +112,7 @@ def _headline(results: Mapping[str, Any]) -> dict[str, Any]:
         "p_permutation": _p_value(value["p_permutation"], results["stamp"]["bootstrap"]),
         "sft": signed(means["sft"]),
         "ppo": signed(means["ppo"]),
-        "chart": interval_chart(
-            value["difference"], value["low"], value["high"], "PPO − SFT, mean RadCliQ-v1 (left is better)"
-        ),
+        "chart": interval_chart(value["difference"], value["low"], value["high"], label),
     }
 
 
@@ -125,7 +124,7 @@ def _p_value(p: float, resamples: int) -> str:
 def _table(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     stamp, systems = results["stamp"], results["systems"]
     groups = []
-    for title, rows in metric_groups(stamp["uncertain_policy"], stamp["metric_title"]):
+    for title, rows in metric_groups(stamp["uncertain_policy"], stamp["backend"]["name"]):
         present = [row for row in rows if any(row.key in system["metrics"] for system in systems)]
         if present:
             groups.append({"title": title, "rows": [_table_row(row, systems) for row in present]})

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lmrrg.evaluation_metrics import ScoreNames
 from lmrrg.run_report_charts import Series, line_chart
 from lmrrg.tracking import read_metrics
 
@@ -28,47 +29,58 @@ SFT_PANELS = (
     Panel("Gradient norm", "norm before clipping", {"gradient norm": "train/gradient_norm"}),
     Panel("Speed", "studies per second", {"training": "train/studies_per_second"}),
 )
-PPO_PANELS = (
-    Panel(
-        "Reward of sampled reports",
-        "reward",
-        {"policy": "reward", "SFT model, same studies": "reward_reference", "policy, abnormal": "reward_abnormal"},
-    ),
-    Panel("Parts of the reward", "part", {"RadGraph F1": "radgraph", "BERTScore": "bertscore", "labels": "semb"}),
-    Panel("RadCliQ-v1 of sampled reports", "RadCliQ-v1, lower is better", {"RadCliQ-v1": "radcliq_v1"}),
-    Panel(
-        "Penalties in the reward",
-        "reward taken off",
-        {"repetition": "repetition_penalty", "no end": "no_eos_penalty", "length": "length_penalty"},
-    ),
-    Panel("Held-out metric (picks the checkpoint)", "held-out metric", {"validation studies": "heldout"}),
-    Panel("Reward on validation studies", "reward, greedy reports", {"validation studies": "heldout_reward"}),
-    Panel("KL to the SFT model", "KL, nats per report", {"KL": "kl_per_sequence"}),
-    Panel("Weight of the KL penalty, λ_KL", "reward per nat", {"λ_KL": "kl_coefficient"}),
-    Panel("Length of reports", "tokens", {"sampled": "length", "reference": "reference_length"}),
-    Panel(
-        "Signs of collapse",
-        "share of reports",
-        {
-            "distinct": "distinct_ratio",
-            "all normal": "all_normal_ratio",
-            "no end": "no_eos_ratio",
-            "distinct, validation": "heldout_distinct_ratio",
-        },
-    ),
-    Panel("Parity of engine and trainer", "|log-prob difference|, nats", {"mean": "parity", "largest": "parity_max"}),
-    Panel("Policy and value loss", "loss", {"policy": "policy_loss", "value": "value_loss"}),
-    Panel("Value head", "explained variance", {"explained variance": "explained_variance"}),
-    Panel("Entropy of the policy", "nats per token", {"entropy": "entropy"}),
-    Panel("Time", "seconds per iteration", {"whole iteration": "iteration_s", "sampling": "sample_s"}),
-)
-STAGES = (("sft", "Supervised fine-tuning", "optimizer step", SFT_PANELS), ("ppo", "PPO", "iteration", PPO_PANELS))
 
 
-def training_curves(run_dir: Path) -> list[dict[str, Any]]:
+def ppo_panels(names: ScoreNames) -> tuple[Panel, ...]:
+    """The charts of PPO, with the names that the backend's scores may have."""
+    return (
+        Panel(
+            "Reward of sampled reports",
+            "reward",
+            {"policy": "reward", "SFT model, same studies": "reward_reference", "policy, abnormal": "reward_abnormal"},
+        ),
+        Panel(
+            "Parts of the reward", "part", {names.graph: "radgraph", names.bertscore: "bertscore", names.labels: "semb"}
+        ),
+        Panel(f"{names.radcliq} of sampled reports", "lower is better", {names.radcliq: "radcliq_v1"}),
+        Panel(
+            "Penalties in the reward",
+            "reward taken off",
+            {"repetition": "repetition_penalty", "no end": "no_eos_penalty", "length": "length_penalty"},
+        ),
+        Panel("Held-out metric (picks the checkpoint)", "held-out metric", {"validation studies": "heldout"}),
+        Panel("Reward on validation studies", "reward, greedy reports", {"validation studies": "heldout_reward"}),
+        Panel("KL to the SFT model", "KL, nats per report", {"KL": "kl_per_sequence"}),
+        Panel("Weight of the KL penalty, λ_KL", "reward per nat", {"λ_KL": "kl_coefficient"}),
+        Panel("Length of reports", "tokens", {"sampled": "length", "reference": "reference_length"}),
+        Panel(
+            "Signs of collapse",
+            "share of reports",
+            {
+                "distinct": "distinct_ratio",
+                "all normal": "all_normal_ratio",
+                "no end": "no_eos_ratio",
+                "distinct, validation": "heldout_distinct_ratio",
+            },
+        ),
+        Panel(
+            "Parity of engine and trainer", "|log-prob difference|, nats", {"mean": "parity", "largest": "parity_max"}
+        ),
+        Panel("Policy and value loss", "loss", {"policy": "policy_loss", "value": "value_loss"}),
+        Panel("Value head", "explained variance", {"explained variance": "explained_variance"}),
+        Panel("Entropy of the policy", "nats per token", {"entropy": "entropy"}),
+        Panel("Time", "seconds per iteration", {"whole iteration": "iteration_s", "sampling": "sample_s"}),
+    )
+
+
+def training_curves(run_dir: Path, names: ScoreNames) -> list[dict[str, Any]]:
     """Charts of every stage that left metrics; a panel without any value is left out."""
+    known = (
+        ("sft", "Supervised fine-tuning", "optimizer step", SFT_PANELS),
+        ("ppo", "PPO", "iteration", ppo_panels(names)),
+    )
     stages = []
-    for stage, title, x_label, panels in STAGES:
+    for stage, title, x_label, panels in known:
         lines = read_metrics(run_dir, stage)
         drawn = [chart for panel in panels if (chart := _draw(panel, lines, x_label)) is not None]
         if drawn:

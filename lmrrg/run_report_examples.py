@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lmrrg.data.images import read_image
 from lmrrg.evaluation_examples import relevant_regions
-from lmrrg.evaluation_metrics import signed
+from lmrrg.evaluation_metrics import ScoreNames, signed
 from lmrrg.evaluation_systems import is_abnormal
 from lmrrg.metrics.clinical import positives
 from lmrrg.metrics.labeler import label_report
@@ -20,7 +20,6 @@ from lmrrg.run_report_images import heat_map_uri, peak_over_uniform, radiograph_
 from lmrrg.studies import LABELS, Study
 
 _MARKS = {"hit": "✓", "miss": "−", "extra": "+"}
-_SCORES = (("RadCliQ", "radcliq_v1"), ("RadGraph F1", "radgraph"), ("reward", "reward"))
 
 Record = Mapping[str, Any]
 
@@ -72,13 +71,18 @@ def _card(
 
 
 def _report(name: str, title: str, record: Record, truth: set[str], stamp: Mapping[str, Any]) -> dict[str, Any]:
+    names = ScoreNames.of(stamp["backend"]["name"])
     return {
         "system": name,
         "title": title,
         "text": record["report"],
         "finished": record["finished"],
         "chips": class_chips(truth, _present(record["labels"], stamp["uncertain_policy"])),
-        "scores": [{"title": shown, "value": signed(record[key], 2)} for shown, key in _SCORES],
+        "scores": [
+            {"title": names.radcliq, "value": signed(record["radcliq_v1"], 2)},
+            {"title": names.graph, "value": signed(record["radgraph"], 2)},
+            {"title": "reward", "value": signed(record["reward"], 2)},
+        ],
     }
 
 

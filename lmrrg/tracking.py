@@ -141,7 +141,7 @@ def record_run(config: Config, manifest: Path | None = None) -> Path:
         "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
         "started": _PROCESS_STARTED,
         "git": git,
-        "config_sha256": hashlib.sha256(config.model_dump_json().encode()).hexdigest(),
+        "config_sha256": _config_hash(config),
     }
     record = {
         "name": config.name,
@@ -169,6 +169,12 @@ def git_state() -> dict[str, Any]:
     commit = _git("rev-parse", "HEAD") if tracked else None
     changes = _git("status", "--porcelain", "--untracked-files=no") if commit else None
     return {"commit": commit, "dirty": None if changes is None else bool(changes)}
+
+
+def _config_hash(config: Config) -> str:
+    """Of all settings; a relative and an absolute name of the same run folder are the same."""
+    settings = config.model_copy(update={"storage_path": config.storage_path.resolve()})
+    return hashlib.sha256(settings.model_dump_json().encode()).hexdigest()
 
 
 def _git(*arguments: str) -> str | None:

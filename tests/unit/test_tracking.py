@@ -135,9 +135,12 @@ def test_record_run_says_what_was_run_and_keeps_the_commands(
     manifest = tmp_path / "studies.jsonl"
     manifest.write_text('{"id": "a"}\n')
     first = json.loads(record_run(config, manifest).read_text())
-    again = json.loads(record_run(config, manifest).read_text())
+    monkeypatch.chdir(tmp_path)
+    relative = config.model_copy(update={"storage_path": Path(".")})
+    again = json.loads(record_run(relative, manifest).read_text())
     monkeypatch.setattr("lmrrg.tracking._PROCESS_STARTED", "2030-01-01T00:00:00+00:00")
     second = json.loads(record_run(config, manifest).read_text())
+    record_run(config, manifest)
     assert load_config(config.run_dir / "config.yaml") == config
     assert first["data_sha256"] == manifest_hash(manifest)
     assert first["seed"] == config.seed
