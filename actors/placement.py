@@ -13,6 +13,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from lmrrg.config import Config
+from lmrrg.errors import CodedError
 
 logger = logging.getLogger(__name__)
 
@@ -23,12 +24,8 @@ LOCAL_CPUS = 8
 """Fewest logical CPUs of a local cluster: the actors take turns, so a laptop with two cores holds them all."""
 
 
-class PlacementError(RuntimeError):
+class PlacementError(CodedError):
     """The cluster cannot give what was asked in time; ``code`` is ``resources_short`` or ``cluster_unreachable``."""
-
-    def __init__(self, code: str, message: str):
-        super().__init__(message)
-        self.code = code
 
 
 def connect(config: Config) -> None:

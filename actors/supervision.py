@@ -18,6 +18,8 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError, UnserializableException
 
+from lmrrg.errors import CodedError
+
 if TYPE_CHECKING:
     from ray.rllib.utils.actor_manager import CallResult
 
@@ -29,16 +31,8 @@ Call = tuple[str, Mapping[str, Any]]
 POLL_S = 0.02
 
 
-class PoolError(RuntimeError):
+class PoolError(CodedError):
     """A pool that cannot do its work; ``code`` is ``actors_lost``, ``chunk_failed`` or ``actor_error``."""
-
-    def __init__(self, code: str, message: str):
-        super().__init__(code, message)  # all arguments, so that the error can be copied and pickled
-        self.code = code
-
-    def __str__(self) -> str:
-        code, message = self.args
-        return f"{code}: {message}"
 
 
 class Supervised:

@@ -13,6 +13,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.preprocessing import normalize
 from torch import Tensor
 
+from lmrrg.errors import CodedError
 from lmrrg.model.features import StudyFeatures
 
 BASELINES = {
@@ -23,12 +24,8 @@ BASELINES = {
 """System name to title, in the order of the tables."""
 
 
-class BaselineError(ValueError):
+class BaselineError(CodedError):
     """A baseline that cannot be made; ``code`` is stable."""
-
-    def __init__(self, code: str, message: str):
-        super().__init__(f"{code}: {message}")
-        self.code = code
 
 
 def medoid_report(reports: Sequence[str]) -> str:

@@ -1,10 +1,10 @@
-"""The base of errors about bad input."""
+"""The base of the errors that a person may have to read."""
 
 from __future__ import annotations
 
 
 class CodedError(ValueError):
-    """Something that was given and cannot be used: a stable ``code`` for programs, a message for people.
+    """Something that cannot be used or done: a stable ``code`` for programs, a message for people.
 
     Both are the exception's arguments, so that it can be pickled and keeps its type on the way back from an actor.
     """

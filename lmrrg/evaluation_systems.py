@@ -19,6 +19,7 @@ from tqdm import tqdm
 from lmrrg.baselines import BASELINES, medoid_report, nearest_rows, pooled_image_features, random_rows
 from lmrrg.config import Config
 from lmrrg.data.radiograph import Radiograph
+from lmrrg.errors import CodedError
 from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.model.features import FeatureFiles, StudyFeatures, load_features, load_features_from_images
 from lmrrg.model.generator import ReportGenerator
@@ -29,12 +30,8 @@ _CHUNK = 128  # studies whose patches are in memory at once
 _FORWARD = 16  # studies per forward pass of the generator
 
 
-class EvaluationError(ValueError):
+class EvaluationError(CodedError):
     """An evaluation that cannot be made; ``code`` is stable."""
-
-    def __init__(self, code: str, message: str):
-        super().__init__(f"{code}: {message}")
-        self.code = code
 
 
 class Generated(Protocol):

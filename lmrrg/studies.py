@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, cast, get_args
 
+from lmrrg.errors import CodedError
+
 LABELS: tuple[str, ...] = (
     "Enlarged Cardiomediastinum",
     "Cardiomegaly",
@@ -37,12 +39,8 @@ Split = Literal["train", "val", "test"]
 Section = Literal["findings", "impression", "findings+impression"]
 
 
-class StudyError(ValueError):
+class StudyError(CodedError):
     """A study record that cannot be used; ``code`` is stable, the message names the record."""
-
-    def __init__(self, code: str, message: str):
-        super().__init__(f"{code}: {message}")
-        self.code = code
 
 
 @dataclass(frozen=True)

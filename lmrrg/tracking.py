@@ -24,6 +24,7 @@ import wandb
 from wandb.sdk.mailbox import MailboxClosedError
 
 from lmrrg.config import Config, save_config
+from lmrrg.errors import CodedError
 from lmrrg.studies import atomic_writer, manifest_hash
 
 logger = logging.getLogger(__name__)
@@ -46,12 +47,9 @@ _PROCESS_STARTED = datetime.now(UTC).isoformat(timespec="seconds")
 _SERVICE_TROUBLE = (wandb.errors.CommError, MailboxClosedError, ConnectionError)
 
 
-class TrackingError(ValueError):
+class TrackingError(CodedError):
     """Metrics that cannot be recorded or read; ``code`` is stable."""
 
-    def __init__(self, code: str, message: str):
-        super().__init__(f"{code}: {message}")
-        self.code = code
 
 
 class RunTracker:

@@ -18,7 +18,7 @@ from pathlib import Path
 import ray
 from tqdm import tqdm
 
-from actors.placement import PlacementError, connect
+from actors.placement import connect
 from lmrrg.config import Config, config_help, load_config
 from lmrrg.data.sources import prepare_studies
 from lmrrg.model.checkpoint import read_checkpoint_config
@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         best = run_ppo(load_config(args.config, args.overrides), args.sft_checkpoint)
-    except (ValueError, PlacementError) as error:
+    except ValueError as error:
         print(f"ppo: {error}", file=sys.stderr)
         return 2
     finally:

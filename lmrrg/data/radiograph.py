@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lmrrg.errors import CodedError
 from lmrrg.studies import View
 
 Pixels = NDArray[np.float32]
@@ -33,15 +34,14 @@ IMAGE_ERROR_CODES: dict[str, str] = {
 """Every code that an :class:`ImageError` can carry, with its meaning."""
 
 
-class ImageError(ValueError):
+class ImageError(CodedError):
     """An image that is refused; ``code`` is a stable key of :data:`IMAGE_ERROR_CODES`.
 
     The message never holds anything from the file's header, so it may be logged and shown.
     """
 
     def __init__(self, code: str, detail: str = ""):
-        super().__init__(f"{code}: {detail or IMAGE_ERROR_CODES[code]}")
-        self.code = code
+        super().__init__(code, detail or IMAGE_ERROR_CODES[code])
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,12 @@ from typing import Protocol
 import numpy as np
 
 from lmrrg.config import RewardConfig
+from lmrrg.errors import CodedError
 from lmrrg.metrics.parts import Parts
 
 
-class MetricError(ValueError):
+class MetricError(CodedError):
     """Reports that cannot be scored as asked; ``code`` is stable, the message names the rows."""
-
-    def __init__(self, code: str, message: str):
-        super().__init__(f"{code}: {message}")
-        self.code = code
 
 
 class Backend(Protocol):

@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from lmrrg.errors import CodedError
+
 ANATOMY, LOCATION, OBSERVATION, DEVICE, MODIFIER, STATE = (
     "anatomy",
     "location",
@@ -24,12 +26,8 @@ Phrases = dict[str, list[tuple[tuple[str, ...], str]]]
 _FOLDER = Path(__file__).parent
 
 
-class LexiconError(ValueError):
+class LexiconError(CodedError):
     """A lexicon file that contradicts itself; ``code`` is stable."""
-
-    def __init__(self, code: str, message: str):
-        super().__init__(f"{code}: {message}")
-        self.code = code
 
 
 @dataclass(frozen=True)
