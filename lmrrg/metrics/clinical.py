@@ -85,17 +85,7 @@ def f1_aggregates(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> dic
 def class_table(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> dict[str, ClassScore]:
     """Precision, recall and F1 of each of the 14 classes, from two tables [N, 14]."""
     totals = _confusion(truth, predicted).sum(axis=0)
-    return {
-        label: ClassScore(
-            precision=float(_ratio(hit, hit + false)),
-            recall=float(_ratio(hit, hit + missed)),
-            f1=float(_f1(row)),
-            references=int(hit + missed),
-            hypotheses=int(hit + false),
-        )
-        for label, row in zip(LABELS, totals, strict=True)
-        for hit, false, missed in [row]
-    }
+    return {label: _class_score(counts) for label, counts in zip(LABELS, totals, strict=True)}
 
 
 def class_auc(labels: Sequence[Labels], probabilities: Array, policy: UncertainPolicy) -> dict[str, float | None]:
@@ -115,6 +105,17 @@ def class_auc(labels: Sequence[Labels], probabilities: Array, policy: UncertainP
         label: float(roc_auc_score(truth[:, i], probabilities[:, i])) if 0 < truth[:, i].sum() < len(truth) else None
         for i, label in enumerate(LABELS)
     }
+
+
+def _class_score(counts: Array) -> ClassScore:
+    hit, false, missed = counts
+    return ClassScore(
+        precision=float(_ratio(hit, hit + false)),
+        recall=float(_ratio(hit, hit + missed)),
+        f1=float(_f1(counts)),
+        references=int(hit + missed),
+        hypotheses=int(hit + false),
+    )
 
 
 def _confusion(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> Array:
