@@ -14,6 +14,7 @@ lock() { # lock OUT EXCLUDE... -- UV_ARGS...
     shift
     local args=(pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-emit-index-url
         --no-emit-find-links --no-annotate "${exclude[@]}" "$@" -o "$out.new")
+    [ -f "$out" ] && cp "$out" "$out.new" # pins stay as they are unless the .in files ask for others
     .venv/bin/uv "${args[@]}"
     mv "$out.new" "$out"
 }
