@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import numpy as np
 import torch
@@ -93,13 +93,19 @@ class ReportEngine:
 
     Raises:
         CheckpointError: the checkpoint cannot be read.
+        EngineError: ``engine_open``: this process has an engine that is not closed.
 
     Attributes:
         version: of the weights; 0 is the checkpoint itself.
         model: the visual half (visual tokens, disease logits, attention maps). Its decoder is only the embedding table.
     """
 
+    _is_open: ClassVar[bool] = False
+
     def __init__(self, checkpoint_dir: Path | str, rollout: RolloutConfig, *, seed: int = 0, threads: int = 1):
+        if ReportEngine._is_open:
+            # They would share vLLM's process groups, which the first one to close takes away from the others.
+            raise EngineError("engine_open", "a process holds one engine at a time: close the other one first")
         for name, value in engine_environment(threads).items():
             os.environ.setdefault(name, value)
         torch.set_num_threads(threads)
@@ -113,6 +119,7 @@ class ReportEngine:
         # vLLM holds the decoder; a second copy here would only cost memory.
         self.model.decoder = cast(Any, _EmbeddingTable(self.model.decoder.get_input_embeddings()))
         self._llm = _start_vllm(Path(checkpoint_dir) / "decoder", rollout, self._max_length, seed)
+        ReportEngine._is_open = True
         self._hidden_size = self._llm.llm_engine.model_config.get_hidden_size()
 
     def generate(
@@ -178,10 +185,11 @@ class ReportEngine:
         self.version = version
 
     def close(self) -> None:
-        """Free the engine. Others in this process live on: vLLM's process group, which all of them share, is kept."""
+        """Free the engine; a further one may then start in this process."""
         self._llm.llm_engine.engine_core.shutdown()
         del self._llm
         gc.collect()
+        ReportEngine._is_open = False
 
     @torch.inference_mode()
     def _prompts(self, features: SelectableFeatures, prompts: Sequence[Sequence[int]]) -> Iterator[Tensor]:

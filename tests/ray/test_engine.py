@@ -9,21 +9,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from engine_oracle import PARITY, largest_difference, long_prompts, other_weights, same_ids
 
 from lmrrg.config import Config
-from lmrrg.engine import PREFILL_TOKENS, EngineError, GeneratedReport, ReportEngine, study_seeds
+from lmrrg.engine import PREFILL_TOKENS, EngineError, ReportEngine, study_seeds
 from lmrrg.model.checkpoint import full_state, load_checkpoint, state_checksum
 from lmrrg.model.features import StudyFeatures, load_features
-from lmrrg.model.generator import VISUAL_TOKENS, ReportGenerator
+from lmrrg.model.generator import VISUAL_TOKENS
 from lmrrg.model.prompts import prompt_ids
-
-PARITY = 5e-4
-"""Largest allowed difference of log-probabilities, nats, in float32."""
 
 
 @pytest.fixture(scope="module")
-def engine(tiny_checkpoint: Path, tiny_config: Config) -> Iterator[ReportEngine]:
-    engine = ReportEngine(tiny_checkpoint, tiny_config.rollout)
+def engine(request, tiny_checkpoint: Path, tiny_config: Config) -> Iterator[ReportEngine]:
+    engine = ReportEngine(tiny_checkpoint, tiny_config.rollout.model_copy(update=getattr(request, "param", {})))
     yield engine
     engine.close()
 
@@ -38,43 +36,6 @@ def prompts(engine: ReportEngine, tiny_config: Config, tiny_studies) -> list[lis
     settings = tiny_config.model.model_copy(update={"use_indication": True})
     texts = [" ".join(["pain"] * number) for number in range(len(tiny_studies))]
     return [prompt_ids(engine.model.tokenizer, settings, text) for text in texts]
-
-
-def trainer_logprobs(
-    model: ReportGenerator, features: StudyFeatures, prompts: list[list[int]], reports: list[GeneratedReport]
-) -> list[list[float]]:
-    """Log-probabilities of the same tokens by transformers, in one padded batch."""
-    width = max(len(report.token_ids) for report in reports)
-    ids = torch.zeros(len(reports), width, dtype=torch.long)
-    mask = torch.zeros(len(reports), width, dtype=torch.bool)
-    for row, report in enumerate(reports):
-        ids[row, : len(report.token_ids)] = torch.tensor(report.token_ids)
-        mask[row, : len(report.token_ids)] = True
-    with torch.inference_mode():
-        logits = model.report_logits(features, prompts, ids, mask).logits
-    scores = logits.log_softmax(-1).gather(-1, ids[..., None])[..., 0]
-    return [scores[row, : len(report.token_ids)].tolist() for row, report in enumerate(reports)]
-
-
-def largest_difference(model, features, prompts, reports: list[list[GeneratedReport]]) -> float:
-    """Over the first sample of every study."""
-    first = [samples[0] for samples in reports]
-    expected = trainer_logprobs(model, features, prompts, first)
-    pairs = [
-        (a, b) for report, row in zip(first, expected, strict=True) for a, b in zip(report.logprobs, row, strict=True)
-    ]
-    return max(abs(a - b) for a, b in pairs)
-
-
-def other_weights(directory: Path, seed: int, only: str = "") -> ReportGenerator:
-    """The checkpoint's model with the weights moved whose name contains ``only``."""
-    model = load_checkpoint(directory)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if only in name:
-                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3 * (parameter.std() + 0.1))
-    return model
 
 
 def test_logprobs_are_those_of_the_trainer(engine, features, prompts, tiny_checkpoint):
@@ -105,15 +66,11 @@ def test_a_report_depends_on_its_seed_not_on_its_company(engine, features, promp
     apart = engine.generate(
         features.select(order), [prompts[i] for i in order], samples=3, temperature=1.0, seed=[seeds[i] for i in order]
     )
-    assert apart == [together[i] for i in order] or _same_ids(apart, [together[i] for i in order])
+    assert apart == [together[i] for i in order] or same_ids(apart, [together[i] for i in order])
     texts = [report.text for samples in together for report in samples]
     assert len(set(texts)) == len(texts), "every sample has its own seed"
     other = engine.generate(features, prompts, samples=3, temperature=1.0, seed=6)
-    assert not _same_ids(other, together)
-
-
-def _same_ids(a: list[list[GeneratedReport]], b: list[list[GeneratedReport]]) -> bool:
-    return [[r.token_ids for r in samples] for samples in a] == [[r.token_ids for r in samples] for samples in b]
+    assert not same_ids(other, together)
 
 
 def test_the_image_reaches_the_report(engine, features, prompts):
@@ -137,97 +94,6 @@ def test_samples_follow_the_distribution(engine, features, prompts, tiny_checkpo
     assert abs(chi_square - freedom) < 5 * (2 * freedom) ** 0.5
 
 
-@pytest.fixture(scope="module")
-def fresh_engine(request, tiny_checkpoint: Path, tiny_config: Config, tmp_path_factory):
-    """An engine of its own, whose weights may be replaced, and its checkpoint."""
-    from lmrrg.model.checkpoint import save_checkpoint
-    from lmrrg.model.decoder import _small
-
-    architecture, tied = request.param.split("-")
-    model = load_checkpoint(tiny_checkpoint)
-    settings = tiny_config.model.decoder.model_copy(update={"architecture": architecture})
-    decoder = _small(settings, model.tokenizer)
-    if tied == "tied":
-        decoder.config.tie_word_embeddings = True
-        decoder.tie_weights()
-    model.decoder = decoder
-    directory = tmp_path_factory.mktemp(request.param) / "model"
-    save_checkpoint(model, directory, {})
-    engine = ReportEngine(directory, tiny_config.rollout)
-    yield engine, directory
-    engine.close()
-
-
-def long_prompts(prompts: list[list[int]], length: int = 100) -> list[list[int]]:
-    """Prompts that with 30 visual tokens fill a whole cache block (128 tokens on CPU)."""
-    return [(prompt * length)[:length] for prompt in prompts]
-
-
-@pytest.mark.parametrize("fresh_engine", ["llama-tied", "qwen2-untied"], indirect=True)
-def test_an_update_reaches_every_part(fresh_engine, features, prompts):
-    engine, directory = fresh_engine
-    prompts = long_prompts(prompts)
-    old = load_checkpoint(directory)
-    before = engine.generate(features, prompts, temperature=1.0, seed=1)
-    assert largest_difference(old, features, prompts, before) < PARITY
-    new = other_weights(directory, seed=2)
-    state = full_state(new)
-    engine.update_weights(state, 1, state_checksum(state))
-    assert engine.version == 1
-    after = engine.generate(features, prompts, temperature=1.0, seed=1)
-    assert largest_difference(new, features, prompts, after) < PARITY
-    assert largest_difference(old, features, prompts, after) > 0.5, "the test can tell old weights from new ones"
-    with torch.inference_mode():
-        assert torch.equal(engine.model.visual(features).tokens, new.eval().visual(features).tokens)
-
-
-@pytest.mark.parametrize("fresh_engine", ["qwen2-untied"], indirect=True)
-@pytest.mark.parametrize("part", ["lm_head", "embed_tokens", "visual.", "q_proj"])
-def test_parts_with_old_weights_are_noticed(fresh_engine, features, prompts, part):
-    """Negative control of the parity test."""
-    engine, directory = fresh_engine
-    new = other_weights(directory, seed=10 + engine.version)
-    old = full_state(load_checkpoint(directory))
-    state = full_state(new) | {name: tensor for name, tensor in old.items() if part in name}
-    engine.update_weights(state, engine.version + 1, state_checksum(state))
-    stale = engine.generate(features, prompts, temperature=1.0, seed=1)
-    assert largest_difference(new, features, prompts, stale) > 20 * PARITY
-
-
-@pytest.mark.parametrize("fresh_engine", ["qwen2-untied"], indirect=True)
-def test_an_update_drops_the_prefix_cache(fresh_engine, features, prompts, monkeypatch):
-    """With the same prompt embeddings but other blocks of the decoder, old cache entries would match."""
-    engine, directory = fresh_engine
-    prompts = long_prompts(prompts)
-    difference = []
-    for seed, reset in [(1, True), (2, False), (3, True)]:
-        new = other_weights(directory, seed, only="decoder.model.layers")
-        state = full_state(new)
-        with monkeypatch.context() as patch:
-            if not reset:
-                patch.setattr(engine._llm, "reset_prefix_cache", lambda: True)
-            engine.update_weights(state, engine.version + 1, state_checksum(state))
-        reports = engine.generate(features, prompts, temperature=1.0, seed=1)
-        difference.append(largest_difference(new, features, prompts, reports))
-    assert difference[0] < PARITY
-    assert difference[1] > 20 * PARITY, "without the reset the parity test fails: it would notice"
-    assert difference[2] < PARITY
-
-
-@pytest.mark.parametrize("cache_mb", [2, 32])
-def test_a_crowded_engine_writes_the_same_reports(engine, features, prompts, tiny_checkpoint, tiny_config, cache_mb):
-    """More prompt tokens than one step takes; in a small cache, requests that are put off and computed again."""
-    prompts = long_prompts(prompts)
-    expected = engine.generate(features, prompts, samples=8, temperature=1.0, seed=1)
-    assert sum(len(prompt) + VISUAL_TOKENS for prompt in prompts) * 8 > PREFILL_TOKENS
-    crowd = {"max_sequences": 64, "kv_cache_mb": cache_mb}
-    crowded = ReportEngine(tiny_checkpoint, tiny_config.rollout.model_copy(update=crowd))
-    try:
-        assert _same_ids(crowded.generate(features, prompts, samples=8, temperature=1.0, seed=1), expected)
-    finally:
-        crowded.close()
-
-
 def test_bad_updates_are_refused_and_leave_the_engine_as_it_was(engine, features, prompts, tiny_checkpoint):
     before = engine.generate(features, prompts, seed=1, temperature=1.0)
     state = full_state(other_weights(tiny_checkpoint, seed=3))
@@ -246,7 +112,7 @@ def test_bad_updates_are_refused_and_leave_the_engine_as_it_was(engine, features
             engine.update_weights(bad, version, checksum)
         assert caught.value.code == code
     assert engine.version == 0
-    assert _same_ids(engine.generate(features, prompts, seed=1, temperature=1.0), before)
+    assert same_ids(engine.generate(features, prompts, seed=1, temperature=1.0), before)
 
 
 def test_bad_input_is_refused_and_the_engine_lives_on(engine, features, prompts, monkeypatch):
@@ -265,7 +131,7 @@ def test_bad_input_is_refused_and_the_engine_lives_on(engine, features, prompts,
         with pytest.raises(EngineError) as caught:
             engine.generate(features, prompts)
     assert caught.value.code == "hidden_size"
-    assert _same_ids(engine.generate(features, prompts), good)
+    assert same_ids(engine.generate(features, prompts), good)
 
 
 def test_length_limit_end_of_sequence_and_progress(engine, features, prompts, tiny_config):
@@ -293,7 +159,7 @@ def test_an_interrupted_call_leaves_nothing_behind(engine, features, prompts):
 
     with pytest.raises(KeyboardInterrupt):
         engine.generate(features, prompts, samples=4, temperature=1.0, progress=interrupt)
-    assert _same_ids(engine.generate(features, prompts), good)
+    assert same_ids(engine.generate(features, prompts), good)
 
 
 def test_starting_an_engine_leaves_the_handlers_of_the_process_alone(tiny_checkpoint, tiny_config, tmp_path):
@@ -312,6 +178,13 @@ logging.getLogger("mine").error("still here")
     assert (tmp_path / "log.txt").read_text() == "still here\n"
 
 
+def test_a_second_engine_in_the_process_is_refused(engine, features, prompts, tiny_checkpoint, tiny_config):
+    with pytest.raises(EngineError) as caught:
+        ReportEngine(tiny_checkpoint, tiny_config.rollout)
+    assert caught.value.code == "engine_open"
+    assert engine.generate(features, prompts)
+
+
 def test_nothing_gives_nothing(engine, features):
     assert engine.generate(features.select([]), []) == []
 
@@ -319,3 +192,18 @@ def test_nothing_gives_nothing(engine, features):
 def test_study_seeds_do_not_depend_on_the_number_of_studies():
     assert study_seeds(3, 8)[:3] == study_seeds(3, 3)
     assert len(set(study_seeds(3, 500) + study_seeds(4, 500))) == 1000
+
+
+@pytest.mark.parametrize("engine", [{"max_sequences": 64, "kv_cache_mb": mb} for mb in (2, 32)], indirect=True)
+def test_a_crowded_engine_writes_the_same_reports(engine, features, prompts, tiny_checkpoint):
+    """More prompt tokens than one step takes; in a small cache, requests that are put off and computed again."""
+    prompts = long_prompts(prompts)
+    assert sum(len(prompt) + VISUAL_TOKENS for prompt in prompts) * 8 > PREFILL_TOKENS
+    crowd = engine.generate(features, prompts, samples=8, temperature=1.0, seed=1)
+    seeds = study_seeds(1, len(prompts))
+    alone = [
+        engine.generate(features.select([i]), [prompts[i]], samples=8, temperature=1.0, seed=[seeds[i]])[0]
+        for i in range(len(prompts))
+    ]
+    assert same_ids(crowd, alone)
+    assert largest_difference(load_checkpoint(tiny_checkpoint), features, prompts, crowd) < PARITY

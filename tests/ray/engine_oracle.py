@@ -1,0 +1,61 @@
+"""What the engine is held against: the same model run by transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from lmrrg.engine import GeneratedReport
+from lmrrg.model.checkpoint import load_checkpoint
+from lmrrg.model.features import StudyFeatures
+from lmrrg.model.generator import ReportGenerator
+
+PARITY = 5e-4
+"""Largest allowed difference of log-probabilities, nats, in float32."""
+
+
+def trainer_logprobs(
+    model: ReportGenerator, features: StudyFeatures, prompts: list[list[int]], reports: list[GeneratedReport]
+) -> list[list[float]]:
+    """Log-probabilities of the same tokens by transformers, in one padded batch."""
+    width = max(len(report.token_ids) for report in reports)
+    ids = torch.zeros(len(reports), width, dtype=torch.long)
+    mask = torch.zeros(len(reports), width, dtype=torch.bool)
+    for row, report in enumerate(reports):
+        ids[row, : len(report.token_ids)] = torch.tensor(report.token_ids)
+        mask[row, : len(report.token_ids)] = True
+    with torch.inference_mode():
+        logits = model.report_logits(features, prompts, ids, mask).logits
+    scores = logits.log_softmax(-1).gather(-1, ids[..., None])[..., 0]
+    return [scores[row, : len(report.token_ids)].tolist() for row, report in enumerate(reports)]
+
+
+def largest_difference(model, features, prompts, reports: list[list[GeneratedReport]]) -> float:
+    """Over the first sample of every study."""
+    first = [samples[0] for samples in reports]
+    expected = trainer_logprobs(model, features, prompts, first)
+    pairs = [
+        (a, b) for report, row in zip(first, expected, strict=True) for a, b in zip(report.logprobs, row, strict=True)
+    ]
+    return max(abs(a - b) for a, b in pairs)
+
+
+def other_weights(directory: Path, seed: int, only: str = "") -> ReportGenerator:
+    """The checkpoint's model with the weights moved whose name contains ``only``."""
+    model = load_checkpoint(directory)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if only in name:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3 * (parameter.std() + 0.1))
+    return model
+
+
+def long_prompts(prompts: list[list[int]], length: int = 100) -> list[list[int]]:
+    """Prompts that with 30 visual tokens fill a whole cache block (128 tokens on CPU)."""
+    return [(prompt * length)[:length] for prompt in prompts]
+
+
+def same_ids(a: list[list[GeneratedReport]], b: list[list[GeneratedReport]]) -> bool:
+    return [[r.token_ids for r in samples] for samples in a] == [[r.token_ids for r in samples] for samples in b]
