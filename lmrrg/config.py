@@ -184,7 +184,7 @@ class RolloutConfig(Settings):
     cpus_per_engine: PositiveFloat = Field(1, description="CPUs asked for each engine")
     gpus_per_engine: NonNegativeFloat = Field(0, description="GPUs asked for each engine")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="compute type of the engine")
-    kv_cache_mb: PositiveInt = Field(64, description="size of the KV cache on CPU, MB")
+    kv_cache_mb: PositiveInt = Field(192, description="size of the KV cache on CPU, MB")
     gpu_memory: float = Field(0.3, gt=0, le=1, description="share of a GPU's memory for the engine")
     max_sequences: PositiveInt = Field(64, description="sequences decoded at once")
     max_new_tokens: PositiveInt = Field(100, description="longest report, tokens with EOS")
