@@ -51,7 +51,6 @@ class TrackingError(CodedError):
     """Metrics that cannot be recorded or read; ``code`` is stable."""
 
 
-
 class RunTracker:
     """Write the metrics of one stage to ``run_dir/metrics/<stage>.jsonl`` and to Weights & Biases.
 
