@@ -44,7 +44,7 @@ class Page:
         number = next(self._numbers)
         await self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
         while True:
-            message = json.loads(await asyncio.wait_for(self._socket.recv(), 30))
+            message = json.loads(await asyncio.wait_for(self._socket.recv(), 120))
             if message.get("id") == number:
                 assert "error" not in message, message
                 return message["result"]
