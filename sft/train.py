@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 import pyarrow.fs
+import ray
 import ray.train
 from ray.train.torch import TorchConfig
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
@@ -152,7 +153,8 @@ def _trainer(job: Job, storage: str) -> TorchTrainer:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     return trainer(
         train_rank,
-        train_loop_config={"job": job},
+        # By reference: Ray Train shows the loop's settings in its state, and reports do not belong there.
+        train_loop_config={"job": ray.put(job)},
         torch_config=TorchConfig(backend="nccl" if sft.gpus_per_worker else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=sft.workers, use_gpu=sft.gpus_per_worker > 0, resources_per_worker=resources

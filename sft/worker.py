@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
 import ray.train
 import torch
 import torch.distributed as dist
@@ -42,9 +43,9 @@ class SFTError(CodedError):
     """Training that cannot start or go on; ``code`` is stable."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Job:
-    """What a rank needs; ``fingerprint`` names the settings and the data of the run."""
+    """What a rank needs; ``fingerprint`` names the settings and the data of the run. Its repr holds no report."""
 
     config: Config
     train: list[Study]
@@ -79,9 +80,9 @@ def environment(config: Config) -> dict[str, str]:
     return env if config.sft.gpus_per_worker else {**env, "DS_ACCELERATOR": "cpu"}
 
 
-def train_rank(loop_config: dict[str, Job]) -> None:
+def train_rank(loop_config: dict[str, ray.ObjectRef[Job]]) -> None:
     """Train until the last epoch, from the last checkpoint where Ray Train has one."""
-    job = loop_config["job"]
+    job = ray.get(loop_config["job"])
     torch.set_num_threads(job.config.threads)
     disable_progress_bar()  # of transformers: one bar per file that is read or written
     trainer = RankTrainer(job)

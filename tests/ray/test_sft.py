@@ -22,7 +22,7 @@ from sft.objective import Objective
 from sft.train import run_sft
 from sft.worker import SFTError
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(280)]
+pytestmark = pytest.mark.cluster
 
 EPOCHS = 3
 
