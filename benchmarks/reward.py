@@ -164,7 +164,7 @@ def _radgraph_scorers() -> dict[str, object]:
     import torch
 
     span, hidden = 2 * WIDTH + FEATURES, FEED_FORWARD
-    weights = {
+    weights: dict[str, object] = {
         "_endpoint_span_extractor._span_width_embedding.weight": torch.randn(SPAN_WIDTH, FEATURES),
         "_coref._distance_embedding.weight": torch.randn(10, FEATURES),
         "_events._distance_embedding.weight": torch.randn(10, FEATURES),
@@ -211,6 +211,7 @@ def measure_worker(task: tuple[str, str, list[str], list[str]]) -> dict[str, tup
     import torch
 
     torch.set_num_threads(1)
+    score: Callable[[Sequence[str], Sequence[str]], object]
     if kind == "embedded":
         from lmrrg.metrics.embedded import EmbeddedBackend
 
@@ -266,7 +267,7 @@ def measure(
 def package_process(
     folder: Path, imports: Sequence[str], pairs: tuple[list[str], list[str]]
 ) -> tuple[float, float, list[list[float]]]:
-    """(wall seconds, CPU seconds, three reward levels) of `F1RadGraph` of the package in a process with its own import path."""
+    """(wall seconds, CPU seconds, three reward levels) of the package's `F1RadGraph`, in a process of its own."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(imports), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, __file__, "--package-worker", str(folder / "RRG_scorers" / "package")]
     done = subprocess.run(
