@@ -16,6 +16,7 @@ from lmrrg.config import Config
 from lmrrg.data.sources import prepare_studies, studies_of
 from lmrrg.model.checkpoint import full_state, load_checkpoint, read_checkpoint_config, state_checksum
 from lmrrg.model.features import FeatureFiles
+from lmrrg.studies import StudyError
 from lmrrg.tracking import read_metrics
 from sft.batches import Examples
 from sft.objective import Objective
@@ -133,11 +134,11 @@ def test_other_settings_do_not_continue_a_run(finished: Config):
         run_sft(changed)
 
 
-def test_studies_without_the_section_are_refused(config: Config):
+def test_a_manifest_without_validation_studies_is_refused(config: Config):
     run = settings(config, "empty")
     data = run.data.model_copy(update={"source": "jsonl", "path": run.run_dir / "studies.jsonl"})
     manifest = run.run_dir / "studies.jsonl"
     lines = [line for line in manifest.read_text().splitlines() if '"split": "val"' not in line]
     manifest.write_text("\n".join(lines) + "\n")
-    with pytest.raises(SFTError, match="no_studies: no val study"):
+    with pytest.raises(StudyError, match=r"empty_split: .* val"):
         run_sft(run.model_copy(update={"name": "empty2", "data": data}))
