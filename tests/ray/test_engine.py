@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -160,22 +158,6 @@ def test_an_interrupted_call_leaves_nothing_behind(engine, features, prompts):
     with pytest.raises(KeyboardInterrupt):
         engine.generate(features, prompts, samples=4, temperature=1.0, progress=interrupt)
     assert same_ids(engine.generate(features, prompts), good)
-
-
-def test_starting_an_engine_leaves_the_handlers_of_the_process_alone(tiny_checkpoint, tiny_config, tmp_path):
-    """vLLM would close them: seen as log files of Ray Serve that end when the model is loaded."""
-    code = f"""
-import logging, logging.handlers
-from lmrrg.config import RolloutConfig
-from lmrrg.engine import ReportEngine
-target = logging.FileHandler({str(tmp_path / "log.txt")!r})
-logging.getLogger("mine").addHandler(logging.handlers.MemoryHandler(1, target=target))
-rollout = RolloutConfig.model_validate({tiny_config.rollout.model_dump()!r})
-ReportEngine({str(tiny_checkpoint)!r}, rollout)
-logging.getLogger("mine").error("still here")
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=200, cwd=Path(__file__).parents[2])
-    assert (tmp_path / "log.txt").read_text() == "still here\n"
 
 
 def test_a_second_engine_in_the_process_is_refused(engine, features, prompts, tiny_checkpoint, tiny_config):

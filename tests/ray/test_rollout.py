@@ -106,8 +106,8 @@ def test_an_older_or_damaged_state_is_refused(pool, tiny_checkpoint):
         pool.sync(state, pool.version + 1, "0" * 32)
 
 
-def test_a_missing_checkpoint_is_named(pool_config, tmp_path):
-    pool = RolloutPool(pool_config, tmp_path / "nowhere")
+def test_a_missing_checkpoint_is_named(ray_cluster, tiny_config, tmp_path):
+    pool = RolloutPool(tiny_config, tmp_path / "nowhere")
     with pytest.raises(PoolError, match="missing_file"):
         pool.start()
     pool.close()

@@ -171,6 +171,7 @@ def test_a_stream_without_length_is_cut_at_the_limit(ready):
 
 
 def test_the_logs_hold_no_text_and_no_names(ready, pngs, ray_cluster):
+    """That they hold anything at all is not given: vLLM, left alone, closes the log handlers of its process."""
     body = post(ready, pngs[5], indication="haemoptysis").json()
     post(ready, b"junk")
     logs = "\n".join(path.read_text(errors="replace") for path in (ray_cluster / "logs" / "serve").glob("*.log"))
@@ -179,18 +180,10 @@ def test_the_logs_hold_no_text_and_no_names(ready, pngs, ray_cluster):
         assert private not in logs
 
 
-@pytest.mark.parametrize(
-    ("environment", "sentence"),
-    [
-        ({}, "no model to serve: set LMRRG_CHECKPOINT"),
-        ({"LMRRG_CHECKPOINT": "/nowhere"}, "missing_file: /nowhere has no config.json"),
-        ({"LMRRG_CONFIG": "/nowhere.yaml"}, "config file /nowhere.yaml does not exist"),
-    ],
-)
-def test_serve_run_without_a_model_ends_with_one_sentence(environment, sentence):
+def test_serve_run_without_a_model_ends_with_one_sentence():
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("LMRRG_", "RAY_"))}
     command = [str(Path(sys.executable).parent / "serve"), "run", "serve_app.app:app"]
-    done = subprocess.run(command, env=clean | environment, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=clean, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode != 0
-    assert sentence in done.stderr
+    assert "no model to serve: set LMRRG_CHECKPOINT" in done.stderr
     assert "Traceback" not in done.stderr

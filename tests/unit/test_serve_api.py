@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import shutil
 import struct
 import zlib
 from datetime import UTC, datetime
 
+import click
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
@@ -16,8 +18,9 @@ from PIL import Image
 
 from lmrrg.studies import LABELS
 from serve_app.api import MAX_IMAGES, build_api
+from serve_app.app import app
 from serve_app.http import ServiceError
-from serve_app.reporter import UploadedStudy
+from serve_app.reporter import UploadedStudy, model_info
 from serve_app.schemas import ImageInfo, ModelInfo, ReportResponse
 
 LIMIT = 200_000
@@ -216,3 +219,45 @@ def test_the_schema_is_published(client):
     schema = client.get("/openapi.json").json()
     assert set(schema["paths"]) == {"/", "/healthz", "/readyz", "/v1/reports"}
     assert "413" in schema["paths"]["/v1/reports"]["post"]["responses"]
+
+
+@pytest.fixture
+def no_environment(monkeypatch):
+    for name in ("LMRRG_CHECKPOINT", "LMRRG_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("no_environment")
+def test_the_application_says_in_one_sentence_what_it_lacks(monkeypatch):
+    with pytest.raises(click.ClickException, match="no model to serve: set LMRRG_CHECKPOINT"):
+        app({})
+    with pytest.raises(click.ClickException, match=r"missing_file: /nowhere has no config\.json"):
+        app({"checkpoint": "/nowhere"})
+    monkeypatch.setenv("LMRRG_CONFIG", "/nowhere.yaml")
+    with pytest.raises(click.ClickException, match=r"config file /nowhere\.yaml does not exist"):
+        app({})
+
+
+@pytest.mark.usefixtures("no_environment")
+def test_where_the_checkpoint_comes_from(tiny_checkpoint, tmp_path, monkeypatch):
+    """The command's argument, else the environment, else the config file."""
+    config = tmp_path / "serve.yaml"
+    config.write_text(f"serve: {{checkpoint: {tiny_checkpoint}, max_upload_mb: 3}}\n")
+    monkeypatch.setenv("LMRRG_CONFIG", str(config))
+    assert app({})._bound_deployment.init_args[0] == str(tiny_checkpoint)
+    assert app({})._bound_deployment.init_args[1].serve.max_upload_mb == 3
+    monkeypatch.setenv("LMRRG_CHECKPOINT", "/elsewhere")
+    with pytest.raises(click.ClickException, match="/elsewhere"):
+        app({})
+    assert app({"checkpoint": str(tiny_checkpoint)})._bound_deployment.init_args[0] == str(tiny_checkpoint)
+
+
+def test_a_version_names_the_weights_and_the_settings(tiny_checkpoint, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_checkpoint, copy)
+    assert model_info(copy) == model_info(tiny_checkpoint), "not where it lies, but what it holds"
+    weights = copy / "decoder" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert model_info(copy).version != model_info(tiny_checkpoint).version
