@@ -69,15 +69,14 @@ def _one(client: httpx.Client, model: str, region: str) -> str:
     messages = [
         {"role": "user", "content": _PROMPT.format(region=region, low=MINIMUM_WORDS + 5, high=MAXIMUM_WORDS - 5)}
     ]
-    text = ""
     for _ in range(_ATTEMPTS):
         text = _ask(client, model, messages)
         words = len(text.split())
         if MINIMUM_WORDS <= words <= MAXIMUM_WORDS:
-            break
+            return text
         complaint = f"That has {words} words. Write it again with {MINIMUM_WORDS} to {MAXIMUM_WORDS} words."
         messages += [{"role": "assistant", "content": text}, {"role": "user", "content": complaint}]
-    return text
+    raise RegionError("regions_words", f"{model} did not write {MINIMUM_WORDS} to {MAXIMUM_WORDS} words on {region}")
 
 
 def _ask(client: httpx.Client, model: str, messages: list[dict[str, str]]) -> str:

@@ -14,6 +14,9 @@ from lmrrg.model.describe_regions import main
 from lmrrg.model.regions import REGIONS, load_regions
 
 
+TEXTS = load_regions()
+
+
 class Endpoint(BaseHTTPRequestHandler):
     """Answers with the packaged text; the first answer for the carina is too short."""
 
@@ -26,7 +29,7 @@ class Endpoint(BaseHTTPRequestHandler):
         region = next(
             r for r in sorted(REGIONS, key=len, reverse=True) if f"'{r}'" in request["messages"][0]["content"]
         )
-        text = load_regions()[region]
+        text = TEXTS[region]
         if region == "carina" and len(request["messages"]) == 1:
             text = "Too short."
         content = {"": text, "words": "Never long enough.", "format": None}.get(self.broken, text)
@@ -57,7 +60,7 @@ def test_a_reviewable_file_comes_out(endpoint: str, tmp_path: Path, monkeypatch:
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     out = tmp_path / "regions.yaml"
     assert main(["--endpoint", endpoint, "--model", "writer", "--out", str(out)]) == 0
-    assert load_regions(out) == load_regions()
+    assert load_regions(out) == TEXTS
     assert "writer" in out.read_text().splitlines()[0]
     assert "secret" not in out.read_text()
     assert len(Endpoint.requests) == len(REGIONS) + 1  # the carina's was asked for twice
