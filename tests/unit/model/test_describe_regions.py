@@ -13,7 +13,6 @@ import pytest
 from lmrrg.model.describe_regions import main
 from lmrrg.model.regions import REGIONS, load_regions
 
-
 TEXTS = load_regions()
 
 
