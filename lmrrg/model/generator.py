@@ -14,7 +14,7 @@ from lmrrg.config import Config, ModelConfig
 from lmrrg.model.classifier import DiseaseClassifier
 from lmrrg.model.decoder import build_decoder, build_tokenizer, token_embedding
 from lmrrg.model.extractor import RegionExtractor
-from lmrrg.model.features import FeatureError, StudyFeatures, feature_shape, image_encoder
+from lmrrg.model.features import FeatureError, StudyFeatures, encoder_version, feature_shape
 from lmrrg.model.regions import REGIONS, region_queries
 
 VISUAL_TOKENS = len(REGIONS) + 1
@@ -112,11 +112,11 @@ class ReportGenerator(nn.Module):
         visual = self.visual(features)
         rows = self.prompt_embeddings(visual.tokens, prompts)
         prompt_length, width = max(len(row) for row in rows), report_ids.shape[1]
-        padding = torch.tensor([prompt_length - len(row) for row in rows], device=report_ids.device)
-        prompt = torch.stack([F.pad(row, (0, 0, prompt_length - len(row), 0)) for row in rows])
+        padding = [prompt_length - len(row) for row in rows]
+        prompt = torch.stack([F.pad(row, (0, 0, before, 0)) for row, before in zip(rows, padding, strict=True)])
         safe_ids = torch.where(report_mask, report_ids, self.tokenizer.pad_token_id)
         report = token_embedding(self.decoder)(safe_ids[:, :-1])
-        attention, positions = _attention(padding, prompt_length + width - 1)
+        attention, positions = _attention(padding, prompt_length + width - 1, report_ids.device)
         places = torch.arange(prompt_length - 1, prompt_length - 1 + width, device=report_ids.device)
         out = self.decoder(
             inputs_embeds=torch.cat([prompt, report], dim=1),
@@ -140,9 +140,9 @@ def build_generator(
     pretrained decoder brings its own). Random weights depend on ``config.seed`` alone.
     """
     size = config.data.image_size
-    inputs = VisualInputs(size, config.data.max_views, *feature_shape(size), image_encoder(size).version)
+    inputs = VisualInputs(size, config.data.max_views, *feature_shape(size), encoder_version(size))
     queries = region_queries(config.model.text_encoder, config.model.regions_file, config.data.cache_dir)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         words = tokenizer or build_tokenizer(config.model, training_reports)
         return ReportGenerator(config.model, inputs, queries, words, build_decoder(config.model.decoder, words))
@@ -157,17 +157,18 @@ def _projector(width: int, decoder: PreTrainedModel) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden), norm)
 
 
-def _attention(padding: Tensor, length: int) -> tuple[Tensor | None, Tensor]:
+def _attention(padding: list[int], length: int, device: torch.device) -> tuple[Tensor | None, Tensor]:
     """Mask bool [B, 1, L, L] and positions [B, L] for rows that start with ``padding`` [B] unused places.
 
     Without left padding the mask is ``None``: causal attention alone hides the right padding, and is faster. Every
     place may attend to itself, so that no row of the softmax is empty.
     """
-    place = torch.arange(length, device=padding.device)
-    positions = (place - padding[:, None]).clamp_min(0)
-    if not bool(padding.any()):
+    place = torch.arange(length, device=device)
+    before = torch.tensor(padding, device=device)[:, None]
+    positions = (place - before).clamp_min(0)
+    if not any(padding):
         return None, positions
     causal = place[:, None] >= place
-    used = place >= padding[:, None]
+    used = place >= before
     own = place[:, None] == place
     return ((causal & used[:, None]) | own)[:, None], positions
