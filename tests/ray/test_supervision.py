@@ -36,8 +36,7 @@ class Worker(Supervised):
         return os.getpid()
 
     def die_once(self, marker: str, x: int) -> tuple[int, int]:
-        if not os.path.exists(marker):
-            open(marker, "w").close()
+        if first_to_claim(marker):
             os._exit(1)
         return self.square(x)
 
@@ -45,8 +44,7 @@ class Worker(Supervised):
         os._exit(1)
 
     def hang_once(self, marker: str, x: int) -> tuple[int, int]:
-        if not os.path.exists(marker):
-            open(marker, "w").close()
+        if first_to_claim(marker):
             time.sleep(600)
         return self.square(x)
 
@@ -55,6 +53,15 @@ class Worker(Supervised):
 
     def fail_unpicklably(self) -> None:
         raise TwoArguments("unpicklable", "too bad")
+
+
+def first_to_claim(marker: str) -> bool:
+    """Whether nobody made the file before; of two actors that ask at once, one is the first."""
+    try:
+        open(marker, "x").close()
+    except FileExistsError:
+        return False
+    return True
 
 
 class TwoArguments(ValueError):
