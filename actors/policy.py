@@ -19,7 +19,8 @@ from ray.util.placement_group import PlacementGroup
 from torch import Tensor
 
 from actors.placement import actor_options, bundle
-from lmrrg.config import Config, PPOConfig
+from lmrrg.config import Config
+from lmrrg.config_ppo import PPOConfig
 from lmrrg.model.checkpoint import full_state, load_checkpoint, save_checkpoint, state_checksum
 from lmrrg.model.decoder import add_lora
 from lmrrg.ppo.actor_critic import VALUE_HEAD_FILE, ActorCritic, load_value_head, save_value_head

@@ -12,7 +12,8 @@ from ray.util.placement_group import PlacementGroup
 from torch import Tensor
 
 from actors.placement import actor_options, bundle
-from lmrrg.config import Config, PPOConfig
+from lmrrg.config import Config
+from lmrrg.config_ppo import PPOConfig
 from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.ppo.actor_critic import report_log_probs
 from lmrrg.ppo.batches import Rollout, rank_microbatches

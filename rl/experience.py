@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from actors.policy import PolicyScores
-from lmrrg.config import PPOConfig
+from lmrrg.config_ppo import PPOConfig
 from lmrrg.engine import GeneratedReport
 from lmrrg.ppo.advantages import generalised_advantages, token_rewards, whiten
 from lmrrg.ppo.batches import Experience, Rollout

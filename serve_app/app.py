@@ -18,7 +18,8 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve import Application
 
-from lmrrg.config import Config, ConfigError, load_config
+from lmrrg.config import Config, load_config
+from lmrrg.config_base import ConfigError
 from lmrrg.engine import engine_environment
 from lmrrg.model.checkpoint import CheckpointError, read_checkpoint_config
 from serve_app.api import build_api

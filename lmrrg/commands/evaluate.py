@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from lmrrg.config import Config, ConfigError, config_help, load_config
+from lmrrg.config import Config, config_help, load_config
+from lmrrg.config_base import ConfigError
 
 EPILOG = f"""\
 two ways

@@ -3,7 +3,8 @@
 import pytest
 import yaml
 
-from lmrrg.config import Config, ConfigError, config_help, describe_config, load_config, save_config
+from lmrrg.config import Config, config_help, describe_config, load_config, save_config
+from lmrrg.config_base import ConfigError
 
 
 @pytest.mark.parametrize("name", ["demo", "iu_xray"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from actors.policy import PolicyScores
-from lmrrg.config import PPOConfig
+from lmrrg.config_ppo import PPOConfig
 from lmrrg.engine import GeneratedReport
 from lmrrg.metrics.reward import RewardScores
 from lmrrg.model.features import StudyFeatures

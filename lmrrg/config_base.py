@@ -1,0 +1,25 @@
+"""What every branch of the configuration shares."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class ConfigError(ValueError):
+    """A setting that is unknown or impossible; the message names the key, the allowed values and the file."""
+
+
+class Settings(BaseModel):
+    """Base of every branch of the tree: unknown keys are errors and values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+def check_batches(name: str, minibatch: int, microbatch: int, workers: int) -> None:
+    """Refuse a minibatch that the ranks cannot cut into equal microbatches.
+
+    Raises:
+        ValueError: it is no multiple of ``microbatch * workers``.
+    """
+    if minibatch % (microbatch * workers):
+        raise ValueError(f"{name} {minibatch} must be a multiple of microbatch {microbatch} x workers {workers}")

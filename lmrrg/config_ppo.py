@@ -1,0 +1,80 @@
+"""The settings of clinical quality reinforcement learning."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from lmrrg.config_base import Settings, check_batches
+
+
+class KLConfig(Settings):
+    """The penalty for leaving the frozen SFT model, and the controller of its weight."""
+
+    controller: Literal["reward", "target", "rllib", "fixed"] = Field("reward", description="who moves lambda")
+    estimator: Literal["k1", "k2", "k3"] = Field("k1", description="per-token KL estimate in the reward")
+    initial: NonNegativeFloat = Field(0.05, description="first lambda")
+    minimum: NonNegativeFloat = Field(1e-3, description="smallest lambda")
+    maximum: PositiveFloat = Field(1.0, description="largest lambda")
+    target_per_sequence: PositiveFloat = Field(6.0, description="wanted KL, nats per report (target, rllib)")
+    horizon_episodes: PositiveFloat = Field(2000.0, description="episodes over which lambda moves by e")
+    reward_scale: PositiveFloat = Field(1.0, description="reward difference that counts as 1 (reward)")
+
+    @model_validator(mode="after")
+    def _bounds(self) -> KLConfig:
+        if not self.minimum <= self.initial <= self.maximum:
+            raise ValueError(f"initial {self.initial} must lie in [minimum {self.minimum}, maximum {self.maximum}]")
+        return self
+
+
+class PPOConfig(Settings):
+    """Clinical quality reinforcement learning."""
+
+    iterations: PositiveInt = Field(40, description="rollout + update rounds")
+    studies_per_iteration: PositiveInt = Field(32, description="studies drawn per iteration")
+    samples_per_study: PositiveInt = Field(4, description="reports sampled per study")
+    epochs: PositiveInt = Field(2, description="passes over each rollout batch")
+    minibatch: PositiveInt = Field(64, description="reports per optimizer step, over all ranks")
+    microbatch: PositiveInt = Field(32, description="reports that one rank runs at once")
+    workers: PositiveInt = Field(1, description="data-parallel ranks of the policy group")
+    cpus_per_worker: PositiveFloat = Field(1, description="CPUs asked for each policy rank")
+    gpus_per_worker: NonNegativeFloat = Field(0, description="GPUs asked for each policy rank")
+    zero_stage: Literal[0, 1, 2, 3] = Field(1, description="DeepSpeed ZeRO stage")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="compute type of the policy")
+    trainable: Literal["decoder", "all"] = Field("decoder", description="weights that PPO moves")
+    learning_rate: PositiveFloat = Field(5e-5, description="learning rate of the policy")
+    value_learning_rate: PositiveFloat = Field(1e-3, description="learning rate of the value head")
+    value_warmup_iterations: int = Field(2, ge=0, description="first iterations that train only the value head")
+    gradient_clip: PositiveFloat = Field(1.0, description="largest gradient norm")
+    gamma: float = Field(1.0, gt=0, le=1, description="discount")
+    gae_lambda: float = Field(0.95, ge=0, le=1, description="lambda of generalised advantage estimation")
+    clip: float = Field(0.2, gt=0, lt=1, description="clip range of the probability ratio")
+    dual_clip: float | None = Field(None, gt=1, description="lower bound multiple for negative advantages; null: off")
+    value_clip: PositiveFloat = Field(0.2, description="clip range of the value update")
+    value_weight: NonNegativeFloat = Field(0.5, description="weight of the value loss")
+    entropy_weight: NonNegativeFloat = Field(0.0, description="weight of the entropy bonus")
+    correction: Literal["none", "token", "sequence"] = Field("token", description="weights for engine-trainer mismatch")
+    correction_cap: PositiveFloat = Field(2.0, description="largest importance weight")
+    parity_tolerance: PositiveFloat = Field(1e-3, description="mean |engine - trainer| log-prob that stops a run, nats")
+    eval_every: PositiveInt = Field(10, description="iterations between evaluations on validation studies")
+    eval_studies: PositiveInt = Field(64, description="validation studies in each evaluation")
+    heldout_metric: Literal["label_f1", "rouge_l"] = Field("label_f1", description="picks the best checkpoint")
+    checkpoint_every: PositiveInt = Field(10, description="iterations between checkpoints")
+    resume: bool = Field(True, description="continue from the last checkpoint of the run, where there is one")
+    kl: KLConfig = KLConfig()
+
+    @property
+    def rollout_batch(self) -> int:
+        """Reports per iteration."""
+        return self.studies_per_iteration * self.samples_per_study
+
+    @model_validator(mode="after")
+    def _batches(self) -> PPOConfig:
+        check_batches("minibatch", self.minibatch, self.microbatch, self.workers)
+        if self.rollout_batch % self.minibatch:
+            raise ValueError(
+                f"minibatch {self.minibatch} must divide the rollout batch {self.rollout_batch} "
+                "(studies_per_iteration x samples_per_study)"
+            )
+        return self
