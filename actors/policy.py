@@ -26,10 +26,9 @@ from lmrrg.model.decoder import add_lora
 from lmrrg.ppo.actor_critic import VALUE_HEAD_FILE, ActorCritic, load_value_head, save_value_head
 from lmrrg.ppo.batches import Experience, Rollout, rank_microbatches, shuffled_minibatches
 from lmrrg.ppo.errors import PPOError
-from lmrrg.ppo.losses import PolicyLoss, policy_loss, value_loss
+from lmrrg.ppo.losses import PolicyLoss, kl_loss, loss_shares, policy_loss, value_loss
+from lmrrg.ppo.masks import fill
 
-POLICY, VALUE = 0, 1
-"""Indices of the optimizer's parameter groups."""
 _TAG = "policy"
 
 
@@ -80,10 +79,10 @@ class PolicyWorker:
         decoder = self._config.model.decoder
         if decoder.lora_rank:  # a checkpoint has the adapters of its training merged: PPO gets fresh ones
             add_lora(generator.decoder, decoder.lora_rank, decoder.dropout)
-        self._model = ActorCritic(generator, self._ppo.trainable)
+        self._model = ActorCritic(generator, self._ppo.trainable, self._ppo.critic)
         if (self._checkpoint_dir / VALUE_HEAD_FILE).is_file():  # a model that PPO trained before brings its critic
             load_value_head(self._model.value_head, self._checkpoint_dir)
-        groups = self._model.parameter_groups(self._ppo.learning_rate, self._ppo.value_learning_rate)
+        groups = self._model.parameter_groups(self._learning_rates(self._ppo.learning_rate))
         self._engine, *_ = deepspeed.initialize(
             model=self._model, model_parameters=groups, config=deepspeed_config(self._ppo)
         )
@@ -101,15 +100,16 @@ class PolicyWorker:
             scores.append([torch.nn.functional.pad(tensor.cpu(), padding) for tensor in output])
         return torch.cat(rows), PolicyScores(*(torch.cat(column) for column in zip(*scores, strict=True)))
 
-    def update(self, experience: Experience, seed: int, value_only: bool) -> UpdateTotals:
-        """Run ``ppo.epochs`` passes over the experience; with ``value_only`` nothing but the value head moves."""
-        self._set_learning_rates(value_only)
+    def update(self, experience: Experience, seed: int, learning_rate: float) -> UpdateTotals:
+        """Run ``ppo.epochs`` passes over the experience; with learning rate 0 nothing but the critic moves."""
+        value_only = learning_rate == 0
+        for group, rate in zip(self._engine.optimizer.param_groups, self._learning_rates(learning_rate), strict=False):
+            group["lr"] = rate
         totals = UpdateTotals()
         for epoch in range(self._ppo.epochs):
             for rows in shuffled_minibatches(experience.rollout, self._ppo.minibatch, seed + epoch):
-                tokens = float(experience.loss_mask[rows].sum())
-                if tokens:  # else every report of the minibatch failed to score: nothing to learn, on any rank
-                    self._minibatch(experience, rows, tokens, value_only, totals)
+                if experience.loss_mask[rows].any():  # else nothing could be scored: nothing to learn, on any rank
+                    self._minibatch(experience, rows, value_only, totals)
         return totals
 
     def state(self) -> tuple[dict[str, Tensor], str] | None:
@@ -139,44 +139,57 @@ class PolicyWorker:
         with self._gathered():
             if self._rank == 0:
                 save_checkpoint(self._model.generator, directory, extra)
-                save_value_head(self._model.value_head, directory)
+                if self._model.critic is None:  # a head on a decoder that the model directory lacks is of no use
+                    save_value_head(self._model.value_head, directory)
 
-    def _minibatch(
-        self, experience: Experience, rows: Tensor, tokens: float, value_only: bool, totals: UpdateTotals
-    ) -> None:
-        shares = rank_microbatches(experience.rollout, rows, self._ppo.microbatch, self._rank, self._ppo.workers)
-        for number, share in enumerate(shares, start=1):
-            self._engine.set_gradient_accumulation_boundary(number == len(shares))
-            loss = self._loss(experience.select(share).to(self._engine.device), tokens, value_only, totals)
-            # DeepSpeed averages over ranks, while the loss is already divided by the tokens of all of them.
+    def _minibatch(self, experience: Experience, rows: Tensor, value_only: bool, totals: UpdateTotals) -> None:
+        mask = experience.loss_mask[rows]
+        shares = torch.zeros(experience.loss_mask.shape)
+        shares[rows] = loss_shares(mask, self._ppo.aggregation, self._config.rollout.max_new_tokens)
+        tokens = float(mask.sum())
+        parts = rank_microbatches(experience.rollout, rows, self._ppo.microbatch, self._rank, self._ppo.workers)
+        for number, part in enumerate(parts, start=1):
+            self._engine.set_gradient_accumulation_boundary(number == len(parts))
+            batch = experience.select(part).to(self._engine.device)
+            of_part = shares[part, : batch.loss_mask.shape[1]].to(self._engine.device)
+            loss = self._loss(batch, of_part, value_only, totals)
+            # DeepSpeed averages over ranks, while the shares are already of the minibatch of all of them.
             self._engine.backward(loss * self._ppo.workers, scale_wrt_gas=False)
-            if number == len(shares) and self._ppo.zero_stage == 0:
+            if number == len(parts) and self._ppo.zero_stage == 0:
                 norm = _grad_norm(self._model)  # without ZeRO in float32 DeepSpeed clips but keeps no norm
             self._engine.step()
         totals.step(tokens, norm if self._ppo.zero_stage == 0 else float(self._engine.get_global_grad_norm()))
 
-    def _loss(self, batch: Experience, tokens: float, value_only: bool, totals: UpdateTotals) -> Tensor:
-        output = self._engine(batch.rollout, value_only=value_only)
+    def _loss(self, batch: Experience, shares: Tensor, value_only: bool, totals: UpdateTotals) -> Tensor:
+        ppo, mask = self._ppo, batch.loss_mask
+        output = self._engine(batch.rollout, value_only=value_only, entropy=ppo.entropy_weight > 0)
         # The clip protects a critic that is good already; a fresh one would need many iterations to come into range.
-        value_clip = math.inf if value_only else self._ppo.value_clip
-        critic = value_loss(output.values, batch.values, batch.returns, batch.loss_mask, tokens=tokens, clip=value_clip)
+        value_clip = math.inf if value_only else ppo.value_clip
+        critic = value_loss(output.values, batch.values, batch.returns, mask, shares=shares, clip=value_clip)
         actor = policy_loss(
             output.log_probs,
             batch.log_probs,
             batch.advantages,
-            batch.loss_mask,
-            tokens=tokens,
-            clip=self._ppo.clip,
-            dual_clip=self._ppo.dual_clip,
+            mask,
+            shares=shares,
+            clip=ppo.clip,
+            dual_clip=ppo.dual_clip,
             weights=batch.weights,
         )
-        totals.add(tokens, actor, critic)
-        return critic if value_only else actor.loss + self._ppo.value_weight * critic
+        totals.add(actor, critic)
+        if value_only:
+            return critic
+        loss = actor.loss + ppo.value_weight * critic
+        if output.entropy is not None:
+            loss = loss - ppo.entropy_weight * (fill(output.entropy, mask) * shares).sum()
+        if batch.reference is not None:
+            kl = kl_loss(output.log_probs, batch.reference, mask, shares=shares, estimator=ppo.kl.estimator)
+            loss = loss + batch.kl_weight * kl
+        return loss
 
-    def _set_learning_rates(self, value_only: bool) -> None:
-        groups = self._engine.optimizer.param_groups
-        groups[POLICY]["lr"] = 0.0 if value_only else self._ppo.learning_rate
-        groups[VALUE]["lr"] = self._ppo.value_learning_rate
+    def _learning_rates(self, policy: float) -> tuple[float, float, float]:
+        """Of the policy, the value head and a separate critic's decoder."""
+        return policy, self._ppo.value_learning_rate, self._ppo.learning_rate
 
     @contextmanager
     def _gathered(self) -> Iterator[None]:
@@ -192,16 +205,19 @@ class UpdateTotals:
     """Statistics of one update, summed over one rank's tokens; ranks add up."""
 
     sums: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    """Over tokens."""
+    losses: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    """Over optimizer steps."""
     tokens: float = 0.0
     """Tokens of all ranks, over all steps."""
     grad_norms: list[float] = field(default_factory=list)
     first_ratio_error: float = 0.0
     """Largest |ratio - 1| of a token before the first optimizer step."""
 
-    def add(self, tokens: float, actor: PolicyLoss, critic: Tensor) -> None:
-        """Add one microbatch of a minibatch with ``tokens`` tokens over all ranks."""
-        self.sums["policy_loss"] += actor.loss.item() * tokens
-        self.sums["value_loss"] += critic.item() * tokens
+    def add(self, actor: PolicyLoss, critic: Tensor) -> None:
+        """Add one microbatch."""
+        self.losses["policy_loss"] += actor.loss.item()
+        self.losses["value_loss"] += critic.item()
         self.sums["clip_fraction"] += actor.clipped.item()
         self.sums["update_kl_per_token"] += actor.approx_kl.item()
         if not self.grad_norms:
@@ -218,7 +234,7 @@ class UpdateReport:
     """What one update did, over all ranks."""
 
     metrics: dict[str, float]
-    """Means over tokens, and the mean and largest gradient norm before clipping."""
+    """Losses per optimizer step, means over tokens, and the mean and largest gradient norm before clipping."""
     first_ratio_error: float
     """Largest |ratio - 1| of a token before the first optimizer step: 0 up to rounding."""
 
@@ -229,6 +245,7 @@ class UpdateReport:
         names = sorted({name for rank in ranks for name in rank.sums})
         means = {name: sum(rank.sums[name] for rank in ranks) / max(lead.tokens, 1.0) for name in names}
         norms = lead.grad_norms or [0.0]
+        means |= {name: sum(rank.losses[name] for rank in ranks) / len(norms) for name in sorted(lead.losses)}
         return cls(
             metrics={**means, "grad_norm": sum(norms) / len(norms), "grad_norm_max": max(norms), "steps": len(norms)},
             first_ratio_error=max(rank.first_ratio_error for rank in ranks),
@@ -284,9 +301,10 @@ class PolicyGroup:
         """Start scoring a rollout (a reference to :class:`Rollout`): one forward without gradient."""
         return PendingScores([worker.log_probs.remote(rollout) for worker in self._workers])
 
-    def update(self, experience: Experience, *, seed: int, value_only: bool = False) -> UpdateReport:
-        """Optimizer steps over the experience; ``seed`` orders its minibatches."""
-        return UpdateReport.of(self._call("update", ray.put(experience), seed, value_only))
+    def update(self, experience: Experience, *, seed: int, learning_rate: float) -> UpdateReport:
+        """Optimizer steps over the experience; ``seed`` orders its minibatches; at ``learning_rate`` 0 only the critic
+        learns."""
+        return UpdateReport.of(self._call("update", ray.put(experience), seed, learning_rate))
 
     def state(self) -> tuple[dict[str, Tensor], str]:
         """All weights on CPU (see :func:`lmrrg.model.checkpoint.full_state`) and their checksum."""

@@ -8,6 +8,7 @@ Batch sizes use one vocabulary: an iteration of PPO draws ``studies_per_iteratio
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -107,6 +108,10 @@ class RayConfig(Settings):
         None, description="where Ray Train keeps SFT checkpoints, e.g. s3://bucket/prefix; null: the run folder"
     )
     preflight_timeout_s: PositiveFloat = Field(60, description="longest wait for the asked resources, seconds")
+    placement: Literal["split", "colocated"] = Field(
+        "split",
+        description="split: every actor reserves its own share; colocated: policy rank k and engine k share GPU k",
+    )
 
 
 class SFTConfig(Settings):
@@ -172,6 +177,7 @@ class RolloutConfig(Settings):
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="compute type of the engine")
     kv_cache_mb: PositiveInt = Field(192, description="size of the KV cache on CPU, MB")
     gpu_memory: float = Field(0.3, gt=0, le=1, description="share of a GPU's memory for the engine")
+    tensor_parallel_size: PositiveInt = Field(1, description="GPUs that one engine spreads the decoder over")
     max_sequences: PositiveInt = Field(64, description="sequences decoded at once")
     max_new_tokens: PositiveInt = Field(100, description="longest report, tokens with EOS")
     temperature: PositiveFloat = Field(1.0, description="sampling temperature in PPO; 1 keeps log-probs comparable")
@@ -236,25 +242,47 @@ class Config(Settings):
             raise ValueError("reward.reference_dir is required with reward.backend=reference; see `lmrrg doctor`")
         if self.rollout.max_new_tokens > self.model.decoder.max_positions // 2:
             raise ValueError("rollout.max_new_tokens may be at most half of model.decoder.max_positions")
+        self._check_placement()
         return self
+
+    def _check_placement(self) -> None:
+        rollout, ppo = self.rollout, self.ppo
+        if rollout.tensor_parallel_size > 1 and rollout.gpus_per_engine != rollout.tensor_parallel_size:
+            raise ValueError(
+                f"rollout.tensor_parallel_size {rollout.tensor_parallel_size} needs as many rollout.gpus_per_engine, "
+                f"not {rollout.gpus_per_engine:g}"
+            )
+        shared = 2 * ppo.gpus_per_worker + rollout.gpus_per_engine
+        if self.ray.placement == "colocated" and shared > 1 + 1e-6:
+            raise ValueError(
+                f"ray.placement=colocated puts a policy rank, the reference ({ppo.gpus_per_worker:g} GPU each) and an "
+                f"engine ({rollout.gpus_per_engine:g} GPU) on one GPU: together {shared:g}, at most 1"
+            )
 
 
 def load_config(path: Path | str | None = None, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file and apply ``key.sub=value`` overrides (values are YAML).
+    """Read YAML settings and apply ``key.sub=value`` overrides (values are YAML).
+
+    ``path`` may name several files, ``configs/iu_xray.yaml,configs/layouts/8gpu_split.yaml``: later ones win. Relative
+    paths in the settings lie below ``$LMRRG_HOME`` where it is set: the storage that a cluster's nodes share.
 
     Raises:
         ConfigError: the file is missing or not a mapping, a key is unknown (the nearest known key is named), a value
             is not allowed, or a combination is impossible.
     """
     origin = str(path) if path else "defaults"
-    tree = _read_yaml(Path(path)) if path else {}
+    tree: dict[str, Any] = {}
+    for file in str(path).split(",") if path else []:
+        _merge(tree, _read_yaml(Path(file)))
     for override in overrides:
         _apply_override(tree, override)
     try:
-        return Config.model_validate(tree)
+        config = Config.model_validate(tree)
     except ValidationError as error:
         where = origin + (f" with {' '.join(overrides)}" if overrides else "")
         raise ConfigError(_explain(error, where)) from error
+    home = os.environ.get("LMRRG_HOME")
+    return _rebase(config, Path(home)) if home else config
 
 
 def save_config(config: Config, path: Path) -> None:
@@ -288,6 +316,26 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} must hold a mapping of settings")
     return tree
+
+
+def _merge(tree: dict[str, Any], other: dict[str, Any]) -> None:
+    """Put ``other`` into ``tree``, group by group; its values win."""
+    for key, value in other.items():
+        if isinstance(value, dict) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = value
+
+
+def _rebase(branch: Any, home: Path) -> Any:
+    """The settings with every relative path below ``home``."""
+    changed = {}
+    for name, value in branch:
+        if isinstance(value, Path):
+            changed[name] = home / value
+        elif isinstance(value, Settings):
+            changed[name] = _rebase(value, home)
+    return branch.model_copy(update=changed)
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:

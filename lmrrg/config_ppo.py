@@ -13,7 +13,8 @@ class KLConfig(Settings):
     """The penalty for leaving the frozen SFT model, and the controller of its weight."""
 
     controller: Literal["reward", "target", "rllib", "fixed"] = Field("reward", description="who moves lambda")
-    estimator: Literal["k1", "k2", "k3"] = Field("k1", description="per-token KL estimate in the reward")
+    placement: Literal["reward", "loss"] = Field("reward", description="where lambda * KL is charged")
+    estimator: Literal["k1", "k2", "k3"] = Field("k1", description="per-token KL estimate; in the loss k2 or k3")
     initial: NonNegativeFloat = Field(0.05, description="first lambda")
     minimum: NonNegativeFloat = Field(1e-3, description="smallest lambda")
     maximum: PositiveFloat = Field(1.0, description="largest lambda")
@@ -25,12 +26,20 @@ class KLConfig(Settings):
     def _bounds(self) -> KLConfig:
         if not self.minimum <= self.initial <= self.maximum:
             raise ValueError(f"initial {self.initial} must lie in [minimum {self.minimum}, maximum {self.maximum}]")
+        if self.placement == "loss" and self.estimator == "k1":
+            raise ValueError("estimator k1 has no gradient on average: placement loss needs k2 or k3")
         return self
 
 
 class PPOConfig(Settings):
     """Clinical quality reinforcement learning."""
 
+    algorithm: Literal["ppo", "rloo", "grpo"] = Field(
+        "ppo", description="ppo: GAE with a critic; rloo, grpo: the other samples of a study are the baseline"
+    )
+    critic: Literal["shared", "detached", "separate"] = Field(
+        "detached", description="value head on the policy's decoder, on it without gradient into it, or on a copy"
+    )
     iterations: PositiveInt = Field(40, description="rollout + update rounds")
     studies_per_iteration: PositiveInt = Field(32, description="studies drawn per iteration")
     samples_per_study: PositiveInt = Field(4, description="reports sampled per study")
@@ -43,7 +52,8 @@ class PPOConfig(Settings):
     zero_stage: Literal[0, 1, 2, 3] = Field(1, description="DeepSpeed ZeRO stage")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="compute type of the policy")
     trainable: Literal["decoder", "all"] = Field("decoder", description="weights that PPO moves")
-    learning_rate: PositiveFloat = Field(5e-5, description="learning rate of the policy")
+    learning_rate: PositiveFloat = Field(5e-5, description="learning rate of the policy in the first iteration")
+    learning_rate_end: float = Field(1.0, ge=0, le=1, description="share of it in the last one; linear between")
     value_learning_rate: PositiveFloat = Field(1e-3, description="learning rate of the value head")
     value_warmup_iterations: int = Field(2, ge=0, description="first iterations that train only the value head")
     gradient_clip: PositiveFloat = Field(1.0, description="largest gradient norm")
@@ -53,7 +63,10 @@ class PPOConfig(Settings):
     dual_clip: float | None = Field(None, gt=1, description="lower bound multiple for negative advantages; null: off")
     value_clip: PositiveFloat = Field(0.2, description="clip range of the value update")
     value_weight: NonNegativeFloat = Field(0.5, description="weight of the value loss")
-    entropy_weight: NonNegativeFloat = Field(0.0, description="weight of the entropy bonus")
+    entropy_weight: NonNegativeFloat = Field(0.0, description="weight of the entropy bonus, reward per nat")
+    aggregation: Literal["token", "sequence", "constant"] = Field(
+        "token", description="every token weighs the same, or every report, or every token whatever the batch's lengths"
+    )
     correction: Literal["none", "token", "sequence"] = Field("token", description="weights for engine-trainer mismatch")
     correction_cap: PositiveFloat = Field(2.0, description="largest importance weight")
     parity_tolerance: PositiveFloat = Field(1e-3, description="mean |engine - trainer| log-prob that stops a run, nats")
@@ -72,6 +85,8 @@ class PPOConfig(Settings):
     @model_validator(mode="after")
     def _batches(self) -> PPOConfig:
         check_batches("minibatch", self.minibatch, self.microbatch, self.workers)
+        if self.algorithm != "ppo" and self.samples_per_study < 2:
+            raise ValueError(f"algorithm {self.algorithm} compares samples: samples_per_study must be 2 or more")
         if self.rollout_batch % self.minibatch:
             raise ValueError(
                 f"minibatch {self.minibatch} must divide the rollout batch {self.rollout_batch} "

@@ -13,11 +13,12 @@ from torch.nn.utils.rnn import pad_sequence
 from actors.policy import PolicyScores
 from lmrrg.config_ppo import PPOConfig
 from lmrrg.engine import GeneratedReport
-from lmrrg.ppo.advantages import generalised_advantages, token_rewards, whiten
+from lmrrg.ppo.advantages import generalised_advantages, sibling_advantages, token_rewards, whiten
 from lmrrg.ppo.batches import Experience, Rollout
 from lmrrg.ppo.correction import importance_weights
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.kl import kl_estimate
+from lmrrg.ppo.masks import fill
 from rl.studies import StudyBatch
 
 
@@ -83,19 +84,28 @@ def make_experience(
         policy: the trainer's scores [B, T] under the weights that sampled.
         reference: log-probs under the frozen SFT model [B, T].
         kl_weight: lambda_KL, reward per nat.
-        ppo: gamma, lambda, KL estimator and correction.
+        ppo: algorithm, gamma, lambda, KL estimator and placement, correction.
     """
     scored = torch.from_numpy(np.isfinite(rewards))
     mask = sample.rollout.mask & scored[:, None]
     kl = kl_estimate(policy.log_probs, reference, mask, ppo.kl.estimator)
-    per_token = token_rewards(torch.from_numpy(rewards).float(), kl, mask, kl_weight)
-    advantages, returns = generalised_advantages(per_token, policy.values, mask, ppo.gamma, ppo.gae_lambda)
+    in_loss = ppo.kl.placement == "loss"
+    per_token = token_rewards(torch.from_numpy(rewards).float(), kl, mask, 0.0 if in_loss else kl_weight)
+    if ppo.algorithm == "ppo":
+        advantages, returns = generalised_advantages(per_token, policy.values, mask, ppo.gamma, ppo.gae_lambda)
+    else:
+        scaled = ppo.algorithm == "grpo"
+        compared = sibling_advantages(per_token.sum(dim=1), sample.rollout.study, scored, scaled=scaled)
+        advantages = fill(compared[:, None].expand(mask.shape), mask)
+        returns = fill(policy.values, mask)  # there is no critic to train
     return Experience(
         rollout=sample.rollout,
         loss_mask=mask,
         log_probs=policy.log_probs,
         values=policy.values,
-        advantages=whiten(advantages, mask),
+        advantages=advantages if ppo.algorithm == "grpo" else whiten(advantages, mask),
         returns=returns,
         weights=importance_weights(policy.log_probs, sample.engine_log_probs, mask, ppo.correction, ppo.correction_cap),
+        reference=reference if in_loss else None,
+        kl_weight=kl_weight if in_loss else 0.0,
     )

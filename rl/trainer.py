@@ -103,7 +103,7 @@ class CQRL(Algorithm):
     def training_step(self) -> None:
         """Sample, score, reference, advantages, update, sync; the metrics are left in ``measured``."""
         self._seconds = {}
-        warming_up = self.iterations_done < self.ppo.value_warmup_iterations
+        learning_rate = self._learning_rate()
         with self._phase("sample"):
             sample = self._sample()
         with self._phase("score"):
@@ -114,12 +114,12 @@ class CQRL(Algorithm):
             experience = make_experience(sample, rewards, policy, reference, self.controller.weight, self.ppo)
             metrics |= experience_metrics(experience, policy)
         with self._phase("update"):
-            update = self.crew.policy.update(experience, seed=self._seed("minibatches"), value_only=warming_up)
+            update = self.crew.policy.update(experience, seed=self._seed("minibatches"), learning_rate=learning_rate)
             self._require_identity("ratio_not_one", "the probability ratio before the update", update.first_ratio_error)
         with self._phase("sync"):
-            if not warming_up:
+            if learning_rate:
                 self._sync(self.version + 1)
-        metrics |= update.metrics | {"first_ratio_error": update.first_ratio_error}
+        metrics |= update.metrics | {"first_ratio_error": update.first_ratio_error, "learning_rate": learning_rate}
         self._adapt_kl(metrics, int(scores.valid.sum()))
         self.iterations_done += 1
         self.measured = metrics | self._timings(sample)
@@ -248,6 +248,13 @@ class CQRL(Algorithm):
         tolerance = IDENTITY_TOLERANCE[self.ppo.precision]
         if not error <= tolerance:
             raise PPOError(code, f"{what} is off by {error:.3g} where it must be the identity (up to {tolerance:g})")
+
+    def _learning_rate(self) -> float:
+        """Of the policy in this iteration; 0 while the critic warms up alone."""
+        if self.ppo.algorithm == "ppo" and self.iterations_done < self.ppo.value_warmup_iterations:
+            return 0.0
+        progress = self.iterations_done / max(self.ppo.iterations - 1, 1)
+        return self.ppo.learning_rate * (1 + (self.ppo.learning_rate_end - 1) * progress)
 
     def _seed(self, stream: str) -> int:
         return stream_seed(self.settings.seed, stream, self.iterations_done)

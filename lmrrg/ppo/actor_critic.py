@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -34,13 +36,14 @@ class TokenOutputs(NamedTuple):
 
 @dataclass(frozen=True)
 class TokenStates:
-    """The decoder at the N valid tokens of a rollout: logits [N, V] and hidden states [N, H] that predict them."""
+    """The decoder at the N valid tokens of a rollout: hidden states [N, H] that predict them, and the logits."""
 
-    logits: Tensor
     hidden: Tensor
+    logits: Tensor | None
+    """[N, V], where they were asked for."""
 
 
-def token_states(generator: ReportGenerator, rollout: Rollout) -> TokenStates:
+def token_states(generator: ReportGenerator, rollout: Rollout, *, logits: bool = True) -> TokenStates:
     """Run images, prompts and reports through the model; reports of one study share their prompt's computation."""
     visual = generator.visual(rollout.features)
     prompts = generator.prompt_embeddings(visual.tokens, rollout.prompts)
@@ -53,18 +56,18 @@ def token_states(generator: ReportGenerator, rollout: Rollout) -> TokenStates:
         position_ids=packed.positions,
         use_cache=False,
         output_hidden_states=True,
-        logits_to_keep=packed.embeddings.shape[1] - first,
+        logits_to_keep=packed.embeddings.shape[1] - first if logits else 1,
     )
     return TokenStates(
-        logits=output.logits[packed.group, packed.column - first],
         hidden=output.hidden_states[-1][packed.group, packed.column],
+        logits=output.logits[packed.group, packed.column - first] if logits else None,
     )
 
 
 def report_log_probs(generator: ReportGenerator, rollout: Rollout) -> Tensor:
     """Log-probs [B, T] of the sampled tokens, float32, 0 in the padding."""
-    states = token_states(generator, rollout)
-    return spread(_log_probs(states, rollout), rollout.mask)
+    logits = cast(Tensor, token_states(generator, rollout).logits)
+    return spread(_log_probs(logits, rollout), rollout.mask)
 
 
 def spread(values: Tensor, mask: Tensor) -> Tensor:
@@ -72,12 +75,12 @@ def spread(values: Tensor, mask: Tensor) -> Tensor:
     return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)
 
 
-def _log_probs(states: TokenStates, rollout: Rollout) -> Tensor:
-    return token_log_probs(states.logits[None], rollout.ids[rollout.mask][None])[0]
+def _log_probs(logits: Tensor, rollout: Rollout) -> Tensor:
+    return token_log_probs(logits[None], rollout.ids[rollout.mask][None])[0]
 
 
 class ActorCritic(nn.Module):
-    """The report generator and a linear value head on the decoder's last hidden states (ours).
+    """The report generator and a linear value head on a decoder's last hidden states (ours).
 
     The head starts at 0, so that the first advantages are the rewards themselves. Evaluation mode is kept for good:
     with dropout the probability ratio would differ from 1 before any update.
@@ -85,9 +88,11 @@ class ActorCritic(nn.Module):
     Args:
         generator: what in its decoder is trainable stays so: all of it, or its LoRA adapters.
         trainable: "decoder", or "all" for the visual half too.
+        critic: what the head sits on. "shared": the policy's decoder, which the value loss trains too; "detached": the
+            policy's decoder, out of reach of the value loss; "separate": a decoder of its own, at twice the cost.
     """
 
-    def __init__(self, generator: ReportGenerator, trainable: str = "decoder"):
+    def __init__(self, generator: ReportGenerator, trainable: str = "decoder", critic: str = "detached"):
         super().__init__()
         self.generator = generator
         self.value_head = nn.Linear(generator.hidden_size, 1)
@@ -96,6 +101,8 @@ class ActorCritic(nn.Module):
         if trainable == "decoder":
             for module in (generator.extractor, generator.projector, generator.classifier):
                 module.requires_grad_(False)
+        self.critic = copy.deepcopy(generator) if critic == "separate" else None
+        self._detached = critic == "detached"
         self.eval()
 
     def forward(self, rollout: Rollout, *, entropy: bool = False, value_only: bool = False) -> TokenOutputs:
@@ -108,18 +115,27 @@ class ActorCritic(nn.Module):
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not value_only):
             states = token_states(self.generator, rollout)
-            log_probs = spread(_log_probs(states, rollout), rollout.mask)
-            spreads = spread(token_entropy(states.logits), rollout.mask) if entropy else None
-        values = self.value_head(states.hidden.to(self.value_head.weight.dtype))[:, 0].float()
-        return TokenOutputs(log_probs, spread(values, rollout.mask), spreads)
+            logits = cast(Tensor, states.logits)
+            log_probs = spread(_log_probs(logits, rollout), rollout.mask)
+            spreads = spread(token_entropy(logits), rollout.mask) if entropy else None
+        return TokenOutputs(log_probs, self._values(states.hidden, rollout), spreads)
 
-    def parameter_groups(self, learning_rate: float, value_learning_rate: float) -> list[dict[str, object]]:
-        """Optimizer groups: the generator's trainable weights, and the value head. Neither decays (ours): decay would
-        pull the policy from the reference without any reward for it."""
-        policy = [p for p in self.generator.parameters() if p.requires_grad]
+    def _values(self, hidden: Tensor, rollout: Rollout) -> Tensor:
+        if self.critic is not None:
+            hidden = token_states(self.critic, rollout, logits=False).hidden
+        elif self._detached:
+            hidden = hidden.detach()
+        values = self.value_head(hidden.to(self.value_head.weight.dtype))[:, 0].float()
+        return spread(values, rollout.mask)
+
+    def parameter_groups(self, rates: Sequence[float]) -> list[dict[str, object]]:
+        """Optimizer groups, each with its learning rate in ``rates``: the generator's trainable weights, the value
+        head, and a separate critic's decoder. None decays (ours): decay would pull the policy from the reference
+        without any reward for it."""
+        parts = [self.generator, self.value_head, *([self.critic] if self.critic is not None else [])]
         return [
-            {"params": policy, "lr": learning_rate, "weight_decay": 0.0},
-            {"params": list(self.value_head.parameters()), "lr": value_learning_rate, "weight_decay": 0.0},
+            {"params": [p for p in part.parameters() if p.requires_grad], "lr": rate, "weight_decay": 0.0}
+            for part, rate in zip(parts, rates, strict=False)
         ]
 
 

@@ -1,4 +1,4 @@
-"""Per-token rewards, generalised advantage estimation (Schulman et al. 2016) and whitening."""
+"""Per-token rewards, advantages with a critic (GAE, Schulman et al. 2016) or without (RLOO, GRPO), and whitening."""
 
 from __future__ import annotations
 
@@ -58,6 +58,34 @@ def generalised_advantages(
         running = torch.where(mask[:, t], deltas[:, t] + gamma * lam * running, torch.zeros_like(running))
         advantages[:, t] = running
     return advantages, fill(advantages + values, mask)
+
+
+def sibling_advantages(returns: Tensor, study: Tensor, valid: Tensor, *, scaled: bool) -> Tensor:
+    """Advantages [B] of reports over the other reports of the same study, without a critic.
+
+    RLOO (Ahmadian et al. 2024): the return minus the mean of the siblings' returns. GRPO (Shao et al. 2024,
+    ``scaled``): the return minus the mean of the study, divided by the study's standard deviation. A report without a
+    valid sibling has nothing to be compared with: 0.
+
+    Args:
+        returns: whole return of each report [B]; whatever stands in invalid rows has no influence.
+        study: long [B], the study that each report belongs to, 0 ... S-1.
+        valid: bool [B], the reports that could be scored.
+        scaled: GRPO instead of RLOO.
+    """
+    returns = torch.where(valid, returns, torch.zeros_like(returns)).double()
+
+    def of_study(values: Tensor) -> Tensor:
+        return torch.zeros(int(study.max()) + 1, dtype=torch.float64).index_add(0, study, values)[study]
+
+    count = of_study(valid.double())
+    deviation = returns - of_study(returns) / count.clamp(min=1)
+    if scaled:
+        square = torch.where(valid, deviation.square(), torch.zeros_like(deviation))
+        advantages = deviation / ((of_study(square) / count.clamp(min=1)).sqrt() + 1e-6)
+    else:
+        advantages = deviation * count / (count - 1).clamp(min=1)  # leaving itself out of the mean only stretches it
+    return torch.where(valid & (count > 1), advantages, torch.zeros_like(advantages)).float()
 
 
 def whiten(values: Tensor, mask: Tensor, moments: Moments | None = None, epsilon: float = 1e-8) -> Tensor:

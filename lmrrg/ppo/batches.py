@@ -67,6 +67,10 @@ class Experience:
     returns: Tensor
     weights: Tensor | None = None
     """Importance weights of the engine-trainer mismatch; None: 1."""
+    reference: Tensor | None = None
+    """Log-probs under the frozen SFT model, where KL is charged in the loss."""
+    kl_weight: float = 0.0
+    """lambda_KL of the loss, reward per nat; 0 where KL is charged in the reward."""
 
     def select(self, rows: Tensor) -> Experience:
         """The reports at ``rows`` (long [b]), cut to the longest of them."""
@@ -84,6 +88,8 @@ class Experience:
             advantages=cut(self.advantages),
             returns=cut(self.returns),
             weights=None if self.weights is None else cut(self.weights),
+            reference=None if self.reference is None else cut(self.reference),
+            kl_weight=self.kl_weight,
         )
 
     def to(self, device: torch.device | str) -> Experience:
@@ -96,6 +102,8 @@ class Experience:
             advantages=self.advantages.to(device),
             returns=self.returns.to(device),
             weights=None if self.weights is None else self.weights.to(device),
+            reference=None if self.reference is None else self.reference.to(device),
+            kl_weight=self.kl_weight,
         )
 
 

@@ -56,10 +56,8 @@ def train(
             advantages = whiten(advantages, mask) if whitened else advantages
         for _ in range(2):
             optimizer.zero_grad()
-            policy = policy_loss(table.log_probs(ids), old, advantages, mask, tokens=float(mask.sum()), clip=0.2)
-            critic = value_loss(
-                table.values.expand(BATCH, -1), values, returns, mask, tokens=float(mask.sum()), clip=0.2
-            )
+            policy = policy_loss(table.log_probs(ids), old, advantages, mask, shares=1 / mask.sum(), clip=0.2)
+            critic = value_loss(table.values.expand(BATCH, -1), values, returns, mask, shares=1 / mask.sum(), clip=0.2)
             (policy.loss + 0.5 * critic).backward()
             optimizer.step()
         schedule.step()

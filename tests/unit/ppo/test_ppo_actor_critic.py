@@ -65,6 +65,18 @@ def test_values_start_at_zero_and_follow_the_hidden_states(generator, rollout):
     torch.testing.assert_close(model(rollout).values, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("critic", ["shared", "detached", "separate"])
+def test_whom_the_value_loss_teaches(tiny_checkpoint, rollout, critic):
+    model = ActorCritic(load_checkpoint(tiny_checkpoint), critic=critic)
+    torch.nn.init.ones_(model.value_head.weight)
+    model(rollout).values.sum().backward()
+    assert model.value_head.weight.grad.abs().sum() > 0
+    assert any(p.grad is not None for p in model.generator.parameters()) is (critic == "shared")
+    if critic == "separate":
+        assert any(p.grad is not None for p in model.critic.decoder.parameters())
+        assert all(p.grad is None for p in model.critic.extractor.parameters())
+
+
 @pytest.mark.parametrize("trainable", ["decoder", "all"])
 def test_who_learns(tiny_checkpoint, rollout, trainable):
     model = ActorCritic(load_checkpoint(tiny_checkpoint), trainable)
@@ -94,9 +106,11 @@ def test_warm_up_moves_only_the_head(tiny_checkpoint, rollout):
     assert model.value_head.weight.grad.abs().sum() > 0
 
 
-def test_every_weight_is_in_exactly_one_optimizer_group(tiny_checkpoint):
-    model = ActorCritic(load_checkpoint(tiny_checkpoint), "all")
-    groups = model.parameter_groups(1e-5, 1e-3)
+@pytest.mark.parametrize("critic", ["shared", "detached", "separate"])
+def test_every_weight_is_in_exactly_one_optimizer_group(tiny_checkpoint, critic):
+    model = ActorCritic(load_checkpoint(tiny_checkpoint), "all", critic)
+    groups = model.parameter_groups((1e-5, 1e-3, 1e-4))
+    assert [group["lr"] for group in groups] == [1e-5, 1e-3, 1e-4][: len(groups)]
     grouped = [id(p) for group in groups for p in group["params"]]
     assert sorted(grouped) == sorted(id(p) for p in model.parameters() if p.requires_grad)
 
@@ -109,8 +123,8 @@ def test_ids_in_the_padding_change_no_bit(tiny_checkpoint, rollout):
         output = model(dataclasses.replace(rollout, ids=torch.where(rollout.mask, rollout.ids, junk)))
         mask, zeros = rollout.mask, torch.zeros(rollout.ids.shape)
         advantages = torch.linspace(-1, 1, zeros.numel()).view(zeros.shape)
-        loss = policy_loss(output.log_probs, output.log_probs.detach(), advantages, mask, tokens=24.0, clip=0.2).loss
-        loss = loss + value_loss(output.values, zeros, advantages, mask, tokens=24.0, clip=0.2)
+        loss = policy_loss(output.log_probs, output.log_probs.detach(), advantages, mask, shares=1 / 24, clip=0.2).loss
+        loss = loss + value_loss(output.values, zeros, advantages, mask, shares=1 / 24, clip=0.2)
         loss.backward()
         results.append((loss.detach(), [p.grad for p in model.parameters() if p.grad is not None]))
     assert torch.equal(results[0][0], results[1][0])

@@ -34,7 +34,7 @@ def oracle_policy_loss(batch, clip: float, dual_clip: float | None) -> float:
 )
 def test_policy_loss_equals_the_formula(lengths, seed, dual_clip):
     batch = {k: v.double() if v.is_floating_point() else v for k, v in random_batch(seed, lengths).items()}
-    got = policy_loss(*(batch[k] for k in INPUTS), tokens=sum(lengths), clip=0.2, dual_clip=dual_clip)
+    got = policy_loss(*(batch[k] for k in INPUTS), shares=1 / sum(lengths), clip=0.2, dual_clip=dual_clip)
     assert float(got.loss) == pytest.approx(oracle_policy_loss(batch, 0.2, dual_clip), abs=1e-9)
 
 
@@ -45,7 +45,7 @@ def test_value_loss_equals_the_formula():
         value, old, target = (float(batch[k][row, t]) for k in VALUE_INPUTS[:3])
         bounded = min(max(value, old - 0.2), old + 0.2)
         expected.append(max((value - target) ** 2, (bounded - target) ** 2) / 2)
-    got = value_loss(*(batch[k] for k in VALUE_INPUTS), tokens=8, clip=0.2)
+    got = value_loss(*(batch[k] for k in VALUE_INPUTS), shares=1 / 8, clip=0.2)
     assert float(got) == pytest.approx(sum(expected) / 8, rel=1e-6)
 
 
@@ -59,8 +59,8 @@ def gradient(batch, poison: float | None, split: list[slice]) -> tuple[float, to
     for part in split:
         cut = {k: v[part] for k, v in inputs.items()}
         weights = torch.full_like(cut["advantages"], 0.7)
-        loss = policy_loss(*(cut[k] for k in INPUTS), tokens=tokens, clip=0.2, dual_clip=3.0, weights=weights).loss
-        loss = loss + value_loss(*(cut[k] for k in VALUE_INPUTS), tokens=tokens, clip=0.2)
+        loss = policy_loss(*(cut[k] for k in INPUTS), shares=1 / tokens, clip=0.2, dual_clip=3.0, weights=weights).loss
+        loss = loss + value_loss(*(cut[k] for k in VALUE_INPUTS), shares=1 / tokens, clip=0.2)
         loss.backward()
         total += float(loss.detach())
     return total, inputs["log_probs"].grad, inputs["values"].grad
@@ -89,7 +89,7 @@ def test_before_the_first_update():
     """Ratio 1: nothing is clipped, the divergence is 0 and the gradient is that of plain policy gradient."""
     batch = random_batch(2, [3, 5])
     log_probs = batch["old_log_probs"].clone().requires_grad_()
-    got = policy_loss(log_probs, batch["old_log_probs"], batch["advantages"], batch["mask"], tokens=8, clip=0.2)
+    got = policy_loss(log_probs, batch["old_log_probs"], batch["advantages"], batch["mask"], shares=1 / 8, clip=0.2)
     got.loss.backward()
     assert (float(got.clipped), float(got.approx_kl), float(got.ratio_error)) == (0, 0, 0)
     expected = torch.where(batch["mask"], -batch["advantages"] / 8, 0.0)
@@ -102,7 +102,7 @@ def test_before_the_first_update():
 def test_clip_stops_the_gradient_only_where_the_policy_already_moved_far_enough(advantage, ratio, flows):
     log_probs = torch.tensor([[math.log(ratio)]], requires_grad=True)
     mask, one = mask_of([1]), torch.tensor([[float(advantage)]])
-    got = policy_loss(log_probs, torch.zeros(1, 1), one, mask, tokens=1, clip=0.2)
+    got = policy_loss(log_probs, torch.zeros(1, 1), one, mask, shares=1, clip=0.2)
     got.loss.backward()
     assert bool(log_probs.grad.any()) is flows
     assert float(got.clipped) == (0 if flows else 1)
@@ -111,7 +111,7 @@ def test_clip_stops_the_gradient_only_where_the_policy_already_moved_far_enough(
 def test_dual_clip_bounds_the_loss_of_bad_tokens():
     mask, old = mask_of([1]), torch.zeros(1, 1)
     far = torch.full((1, 1), 5.0, requires_grad=True)
-    got = policy_loss(far, old, torch.tensor([[-2.0]]), mask, tokens=1, clip=0.2, dual_clip=3.0)
+    got = policy_loss(far, old, torch.tensor([[-2.0]]), mask, shares=1, clip=0.2, dual_clip=3.0)
     assert got.loss.item() == pytest.approx(6.0)
     got.loss.backward()
     assert not far.grad.any()
@@ -119,7 +119,7 @@ def test_dual_clip_bounds_the_loss_of_bad_tokens():
 
 def test_a_huge_ratio_keeps_a_finite_gradient():
     far = torch.tensor([[500.0, -500.0]], requires_grad=True)
-    policy_loss(far, torch.zeros(1, 2), torch.ones(1, 2), mask_of([2]), tokens=2, clip=0.2).loss.backward()
+    policy_loss(far, torch.zeros(1, 2), torch.ones(1, 2), mask_of([2]), shares=1 / 2, clip=0.2).loss.backward()
     assert torch.isfinite(far.grad).all()
 
 
