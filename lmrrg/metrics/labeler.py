@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 
 from lmrrg.metrics.lexicon import Phrases, phrase_table, read_yaml
-from lmrrg.metrics.report_graph_scope import ABSENT, Sentence, read_sentence, sentences_of
+from lmrrg.metrics.report_graph_scope import ABSENT, CHOICE, Sentence, read_sentence, sentences_of
+from lmrrg.metrics.report_graph_scope import UNCERTAIN as DOUBTED
 from lmrrg.studies import LABELS, NEGATIVE, POSITIVE, UNCERTAIN
 
 Mention = tuple[str, int]
 """(class, value)"""
 
 NO_FINDING, DEVICES = "No Finding", "Support Devices"
+_OPACITY, _LESION = "Lung Opacity", "Lung Lesion"
+_WITHIN_LIMITS = {"within", "limits"}
 _VALUE = (POSITIVE, NEGATIVE, UNCERTAIN)
 _RANK = {POSITIVE: 3, UNCERTAIN: 2, NEGATIVE: 1}
 _ABNORMAL = "abnormal"
@@ -22,6 +25,7 @@ _ABNORMAL = "abnormal"
 @dataclass(frozen=True)
 class _Topic:
     label: str
+    borderline_at_limit: bool
     blocked_by: frozenset[str]
     abnormal: frozenset[str]
 
@@ -30,6 +34,11 @@ class _Topic:
 class _Rules:
     mentions: Phrases
     hints: frozenset[tuple[str, ...]]
+    opacities: frozenset[str]
+    shapes: frozenset[str]
+    explains_interstitial: frozenset[str]
+    probable: frozenset[str]
+    within_limit: frozenset[str]
     topics: dict[str, _Topic]
     normal: frozenset[str]
     stable: frozenset[str]
@@ -41,13 +50,24 @@ def _rules() -> _Rules:
     data = read_yaml("lexicon_labels.yaml")
     topics = {}
     for label, topic in data["topics"].items():
-        rule = _Topic(label, frozenset(topic["blocked_by"]), frozenset(topic["abnormal"]))
+        sets = (frozenset(topic["blocked_by"]), frozenset(topic["abnormal"]))
+        rule = _Topic(label, topic["borderline_at_limit"], *sets)
         topics.update(dict.fromkeys(topic["words"], rule))
     mentions = [(phrase, label) for label, phrases in data["mentions"].items() for phrase in phrases]
     mentions += [(phrase, "") for phrase in data["nothing"]]
-    sets = (frozenset(data["normal"]), frozenset(data["stable"]), frozenset(data["abnormal"].split()))
-    hints = frozenset(tuple(phrase.split()) for phrase in data["hints"])
-    return _Rules(phrase_table(mentions), hints, topics, *sets)
+    return _Rules(
+        mentions=phrase_table(mentions),
+        hints=frozenset(tuple(phrase.split()) for phrase in data["hints"]),
+        opacities=frozenset(data["focal"]["opacities"]),
+        shapes=frozenset(data["focal"]["shapes"]),
+        explains_interstitial=frozenset(data["explains_interstitial"]),
+        probable=frozenset(data["probable"]),
+        within_limit=frozenset(data["within_limit"]),
+        topics=topics,
+        normal=frozenset(data["normal"]),
+        stable=frozenset(data["stable"]),
+        abnormal=frozenset(data["abnormal"].split()),
+    )
 
 
 def label_report(text: str) -> dict[str, int]:
@@ -74,7 +94,7 @@ def label_sentence(sentence: str) -> tuple[Mention, ...]:
     read = read_sentence(sentence)
     found = _mentions(read) + [(label, value) for _, label, value in topics_of(read)]
     abnormal = _rules().abnormal
-    if "limits" not in read.words and any(
+    if not set(read.words) >= _WITHIN_LIMITS and any(
         a != ABSENT and w in abnormal for w, a in zip(read.words, read.assertions, strict=True)
     ):
         found.append((_ABNORMAL, POSITIVE))
@@ -82,20 +102,45 @@ def label_sentence(sentence: str) -> tuple[Mention, ...]:
 
 
 def _mentions(read: Sentence) -> list[Mention]:
-    table, hints, words = _rules().mentions, _rules().hints, read.words
+    rules, words = _rules(), read.words
     found: list[Mention] = []
+    interstitial: list[Mention] = []
     i = 0
     while i < len(words):
         length = 1
-        for phrase, label in table.get(words[i], ()):
+        for phrase, label in rules.mentions.get(words[i], ()):
             if words[i : i + len(phrase)] == phrase:
                 length = len(phrase)
                 if label:
-                    value = _VALUE[read.assertions[i + length - 1]]
-                    found.append((label, UNCERTAIN if value == POSITIVE and phrase in hints else value))
+                    mention = _mention(read, i, i + length, label)
+                    apart = mention[0] == _OPACITY and "interstitial" in words[max(0, i - 1) : i + length]
+                    (interstitial if apart else found).append(mention)
                 break
         i += length
-    return found
+    explained = any(label in rules.explains_interstitial and value != NEGATIVE for label, value in found)
+    return found if explained else found + interstitial
+
+
+def _mention(read: Sentence, start: int, end: int, label: str) -> Mention:
+    """The class and value of the words from ``start`` to ``end``, which name ``label``."""
+    rules, words = _rules(), read.words
+    value = _VALUE[read.assertions[end - 1]]
+    if value == POSITIVE and words[start:end] in rules.hints:
+        value = UNCERTAIN
+    elif value == UNCERTAIN and _is_probable(read, start):
+        value = POSITIVE
+    around = (*words[max(0, start - 4) : start], *words[end : end + 1])
+    if words[start] in rules.opacities and not rules.shapes.isdisjoint(around):
+        label = _LESION
+    return label, value
+
+
+def _is_probable(read: Sentence, i: int) -> bool:
+    """Whether the doubt about the word at ``i`` begins with "probably" and the like, and offers no choice."""
+    start = i
+    while start > 0 and read.assertions[start - 1] == DOUBTED:
+        start -= 1
+    return read.words[start] in _rules().probable and CHOICE.isdisjoint(read.words[start:])
 
 
 def topics_of(read: Sentence) -> list[tuple[int, str, int]]:
@@ -131,8 +176,14 @@ def _settle(values: list[int]) -> int:
 def _judge(read: Sentence, topic: _Topic, i: int) -> int | None:
     """What one word says of a topic."""
     rules, word = _rules(), read.words[i]
-    if word in topic.abnormal or (word == "upper" and read.words[i + 1 : i + 2] in (("limits",), ("limit",))):
+    if word in topic.abnormal or (topic.borderline_at_limit and _over_limit(read.words, i)):
         return _VALUE[read.assertions[i]]
     if word in rules.normal:
         return NEGATIVE
     return UNCERTAIN if word in rules.stable else None
+
+
+def _over_limit(words: tuple[str, ...], i: int) -> bool:
+    """ "Upper limits of normal", but not "at" or "near the upper limits of normal"."""
+    at_limit = words[i] == "upper" and words[i + 1 : i + 2] in (("limits",), ("limit",))
+    return at_limit and _rules().within_limit.isdisjoint(words[max(0, i - 2) : i])

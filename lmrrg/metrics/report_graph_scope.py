@@ -16,7 +16,8 @@ _WORD = re.compile(r"\d+(?:\.\d+)?|[a-z]+(?:\d+)?(?:'[a-z]+)?|,")
 _VERBS = frozenset(["is", "are", "was", "were", "appear", "appears", "remain", "remains", "be", "been", "has", "have"])
 _SEEN = frozenset(["seen", "identified", "noted", "present", "visualized", "evident", "demonstrated", "appreciated"])
 _JOINTS = frozenset([",", "and", "with"])
-_CHOICE = frozenset(["or", "versus", "vs"])
+CHOICE = frozenset(["or", "versus", "vs"])
+"""Words between two findings of which one is meant."""
 _BEFORE = {"negation.before": ABSENT, "uncertainty.before": UNCERTAIN}
 _AFTER = {"negation.after": ABSENT, "uncertainty.after": UNCERTAIN}
 
@@ -51,7 +52,7 @@ def read_sentence(sentence: str) -> Sentence:
         assertions = [PRESENT] * len(words)
     else:
         assertions = _Scopes(words, kinds, lexicon.cues).settle()
-    if not _CHOICE.isdisjoint(words):
+    if not CHOICE.isdisjoint(words):
         _doubt_choices(words, kinds, assertions)
     return Sentence(tuple(words), tuple(kinds), tuple(assertions))
 
@@ -121,18 +122,18 @@ class _Scopes:
 def _doubt_choices(words: list[str], kinds: list[str], assertions: list[int]) -> None:
     """ "Scarring or atelectasis": what is offered as one of two findings is uncertain, on both sides."""
     for i, word in enumerate(words):
-        if word in _CHOICE and assertions[i] != ABSENT:
-            sides = (_run(kinds, i - 1, -1), _run(kinds, i + 1, 1))
+        if word in CHOICE and assertions[i] != ABSENT:
+            sides = (_run(words, kinds, i - 1, -1), _run(words, kinds, i + 1, 1))
             if all(any(kinds[j] == OBSERVATION for j in side) for side in sides):
                 for j in (*sides[0], *sides[1]):
                     assertions[j] = assertions[j] or UNCERTAIN
 
 
-def _run(kinds: list[str], start: int, step: int) -> list[int]:
-    """Indices of the entity words in a row from ``start``, skipping one word that is none."""
+def _run(words: list[str], kinds: list[str], start: int, step: int) -> list[int]:
+    """Indices of the entity words in a row from ``start``, skipping one word that is none; a comma ends the row."""
     found = []
     skipped = False
-    while 0 <= start < len(kinds) and (kinds[start] or not skipped):
+    while 0 <= start < len(kinds) and (kinds[start] or not (skipped or words[start] == ",")):
         if kinds[start]:
             found.append(start)
         else:
