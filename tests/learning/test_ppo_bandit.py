@@ -1,4 +1,4 @@
-"""Tasks so small that the best policy is known: PPO must find it, and must find nothing in shuffled rewards."""
+"""Tasks so small that the best policy is known: every algorithm must find it, and nothing in shuffled rewards."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lmrrg.ppo.advantages import generalised_advantages, token_rewards, whiten
+from lmrrg.ppo.advantages import generalised_advantages, sibling_advantages, token_rewards, whiten
 from lmrrg.ppo.kl import kl_estimate
 from lmrrg.ppo.losses import policy_loss, value_loss
 
@@ -38,8 +38,9 @@ def train(
     whitened: bool = True,
     learning_rate: float = 0.05,
     shuffle: bool = False,
+    algorithm: str = "ppo",
 ) -> Table:
-    """PPO with everything that the real trainer uses: GAE, clipping, a critic, KL to the start, two epochs."""
+    """All that the real trainer uses: GAE and critic, or siblings; clipping, KL to the start, two epochs."""
     torch.manual_seed(0)
     table, mask = Table(steps), torch.ones(BATCH, steps, dtype=torch.bool)
     optimizer = torch.optim.Adam(table.parameters(), lr=learning_rate)
@@ -52,7 +53,10 @@ def train(
             kl = kl_estimate(old, reference.gather(1, ids.T).T, mask, "k1")
             earned = reward(ids)[torch.randperm(BATCH)] if shuffle else reward(ids)
             rewards = token_rewards(earned, kl, mask, kl_weight)
-            advantages, returns = generalised_advantages(rewards, values, mask, 1.0, 0.95)
+            if algorithm == "ppo":
+                advantages, returns = generalised_advantages(rewards, values, mask, 1.0, 0.95)
+            else:
+                advantages, returns = of_siblings(rewards, scaled=algorithm == "grpo"), values
             advantages = whiten(advantages, mask) if whitened else advantages
         for _ in range(2):
             optimizer.zero_grad()
@@ -64,6 +68,12 @@ def train(
     return table
 
 
+def of_siblings(rewards: Tensor, *, scaled: bool) -> Tensor:
+    """Groups of four, as if they were samples of one study."""
+    group, valid = torch.arange(BATCH) // 4, torch.ones(BATCH, dtype=torch.bool)
+    return sibling_advantages(rewards.sum(1), group, valid, scaled=scaled)[:, None].expand_as(rewards)
+
+
 def hits(ids: Tensor) -> Tensor:
     """Share of places that hold the target symbol; chance gives 1/5."""
     return (ids == TARGET).float().mean(1)
@@ -73,13 +83,15 @@ def expected_hits(table: Table) -> float:
     return float(table.logits.detach().softmax(-1)[torch.arange(STEPS), TARGET].mean())
 
 
-def test_ppo_finds_the_best_sequence():
+@pytest.mark.parametrize("algorithm", ["ppo", "rloo", "grpo"])
+def test_the_best_sequence_is_found(algorithm):
     assert expected_hits(Table()) == pytest.approx(1 / SYMBOLS)
-    assert expected_hits(train(hits, iterations=150)) > 0.95
+    assert expected_hits(train(hits, iterations=150, algorithm=algorithm)) > 0.95
 
 
-def test_shuffled_rewards_teach_nothing():
-    assert expected_hits(train(hits, iterations=150, shuffle=True)) < 0.45
+@pytest.mark.parametrize("algorithm", ["ppo", "rloo", "grpo"])
+def test_shuffled_rewards_teach_nothing(algorithm):
+    assert expected_hits(train(hits, iterations=150, shuffle=True, algorithm=algorithm)) < 0.45
 
 
 def test_kl_penalty_leads_to_the_boltzmann_policy():

@@ -1,13 +1,75 @@
-"""cluster.yaml is valid for Ray's cluster launcher; checked without any cloud account."""
+"""The cluster files are valid for Ray's cluster launcher; checked without any cloud account."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 
-def test_cluster_yaml_is_valid_and_installs_the_checkout(repo_root):
-    config = prepare_config(yaml.safe_load((repo_root / "cluster.yaml").read_text()))
+def prepared(path: Path) -> dict[str, Any]:
+    """The file with Ray's defaults, validated against Ray's schema."""
+    config = prepare_config(yaml.safe_load(path.read_text()))
     validate_config(config)
+    return config
+
+
+@pytest.fixture(params=["cluster.yaml", "cluster.local.yaml"])
+def config(request, repo_root: Path) -> dict[str, Any]:
+    return prepared(repo_root / request.param)
+
+
+def test_it_installs_the_checkout_from_the_lock_files(config):
+    checkout, source = next(iter(config["file_mounts"].items()))
+    assert source == "."
+    setup = " && ".join(config["setup_commands"])
+    assert f"cd {checkout} && " in setup
+    assert "scripts/setup.sh gpu" in setup
+    assert "scripts/setup.sh cpu" in setup
+    assert f"{checkout}/.venv/bin" in setup, "ray and python of later commands come from the installed environment"
+
+
+def test_ray_starts_in_the_checkout_with_the_shared_storage(config):
     checkout = next(iter(config["file_mounts"]))
-    assert any("scripts/setup.sh gpu" in command for command in config["setup_commands"])
-    starts = config["head_start_ray_commands"] + config["worker_start_ray_commands"]
-    assert all(f"cd {checkout}" in command for command in starts if "ray start" in command)
+    starts = [
+        command
+        for command in config["head_start_ray_commands"] + config["worker_start_ray_commands"]
+        if "ray start" in command
+    ]
+    assert len(starts) == 2
+    assert all(f"cd {checkout} && LMRRG_HOME=/mnt/lmrrg ray start" in command for command in starts)
+    assert any("mountpoint -q /mnt/lmrrg" in command for command in config["setup_commands"])
+
+
+def test_the_dashboard_is_not_open_to_the_network(config):
+    head = next(command for command in config["head_start_ray_commands"] if "--head" in command)
+    assert "--dashboard-host=127.0.0.1" in head
+
+
+def test_what_is_large_or_private_stays_at_home(config):
+    assert {".venv", "runs", ".cache"} <= set(config["rsync_exclude"])
+
+
+def test_gpu_nodes_are_spot_and_scale_from_zero(repo_root):
+    config = prepared(repo_root / "cluster.yaml")
+    nodes = config["available_node_types"]
+    spot = nodes["gpu_spot"]
+    assert spot["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+    assert (spot["min_workers"], spot["max_workers"]) == (0, config["max_workers"])
+    head = nodes[config["head_node_type"]]
+    assert "InstanceMarketOptions" not in head["node_config"], "the driver must not be taken away"
+
+
+def test_machines_one_has_are_all_used(repo_root):
+    config = prepared(repo_root / "cluster.local.yaml")
+    assert config["provider"]["type"] == "local"
+    assert config["max_workers"] == len(config["provider"]["worker_ips"])
+
+
+def test_an_unknown_key_would_be_refused(repo_root):
+    config = prepare_config(yaml.safe_load((repo_root / "cluster.yaml").read_text())) | {"max_wrokers": 3}
+    with pytest.raises(Exception, match="max_wrokers"):
+        validate_config(config)

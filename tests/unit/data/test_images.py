@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lmrrg.data import radiograph
-from lmrrg.data.images import IMAGE_ERROR_CODES, ImageError, read_image, to_square
+from lmrrg.data.images import IMAGE_ERROR_CODES, ImageError, Limits, read_image, to_square
+from lmrrg.data.radiograph import DEFAULT_LIMITS
 
 
 def grey(rows: int = 64, columns: int = 80) -> np.ndarray:
@@ -25,9 +26,9 @@ def saved(image: Image.Image, kind: str, **options) -> bytes:
     return buffer.getvalue()
 
 
-def code_of(data) -> str:
+def code_of(data, limits: Limits = DEFAULT_LIMITS) -> str:
     with pytest.raises(ImageError) as caught:
-        read_image(data)
+        read_image(data, limits)
     assert caught.value.code in IMAGE_ERROR_CODES
     return caught.value.code
 
@@ -126,12 +127,13 @@ def test_too_large_is_refused_before_decoding():
     assert code_of(bytes(data)) == "too_large"
 
 
-def test_too_many_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr("lmrrg.data.images.MAX_BYTES", 1000)
+def test_limits_are_the_callers(tmp_path):
     path = tmp_path / "big.png"
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"x" * 2000)
-    assert code_of(path) == "too_large"
-    assert code_of(path.read_bytes()) == "too_large"
+    path.write_bytes(saved(Image.fromarray(grey()), "PNG"))
+    for source in (path, path.read_bytes()):
+        assert code_of(source, Limits(max_bytes=100)) == "too_large"
+        assert code_of(source, Limits(max_pixels=64 * 80 - 1)) == "too_large"
+        assert read_image(source, Limits(max_pixels=64 * 80)).pixels.shape == (64, 80)
 
 
 def test_the_name_does_not_matter(tmp_path):
@@ -145,8 +147,8 @@ def test_the_name_does_not_matter(tmp_path):
 def test_stretch_reaches_both_ends():
     values = np.array([[3.0, 5.0], [11.0, 7.0]])
     np.testing.assert_allclose(radiograph.stretch(values), [[0, 0.25], [1, 0.5]])
-    kept = np.array([[True, True], [False, True]])
-    np.testing.assert_allclose(radiograph.stretch(values, kept), [[0, 0.5], [1, 1]])
+    with pytest.raises(ImageError, match="constant_image"):
+        radiograph.stretch(values * 0)
 
 
 @settings(max_examples=60, deadline=None)

@@ -7,7 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ppo_batches import mask_of, poisoned, random_batch
 
-from lmrrg.ppo.advantages import explained_variance, generalised_advantages, token_rewards, whiten
+from lmrrg.ppo.advantages import (
+    explained_variance,
+    generalised_advantages,
+    sibling_advantages,
+    token_rewards,
+    whiten,
+)
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.masks import Moments
 
@@ -119,3 +125,37 @@ def test_explained_variance():
 def test_left_padding_is_refused(mask):
     with pytest.raises(PPOError, match="mask_not_right_padded"):
         generalised_advantages(torch.zeros(mask.shape), torch.zeros(mask.shape), mask, 1.0, 1.0)
+
+
+def oracle_siblings(returns: list[float], study: list[int], valid: list[bool], scaled: bool) -> list[float]:
+    """RLOO and GRPO as they are written down, report by report."""
+    found = []
+    for i, mine in enumerate(returns):
+        group = [returns[j] for j in range(len(returns)) if valid[j] and study[j] == study[i]]
+        if not valid[i] or len(group) < 2:
+            found.append(0.0)
+        elif scaled:
+            found.append((mine - np.mean(group)) / (np.std(group) + 1e-6))
+        else:
+            found.append(mine - (sum(group) - mine) / (len(group) - 1))
+    return found
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.floats(-3, 1.5)), min_size=1, max_size=14),
+    scaled=st.booleans(),
+    poison=st.sampled_from(POISONS),
+)
+def test_sibling_advantages_equal_the_definition(rows, scaled, poison):
+    """Whatever stands in a report that could not be scored has no influence."""
+    study, valid, returns = (list(column) for column in zip(*rows, strict=True))
+    given_returns = [value if good else poison for value, good in zip(returns, valid, strict=True)]
+    got = sibling_advantages(torch.tensor(given_returns), torch.tensor(study), torch.tensor(valid), scaled=scaled)
+    returns = torch.tensor(returns).double().tolist()  # as float32 holds them
+    np.testing.assert_allclose(got, oracle_siblings(returns, study, valid, scaled), rtol=1e-3, atol=1e-3)
+
+
+def test_a_study_whose_samples_earn_the_same_teaches_nothing():
+    same = sibling_advantages(torch.full((4,), -0.7), torch.zeros(4).long(), torch.ones(4).bool(), scaled=True)
+    assert not same.any()

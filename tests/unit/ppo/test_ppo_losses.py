@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ppo_batches import mask_of, poisoned, random_batch
 
-from lmrrg.ppo.losses import policy_loss, token_entropy, token_log_probs, value_loss
+from lmrrg.ppo.losses import kl_loss, loss_shares, policy_loss, token_entropy, token_log_probs, value_loss
 
 INPUTS = ("log_probs", "old_log_probs", "advantages", "mask")
 VALUE_INPUTS = ("values", "old_values", "returns", "mask")
@@ -129,3 +129,36 @@ def test_token_log_probs_and_entropy():
     expected = logits.log_softmax(-1).gather(-1, ids[..., None])[..., 0]
     torch.testing.assert_close(token_log_probs(logits, ids), expected)
     torch.testing.assert_close(token_entropy(logits), torch.distributions.Categorical(logits=logits).entropy())
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "expected"),
+    [
+        ("token", [[1 / 5, 0, 0, 0], [1 / 5, 1 / 5, 1 / 5, 1 / 5], [0, 0, 0, 0]]),
+        ("sequence", [[1 / 2, 0, 0, 0], [1 / 8, 1 / 8, 1 / 8, 1 / 8], [0, 0, 0, 0]]),
+        ("constant", [[1 / 20, 0, 0, 0], [1 / 20, 1 / 20, 1 / 20, 1 / 20], [0, 0, 0, 0]]),
+    ],
+)
+def test_shares_of_tokens(aggregation, expected):
+    """Three reports of 1, 4 and 0 tokens: the last could not be scored and counts as no report."""
+    torch.testing.assert_close(loss_shares(mask_of([1, 4, 0]), aggregation, longest=10), torch.tensor(expected))
+
+
+@pytest.mark.parametrize("estimator", ["k2", "k3"])
+def test_gradient_of_the_kl_loss_over_all_tokens_of_a_small_categorical(estimator):
+    """Weighted by their probability, the sampled gradients add up to that of KL(pi || ref), or of KL(ref || pi)."""
+    logits = torch.tensor([0.3, -0.2, 0.9], dtype=torch.float64, requires_grad=True)
+    reference = torch.tensor([-0.4, 0.1, 0.2], dtype=torch.float64).log_softmax(0)
+    log_probs = logits.log_softmax(0)
+    loss = kl_loss(
+        log_probs[:, None],
+        reference[:, None],
+        torch.ones(3, 1, dtype=torch.bool),
+        shares=log_probs.detach().exp()[:, None],
+        estimator=estimator,
+    )
+    (got,) = torch.autograd.grad(loss, logits, retain_graph=True)
+    pairs = {"k2": (log_probs, reference), "k3": (reference, log_probs)}[estimator]
+    exact = (pairs[0].exp() * (pairs[0] - pairs[1])).sum()
+    (expected,) = torch.autograd.grad(exact, logits)
+    torch.testing.assert_close(got, expected)

@@ -145,3 +145,26 @@ def test_experience_metrics_of_a_perfect_critic(sample, scores):
     perfect = dataclasses.replace(experience, values=experience.returns)
     assert experience_metrics(perfect, scores)["explained_variance"] == 1.0
     assert experience_metrics(perfect, scores)["importance_weight"] <= 2.0
+
+
+@pytest.mark.parametrize("algorithm", ["rloo", "grpo"])
+def test_without_a_critic_a_report_is_compared_with_the_other_samples_of_its_study(sample, scores, algorithm):
+    """An easy study and a hard one: what counts is which sample of the two was better, on every token alike."""
+    rewards = np.array([1.0, 0.8, -2.0, -1.0])
+    experience = make_experience(sample, rewards, scores, scores.log_probs, 0.0, PPOConfig(algorithm=algorithm))
+    first, mask = experience.advantages[:, 0], sample.rollout.mask
+    assert torch.equal(experience.advantages, torch.where(mask, first[:, None], 0.0))
+    assert first[0] > first[1]
+    assert first[3] > first[2]
+    assert torch.equal(experience.returns, torch.where(mask, scores.values, 0.0))
+
+
+def test_kl_is_charged_once(sample, scores):
+    """In the reward or in the loss, never in both."""
+    reference, rewards = scores.log_probs - 0.3, np.zeros(4)
+    for placement, charged in (("reward", True), ("loss", False)):
+        ppo = PPOConfig.model_validate({"kl": {"placement": placement, "estimator": "k2"}, "gae_lambda": 1.0})
+        experience = make_experience(sample, rewards, scores, reference, 0.5, ppo)
+        assert bool((experience.returns.abs() > 1e-3).any()) is charged
+        assert experience.kl_weight == (0.0 if charged else 0.5)
+        assert (experience.reference is None) is charged
