@@ -1,28 +1,33 @@
 """Reading a projection radiograph from DICOM. Nothing of the header but the view leaves this module.
 
-The order of the pixel steps is the standard's (PS3.3 C.11, PS3.4 N.2): stored values, modality LUT or rescale, VOI LUT
-or window, and the inversion of MONOCHROME1 last, since windows are stated in values before it.
+Refusals come before decoding wherever the header allows it; :mod:`lmrrg.data.dicom_display` turns stored values into
+what is shown.
 """
 
 from __future__ import annotations
 
-import io
 import logging
 import struct
 import warnings
 import zlib
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom import uid
 from pydicom.dataset import FileDataset
+from pydicom.encaps import get_frame
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.pixels import apply_modality_lut
+from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import DecodeOptions
 
-from lmrrg.data.radiograph import ImageError, Pixels, Radiograph, check_size, stretch
-from lmrrg.studies import View
+from lmrrg.data.codestream import frame_header, is_complete
+from lmrrg.data.dicom_display import display, luminance, palette
+from lmrrg.data.dicom_header import is_dicom, parse, pixel_height, transfer_syntax, view
+from lmrrg.data.radiograph import DEFAULT_LIMITS, ImageError, Limits, Pixels, Radiograph, check_size, resize
+
+__all__ = ["TRANSFER_SYNTAXES", "is_dicom", "read_dicom"]
 
 TRANSFER_SYNTAXES: tuple[uid.UID, ...] = (
     uid.ImplicitVRLittleEndian,
@@ -45,7 +50,19 @@ TRANSFER_SYNTAXES: tuple[uid.UID, ...] = (
 """The encodings that are read."""
 
 MODALITIES = ("CR", "DX", "RG")
-_VIEWS: dict[str, View] = {"PA": "PA", "AP": "AP", "LL": "lateral", "RL": "lateral", "LATERAL": "lateral"}
+_GREY = ("MONOCHROME1", "MONOCHROME2")
+_SAMPLES = dict.fromkeys((*_GREY, "PALETTE COLOR"), 1) | dict.fromkeys(
+    ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"), 3
+)
+# Where the modality is absent: the storage classes of these modalities, and of secondary capture.
+_RADIOGRAPHY = (
+    uid.ComputedRadiographyImageStorage,
+    uid.DigitalXRayImageStorageForPresentation,
+    uid.DigitalXRayImageStorageForProcessing,
+    uid.SecondaryCaptureImageStorage,
+)
+_PIXEL_DATA_TAGS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
+_SQUARE_ENOUGH = 0.01
 _DAMAGE = (
     InvalidDicomError, BytesLengthException, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError,
     NotImplementedError, OverflowError, OSError, RuntimeError, struct.error, zlib.error,
@@ -57,22 +74,19 @@ logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 warnings.filterwarnings("ignore", module=r"pydicom\.")
 
 
-def is_dicom(data: bytes) -> bool:
-    """Whether bytes look like DICOM: the file-meta magic, or a bare data set that starts with group 2 or 8."""
-    return data[128:132] == b"DICM" or (len(data) > 132 and data[:2] in (b"\x02\x00", b"\x08\x00") and data[3] == 0)
-
-
-def read_dicom(data: bytes) -> Radiograph:
-    """Decode one DICOM object; padded pixels are black.
+def read_dicom(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Radiograph:
+    """Decode one DICOM object; padded pixels are black, pixels that are not square become so.
 
     Raises:
         ImageError: any code of a DICOM file; the message holds nothing from the header.
     """
     try:
-        dataset = pydicom.dcmread(io.BytesIO(data), force=True)
-        _check(dataset)
-        stored = _stored_values(dataset)
-        return Radiograph(_to_display(dataset, stored), _view(dataset), "dicom")
+        dataset = parse(data, limits)
+        _check_kind(dataset, data)
+        _check_shape(dataset, limits)
+        burned_in = _burned_in(dataset, limits)
+        pixels = _square(_pixels(dataset), pixel_height(dataset), limits)
+        return Radiograph(pixels, view(dataset), "dicom", burned_in)
     except ImageError:
         raise
     except _DAMAGE:
@@ -80,121 +94,105 @@ def read_dicom(data: bytes) -> Radiograph:
         raise ImageError("unreadable") from None
 
 
-def _check(dataset: FileDataset) -> None:
-    """Refuse by the header alone, so that nothing large or foreign is ever decoded."""
-    if str(dataset.get("Modality", "") or "CR") not in MODALITIES:
+def _check_kind(dataset: FileDataset, data: bytes) -> None:
+    """Refuse what is no single radiograph in an encoding that is read."""
+    modality = str(dataset.get("Modality", "") or "").strip().upper()
+    storage = dataset.get("SOPClassUID")
+    if modality not in MODALITIES and (modality or (storage or _RADIOGRAPHY[0]) not in _RADIOGRAPHY):
         raise ImageError("wrong_modality")
     if "PixelData" not in dataset:
-        raise ImageError("no_pixels")
+        # pydicom leaves out an element that the file does not hold to its end.
+        cut = any(tag in data for tag in _PIXEL_DATA_TAGS)
+        raise ImageError("truncated" if cut else "no_pixels")
     if int(dataset.get("NumberOfFrames", 1) or 1) > 1:
         raise ImageError("multi_frame")
-    if dataset.get("PhotometricInterpretation", "") not in ("MONOCHROME1", "MONOCHROME2"):
-        raise ImageError("not_grayscale")
-    check_size(int(dataset.Rows), int(dataset.Columns))
-    if _transfer_syntax(dataset) not in TRANSFER_SYNTAXES:
+    if dataset.get("PhotometricInterpretation", "") not in _SAMPLES:
+        raise ImageError("unsupported_photometric")
+    if transfer_syntax(dataset) not in TRANSFER_SYNTAXES:
         raise ImageError("unsupported_transfer_syntax")
 
 
-def _transfer_syntax(dataset: FileDataset) -> uid.UID:
-    """The stated encoding; a file without the file-meta header is as pydicom parsed it."""
-    stated = dataset.file_meta.get("TransferSyntaxUID")
-    if stated is not None:
-        return cast(uid.UID, stated)
-    implicit, little = dataset.original_encoding
-    if not little:
-        return uid.ExplicitVRBigEndian
-    return uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian
-
-
-def _stored_values(dataset: FileDataset) -> NDArray[np.integer]:
-    syntax = _transfer_syntax(dataset)
-    dataset.file_meta.TransferSyntaxUID = syntax
-    expected = int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated) // 8
-    if not syntax.is_compressed and len(dataset.PixelData) < expected:
+def _check_shape(dataset: FileDataset, limits: Limits) -> None:
+    """Refuse sizes that are not allowed, or that the pixel data do not have; what the header may omit is set."""
+    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    check_size(rows, columns, limits)
+    if int(dataset.BitsAllocated) not in (8, 16):
+        raise ImageError("unsupported_bits")
+    samples = _SAMPLES[dataset.PhotometricInterpretation]
+    if int(dataset.get("SamplesPerPixel", samples) or samples) != samples:
+        raise ImageError("unreadable", "the samples per pixel do not fit the colour model")
+    dataset.SamplesPerPixel, dataset.NumberOfFrames = samples, 1
+    dataset.PixelRepresentation = int(dataset.get("PixelRepresentation", 0) or 0)
+    dataset.BitsStored = min(int(dataset.get("BitsStored", 0) or dataset.BitsAllocated), dataset.BitsAllocated)
+    dataset.HighBit = min(int(dataset.get("HighBit", 0) or 0), dataset.BitsAllocated - 1)
+    dataset.HighBit = max(dataset.HighBit, dataset.BitsStored - 1)
+    dataset.file_meta.TransferSyntaxUID = syntax = transfer_syntax(dataset)
+    if syntax.is_encapsulated:
+        _check_frame(dataset)
+        return
+    if len(dataset.PixelData) < _size(dataset):
         raise ImageError("truncated")
-    stored = dataset.pixel_array
-    if stored.shape != (int(dataset.Rows), int(dataset.Columns)):
-        raise ImageError("unreadable", "the pixels do not have the size that the header states")
-    return stored
+    if dataset.PixelData[_size(dataset) + 1 :].strip(b"\0"):
+        raise ImageError("size_mismatch")  # a byte or zeros are padding, anything else is more pixels
 
 
-def _to_display(dataset: FileDataset, stored: NDArray[np.integer]) -> Pixels:
-    kept = _not_padding(dataset, stored)
-    values = np.asarray(apply_modality_lut(stored, dataset), dtype=np.float32)
-    shown = _through_voi_lut(dataset, values) if _has_voi_lut(dataset) else _through_window(dataset, values)
-    if shown is None or np.ptp(shown[kept]) == 0:
-        shown = stretch(values, kept)
-    if dataset.PhotometricInterpretation == "MONOCHROME1":
-        shown = 1.0 - shown
-    return np.where(kept, shown, np.float32(0.0))
+def _size(dataset: FileDataset) -> int:
+    """Bytes of the image without compression."""
+    count = int(dataset.Rows) * int(dataset.Columns) * dataset.SamplesPerPixel * int(dataset.BitsAllocated) // 8
+    subsampled = dataset.PhotometricInterpretation == "YBR_FULL_422" and not transfer_syntax(dataset).is_encapsulated
+    return count // 3 * 2 if subsampled else count
 
 
-def _not_padding(dataset: FileDataset, stored: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """True where a pixel belongs to the image; padding is stated in stored values."""
-    value = dataset.get("PixelPaddingValue")
-    if value is None:
-        return np.ones(stored.shape, bool)
-    limit = dataset.get("PixelPaddingRangeLimit")
-    low, high = sorted((int(value), int(value if limit is None else limit)))
-    kept = (stored < low) | (stored > high)
-    if not kept.any():
-        raise ImageError("constant_image")
-    return kept
+def _check_frame(dataset: FileDataset) -> None:
+    """A compressed frame states its own size, and a decoder believes that one."""
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    if transfer_syntax(dataset) == uid.RLELossless:
+        if len(frame) > 2 * _size(dataset) + 64:  # runs of one byte, the worst coding there is
+            raise ImageError("size_mismatch")
+        return
+    header = frame_header(frame)
+    if header is None:
+        raise ImageError("unreadable")
+    if header != (int(dataset.Rows), int(dataset.Columns), dataset.SamplesPerPixel):
+        raise ImageError("size_mismatch")
+    if not is_complete(frame):
+        raise ImageError("truncated")
 
 
-def _has_voi_lut(dataset: FileDataset) -> bool:
-    return bool(dataset.get("VOILUTSequence"))
+def _burned_in(dataset: FileDataset, limits: Limits) -> bool:
+    burned_in = str(dataset.get("BurnedInAnnotation", "") or "").strip().upper() == "YES"
+    if burned_in and limits.burned_in == "refuse":
+        raise ImageError("burned_in_annotation")
+    return burned_in
 
 
-def _through_voi_lut(dataset: FileDataset, values: Pixels) -> Pixels:
-    """The first VOI LUT, scaled by the range of its own entries (many state 16 bits and use 12)."""
-    item = dataset.VOILUTSequence[0]
-    count, first, bits = (int(number) for number in item.LUTDescriptor)
-    table = _lut_data(item.LUTData, bits, little_endian=dataset.original_encoding[1] is not False)[: count or 65536]
-    if table.size == 0:
-        raise ImageError("unreadable", "an empty VOI LUT")
-    index = np.clip(values.astype(np.int64) - first, 0, table.size - 1)
-    return stretch(table)[index]
+def _pixels(dataset: FileDataset) -> Pixels:
+    decoder = get_decoder(transfer_syntax(dataset))
+    # Unused bits are ours to remove: pydicom takes the lowest ones as used, whatever High Bit says.
+    as_they_lie = DecodeOptions(correct_unused_bits=False)
+    array, _ = decoder.as_array(dataset, index=0, **cast(Any, as_they_lie))
+    if array.shape[:2] != (int(dataset.Rows), int(dataset.Columns)):
+        raise ImageError("size_mismatch")
+    if dataset.PhotometricInterpretation in _GREY:
+        return display(dataset, _codes(dataset, array), dataset.BitsStored)
+    if dataset.PhotometricInterpretation == "PALETTE COLOR":
+        return luminance(*palette(dataset, _codes(dataset, array)))
+    return luminance(array, (1 << dataset.BitsStored) - 1)
 
 
-def _lut_data(data: object, bits: int, *, little_endian: bool) -> Pixels:
-    if isinstance(data, bytes):
-        data = np.frombuffer(data, ("<" if little_endian else ">") + ("u2" if bits > 8 else "u1"))
-    return np.asarray(data, dtype=np.float32).reshape(-1)
+def _codes(dataset: FileDataset, array: NDArray[np.integer]) -> NDArray[np.unsignedinteger]:
+    """The used bits of each sample (PS3.5 8.1.1), without overlays or whatever else lies in the others."""
+    bits = array.astype(array.dtype.newbyteorder("="), copy=False).view(f"u{array.dtype.itemsize}")
+    if not transfer_syntax(dataset).is_encapsulated:
+        bits = bits >> (dataset.HighBit + 1 - dataset.BitsStored)
+    return bits & ((1 << dataset.BitsStored) - 1)
 
 
-def _through_window(dataset: FileDataset, values: Pixels) -> Pixels | None:
-    """The first window; ``None`` where there is none, or one with an impossible width."""
-    center, width = _first(dataset.get("WindowCenter")), _first(dataset.get("WindowWidth"))
-    function = str(dataset.get("VOILUTFunction", "") or "LINEAR").upper()
-    least = 1.0 if function == "LINEAR" else 0.0
-    if not (np.isfinite(center) and np.isfinite(width)) or width < least or width == 0:
-        return None
-    return window(values, center, width, function)
-
-
-def window(values: Pixels, center: float, width: float, function: str = "LINEAR") -> Pixels:
-    """Map values to [0, 1] by one of the three functions of PS3.3 C.11.2.1.
-
-    ``LINEAR`` treats values as the centres of integer steps (hence the 0.5 and 1), ``LINEAR_EXACT`` does not,
-    ``SIGMOID`` has slope 1/width at the centre. Any other name is read as LINEAR, the standard's default.
-    """
-    if function == "SIGMOID":
-        with np.errstate(over="ignore"):
-            return (1.0 / (1.0 + np.exp(-4.0 * (values - center) / width))).astype(np.float32)
-    if function == "LINEAR_EXACT":
-        return np.clip((values - center) / width + 0.5, 0.0, 1.0).astype(np.float32)
-    if width == 1:
-        return (values > center - 0.5).astype(np.float32)
-    return np.clip((values - (center - 0.5)) / (width - 1.0) + 0.5, 0.0, 1.0).astype(np.float32)
-
-
-def _first(value: object) -> float:
-    """The first of one or several decimal strings; NaN for none."""
-    if isinstance(value, pydicom.multival.MultiValue):
-        value = value[0] if len(value) else None
-    return float("nan") if value in (None, "") else float(cast(float, value))
-
-
-def _view(dataset: FileDataset) -> View:
-    return _VIEWS.get(str(dataset.get("ViewPosition", "")).strip().upper(), "unknown")
+def _square(pixels: Pixels, height: float, limits: Limits) -> Pixels:
+    """The image on square pixels, by enlarging along their longer side."""
+    if abs(height - 1) <= _SQUARE_ENOUGH:
+        return pixels
+    rows, columns = pixels.shape
+    rows, columns = (round(rows * height), columns) if height > 1 else (rows, round(columns / height))
+    check_size(rows, columns, limits)
+    return resize(pixels, rows, columns)

@@ -12,40 +12,43 @@ from PIL import Image, ImageOps
 
 from lmrrg.data.dicom import is_dicom, read_dicom
 from lmrrg.data.radiograph import (
+    DEFAULT_LIMITS,
     IMAGE_ERROR_CODES,
-    MAX_BYTES,
     ImageError,
+    Limits,
     Pixels,
     Radiograph,
+    check_bytes,
     check_size,
+    resize,
     stretch,
 )
 
-__all__ = ["IMAGE_ERROR_CODES", "ImageError", "Radiograph", "read_image", "to_square"]
+__all__ = ["IMAGE_ERROR_CODES", "ImageError", "Limits", "Radiograph", "read_image", "to_square"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError)
 
 
-def read_image(source: Path | str | bytes) -> Radiograph:
+def read_image(source: Path | str | bytes, limits: Limits = DEFAULT_LIMITS) -> Radiograph:
     """Read one radiograph; the content, never the file name, decides what it is.
 
     Args:
         source: a path, or the bytes of a file.
+        limits: what is refused for its size or its header.
 
     Raises:
         ImageError: see :data:`~lmrrg.data.radiograph.IMAGE_ERROR_CODES`.
     """
-    data = source if isinstance(source, bytes) else _read_bytes(Path(source))
-    if len(data) > MAX_BYTES:
-        raise ImageError("too_large")
+    data = source if isinstance(source, bytes) else _read_bytes(Path(source), limits)
+    check_bytes(len(data), limits)
     if data.startswith(_PNG):
-        return Radiograph(_read_picture(data, "PNG"), "unknown", "png")
+        return Radiograph(_read_picture(data, "PNG", limits), "unknown", "png")
     if data.startswith(_JPEG):
-        return Radiograph(_read_picture(data, "JPEG"), "unknown", "jpeg")
+        return Radiograph(_read_picture(data, "JPEG", limits), "unknown", "jpeg")
     if is_dicom(data):
-        return read_dicom(data)
+        return read_dicom(data, limits)
     raise ImageError("not_an_image")
 
 
@@ -59,24 +62,20 @@ def to_square(pixels: Pixels, size: int) -> Pixels:
         return pixels
     scale = size / max(height, width)
     rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
-    image = Image.fromarray(np.ascontiguousarray(pixels, dtype=np.float32))
-    # A triangle filter over the source pixels: no aliasing when shrinking and no overshoot beside edges.
-    resized = np.asarray(image.resize((columns, rows), Image.Resampling.BILINEAR))
     square = np.zeros((size, size), np.float32)
     top, left = (size - rows) // 2, (size - columns) // 2
-    square[top : top + rows, left : left + columns] = resized
+    square[top : top + rows, left : left + columns] = resize(pixels, rows, columns)
     return square
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_bytes(path: Path, limits: Limits) -> bytes:
     if not path.is_file():
         raise ImageError("file_missing", f"{path} does not exist")
-    if path.stat().st_size > MAX_BYTES:
-        raise ImageError("too_large")
+    check_bytes(path.stat().st_size, limits)
     return path.read_bytes()
 
 
-def _read_picture(data: bytes, kind: str) -> Pixels:
+def _read_picture(data: bytes, kind: str, limits: Limits) -> Pixels:
     """Grey values in [0, 1] of a PNG or JPEG, upright; transparent parts are black."""
     try:
         image = Image.open(io.BytesIO(data), formats=[kind])
@@ -84,7 +83,7 @@ def _read_picture(data: bytes, kind: str) -> Pixels:
         raise ImageError("too_large") from None
     except _DAMAGE:
         raise ImageError("unreadable") from None
-    check_size(image.height, image.width)
+    check_size(image.height, image.width, limits)
     if image.format == "PNG" and getattr(image, "is_animated", False):
         raise ImageError("multi_frame")
     try:

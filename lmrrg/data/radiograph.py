@@ -7,14 +7,13 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from lmrrg.errors import CodedError
 from lmrrg.studies import View
 
 Pixels = NDArray[np.float32]
 
-MAX_BYTES = 256 * 2**20
-MAX_PIXELS = 48_000_000
 MIN_SIDE = 64
 
 IMAGE_ERROR_CODES: dict[str, str] = {
@@ -22,14 +21,21 @@ IMAGE_ERROR_CODES: dict[str, str] = {
     "not_an_image": "neither DICOM, PNG nor JPEG",
     "unreadable": "the file is damaged",
     "truncated": "the file ends before its pixels do",
-    "too_large": f"more than {MAX_BYTES >> 20} MB or {MAX_PIXELS // 10**6} million pixels",
+    "too_large": "more bytes or pixels than are allowed",
     "too_small": f"a side is shorter than {MIN_SIDE} pixels",
+    "size_mismatch": "the pixel data do not have the size that the header states",
     "no_pixels": "the DICOM object holds no pixel data",
     "multi_frame": "more than one frame",
     "wrong_modality": "not a projection radiograph (CR, DX, RG)",
-    "not_grayscale": "a DICOM image in colour",
     "unsupported_transfer_syntax": "a DICOM encoding that is not read",
+    "unsupported_photometric": "a DICOM colour model that is not read",
+    "unsupported_bits": "a DICOM image whose samples are not 8 or 16 bits wide",
     "constant_image": "all pixels have the same value",
+    "burned_in_annotation": "the header says that text is burned into the pixels",
+    "decoder_timeout": "decoding took longer than is allowed",
+    "decoder_memory": "decoding needed more memory than is allowed",
+    "decoder_crashed": "the decoder died on this file",
+    "decoder_busy": "all decoders are busy; try again soon",
 }
 """Every code that an :class:`ImageError` can carry, with its meaning."""
 
@@ -45,37 +51,69 @@ class ImageError(CodedError):
 
 
 @dataclass(frozen=True)
-class Radiograph:
-    """One image, ready for the model: bone is bright, air is dark.
+class Limits:
+    """What a reader accepts; all of it is checked before pixels are decoded."""
 
-    ``pixels`` is float32 [H, W] in [0, 1].
+    max_bytes: int = 256 * 2**20
+    """Of a file, and of a deflated DICOM data set once inflated."""
+    max_pixels: int = 48_000_000
+    burned_in: Literal["flag", "refuse"] = "flag"
+    """A DICOM file that says it has text burned in: read it with ``burned_in`` set, or refuse it."""
+
+
+DEFAULT_LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class Radiograph:
+    """One image, ready for the model: bone is bright, air is dark, pixels are square.
+
+    ``pixels`` is float32 [H, W] in [0, 1]. ``burned_in`` is True where a DICOM header says that text, which may name
+    the patient, is part of the picture; False where it says not, or nothing.
     """
 
     pixels: Pixels
     view: View
     source: Literal["dicom", "png", "jpeg"]
+    burned_in: bool = False
 
 
-def check_size(rows: int, columns: int) -> None:
+def check_size(rows: int, columns: int, limits: Limits) -> None:
     """Refuse an image by the size that its header states, before anything is decoded.
 
     Raises:
         ImageError: ``too_large`` or ``too_small``.
     """
-    if rows * columns > MAX_PIXELS:
-        raise ImageError("too_large")
     if min(rows, columns) < MIN_SIDE:
         raise ImageError("too_small")
+    if rows * columns > limits.max_pixels:
+        raise ImageError("too_large", f"more than {limits.max_pixels / 1e6:g} million pixels")
 
 
-def stretch(values: NDArray[np.floating], kept: NDArray[np.bool_] | None = None) -> Pixels:
-    """Map the range of the kept values to [0, 1]: how an image without a display window is shown (ours).
+def check_bytes(count: int, limits: Limits) -> None:
+    """Refuse a file, or what it inflates to, by its length.
+
+    Raises:
+        ImageError: ``too_large``.
+    """
+    if count > limits.max_bytes:
+        raise ImageError("too_large", f"more than {limits.max_bytes >> 20} MB")
+
+
+def stretch(values: NDArray[np.floating]) -> Pixels:
+    """Map the range of the values to [0, 1]: how an image without a display window is shown (ours).
 
     Raises:
         ImageError: ``constant_image``, where the range is empty.
     """
-    inside = values if kept is None else values[kept]
-    low, high = (float(inside.min()), float(inside.max())) if inside.size else (0.0, 0.0)
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     if not high > low:
         raise ImageError("constant_image")
     return np.clip((values - low) / (high - low), 0.0, 1.0).astype(np.float32)
+
+
+def resize(pixels: Pixels, rows: int, columns: int) -> Pixels:
+    """An image [H, W] at another size, antialiased; values stay inside the input's range."""
+    # A triangle filter over the source pixels: no aliasing when shrinking and no overshoot beside edges.
+    image = Image.fromarray(np.ascontiguousarray(pixels, dtype=np.float32))
+    return np.asarray(image.resize((columns, rows), Image.Resampling.BILINEAR))
