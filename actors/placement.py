@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import ray
+from ray._private.state import available_resources_per_node, total_resources_per_node
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -18,7 +19,7 @@ from lmrrg.errors import CodedError
 logger = logging.getLogger(__name__)
 
 Bundle = Mapping[str, float]
-"""Resources of one actor: ``{"CPU": 1, "GPU": 0.5}``."""
+"""Resources of one actor, of one reservation or of a node: ``{"CPU": 1, "GPU": 0.5}``."""
 
 LOCAL_CPUS = 8
 """Fewest logical CPUs of a local cluster: the actors take turns, so a laptop with two cores holds them all."""
@@ -61,15 +62,15 @@ def preflight(bundles: Sequence[Bundle], timeout: float, *, strategy: str = "PAC
     """Reserve the bundles as one placement group.
 
     Args:
-        bundles: one entry per actor; the order gives the bundle indices.
+        bundles: what is reserved together; the order gives the bundle indices.
         timeout: longest wait, seconds (a cluster that scales up needs some).
         strategy: Ray's placement strategy.
 
     Raises:
-        PlacementError: ``resources_short``, with what is asked, what the cluster has and what is short.
+        PlacementError: ``resources_short``, with what is asked, what each node has and what is missing.
     """
-    if shortage := _shortage(bundles):
-        logger.warning("waiting up to %g s for resources: %s", timeout, shortage)
+    if short := shortage(bundles, _nodes("free")):
+        logger.warning("waiting up to %g s for %s; missing now: %s", timeout, describe(bundles), short)
     group = placement_group([dict(b) for b in bundles], strategy=strategy)
     if group.wait(timeout):
         return group
@@ -85,41 +86,65 @@ def actor_options(asked: Bundle, group: PlacementGroup | None, index: int = -1) 
     return options
 
 
-def _total(bundles: Sequence[Bundle]) -> Counter[str]:
-    total: Counter[str] = Counter()
-    for each in bundles:
-        total.update(each)
-    return total
+def shortage(bundles: Sequence[Bundle], nodes: Sequence[Bundle]) -> str:
+    """What these nodes lack for the bundles, counted in bundles and in nodes; empty when everything fits.
+
+    Large bundles are placed first, each on the first node that still has room.
+    """
+    room = [dict(node) for node in nodes]
+    left = [each for each in sorted(bundles, key=_size, reverse=True) if not _take(each, room)]
+    if not left:
+        return ""
+    kinds = [kind for kind in nodes if all(_take(each, [dict(kind)]) for each in left)]
+    if not kinds:
+        return f"{describe(left)}, and no node is large enough for {_resources(left[0])}"
+    kind, more = max(kinds, key=_size), 0
+    extra: list[dict[str, float]] = []
+    for each in left:
+        if not _take(each, extra):
+            more += 1
+            extra.append(dict(kind))
+            _take(each, extra)
+    return f"{describe(left)}, that is {more} more node{'s' * (more > 1)} with {_resources(kind)}"
 
 
-def _shortage(bundles: Sequence[Bundle]) -> str:
-    """What the cluster, idle or not, lacks now; empty when nothing."""
-    free = ray.available_resources()
-    short = [
-        f"{name}: asked {amount:g}, free {free.get(name, 0):g}"
-        for name, amount in sorted(_total(bundles).items())
-        if amount > free.get(name, 0) + 1e-9
-    ]
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    short += [
-        f"no node is large enough for one actor with {_resources(dict(each))}"
-        for each in sorted({tuple(sorted(b.items())) for b in bundles})
-        if not any(all(node.get(name, 0) >= amount for name, amount in each) for node in nodes)
-    ]
-    return "; ".join(short)
+def describe(bundles: Iterable[Bundle]) -> str:
+    """Equal ones counted: ``8 x {CPU 4, GPU 1}, 2 x {CPU 0.5}``."""
+    kinds = Counter(_resources(each) for each in bundles)
+    return ", ".join(f"{count} x {{{kind}}}" for kind, count in kinds.items())
+
+
+def _take(asked: Bundle, room: Sequence[dict[str, float]]) -> bool:
+    """Take the bundle from the first of ``room`` that has it; False when none has."""
+    for node in room:
+        if all(node.get(name, 0) >= amount - 1e-6 for name, amount in asked.items()):
+            for name, amount in asked.items():
+                node[name] -= amount
+            return True
+    return False
+
+
+def _size(resources: Bundle) -> tuple[float, float]:
+    return resources.get("GPU", 0), resources.get("CPU", 0)
+
+
+def _nodes(which: Literal["free", "total"]) -> list[Bundle]:
+    """CPUs and GPUs of every node that is alive: all of them, or what nobody has taken."""
+    per_node = available_resources_per_node() if which == "free" else total_resources_per_node()
+    return [{name: node.get(name, 0) for name in ("CPU", "GPU") if name in node} for node in per_node.values()]
 
 
 def _explain(bundles: Sequence[Bundle], timeout: float) -> str:
-    total, free = ray.cluster_resources(), ray.available_resources()
-    names = sorted(_total(bundles))
-    has = ", ".join(f"{name} {total.get(name, 0):g} ({free.get(name, 0):g} free)" for name in names)
-    shortage = _shortage(bundles) or "nothing in sum, but the free shares lie on different nodes"
+    total, free = _nodes("total"), _nodes("free")
+    lasting = shortage(bundles, total)
+    missing = lasting or shortage(bundles, free) or "nothing in sum, but the free shares lie apart"
+    others = "" if lasting else "; the nodes would be large enough, others use them now"
     return (
-        f"the cluster did not give {_resources(_total(bundles))} for {len(bundles)} actors within {timeout:g} s; "
-        f"it has {has}; short: {shortage}; lower *.workers, rollout.engines, reward.scorers or their CPUs and GPUs, "
-        "or add nodes"
+        f"the cluster did not give {describe(bundles)} within {timeout:g} s; its nodes have {describe(total)}, "
+        f"free {describe(free)}; missing: {missing}{others}; lower *.workers, rollout.engines, reward.scorers or "
+        "their CPUs and GPUs, take a smaller layout of configs/layouts, or add nodes"
     )
 
 
-def _resources(amounts: Mapping[str, float]) -> str:
+def _resources(amounts: Bundle) -> str:
     return ", ".join(f"{name} {amount:g}" for name, amount in sorted(amounts.items()))

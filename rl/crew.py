@@ -8,11 +8,12 @@ from pathlib import Path
 
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
+from actors.layout import Layout
 from actors.placement import preflight
-from actors.policy import PolicyGroup, policy_bundle
-from actors.reference import Reference, reference_bundle
-from actors.reward import RewardPool, reward_bundle
-from actors.rollout import RolloutPool, rollout_bundle
+from actors.policy import PolicyGroup
+from actors.reference import Reference
+from actors.reward import RewardPool
+from actors.rollout import RolloutPool
 from lmrrg.config import Config
 
 
@@ -34,21 +35,13 @@ class Crew:
             PlacementError: the cluster is too small.
             PoolError: an engine or a scorer does not start.
         """
-        ppo = config.ppo
-        bundles = [
-            *[policy_bundle(ppo)] * ppo.workers,
-            reference_bundle(ppo),
-            *[rollout_bundle(config.rollout)] * config.rollout.engines,
-            *[reward_bundle(config.reward)] * config.reward.scorers,
-        ]
-        first_engine = ppo.workers + 1
-        first_scorer = first_engine + config.rollout.engines
-        placement = preflight(bundles, config.ray.preflight_timeout_s)
+        layout = Layout.of(config)
+        placement = preflight(layout.bundles, config.ray.preflight_timeout_s)
         crew = cls(
-            policy=PolicyGroup(config, sft_checkpoint, placement, first_bundle=0),
-            reference=Reference(config, sft_checkpoint, placement, bundle_index=ppo.workers),
-            rollouts=RolloutPool(config, sft_checkpoint, placement, first_bundle=first_engine),
-            rewards=RewardPool(config, placement, first_bundle=first_scorer),
+            policy=PolicyGroup(config, sft_checkpoint, placement, first_bundle=layout.policy),
+            reference=Reference(config, sft_checkpoint, placement, bundle_index=layout.reference),
+            rollouts=RolloutPool(config, sft_checkpoint, placement, first_bundle=layout.rollouts),
+            rewards=RewardPool(config, placement, first_bundle=layout.rewards),
             placement=placement,
         )
         with ExitStack() as undo:
