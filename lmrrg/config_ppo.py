@@ -40,6 +40,9 @@ class PPOConfig(Settings):
     critic: Literal["shared", "detached", "separate"] = Field(
         "detached", description="value head on the policy's decoder, on it without gradient into it, or on a copy"
     )
+    sibling_baseline: bool = Field(
+        False, description="ppo: a report's return is compared with the study's other samples before the critic sees it"
+    )
     iterations: PositiveInt = Field(40, description="rollout + update rounds")
     studies_per_iteration: PositiveInt = Field(32, description="studies drawn per iteration")
     samples_per_study: PositiveInt = Field(4, description="reports sampled per study")

@@ -90,7 +90,10 @@ def make_experience(
     mask = sample.rollout.mask & scored[:, None]
     kl = kl_estimate(policy.log_probs, reference, mask, ppo.kl.estimator)
     in_loss = ppo.kl.placement == "loss"
-    per_token = token_rewards(torch.from_numpy(rewards).float(), kl, mask, 0.0 if in_loss else kl_weight)
+    earned = torch.from_numpy(rewards).float()
+    if ppo.sibling_baseline:
+        earned = sibling_advantages(earned, sample.rollout.study, scored, scaled=False)
+    per_token = token_rewards(earned, kl, mask, 0.0 if in_loss else kl_weight)
     if ppo.algorithm == "ppo":
         advantages, returns = generalised_advantages(per_token, policy.values, mask, ppo.gamma, ppo.gae_lambda)
     else:
