@@ -6,7 +6,7 @@ import math
 import os
 import socket
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -19,6 +19,7 @@ from ray.util.placement_group import PlacementGroup
 from torch import Tensor
 
 from actors.placement import actor_options, bundle
+from actors.supervision import results
 from lmrrg.config import Config
 from lmrrg.config_ppo import PPOConfig
 from lmrrg.model.checkpoint import full_state, load_checkpoint, save_checkpoint, state_checksum
@@ -257,10 +258,15 @@ class PendingScores:
     """Scores that the ranks are working on."""
 
     shares: list[ray.ObjectRef]
+    wait: Callable[[list[ray.ObjectRef]], list[tuple[Tensor, PolicyScores]]]
 
     def result(self) -> PolicyScores:
-        """Wait for the scores [B, T], in the order of the rollout."""
-        shares: list[tuple[Tensor, PolicyScores]] = ray.get(self.shares)
+        """Wait for the scores [B, T], in the order of the rollout.
+
+        Raises:
+            PoolError: ``actors_lost``.
+        """
+        shares = self.wait(self.shares)
         order = torch.argsort(torch.cat([rows for rows, _ in shares]))
         columns = ([getattr(scores, each.name) for _, scores in shares] for each in fields(PolicyScores))
         return PolicyScores(*(torch.cat(column)[order] for column in columns))
@@ -268,6 +274,9 @@ class PendingScores:
 
 class PolicyGroup:
     """All ranks of the policy as one object.
+
+    Every method that waits raises PoolError ``actors_lost`` when a rank is gone: a rank's part of the optimizer is gone
+    with it, so the group cannot be mended, only started again from a training state.
 
     Args:
         config: uses ``ppo`` and ``threads``.
@@ -291,15 +300,16 @@ class PolicyGroup:
             options = actor_options(policy_bundle(config.ppo), placement_group, index)
             options["runtime_env"] = {"env_vars": _environment(config)}
             self._workers.append(remote.options(**options).remote(config, Path(checkpoint_dir), rank))
+        self._timeout = config.ppo.timeout_s
         self._started = self._start()
 
     def start(self) -> None:
         """Wait until every rank has joined and loaded the model."""
-        ray.get(self._started)
+        self._wait(self._started)
 
     def log_probs(self, rollout: ray.ObjectRef) -> PendingScores:
         """Start scoring a rollout (a reference to :class:`Rollout`): one forward without gradient."""
-        return PendingScores([worker.log_probs.remote(rollout) for worker in self._workers])
+        return PendingScores([worker.log_probs.remote(rollout) for worker in self._workers], self._wait)
 
     def update(self, experience: Experience, *, seed: int, learning_rate: float) -> UpdateReport:
         """Optimizer steps over the experience; ``seed`` orders its minibatches; at ``learning_rate`` 0 only the critic
@@ -336,7 +346,10 @@ class PolicyGroup:
         return [worker.start.remote(master) for worker in self._workers]
 
     def _call(self, method: str, *arguments: Any) -> list[Any]:
-        return ray.get([getattr(worker, method).remote(*arguments) for worker in self._workers])
+        return self._wait([getattr(worker, method).remote(*arguments) for worker in self._workers])
+
+    def _wait(self, calls: Sequence[ray.ObjectRef]) -> list[Any]:
+        return results("policy", self._workers, calls, self._timeout)
 
 
 def _grad_norm(model: torch.nn.Module) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray
 import torch
@@ -12,6 +12,7 @@ from ray.util.placement_group import PlacementGroup
 from torch import Tensor
 
 from actors.placement import actor_options, bundle
+from actors.supervision import results
 from lmrrg.config import Config
 from lmrrg.config_ppo import PPOConfig
 from lmrrg.model.checkpoint import load_checkpoint
@@ -61,16 +62,25 @@ class Reference:
             reference_bundle(config.ppo), placement_group, -1 if bundle_index is None else bundle_index
         )
         options["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": str(config.threads)}}
+        self._timeout = config.ppo.timeout_s
         remote: Any = ray.remote(ReferenceWorker)
         self._worker: ActorHandle = remote.options(**options).remote(config, Path(checkpoint_dir))
 
     def start(self) -> None:
         """Wait until the model is loaded."""
-        ray.get(self._worker.__ray_ready__.remote())
+        self.result(cast(Any, self._worker).__ray_ready__.remote())
 
     def log_probs(self, rollout: ray.ObjectRef) -> ray.ObjectRef:
-        """Start scoring a rollout (a reference to :class:`Rollout`); the result is a tensor [B, T]."""
+        """Start scoring a rollout (a reference to :class:`Rollout`); see :meth:`result`."""
         return self._worker.log_probs.remote(rollout)
+
+    def result(self, scores: ray.ObjectRef) -> Tensor:
+        """Wait for log-probs [B, T].
+
+        Raises:
+            PoolError: ``actors_lost``.
+        """
+        return results("reference", [self._worker], [scores], self._timeout)[0]
 
     def close(self) -> None:
         """Stop it."""

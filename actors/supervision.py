@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayTaskError, UnserializableException
+from ray.exceptions import (
+    GetTimeoutError,
+    ObjectLostError,
+    RayActorError,
+    RayTaskError,
+    UnserializableException,
+)
 
 from lmrrg.errors import CodedError
 
@@ -45,6 +51,45 @@ class Supervised:
     def apply(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run ``func(self, …)``; errors reach the caller."""
         return func(self, *args, **kwargs)
+
+
+def results(name: str, actors: Sequence[ActorHandle], calls: Sequence[ray.ObjectRef], timeout: float) -> list[Any]:
+    """Results of calls to actors that hold state, so that nothing can take a dead one's place.
+
+    When a rank of a process group dies the others fail with an error of their own (a closed connection), and which one
+    arrives first is chance: a failed call counts as a loss when any of the actors is gone.
+
+    Args:
+        name: for messages.
+        actors: all that must be alive.
+        calls: what to wait for.
+        timeout: longest time for all of them, seconds.
+
+    Raises:
+        PoolError: ``actors_lost``, an actor is gone or did not answer in time.
+        RayTaskError: the method itself raised, with every actor alive.
+    """
+    try:
+        return ray.get(list(calls), timeout=timeout)
+    except GetTimeoutError as error:
+        raise PoolError("actors_lost", f"{name}: no answer in {timeout:g} s") from error
+    except (RayActorError, RayTaskError, ObjectLostError) as error:
+        if getattr(error, "actor_init_failed", False) or not (dead := _dead(actors)):
+            raise
+        raise PoolError("actors_lost", f"{name}: {dead} of {len(actors)} actors died") from error
+
+
+def _dead(actors: Sequence[ActorHandle]) -> int:
+    """How many are gone; one that is only busy does not answer, and counts as alive."""
+    pings = [cast(Any, actor).__ray_ready__.remote() for actor in actors]
+    answered, _ = ray.wait(pings, num_returns=len(pings), timeout=2)
+    dead = 0
+    for ping in answered:
+        try:
+            ray.get(ping)
+        except RayActorError:
+            dead += 1
+    return dead
 
 
 def spawn(actor: type[Supervised], options: Mapping[str, Any], *arguments: Any) -> ActorHandle:

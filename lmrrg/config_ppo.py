@@ -77,6 +77,9 @@ class PPOConfig(Settings):
     eval_studies: PositiveInt = Field(64, description="validation studies in each evaluation")
     heldout_metric: Literal["label_f1", "rouge_l"] = Field("label_f1", description="picks the best checkpoint")
     checkpoint_every: PositiveInt = Field(10, description="iterations between checkpoints")
+    keep_checkpoints: PositiveInt = Field(2, description="training states that are kept, the newest ones")
+    max_restarts: int = Field(3, ge=0, description="losses of policy, reference or node in a row that a run bears")
+    timeout_s: PositiveFloat = Field(1800, description="a policy rank or reference that takes longer is lost, seconds")
     resume: bool = Field(True, description="continue from the last checkpoint of the run, where there is one")
     kl: KLConfig = KLConfig()
 

@@ -1,4 +1,4 @@
-"""The training state of a PPO run on storage: written aside, then named; the newest complete one wins."""
+"""The training states of a PPO run on storage: each written aside, then named; the newest complete one wins."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ _FREE_KEYS = (
     "ppo.iterations",
     "ppo.eval_every",
     "ppo.checkpoint_every",
+    "ppo.keep_checkpoints",
+    "ppo.max_restarts",
+    "ppo.timeout_s",
     "ppo.resume",
     "ppo.cpus_per_worker",
     "ppo.gpus_per_worker",
@@ -78,16 +81,17 @@ class StateStore:
 
     Args:
         folder: where.
+        keep: how many of the newest states stay.
         config: of the run; saved with every state and compared at resume.
         origin: hashes of what the run started from (SFT checkpoint, data); compared too.
     """
 
-    def __init__(self, folder: Path, config: Config, origin: Mapping[str, str]):
-        self._folder = Path(folder)
+    def __init__(self, folder: Path, config: Config, origin: Mapping[str, str], keep: int = 1):
+        self._folder, self._keep = Path(folder), keep
         self._identity = {**_flat(config.model_dump(mode="json")), **{f"origin.{k}": v for k, v in origin.items()}}
 
     def save(self, iteration: int, write: Callable[[str], object]) -> Path:
-        """Let ``write`` fill a folder, then make it the newest state and drop the older ones."""
+        """Let ``write`` fill a folder, then make it the newest state and drop those that are not kept."""
         target = self._folder / f"iteration-{iteration:06d}"
         part = self._folder / f".{target.name}.part"
         for leftover in (part, target):
@@ -97,10 +101,17 @@ class StateStore:
         os.replace(part, target)
         with atomic_writer(self._folder / _LATEST) as out:
             json.dump({"iteration": iteration, "folder": target.name, "identity": self._identity}, out)
-        for old in self._folder.glob("*iteration-*"):
-            if old != target:
-                shutil.rmtree(old)
+        self._prune(iteration)
         return target
+
+    def iteration(self) -> int:
+        """Iteration of the newest state; 0 where there is none.
+
+        Raises:
+            PPOError: ``resume_mismatch``.
+        """
+        latest = self.latest()
+        return 0 if latest is None else latest[0]
 
     def latest(self) -> tuple[int, Path] | None:
         """Iteration and folder of the newest state, or None.
@@ -124,9 +135,15 @@ class StateStore:
             )
         return record["iteration"], self._folder / record["folder"]
 
-    def clear(self) -> None:
-        """Forget every state."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+    def _prune(self, newest: int) -> None:
+        """Later states are of an attempt that was rolled back; what is half written belongs to nobody."""
+        states = {int(path.name.split("-")[1]): path for path in self._folder.glob("iteration-*")}
+        kept = sorted(number for number in states if number <= newest)[-self._keep :]
+        for number, path in states.items():
+            if number not in kept:
+                shutil.rmtree(path)
+        for part in self._folder.glob(".*.part"):
+            shutil.rmtree(part)
 
 
 def _is_free(key: str) -> bool:

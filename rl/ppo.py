@@ -4,7 +4,8 @@
     ray job submit --working-dir . -- python rl/ppo.py --config configs/iu_xray.yaml
 
 Writes ``run_dir/ppo/best`` (by the held-out metric) and ``run_dir/ppo/last``, both model directories, the training
-state ``run_dir/ppo/state``, and ``run_dir/metrics/ppo.jsonl``. An interrupted run continues from its last state.
+state ``run_dir/ppo/state``, and ``run_dir/metrics/ppo.jsonl``. An interrupted run continues from its last state: on
+SIGTERM it saves one and ends with exit code 0, and lost actors or nodes are replaced from the last one.
 """
 
 from __future__ import annotations
@@ -13,18 +14,21 @@ import argparse
 import hashlib
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import ray
 from tqdm import tqdm
 
 from actors.placement import connect
+from actors.supervision import PoolError
 from lmrrg.config import Config, config_help, load_config
 from lmrrg.data.sources import prepare_studies
 from lmrrg.model.checkpoint import read_checkpoint_config
 from lmrrg.studies import manifest_hash
 from lmrrg.tracking import RunTracker, record_run
 from rl.checkpoint import StateStore
+from rl.recovery import Preempted, Restarts, preemption_notice
 from rl.trainer import CQRL, CQRLConfig
 
 
@@ -39,31 +43,49 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
         CheckpointError: there is no SFT model.
         PPOError: ``resume_mismatch``, or a check of the training stopped the run.
         PlacementError: the cluster is too small or does not answer.
+        PoolError: actors were lost more than ``ppo.max_restarts`` times in a row, or failed at their work.
+        Preempted: SIGTERM came; the state is saved and the same call continues.
     """
     config = config.model_copy(update={"storage_path": config.storage_path.resolve()})
     sft = Path(sft_checkpoint or config.run_dir / "sft" / "best").resolve()
     read_checkpoint_config(sft)  # a missing model is told before any work
     manifest = prepare_studies(config)
     folder = config.run_dir / "ppo"
-    store = StateStore(folder / "state", config, {"sft": weights_digest(sft), "data": manifest_hash(manifest)})
+    origin = {"sft": weights_digest(sft), "data": manifest_hash(manifest)}
+    store = StateStore(folder / "state", config, origin, config.ppo.keep_checkpoints)
     if not config.ppo.resume:
         shutil.rmtree(folder, ignore_errors=True)
-    latest = store.latest()
-    if latest is not None and latest[0] >= config.ppo.iterations:
-        return folder / "best"
-    record_run(config, manifest)
-    connect(config)
-    algorithm = CQRL(CQRLConfig.of(config, sft))
-    try:
-        if latest is not None:
-            algorithm.load_checkpoint(str(latest[1]))
-        _train(algorithm, store, config)
-    finally:
-        algorithm.stop()
+    if store.iteration() < config.ppo.iterations:
+        record_run(config, manifest)
+        connect(config)
+        with preemption_notice() as preempted:
+            _train_to_the_end(config, sft, store, preempted)
     return folder / "best"
 
 
-def _train(algorithm: CQRL, store: StateStore, config: Config) -> None:
+def _train_to_the_end(config: Config, sft: Path, store: StateStore, preempted: Callable[[], bool]) -> None:
+    """Attempt after attempt: what a dead policy rank or node takes away is made again from the last state."""
+    restarts = Restarts(config.ppo.max_restarts)
+    while store.iteration() < config.ppo.iterations:
+        try:
+            _attempt(config, sft, store, restarts, preempted)
+        except PoolError as error:
+            restarts.lose(error, store.iteration())
+
+
+def _attempt(config: Config, sft: Path, store: StateStore, restarts: Restarts, preempted: Callable[[], bool]) -> None:
+    algorithm = CQRL(CQRLConfig.of(config, sft))
+    try:
+        if (latest := store.latest()) is not None:
+            algorithm.load_checkpoint(str(latest[1]))
+        _train(algorithm, store, config, restarts, preempted)
+    finally:
+        algorithm.stop()
+
+
+def _train(
+    algorithm: CQRL, store: StateStore, config: Config, restarts: Restarts, preempted: Callable[[], bool]
+) -> None:
     iterations = config.ppo.iterations
     with (
         RunTracker(config.run_dir, "ppo", config) as tracker,
@@ -74,12 +96,14 @@ def _train(algorithm: CQRL, store: StateStore, config: Config) -> None:
             done, metrics = algorithm.iterations_done, result["cqrl"]
             if "cqrl_start" in result:
                 tracker.log(0, result["cqrl_start"])
-            tracker.log(done, metrics)
+            tracker.log(done, metrics | {"restarts": restarts.total, "recovery_s": restarts.recovered()})
             bar.update()
             bar.set_postfix({name: f"{metrics[name]:.3f}" for name in ("reward", "kl_per_sequence", "distinct_ratio")})
-            if done % config.ppo.checkpoint_every == 0 or done == iterations:
+            if done % config.ppo.checkpoint_every == 0 or done == iterations or preempted():
                 algorithm.save_model(config.run_dir / "ppo" / "last")
                 store.save(done, algorithm.save_checkpoint)
+            if preempted() and done < iterations:
+                raise Preempted(f"stopped after iteration {done}; the same command continues from there")
 
 
 def weights_digest(checkpoint: Path) -> str:
@@ -105,6 +129,9 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"ppo: {error}", file=sys.stderr)
         return 2
+    except Preempted as notice:
+        print(f"ppo: {notice}")
+        return 0
     finally:
         ray.shutdown()
     print(f"best checkpoint: {best}")

@@ -179,7 +179,7 @@ class CQRL(Algorithm):
         )
         if not scores.valid.any():
             raise PPOError("no_scored_report", "the reward backend scored none of the sampled reports")
-        return scores, policy.result(), ray.get(reference)
+        return scores, policy.result(), self.crew.reference.result(reference)
 
     def _measure(
         self, sample: Sample, scores: RewardScores, policy: PolicyScores, reference: Tensor

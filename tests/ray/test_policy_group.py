@@ -78,7 +78,7 @@ def live(config: Config, checkpoint: Path, rollout: Rollout) -> SimpleNamespace:
     group, reference = PolicyGroup(config, checkpoint), Reference(config, checkpoint)
     group.start()
     shared = ray.put(rollout)
-    before, frozen = group.log_probs(shared).result(), ray.get(reference.log_probs(shared))
+    before, frozen = group.log_probs(shared).result(), reference.result(reference.log_probs(shared))
     warm = group.update(experience(rollout, before), seed=1, learning_rate=0.0)
     warmed = group.log_probs(shared).result()
     group.save(folder / "state")

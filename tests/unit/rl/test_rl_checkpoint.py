@@ -52,6 +52,16 @@ def test_the_newest_complete_state_wins_and_older_ones_go(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["iteration-000010", "latest.json"]
 
 
+def test_the_newest_states_are_kept_and_a_rolled_back_future_is_not(tmp_path):
+    states = StateStore(tmp_path, load_config(None, []), ORIGIN, keep=2)
+    for iteration in (5, 10, 15, 6):  # 6: an attempt that started again from 5
+        states.save(iteration, writer(str(iteration)))
+    assert states.iteration() == 6
+    assert sorted(p.name for p in tmp_path.glob("iteration-*")) == ["iteration-000006"]
+    states.save(7, writer("seven"))
+    assert sorted(p.name for p in tmp_path.glob("iteration-*")) == ["iteration-000006", "iteration-000007"]
+
+
 def test_a_save_that_dies_leaves_the_older_state(tmp_path):
     states = store(tmp_path)
     states.save(5, writer("five"))
