@@ -55,6 +55,13 @@ class DataConfig(Settings):
     eval_limit: PositiveInt | None = Field(None, description="use only the first N studies of the evaluated split")
     eval_split: Literal["val", "test"] = Field("test", description="split that the final comparison is made on")
     cache_dir: Path = Field(Path(".cache/features"), description="content-addressed cache of image features")
+    cache_limit_gb: PositiveFloat = Field(100, description="size at which the least used features are removed, GB")
+    decode_workers: int = Field(2, ge=0, description="processes that read images for the cache; 0: this one")
+    max_image_mb: PositiveInt = Field(256, description="largest image file, MB, inflated where it is deflated DICOM")
+    max_image_megapixels: PositiveFloat = Field(48, description="largest image, million pixels")
+    burned_in_annotation: Literal["flag", "refuse"] = Field(
+        "flag", description="a DICOM file that says text is burned into its pixels: read and flagged, or refused"
+    )
     phantom: PhantomConfig = PhantomConfig()
 
 
@@ -208,6 +215,9 @@ class ServeConfig(Settings):
 
     checkpoint: Path | None = Field(None, description="model directory to serve")
     max_upload_mb: PositiveInt = Field(64, description="largest upload, MB")
+    decoders: PositiveInt = Field(1, description="child processes per replica that decode uploads")
+    decoder_timeout_s: PositiveFloat = Field(20, description="longest time to decode one image, seconds")
+    decoder_memory_mb: PositiveInt = Field(2048, description="memory that one image may need in its decoder, MB")
     replicas: PositiveInt = Field(1, description="Serve replicas")
 
 

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Protocol
 from fastapi import FastAPI, File, Form, Query, UploadFile
 from fastapi.responses import HTMLResponse
 
-from lmrrg.data.images import ImageError, Radiograph, read_image
+from lmrrg.data.decoding import DecoderPool
+from lmrrg.data.images import ImageError, Radiograph
 from serve_app.http import ServiceError, UploadLimit, install
 from serve_app.reporter import UploadedStudy
 from serve_app.schemas import ErrorResponse, Health, ReportResponse
@@ -38,8 +39,8 @@ class Writer(Protocol):
         """Write one report."""
 
 
-def build_api(writer: Writer, max_upload_bytes: int) -> FastAPI:
-    """The ASGI application: reports, health checks and the upload page."""
+def build_api(writer: Writer, decoders: DecoderPool, max_upload_bytes: int) -> FastAPI:
+    """The ASGI application: reports, health checks and the upload page; uploads are decoded in child processes."""
     # The interactive pages of FastAPI load their scripts from other servers; the schema stays at /openapi.json.
     api = FastAPI(title="LM-RRG chest radiograph reports", version="1", docs_url=None, redoc_url=None)
     api.add_middleware(UploadLimit, limit=max_upload_bytes)
@@ -71,7 +72,7 @@ def build_api(writer: Writer, max_upload_bytes: int) -> FastAPI:
         writer.check_ready()
         if len(files) > MAX_IMAGES:
             raise ServiceError("too_many_images", f"{len(files)} images; one study has at most {MAX_IMAGES}")
-        images = [await _decode(number, file) for number, file in enumerate(files, start=1)]
+        images = [await _decode(decoders, number, file) for number, file in enumerate(files, start=1)]
         response = await writer.write(UploadedStudy(images, indication, details))
         logger.info("report written: %d images, %.3f s, model %s", len(files), response.seconds, response.model.version)
         return response
@@ -79,10 +80,10 @@ def build_api(writer: Writer, max_upload_bytes: int) -> FastAPI:
     return api
 
 
-async def _decode(number: int, file: UploadFile) -> Radiograph:
+async def _decode(decoders: DecoderPool, number: int, file: UploadFile) -> Radiograph:
     """Decode an upload off the event loop; an error says which image it was by its place, never by its name."""
     try:
-        return await asyncio.to_thread(read_image, await file.read())
+        return await asyncio.to_thread(decoders.decode, await file.read())
     except ImageError as error:
         detail = str(error).removeprefix(f"{error.code}: ")
         raise ImageError(error.code, f"image {number}: {detail}") from error

@@ -20,6 +20,7 @@ from ray.serve import Application
 
 from lmrrg.config import Config, load_config
 from lmrrg.config_base import ConfigError
+from lmrrg.data.decoding import DecoderPool, image_limits
 from lmrrg.engine import engine_environment
 from lmrrg.model.checkpoint import CheckpointError, read_checkpoint_config
 from serve_app.api import build_api
@@ -46,7 +47,14 @@ class ReportService:
         self._pending = 0
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return build_api(self, self._config.serve.max_upload_mb << 20)
+        settings = self._config.serve
+        decoders = DecoderPool(
+            settings.decoders,
+            timeout_s=settings.decoder_timeout_s,
+            memory_mb=settings.decoder_memory_mb,
+            limits=image_limits(self._config.data),
+        )
+        return build_api(self, decoders, settings.max_upload_mb << 20)
 
     def check_health(self) -> None:
         """Called by Ray Serve, which restarts the replica when the engine could not be loaded."""

@@ -18,6 +18,8 @@ STATUS = {
     "too_large": 413,
     "not_an_image": 415,
     "unsupported_transfer_syntax": 415,
+    "decoder_memory": 413,
+    "decoder_busy": 503,
     "not_ready": 503,
     "busy": 503,
 }

@@ -96,6 +96,7 @@ class Reporter:
             ImageInfo(
                 view=image.view,
                 source=image.source,
+                burned_in=image.burned_in,
                 preview=_data_url(to_square(image.pixels, size)) if study.details else None,
             )
             for image in choose_views(study.images, self._config.data.max_views)

@@ -34,6 +34,7 @@ class ImageInfo(Schema):
 
     view: View
     source: str = Field(description="dicom, png or jpeg")
+    burned_in: bool = Field(False, description="the DICOM header says that text is burned into the pixels")
     preview: str | None = Field(None, description="with details=true: the square that the model saw, a PNG data URL")
 
 

@@ -21,6 +21,7 @@ from typing import IO, Any, cast, get_args
 
 import numpy as np
 
+from lmrrg.config import DataConfig
 from lmrrg.data.decoder_child import FRAME, READY
 from lmrrg.data.radiograph import DEFAULT_LIMITS, IMAGE_ERROR_CODES, ImageError, Limits, Radiograph
 from lmrrg.studies import View
@@ -28,6 +29,11 @@ from lmrrg.studies import View
 _START_S = 120.0
 _LONGEST_HEADER = 1 << 16
 _INHERITED = ("PATH", "LANG", "LC_ALL", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+
+
+def image_limits(data: DataConfig) -> Limits:
+    """What the settings allow an image to be."""
+    return Limits(data.max_image_mb << 20, round(data.max_image_megapixels * 1e6), data.burned_in_annotation)
 
 
 class DecoderPool:
@@ -93,7 +99,7 @@ class DecoderPool:
         except queue.Empty:
             raise ImageError("decoder_busy") from None
         try:
-            if child is None:
+            if child is None or not child.is_usable:
                 child = _Child(self._memory_mb)
             yield child
         finally:
@@ -104,7 +110,7 @@ class _Child:
     """One child process and its pipes."""
 
     def __init__(self, memory_mb: int):
-        self.is_usable = True
+        self._expired = self._broken = False
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "lmrrg.data.decoder_child", str(memory_mb)],
             stdin=subprocess.PIPE,
@@ -116,6 +122,11 @@ class _Child:
         with self._deadline(_START_S):
             if self._from.read(1) != READY:
                 raise RuntimeError("the decoder process did not start")
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it can take another request."""
+        return not (self._expired or self._broken) and self._process.poll() is None
 
     def ask(
         self, request: dict[str, Any], data: bytes, timeout_s: float, longest: int
@@ -147,7 +158,6 @@ class _Child:
     @contextmanager
     def _deadline(self, seconds: float) -> Iterator[None]:
         """Kill the child when the block takes longer; its pipes then end. After any error it is not used again."""
-        self._expired = False
         timer = threading.Timer(seconds, self._expire)
         timer.start()
         try:
@@ -160,11 +170,10 @@ class _Child:
 
     def _expire(self) -> None:
         self._expired = True
-        self.is_usable = False
         self._process.kill()
 
     def _kill(self) -> None:
-        self.is_usable = False
+        self._broken = True
         self._process.kill()
         self._process.wait()
 

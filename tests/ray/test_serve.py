@@ -108,7 +108,7 @@ def test_a_png_becomes_the_report_that_the_model_writes(ready, model, pngs, tiny
     assert "research only" in body["notice"]
     assert body["indication_used"] is False, "this model was built without the indication"
     assert body["regions"] is None
-    assert body["images"] == [{"view": "unknown", "source": "png", "preview": None}]
+    assert body["images"] == [{"view": "unknown", "source": "png", "burned_in": False, "preview": None}]
 
 
 def test_dicom_views_are_read_and_ordered(ready, model, pngs, tiny_config):

@@ -8,14 +8,17 @@ import logging
 import shutil
 import struct
 import zlib
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import click
 import numpy as np
+import psutil
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from lmrrg.data.decoding import DecoderPool
 from lmrrg.studies import LABELS
 from serve_app.api import MAX_IMAGES, build_api
 from serve_app.app import app
@@ -59,9 +62,15 @@ def writer() -> FakeWriter:
     return FakeWriter()
 
 
+@pytest.fixture(scope="module")
+def decoders() -> Iterator[DecoderPool]:
+    with DecoderPool(memory_mb=100, timeout_s=30) as pool:
+        yield pool
+
+
 @pytest.fixture
-def client(writer: FakeWriter) -> TestClient:
-    return TestClient(build_api(writer, LIMIT), raise_server_exceptions=False)
+def client(writer: FakeWriter, decoders: DecoderPool) -> TestClient:
+    return TestClient(build_api(writer, decoders, LIMIT), raise_server_exceptions=False)
 
 
 def picture(kind: str = "PNG", size: tuple[int, int] = (80, 64)) -> bytes:
@@ -124,7 +133,7 @@ def test_an_upload_above_the_limit_is_refused_by_its_announced_length(client, wr
     assert not writer.studies
 
 
-def test_an_upload_above_the_limit_is_refused_while_it_is_read(writer):
+def test_an_upload_above_the_limit_is_refused_while_it_is_read(writer, decoders):
     """Without an announced length: the body is not read to its end, which may never come."""
     read, sent = 0, []
 
@@ -144,10 +153,25 @@ def test_an_upload_above_the_limit_is_refused_while_it_is_read(writer):
         "query_string": b"",
         "headers": [(b"content-type", b"multipart/form-data; boundary=x")],
     }
-    asyncio.run(build_api(writer, LIMIT)(scope, receive, send))
+    asyncio.run(build_api(writer, decoders, LIMIT)(scope, receive, send))
     assert sent[0]["status"] == 413
     assert b'"too_large"' in sent[1]["body"]
     assert read <= LIMIT + 20_000
+
+
+def test_a_decoder_that_runs_out_of_memory_or_dies_costs_one_request(client, writer):
+    out = io.BytesIO()
+    Image.fromarray(np.tile(np.arange(6000, dtype=np.uint8), (6000, 1))).save(out, format="PNG")
+    good = [("files", ("a.png", picture()))]
+    hungry = [("files", ("b.png", out.getvalue()))]
+    assert error_of(client.post("/v1/reports", files=good + hungry)) == (413, "decoder_memory")
+    assert client.post("/v1/reports", files=good).status_code == 200
+    for child in psutil.Process().children():
+        if "lmrrg.data.decoder_child" in child.cmdline():
+            child.kill()
+            child.wait()
+    assert client.post("/v1/reports", files=good).status_code == 200
+    assert len(writer.studies) == 2
 
 
 @pytest.mark.parametrize("length", [LIMIT - 1000, LIMIT + 1000])

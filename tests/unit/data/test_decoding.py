@@ -93,8 +93,7 @@ def test_a_child_that_dies_is_replaced():
         assert second.pid != first.pid
         second.kill()
         second.wait()
-        assert code_of(pool, png()) == "decoder_crashed", "it died between two files"
-        assert pool.decode(png()).source == "png"
+        assert pool.decode(png()).source == "png", "it died between two files, which is nobody's fault"
 
 
 def children_of(pool: DecoderPool) -> list[psutil.Process]:
