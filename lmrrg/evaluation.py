@@ -43,7 +43,7 @@ from lmrrg.evaluation_systems import (
 )
 from lmrrg.metrics.backends import Backend, make_backend
 from lmrrg.metrics.conventions import Convention, R2Gen, Raw
-from lmrrg.metrics.labeler import label_report
+from lmrrg.metrics.meteor import prepare_meteor
 from lmrrg.studies import Study, atomic_writer, manifest_hash, read_studies
 from lmrrg.tracking import git_state, record_run
 
@@ -77,9 +77,9 @@ def evaluate_run(config: Config, load: LoadEngine = load_engine) -> Path:
     for checkpoint in checkpoints.values():
         checkpoint_record(checkpoint)  # a missing one is told before any work
     training = studies_of(config, "train")
-    data = evaluation_set(studies_of(config, config.data.eval_split), config, label_report)
-    record_run(config, manifest)
     scale = _scale(training, manifest, config)
+    data = evaluation_set(studies_of(config, config.data.eval_split), config, scale.backend.labeler)
+    record_run(config, manifest)
     examples = choose_examples(data.studies, config.evaluation.examples, config.seed)
     systems = [
         model_system(name, TRAINED[name], checkpoint, data, examples, config, load)
@@ -117,8 +117,8 @@ def evaluate_checkpoint(
     """
     studies = read_studies(manifest)
     chosen = [study for study in studies if study.split == config.data.eval_split][: config.data.eval_limit]
-    data = evaluation_set(chosen, config, label_report)
     scale = _scale([study for study in studies if study.split == "train"], manifest, config)
+    data = evaluation_set(chosen, config, scale.backend.labeler)
     system = model_system("checkpoint", checkpoint.name, checkpoint, data, [], config, load)
     (scored,) = _score([system], data, scale, config)
     results = {
@@ -150,6 +150,10 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def _score(systems: Sequence[SystemReports], data: EvaluationSet, scale: Scale, config: Config) -> list[ScoredSystem]:
+    if config.evaluation.meteor:
+        for_all = scale.conventions.values()
+        hypotheses = [convention.hypothesis(text) for convention in for_all for one in systems for text in one.reports]
+        prepare_meteor([*hypotheses, *(c.reference(text) for c in for_all for text in data.references)])
     bar = tqdm(systems, desc="scoring", unit="system")
     return [score_system(system, data, scale.conventions, scale.backend, config) for system in bar]
 

@@ -126,8 +126,8 @@ NOTES = (
     ),
     (
         "Findings named",
-        "F1 of the 14 CheXbert classes (or the 5 of the CheXpert competition) that a rule-based labeler reads from the "
-        "generated report, against the labels of the study.",
+        "F1 of the 14 CheXbert classes (or the 5 of the CheXpert competition) that a labeler reads from the generated "
+        "report, against the labels of the study. The labeler is CheXbert beside RadCliQ, and rules otherwise.",
     ),
     (
         "Collapse",

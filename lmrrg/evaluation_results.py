@@ -17,7 +17,6 @@ from lmrrg.evaluation_systems import EvaluationSet, SystemReports
 from lmrrg.metrics.backends import Backend, is_empty
 from lmrrg.metrics.clinical import class_auc, positives
 from lmrrg.metrics.conventions import Convention
-from lmrrg.metrics.labeler import label_report
 from lmrrg.metrics.nlg import NLG_METRICS
 from lmrrg.metrics.reward import RadCliQReward, RewardScores
 from lmrrg.metrics.sanity import SanityFinding, check_reports
@@ -57,7 +56,7 @@ def score_system(
         MetricError: see :func:`lmrrg.metrics.suite.score_reports`.
     """
     reward = RadCliQReward(config.reward, backend).score(system.reports, data.references, None, system.finished)
-    labels = [label_report(text) for text in system.reports]
+    labels = [dict(found) for found in backend.labeler.label(system.reports)]
     policy = config.evaluation.uncertain_policy
     use = system.image_use
     return ScoredSystem(

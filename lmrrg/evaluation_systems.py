@@ -20,6 +20,7 @@ from lmrrg.baselines import BASELINES, medoid_report, nearest_rows, pooled_image
 from lmrrg.config import Config
 from lmrrg.data.radiograph import Radiograph
 from lmrrg.errors import CodedError
+from lmrrg.metrics.clinical import Labeler
 from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.model.features import FeatureFiles, StudyFeatures, load_features, load_features_from_images
 from lmrrg.model.generator import ReportGenerator
@@ -163,7 +164,7 @@ def baseline_systems(data: EvaluationSet, training: Sequence[Study], config: Con
     return [SystemReports(name, title, rows[name](), finished) for name, title in BASELINES.items()]
 
 
-def evaluation_set(studies: Sequence[Study], config: Config, labeler: Callable[[str], dict[str, int]]) -> EvaluationSet:
+def evaluation_set(studies: Sequence[Study], config: Config, labeler: Labeler) -> EvaluationSet:
     """Load the features of the studies that have the section; labels are the studies' own where all have them.
 
     Raises:
@@ -175,10 +176,11 @@ def evaluation_set(studies: Sequence[Study], config: Config, labeler: Callable[[
     references = [study.report(config.data.section) for study in used]
     given = [dict(study.labels) for study in used if study.labels is not None]
     labelled = len(given) == len(used)
+    read = [] if labelled else [dict(found) for found in labeler.label(references)]
     return EvaluationSet(
         studies=used,
         references=references,
-        labels=given if labelled else [labeler(text) for text in references],
+        labels=given if labelled else read,
         labels_from="studies" if labelled else "labeler",
         features=load_features(used, config),
     )

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from lmrrg.config import EvaluationConfig, RewardConfig
 from lmrrg.metrics.backends import Backend
-from lmrrg.metrics.clinical import Labeler, RuleLabeler
 from lmrrg.metrics.conventions import R2GEN_SETTINGS, Convention, R2Gen, Raw
 from lmrrg.metrics.embedded import EmbeddedBackend
 from lmrrg.metrics.report_files import pair_reports, read_reports
@@ -95,14 +94,13 @@ def run(args: argparse.Namespace) -> int:
     metrics = None if args.metrics is None else [name.strip() for name in args.metrics.split(",") if name.strip()]
     select_metrics(metrics)  # a misspelt name ends the command before the models are loaded
     pairs = pair_reports(read_reports(args.references), read_reports(args.hypotheses))
-    backend, labeler = _models(args)
+    backend = _backend(args)
     scores = score_reports(
         pairs.references,
         pairs.hypotheses,
         study_ids=pairs.study_ids,
         convention=_convention(args),
         backend=backend,
-        labeler=labeler,
         metrics=metrics,
         bootstrap=args.bootstrap,
         seed=args.seed,
@@ -115,14 +113,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _models(args: argparse.Namespace) -> tuple[Backend, Labeler]:
-    """Who computes RadCliQ, and who reads the findings: rules for both, or the published models for both."""
+def _backend(args: argparse.Namespace) -> Backend:
+    """Who computes RadCliQ and reads the findings."""
     if args.backend == "embedded":
-        return EmbeddedBackend(), RuleLabeler()
+        return EmbeddedBackend()
     from lmrrg.metrics.reference import ReferenceBackend  # loads torch, which the rules do without
 
-    backend = ReferenceBackend(args.weights, cache=RewardConfig().reference_cache)
-    return backend, backend.labeler
+    return ReferenceBackend(args.weights, cache=RewardConfig().reference_cache)
 
 
 def _convention(args: argparse.Namespace) -> Convention:

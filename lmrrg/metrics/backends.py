@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from lmrrg.config import RewardConfig
 from lmrrg.errors import CodedError
 from lmrrg.metrics.parts import Parts
+
+if TYPE_CHECKING:
+    from lmrrg.metrics.clinical import Labeler
 
 
 class MetricError(CodedError):
@@ -27,6 +30,10 @@ class Backend(Protocol):
     @property
     def version(self) -> str:
         """Changes whenever a score can change; part of every results file and cache key."""
+
+    @property
+    def labeler(self) -> Labeler:
+        """Who reads the 14 classes: the published CheXbert, or the rules."""
 
     def score(self, hypotheses: Sequence[str], references: Sequence[str]) -> Parts:
         """Score N pairs; a pair that cannot be scored is NaN in every field."""

@@ -10,8 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmrrg.metrics.backends import MetricError
-from lmrrg.metrics.embedded import EmbeddedBackend
-from lmrrg.metrics.labeler import label_report
 from lmrrg.metrics.parts import Array
 from lmrrg.metrics.statistics import Aggregate
 from lmrrg.studies import LABELS, POSITIVE, UNCERTAIN
@@ -33,16 +31,6 @@ class Labeler(Protocol):
 
     def label(self, reports: Sequence[str]) -> Sequence[Labels]:
         """1, 0 or -1 for each class that a report mentions."""
-
-
-class RuleLabeler:
-    """The rules of the embedded backend."""
-
-    name = f"embedded {EmbeddedBackend.version}"
-
-    def label(self, reports: Sequence[str]) -> list[dict[str, int]]:
-        """Labels of each report."""
-        return [label_report(report) for report in reports]
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,15 @@ from functools import lru_cache
 import numpy as np
 
 from lmrrg.metrics.bleu import bleu2
+from lmrrg.metrics.labeler import label_report
 from lmrrg.metrics.lexicon import ANATOMY, LOCATION, graph_lexicon
 from lmrrg.metrics.parts import Parts
 from lmrrg.metrics.report_graph import ReportGraph, graph_scores, join_graphs, weighted_f1
 from lmrrg.metrics.report_graph_claims import Claim, claim_agreement, claim_lexicon, merge_claims, sentence_claims
 from lmrrg.metrics.report_graph_scope import ABSENT, PRESENT, read_sentence, sentences_of
 
+_VERSION = "3"
+"""Raise it when a change of a rule or a lexicon can change a score or a label."""
 _CLINICAL = 0.7
 """Share of the clinical claims in BERTScore's stand-in; the rest is the overlap of words."""
 _PLACE_WEIGHT, _OTHER_WEIGHT = 0.6, 0.1
@@ -54,11 +57,22 @@ class _Analysis:
     """Sentence -> its number of words, times how often it occurs; empty for a text without a word."""
 
 
+class RuleLabeler:
+    """The rules behind :func:`lmrrg.metrics.labeler.label_report`, as a labeler of many reports."""
+
+    name = f"embedded {_VERSION}"
+
+    def label(self, reports: Sequence[str]) -> list[dict[str, int]]:
+        """The classes of :data:`~lmrrg.studies.LABELS` that each report mentions, with 1, 0 or -1."""
+        return [label_report(report) for report in reports]
+
+
 class EmbeddedBackend:
     """Rule-based stand-ins for RadGraph, BERTScore and CheXbert on the same scales."""
 
     name = "radcliq-embedded"
-    version = "2"
+    version = _VERSION
+    labeler = RuleLabeler()
 
     def score(self, hypotheses: Sequence[str], references: Sequence[str]) -> Parts:
         """Parts of N pairs, each float64 [N]; all 0 where a side has no word.

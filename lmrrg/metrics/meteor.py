@@ -29,6 +29,15 @@ def meteor_counts(hypotheses: Sequence[str], references: Sequence[str]) -> Array
     return np.array([rows[pair] for pair in pairs], dtype=np.float64).reshape(-1, COLUMNS)
 
 
+def prepare_meteor(texts: Iterable[str]) -> None:
+    """Read the paraphrase table (4 s) once for everything that will be scored, instead of at each new word.
+
+    Raises:
+        MetricError: ``meteor_data_missing``.
+    """
+    paraphrases({(word,) for text in texts for word in meteor_tokens(text)})
+
+
 def meteor_from_counts(counts: Array) -> Array:
     """METEOR [...] from (summed) counts [..., 6]."""
     test_matches, matches, test_length, length, chunks, words = np.moveaxis(counts, -1, 0)

@@ -1,7 +1,7 @@
 """METEOR 1.5's English word lists, read from the files that ``pycocoevalcap`` installs. No Java is run.
 
 The archive next to the scorer holds function words, abbreviations and WordNet's synonym sets; a separate table holds
-five million paraphrases, of which only those that occur in the texts at hand are kept.
+five million paraphrases, of which only those made of words that occurred in a text are kept.
 """
 
 from __future__ import annotations
@@ -86,17 +86,41 @@ def word_lists() -> WordLists:
 
 
 def paraphrases(phrases: Collection[tuple[str, ...]]) -> dict[tuple[str, ...], list[tuple[str, ...]]]:
-    """For each phrase its paraphrases, in the table's order, where both are in ``phrases``. Reads the whole table.
+    """For each phrase its paraphrases, in the table's order, where both are in ``phrases``.
+
+    The table is read when ``phrases`` has a word that no call before had; rows of known words stay in memory.
 
     Raises:
         MetricError: ``meteor_data_missing``.
     """
     wanted = {" ".join(phrase).encode(): phrase for phrase in phrases}
-    found: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
-    for phrase, other in _table_rows():
-        if phrase in wanted and other in wanted:
-            found.setdefault(wanted[phrase], []).append(wanted[other])
-    return found
+    rows = _known_rows.of({word for phrase in wanted for word in phrase.split()})
+    found = {
+        phrase: [wanted[other] for other in rows.get(key, ()) if other in wanted] for key, phrase in wanted.items()
+    }
+    return {phrase: others for phrase, others in found.items() if others}
+
+
+class _KnownRows:
+    """The rows of the paraphrase table that consist of the words seen so far: a few thousand of five million."""
+
+    def __init__(self) -> None:
+        self._words: set[bytes] = set()
+        self._rows: dict[bytes, list[bytes]] = {}
+
+    def of(self, words: set[bytes]) -> dict[bytes, list[bytes]]:
+        """Phrase -> paraphrases, of these words and of those that were asked for before."""
+        if not words <= self._words:
+            known = self._words | words
+            rows: dict[bytes, list[bytes]] = {}
+            for phrase, other in _table_rows():
+                if known.issuperset(phrase.split()) and known.issuperset(other.split()):
+                    rows.setdefault(phrase, []).append(other)
+            self._words, self._rows = known, rows
+        return self._rows
+
+
+_known_rows = _KnownRows()
 
 
 def _table_rows() -> Iterator[tuple[bytes, bytes]]:

@@ -16,13 +16,13 @@ from lmrrg.metrics.clinical import (
     ClassScore,
     Labeler,
     Labels,
-    RuleLabeler,
     UncertainPolicy,
     class_table,
     f1_aggregates,
     positives,
 )
 from lmrrg.metrics.conventions import Convention
+from lmrrg.metrics.embedded import RuleLabeler
 from lmrrg.metrics.nlg import NLG_METRICS, nlg_scores
 from lmrrg.metrics.parts import Array, Parts
 from lmrrg.metrics.radcliq import radcliq_v0, radcliq_v1
@@ -157,7 +157,7 @@ def score_reports(
     The convention changes what the n-gram metrics see; RadCliQ and the clinical metrics always read the untouched text.
     An empty hypothesis is allowed and scores worst. ``metrics`` holds names or :data:`GROUPS` (None: all);
     ``backend`` may be None where nothing of "radcliq" is asked for. ``reference_labels`` replace what the
-    labeler (None: the rules) reads from the references.
+    labeler (None: the backend's own, the rules without a backend) reads from the references.
 
     Raises:
         MetricError: ``length_mismatch``, ``no_studies``, ``missing_text`` (not a string), ``empty_reference``,
@@ -165,7 +165,8 @@ def score_reports(
     """
     wanted = select_metrics(metrics)
     ids = tuple(study_ids) if study_ids is not None else tuple(str(row) for row in range(len(references)))
-    labeler = RuleLabeler() if labeler is None else labeler
+    if labeler is None:
+        labeler = RuleLabeler() if backend is None else backend.labeler
     _check(references, hypotheses, ids, reference_labels)
     columns: dict[str, Array] = {}
     aggregates: dict[str, Aggregate] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from lmrrg.data.sources import studies_of
 from lmrrg.evaluation import evaluate_checkpoint, evaluate_run, read_results
 from lmrrg.evaluation_results import _metric_names
 from lmrrg.evaluation_systems import EvaluationError, derange
+from lmrrg.metrics.embedded import EmbeddedBackend
 from lmrrg.metrics.labeler import label_report
 from lmrrg.metrics.suite import select_metrics
-from lmrrg.studies import manifest_hash
+from lmrrg.studies import POSITIVE, manifest_hash
 
 
 @pytest.fixture(scope="module")
@@ -228,3 +229,34 @@ def test_evaluate_checkpoint_without_training_reports_keeps_rare_words(run: Conf
     )
     assert results["stamp"]["scoring"]["r2gen"]["convention"]["vocabulary_words"] is None
     assert "comparison" not in results
+
+
+class _EdemaLabeler:
+    """A labeler that finds edema everywhere."""
+
+    name = "edema"
+
+    def label(self, reports: Sequence[str]) -> list[dict[str, int]]:
+        return [{"Edema": POSITIVE} for _ in reports]
+
+
+class _OwnLabeler(EmbeddedBackend):
+    """A backend that reads the findings itself, as the published models do."""
+
+    labeler = _EdemaLabeler()  # type: ignore[assignment]
+
+
+def test_the_backend_reads_the_findings(run: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lmrrg.evaluation.make_backend", lambda _: _OwnLabeler())
+    manifest = tmp_path / "val.jsonl"
+    records = [json.loads(line) for line in (run.run_dir / "studies.jsonl").read_text().splitlines()]
+    kept = [{k: v for k, v in r.items() if k != "labels"} for r in records if r["split"] == "test"]
+    for record in kept:
+        record["images"] = [image | {"path": str(run.run_dir.resolve() / image["path"])} for image in record["images"]]
+    manifest.write_text("".join(json.dumps(record) + "\n" for record in kept))
+    out = tmp_path / "out.json"
+    results = evaluate_checkpoint(run.run_dir / "sft" / "best", manifest, run, out, memory_engines(run, {"sft": 0.5}))
+    assert results["stamp"]["scoring"]["raw"]["labeler"] == "edema"
+    reports = [json.loads(line) for line in out.with_suffix(".reports.jsonl").read_text().splitlines()]
+    assert all(r["reference_labels"] == r["labels"] == {"Edema": POSITIVE} for r in reports)
+    assert results["systems"][0]["metrics"]["micro_f1_14_uncertain_positive"]["value"] == 1

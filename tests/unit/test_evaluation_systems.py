@@ -22,6 +22,7 @@ from lmrrg.evaluation_systems import (
     evaluation_set,
     reference_nll,
 )
+from lmrrg.metrics.embedded import RuleLabeler
 from lmrrg.metrics.labeler import label_report
 from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.model.features import image_encoder, load_features
@@ -100,21 +101,21 @@ def test_a_set_needs_reports_and_takes_labels_from_the_studies_or_the_labeler(
     from dataclasses import replace
 
     labelled = [replace(study, labels={"Edema": 1}) for study in tiny_studies]
-    given_set = evaluation_set(labelled, tiny_config, label_report)
+    given_set = evaluation_set(labelled, tiny_config, RuleLabeler())
     assert given_set.labels_from == "studies"
     assert given_set.labels == [{"Edema": 1}] * len(labelled)
     partly = [replace(labelled[0], labels=None), *labelled[1:]]
-    read = evaluation_set(partly, tiny_config, label_report)
+    read = evaluation_set(partly, tiny_config, RuleLabeler())
     assert read.labels_from == "labeler"
     assert read.labels == [label_report(study.findings) for study in tiny_studies]
     with pytest.raises(EvaluationError, match="no_studies"):
-        evaluation_set([replace(study, findings=" ") for study in tiny_studies], tiny_config, label_report)
+        evaluation_set([replace(study, findings=" ") for study in tiny_studies], tiny_config, RuleLabeler())
 
 
 def test_the_nearest_baseline_finds_the_same_image_and_all_write_training_reports(
     tiny_config: Config, tiny_studies: list[Study]
 ) -> None:
-    data = evaluation_set(tiny_studies, tiny_config, label_report)
+    data = evaluation_set(tiny_studies, tiny_config, RuleLabeler())
     systems = {one.name: one for one in baseline_systems(data, list(reversed(tiny_studies)), tiny_config)}
     assert systems["nearest"].reports == data.references
     assert len(set(systems["constant"].reports)) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lmrrg.metrics import meteor_data
 from lmrrg.metrics.meteor import meteor_counts, meteor_from_counts
 from lmrrg.metrics.meteor_align import EXACT, PARAPHRASE, STEM, SYNONYM, align
 from lmrrg.metrics.meteor_text import meteor_tokens
@@ -114,3 +115,22 @@ def test_alignment_never_uses_a_word_twice(counts: Array) -> None:
 )
 def test_tokens(text: str, tokens: str) -> None:
     assert meteor_tokens(text) == tokens.split()
+
+
+def test_the_table_is_read_again_only_for_a_new_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [(b"large", b"big"), (b"big", b"large"), (b"large", b"quite big"), (b"heart", b"core")]
+    reads = []
+
+    def table():
+        reads.append(1)
+        return iter(rows)
+
+    monkeypatch.setattr(meteor_data, "_known_rows", meteor_data._KnownRows())
+    monkeypatch.setattr(meteor_data, "_table_rows", table)
+    phrases = {("large",), ("big",), ("quite",)}
+    assert meteor_data.paraphrases(phrases) == {("large",): [("big",)], ("big",): [("large",)]}
+    assert meteor_data.paraphrases({("large",), ("quite", "big")}) == {("large",): [("quite", "big")]}
+    assert meteor_data.paraphrases({("big",)}) == {}
+    assert len(reads) == 1
+    assert meteor_data.paraphrases({("heart",), ("core",), ("big",)}) == {("heart",): [("core",)]}
+    assert len(reads) == 2
