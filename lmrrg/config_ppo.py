@@ -46,6 +46,9 @@ class PPOConfig(Settings):
     iterations: PositiveInt = Field(40, description="rollout + update rounds")
     studies_per_iteration: PositiveInt = Field(32, description="studies drawn per iteration")
     samples_per_study: PositiveInt = Field(4, description="reports sampled per study")
+    rollout_ahead: bool = Field(
+        False, description="sample the next iteration's reports during the update: at most one update behind it"
+    )
     epochs: PositiveInt = Field(2, description="passes over each rollout batch")
     minibatch: PositiveInt = Field(64, description="reports per optimizer step, over all ranks")
     microbatch: PositiveInt = Field(32, description="reports that one rank runs at once")

@@ -50,7 +50,6 @@ class TrainerState:
 
     iterations_done: int
     version: int
-    sampler_position: int
     controller: Mapping[str, float | str]
     reference_rewards: list[tuple[int, float | None]]
     best: HeldOut | None

@@ -26,11 +26,15 @@ from rl.studies import StudyBatch
 class Sample:
     """B = S x n sampled reports of S studies, study by study: as text, and as padded tensors."""
 
+    visits: list[int]
+    """Places of the studies in the training split [S]."""
     studies: StudyBatch
     reports: list[GeneratedReport]
     rollout: Rollout
     engine_log_probs: Tensor
     """[B, T], nats, 0 in the padding."""
+    version: int
+    """Of the weights that wrote the reports."""
 
     @property
     def texts(self) -> list[str]:
@@ -43,8 +47,10 @@ class Sample:
         return [self.studies.references[i] for i in self.rollout.study.tolist()]
 
 
-def make_sample(studies: StudyBatch, reports: Sequence[Sequence[GeneratedReport]]) -> Sample:
-    """Pad the reports that were sampled for each study.
+def make_sample(
+    visits: list[int], studies: StudyBatch, reports: Sequence[Sequence[GeneratedReport]], version: int
+) -> Sample:
+    """Pad the reports that weights ``version`` wrote for each study.
 
     Raises:
         PPOError: ``empty_sample`` (a report without any token, which no engine can produce).
@@ -56,7 +62,8 @@ def make_sample(studies: StudyBatch, reports: Sequence[Sequence[GeneratedReport]
     ids = pad_sequence([torch.tensor(report.token_ids) for report in flat], batch_first=True)
     log_probs = pad_sequence([torch.tensor(report.logprobs) for report in flat], batch_first=True)
     mask = torch.arange(ids.shape[1]) < torch.tensor([[len(report.token_ids)] for report in flat])
-    return Sample(studies, flat, Rollout(studies.features, studies.prompts, study, ids, mask), log_probs)
+    rollout = Rollout(studies.features, studies.prompts, study, ids, mask)
+    return Sample(visits, studies, flat, rollout, log_probs, version)
 
 
 def shuffled_rewards(rewards: np.ndarray, samples: int, seed: int) -> np.ndarray:

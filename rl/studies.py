@@ -77,27 +77,26 @@ def _labels(study: Study, reference: str) -> dict[str, int]:
 
 
 class StudySampler:
-    """Visits all studies in an order that is new in every epoch; where it stands is one number.
+    """Visits all studies in an order that is new in every epoch, and that the seed alone decides.
 
     Args:
         studies: number of studies.
+        per_iteration: studies that one iteration visits.
         seed: of the permutations.
     """
 
-    def __init__(self, studies: int, seed: int):
-        self._studies, self._seed = studies, seed
-        self.position = 0
-        """Visits so far."""
+    def __init__(self, studies: int, per_iteration: int, seed: int):
+        self._studies, self._per_iteration, self._seed = studies, per_iteration, seed
 
-    def draw(self, count: int) -> list[int]:
-        """The next ``count`` studies; an epoch that ends inside is followed by the next one."""
-        drawn = self.ahead(count)
-        self.position += count
-        return drawn
+    def batch(self, iteration: int) -> list[int]:
+        """The studies of an iteration (0, 1, ...); an epoch that ends inside is followed by the next one."""
+        return self._visits(iteration * self._per_iteration, self._per_iteration)
 
-    def ahead(self, count: int, start: int | None = None) -> list[int]:
-        """The studies of ``count`` visits from ``start`` (default: from here), without moving."""
-        start = self.position if start is None else start
+    def plan(self, iterations: int) -> list[int]:
+        """The visits of the first ``iterations`` iterations."""
+        return self._visits(0, iterations * self._per_iteration)
+
+    def _visits(self, start: int, count: int) -> list[int]:
         first, last = start // self._studies, (start + count - 1) // self._studies
         order = np.concatenate([self._permutation(epoch) for epoch in range(first, last + 1)])
         offset = start - first * self._studies

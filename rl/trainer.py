@@ -18,7 +18,7 @@ from torch import Tensor
 from actors.policy import PolicyScores
 from lmrrg.config import Config
 from lmrrg.metrics.reward import RewardScores
-from lmrrg.ppo.correction import parity
+from lmrrg.ppo.correction import Parity, parity
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.kl import BatchSignal, KLController
 from rl.checkpoint import TrainerState, read_state, write_state
@@ -27,12 +27,14 @@ from rl.experience import Sample, make_experience, make_sample, shuffled_rewards
 from rl.guards import experience_metrics, kl_metrics, reward_metrics, text_metrics
 from rl.heldout import HeldOut, evaluate_heldout
 from rl.reference_rewards import ReferenceRewards
+from rl.sampling import Sampling
 from rl.studies import StudyPool, StudySampler, stream_seed
 
 logger = logging.getLogger(__name__)
 
 IDENTITY_TOLERANCE = {"fp32": 1e-4, "bf16": 0.1}
 """How far ratio and log-ratio may be from 1 and 0 where nothing was updated yet: rounding, by compute type."""
+PROBED_STUDIES = 4
 
 
 class CQRLConfig(AlgorithmConfig):
@@ -76,7 +78,7 @@ class CQRL(Algorithm):
         self.ppo, sft = self.settings.ppo, Path(config.sft_checkpoint)
         self.studies = StudyPool(self.settings, "train", sft)
         self.heldout_studies = StudyPool(self.settings, "val", sft, self.ppo.eval_studies)
-        self.sampler = StudySampler(len(self.studies), self.settings.seed)
+        self.sampler = StudySampler(len(self.studies), self.ppo.studies_per_iteration, self.settings.seed)
         self.controller = KLController(self.ppo.kl)
         self.reference_rewards = ReferenceRewards(self.settings)
         self.best: HeldOut | None = None
@@ -87,6 +89,7 @@ class CQRL(Algorithm):
         """Metrics of the last iteration."""
         self._seconds: dict[str, float] = {}
         self.crew = Crew.start(self.settings, sft)
+        self.sampling = Sampling(self.settings, self.studies, self.sampler, self.crew.rollouts)
 
     def step(self) -> dict[str, Any]:
         """One iteration, as RLlib and Tune call it; the first one starts with the SFT model's evaluation."""
@@ -105,10 +108,14 @@ class CQRL(Algorithm):
         self._seconds = {}
         learning_rate = self._learning_rate()
         with self._phase("sample"):
-            sample = self._sample()
+            probe = self._probe_parity() if self.ppo.rollout_ahead else None
+            sample = self.sampling.take(self.iterations_done)
         with self._phase("score"):
             scores, policy, reference = self._score(sample)
+        engine = probe or parity(policy.log_probs, sample.engine_log_probs, sample.rollout.mask)
+        engine.require(self.ppo.parity_tolerance)
         metrics = self._measure(sample, scores, policy, reference)
+        metrics |= {"parity": engine.mean_abs, "parity_max": engine.max_abs}
         with self._phase("advantages"):
             rewards = self._learnt_rewards(scores)
             experience = make_experience(sample, rewards, policy, reference, self.controller.weight, self.ppo)
@@ -131,11 +138,11 @@ class CQRL(Algorithm):
         state = TrainerState(
             iterations_done=self.iterations_done,
             version=self.version,
-            sampler_position=self.sampler.position,
             controller=self.controller.state_dict(),
             reference_rewards=self.reference_rewards.state_dict(),
             best=self.best,
         )
+        self.sampling.save(folder)
         write_state(folder, state)
 
     def load_checkpoint(self, checkpoint_dir: Any) -> None:
@@ -146,10 +153,11 @@ class CQRL(Algorithm):
         self._complete_reference_rewards()  # a run that was made longer visits more studies
         self.crew.policy.load(folder / "policy")
         self.controller.load_state_dict(dict(state.controller))
-        self.sampler.position, self.best = state.sampler_position, state.best
+        self.best = state.best
         self.iterations_done = self._iteration = state.iterations_done
         if state.version:
             self._sync(state.version)
+        self.sampling.load(folder)
 
     def save_model(self, directory: Path, **provenance: Any) -> None:
         """Write the policy as a model directory."""
@@ -158,14 +166,8 @@ class CQRL(Algorithm):
 
     def cleanup(self) -> None:
         """Stop every actor and give the resources back."""
+        self.sampling.close()
         self.crew.close()
-
-    def _sample(self) -> Sample:
-        batch = self.studies.take(self.sampler.draw(self.ppo.studies_per_iteration))
-        reports = self.crew.rollouts.generate(
-            batch.features, batch.prompts, samples=self.ppo.samples_per_study, seed=self._seed("rollout")
-        )
-        return make_sample(batch, reports)
 
     def _score(self, sample: Sample) -> tuple[RewardScores, PolicyScores, Tensor]:
         """Rewards, and meanwhile the log-probs of policy and reference."""
@@ -181,27 +183,31 @@ class CQRL(Algorithm):
             raise PPOError("no_scored_report", "the reward backend scored none of the sampled reports")
         return scores, policy.result(), self.crew.reference.result(reference)
 
+    def _probe_parity(self) -> Parity:
+        """Of a few reports that the engines write now: those of the iteration may be of older weights."""
+        few = self.studies.take(self.sampler.batch(self.iterations_done)[:PROBED_STUDIES])
+        reports = self.crew.rollouts.generate(few.features, few.prompts, samples=1, seed=self._seed("probe"))
+        probe = make_sample([], few, reports, self.version)
+        policy = self.crew.policy.log_probs(ray.put(probe.rollout)).result()
+        return parity(policy.log_probs, probe.engine_log_probs, probe.rollout.mask)
+
     def _measure(
         self, sample: Sample, scores: RewardScores, policy: PolicyScores, reference: Tensor
     ) -> dict[str, float]:
-        """Metrics of the rollout, and the checks that stop a run whose numbers cannot be trusted."""
+        """Metrics of the rollout, and the check that policy and SFT model are one before the first update."""
         mask = sample.rollout.mask
-        engine = parity(policy.log_probs, sample.engine_log_probs, mask)
-        engine.require(self.ppo.parity_tolerance)
         if self.version == 0:
             distance = parity(policy.log_probs, reference, mask)
             self._require_identity("kl_not_zero", "the log-ratio of policy and SFT model", distance.max_abs)
         abnormal = [sample.studies.abnormal[i] for i in sample.rollout.study.tolist()]
-        visited = self.sampler.ahead(len(sample.studies), self.sampler.position - len(sample.studies))
         return (
-            reward_metrics(scores, abnormal, self.reference_rewards.of(visited))
+            reward_metrics(scores, abnormal, self.reference_rewards.of(sample.visits))
             | kl_metrics(policy.log_probs, reference, mask)
             | text_metrics(sample)
             | {
-                "parity": engine.mean_abs,
-                "parity_max": engine.max_abs,
                 "kl_coefficient": self.controller.weight,
                 "weights_version": self.version,
+                "rollout_lag": self.version - sample.version,
             }
         )
 
@@ -214,6 +220,7 @@ class CQRL(Algorithm):
 
     def _sync(self, version: int) -> None:
         """Give the policy's weights to every engine."""
+        self.sampling.rest()
         state, checksum = self.crew.policy.state()
         self.crew.rollouts.sync(state, version, checksum)
         self.version = version
@@ -225,6 +232,7 @@ class CQRL(Algorithm):
 
     def _evaluate(self) -> dict[str, float]:
         """Greedy reports on the validation studies; the best model so far is kept."""
+        self.sampling.rest()
         started = time.perf_counter()
         studies = self.heldout_studies.take(range(len(self.heldout_studies)))
         found = evaluate_heldout(studies, self.crew.rollouts, self.crew.rewards, self.ppo.heldout_metric)
@@ -241,7 +249,7 @@ class CQRL(Algorithm):
         }
 
     def _complete_reference_rewards(self) -> None:
-        visits = self.sampler.ahead(self.ppo.iterations * self.ppo.studies_per_iteration, start=0)
+        visits = self.sampler.plan(self.ppo.iterations)
         self.reference_rewards.complete(visits, self.studies, self.crew.rollouts, self.crew.rewards)
 
     def _require_identity(self, code: str, what: str, error: float) -> None:

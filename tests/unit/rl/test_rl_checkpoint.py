@@ -12,7 +12,6 @@ ORIGIN = {"sft": "a", "data": "b"}
 STATE = TrainerState(
     iterations_done=4,
     version=2,
-    sampler_position=128,
     controller={"controller": "reward", "weight": 0.07},
     reference_rewards=[(3, -0.5), (1, None)],
     best=HeldOut(0.4, -0.2, 0.2, 0.9),

@@ -36,11 +36,13 @@ def report(ids: list[int], text: str, finished: bool = True) -> GeneratedReport:
 @pytest.fixture
 def sample() -> Sample:
     return make_sample(
+        [3, 8],
         study_batch(),
         [
             [report([5, 6, 2], CLEAR), report([5, 2], CLEAR)],
             [report([7, 8, 7, 8, 7, 8], SICK, finished=False), report([2], "")],
         ],
+        version=0,
     )
 
 
@@ -60,7 +62,7 @@ def test_reports_are_padded_study_by_study(sample):
 
 def test_a_report_without_tokens_is_refused():
     with pytest.raises(PPOError, match="empty_sample"):
-        make_sample(study_batch(), [[report([], "")], [report([2], "")]])
+        make_sample([3, 8], study_batch(), [[report([], "")], [report([2], "")]], version=0)
 
 
 def test_reward_lands_on_the_last_token_of_finished_and_truncated_reports(sample, scores):
