@@ -28,6 +28,10 @@ from lmrrg.config_base import ConfigError, Settings, check_batches
 from lmrrg.config_ppo import PPOConfig
 from lmrrg.studies import Section
 
+DataSource = Literal[
+    "phantom", "iu-xray", "mimic-cxr", "chexpert-plus", "padchest", "rexgradient", "r2gen", "csv", "jsonl"
+]
+
 
 class PhantomConfig(Settings):
     """The generated data set of the demo."""
@@ -41,13 +45,16 @@ class PhantomConfig(Settings):
 class DataConfig(Settings):
     """Which studies, and what is taken from them."""
 
-    source: Literal["phantom", "iu-xray", "r2gen", "jsonl"] = Field("phantom", description="kind of the data set")
-    path: Path | None = Field(None, description="folder (iu-xray, r2gen) or manifest (jsonl); not used for phantom")
+    source: DataSource = Field("phantom", description="kind of the data set")
+    path: Path | None = Field(None, description="folder of the data set (csv, jsonl: the file); not used for phantom")
     images: Path | None = Field(None, description="image folder, where it is not the source's usual one")
     labels: Path | None = Field(
         None, description="CSV of study_id and the 14 classes (CheXbert form); null: the source's own, else rule-based"
     )
     section: Section = Field("findings", description="section of the report that the model learns to write")
+    ids: Literal["hashed", "published"] = Field(
+        "hashed", description="csv: study and patient ids become salted hashes (salt: LMRRG_ID_SALT), or stay"
+    )
     max_views: PositiveInt = Field(2, description="images used per study, frontal first")
     image_size: PositiveInt = Field(256, description="side of the square that the image encoder sees, pixels")
     max_report_tokens: PositiveInt = Field(100, description="longest report in training, tokens with EOS")

@@ -56,7 +56,8 @@ class Study:
     """One imaging study with its reference report.
 
     ``labels`` maps a class of :data:`LABELS` to 1 positive, 0 negative or -1 uncertain; an absent class is not
-    mentioned; ``None`` means that nobody labelled the study. ``truth`` holds facts that only a phantom knows.
+    mentioned; ``None`` means that nobody labelled the study. ``prior`` is the id of the same patient's previous study
+    in the manifest, where the source has dates. ``truth`` holds facts that only a phantom knows.
     """
 
     id: str
@@ -69,6 +70,7 @@ class Study:
     labels: Mapping[str, int] | None = None
     split: Split | None = None
     source: str = ""
+    prior: str | None = None
     truth: Mapping[str, object] = field(default_factory=dict)
 
     def report(self, section: Section) -> str:
@@ -105,7 +107,7 @@ def read_studies(path: Path, split: Split | None = None) -> list[Study]:
 
     Raises:
         StudyError: ``manifest_missing``, ``manifest_line`` (not JSON, unknown or missing field, bad value),
-            ``duplicate_id`` or ``split_leak`` (one patient in two splits).
+            ``duplicate_id``, ``split_leak`` (one patient in two splits) or ``bad_prior``.
     """
     path = Path(path)
     if not path.is_file():
@@ -116,6 +118,7 @@ def read_studies(path: Path, split: Split | None = None) -> list[Study]:
             if line.strip():
                 studies.append(_from_line(line, path, number))
     check_patient_disjoint(studies)
+    check_priors(studies)
     return [s for s in studies if split is None or s.split == split]
 
 
@@ -131,6 +134,15 @@ def check_patient_disjoint(studies: Iterable[Study]) -> None:
             raise StudyError(
                 "split_leak", f"patient of study {study.id} is in both {split_of[study.patient]} and {study.split}"
             )
+
+
+def check_priors(studies: Iterable[Study]) -> None:
+    """Raise :class:`StudyError` ``bad_prior`` when a prior is no other study of the same patient among ``studies``."""
+    studies = list(studies)
+    patient_of = {study.id: study.patient for study in studies}
+    for study in studies:
+        if study.prior is not None and (study.prior == study.id or patient_of.get(study.prior) != study.patient):
+            raise StudyError("bad_prior", f"the prior of study {study.id} is no other study of its patient here")
 
 
 def manifest_hash(path: Path) -> str:

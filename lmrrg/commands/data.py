@@ -6,34 +6,50 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from lmrrg.config import DataConfig, PhantomConfig
+from lmrrg.config import DataConfig, DataSource, PhantomConfig
+from lmrrg.data.audit import find_duplicates
 from lmrrg.data.importing import write_import
 from lmrrg.data.sources import import_studies
 from lmrrg.studies import Section
 
 EPILOG = """\
-sources:
-  phantom   drawn chest films with known findings, written as DICOM into a folder "phantoms" beside --out
-  iu-xray   Indiana University (Open-i): a folder with indiana_reports.csv, indiana_projections.csv and images/;
-            the splits of r2gen_annotation.json are used where that file lies in it
-  r2gen     a folder with annotation.json (train, val, test) and images/
-  jsonl     a manifest in this project's form
+data sets, and what --source names (images may lie elsewhere: --images):
+  iu-xray        folder with indiana_reports.csv, indiana_projections.csv and images/; or with NLMCXR_reports.tgz
+                 (or its XML files in ecgen-radiology/) and images/. r2gen_annotation.json in it gives the splits.
+  mimic-cxr      folder with mimic-cxr-2.0.0-metadata.csv.gz, -split.csv.gz, -chexpert.csv.gz, the reports
+                 (mimic-cxr-reports.zip, or unpacked into files/) and the images files/p10/.../*.jpg or *.dcm
+  chexpert-plus  folder with df_chexpert_plus_240401.csv, PNG/ or DICOM/ and, if you have them, chexbert_labels/
+  padchest       folder with PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv(.gz) and the images
+  rexgradient    folder with metadata/train_metadata_view_position.json (valid, test) and deid_png/
+  r2gen          folder with R2Gen's annotation.json (IU or MIMIC-CXR) and images/
+  csv            your own table, an image per row: columns study_id, patient_id, image; and report, or findings and
+                 impression; if you have them view, date, split, indication, comparison and the 14 classes
+  jsonl          a manifest that this command wrote, or one of that form
+  phantom        no --source: drawn chest films with known findings, as DICOM in a folder "phantoms" beside --out
 
-Studies without text in the section, or without a frontal image, are dropped and counted. The counts are printed
-and saved beside the manifest as <name>.audit.json.
+what comes out:
+  --out          a study per line: images, report sections, 14 labels, split, the patient's previous study
+  <out>.audit.json   what was read, kept, dropped and why, splits, views, labels; the same is printed as a table
+
+Studies without text in --section, or without a frontal image, are left out and counted. A patient is never in two
+splits: where a data set has no published split, patients are split 80/10/10 by a hash.
+csv replaces ids by salted hashes. Keep the salt, and use the same one again for the same patients:
+  export LMRRG_ID_SALT=$(openssl rand -hex 16)
 
 examples:
+  lmrrg data iu-xray --source data/iu_xray --out iu_xray/studies.jsonl
+  lmrrg data mimic-cxr --source /data/mimic-cxr-jpg-2.1.0 --out mimic_cxr/studies.jsonl
+  lmrrg data csv --source export.csv --images /data/films --out ours/studies.jsonl --hash-images
   lmrrg data phantom --out phantom/studies.jsonl --count 600,100,200 --seed 7
-  lmrrg data iu-xray --source iu_xray --out iu_xray/studies.jsonl --labels chexbert.csv
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``lmrrg data``."""
-    parser.add_argument("kind", choices=("phantom", "iu-xray", "r2gen", "jsonl"), help="kind of the data set")
-    parser.add_argument("--source", type=Path, help="folder of the data set (jsonl: the manifest); not for phantom")
+    parser.add_argument("kind", choices=get_args(DataSource), metavar="NAME", help="data set; see below")
+    parser.add_argument("--source", type=Path, help="folder of the data set (csv, jsonl: the file); not for phantom")
     parser.add_argument("--out", type=Path, required=True, help="manifest to write, .jsonl")
-    parser.add_argument("--images", type=Path, help="folder of images (default: images/ in the source)")
+    parser.add_argument("--images", type=Path, help="folder of images, where it is not the usual one of the data set")
     parser.add_argument(
         "--labels", type=Path, help="CSV of study_id and 14 classes with 1, 0, -1 or blank (default: the source's own)"
     )
@@ -41,6 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--section", choices=get_args(Section), default="findings", help="text that is learned (default: findings)"
     )
     parser.add_argument("--seed", type=int, default=7, help="seed of phantoms and of made splits (default: 7)")
+    parser.add_argument(
+        "--ids", choices=("hashed", "published"), default="hashed", help="csv: hash ids, or keep them (default: hashed)"
+    )
+    parser.add_argument("--hash-images", action="store_true", help="look for copies among the image files (reads all)")
     parser.add_argument(
         "--count", type=_counts, default=(600, 100, 200), metavar="TRAIN,VAL,TEST", help="phantom: studies per split"
     )
@@ -59,10 +79,13 @@ def run(args: argparse.Namespace) -> int:
         images=args.images,
         labels=args.labels,
         section=args.section,
+        ids=args.ids,
         phantom=PhantomConfig(train=train, val=val, test=test, image_size=args.size),
     )
     args.out.parent.mkdir(parents=True, exist_ok=True)
     imported = import_studies(data, args.out.parent, args.seed, progress=not args.quiet)
+    if args.hash_images:
+        imported.duplicates = find_duplicates(imported.studies, progress=not args.quiet)
     audit = write_import(args.out, imported)
     print(imported.table())
     print(f"wrote {args.out} and {audit}")

@@ -1,4 +1,4 @@
-"""What every import of studies shares: the checks, the labels, the splits, and the audit of all three."""
+"""What every import of studies shares: the checks, the splits, the labels, the priors, and the audit of all four."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+from tqdm import tqdm
+
+from lmrrg.data.audit import audit_of, audit_table
+from lmrrg.data.priors import link_priors, without_lost_priors
 from lmrrg.studies import (
     LABELS,
     NEGATIVE,
@@ -24,7 +29,6 @@ from lmrrg.studies import (
     write_studies,
 )
 
-_SPLITS: tuple[Split, ...] = ("train", "val", "test")
 _VALUES = {1.0: POSITIVE, 0.0: NEGATIVE, -1.0: UNCERTAIN}
 
 
@@ -33,6 +37,26 @@ class Dropped:
     """A row of a source that makes no study, and why."""
 
     reason: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a reader found in a folder: its rows, and what is known about all of them.
+
+    Attributes:
+        total: number of rows, for the progress bar; ``None`` when it is not known before they are read.
+        taken: when a study was made, by its id, as text that sorts in time. It orders studies and is not kept.
+        published_splits: the splits are the field's, so results compare only on all of their studies.
+        val_share: share of the training patients that become val, where the source publishes no validation split.
+    """
+
+    name: str
+    rows: Iterable[Study | Dropped]
+    total: int | None = None
+    taken: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+    published_splits: bool = False
+    val_share: float = 0.0
 
 
 @dataclass
@@ -45,42 +69,23 @@ class Import:
     rows: int
     dropped: Mapping[str, int] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
+    duplicates: Mapping[str, int] | None = None
 
-    def audit(self) -> dict[str, object]:
-        """Counts of rows, dropped rows by reason, splits, and labels, ready for JSON."""
-        return {
-            "source": self.source,
-            "section": self.section,
-            "rows_read": self.rows,
-            "kept": len(self.studies),
-            "dropped": dict(sorted(self.dropped.items())),
-            "splits": dict(Counter(study.split or "none" for study in self.studies)),
-            "images": sum(len(study.images) for study in self.studies),
-            "abnormal": sum(study.is_abnormal for study in self.studies),
-            "labels": {label: self._values_of(label) for label in LABELS},
-            "notes": dict(self.notes),
-        }
+    def audit(self) -> dict[str, Any]:
+        """Everything that was counted, ready for JSON."""
+        return audit_of(
+            self.source,
+            self.section,
+            self.studies,
+            rows=self.rows,
+            dropped=self.dropped,
+            notes=self.notes,
+            duplicates=self.duplicates,
+        )
 
     def table(self) -> str:
         """The audit as text."""
-        dropped = [f"  {count:7d}  {reason}" for reason, count in sorted(self.dropped.items())]
-        splits = Counter(study.split or "none" for study in self.studies)
-        rows = [f"{self.source}: {self.rows} rows read, {len(self.studies)} studies kept ({self.section})"]
-        rows += ["dropped:", *dropped] if dropped else []
-        rows.append("splits: " + ", ".join(f"{name} {count}" for name, count in splits.items()))
-        rows += [f"{key}: {value}" for key, value in self.notes.items()]
-        rows.append(f"{'label':28}{'positive':>10}{'negative':>10}{'uncertain':>11}{'prevalence':>12}")
-        for label in LABELS:
-            values = self._values_of(label)
-            share = values["positive"] / max(1, len(self.studies))
-            rows.append(
-                f"{label:28}{values['positive']:10d}{values['negative']:10d}{values['uncertain']:11d}{share:12.1%}"
-            )
-        return "\n".join(rows)
-
-    def _values_of(self, label: str) -> dict[str, int]:
-        counts = Counter((study.labels or {}).get(label) for study in self.studies)
-        return {"positive": counts[POSITIVE], "negative": counts[NEGATIVE], "uncertain": counts[UNCERTAIN]}
+        return audit_table(self.audit())
 
 
 def complete(
@@ -91,39 +96,47 @@ def complete(
     seed: int,
     labels: Path | None = None,
     notes: Mapping[str, str] | None = None,
-    published_splits: bool = False,
+) -> Import:
+    """:func:`complete_source` for rows about which nothing else is known."""
+    return complete_source(Source(source, rows, notes=notes or {}), section=section, seed=seed, labels=labels)
+
+
+def complete_source(
+    source: Source, *, section: Section, seed: int, labels: Path | None = None, progress: bool = False
 ) -> Import:
     """Turn the rows of a source into studies that training can use.
 
     Dropped and counted: studies without text in ``section`` and studies without a frontal image. A study without a
     split gets one by :func:`split_of_patient` when no study of the source has any; otherwise it is dropped, since its
     place in the source's own split is not known. Labels come from the file ``labels``, else from the study, else from
-    the rule-based labeler on the section's text. With ``published_splits`` a study that has a split stays although it
-    has lateral views only, and is counted in the notes: results on a published split compare only on all of it.
+    the rule-based labeler on the section's text. Where the source has dates, a study is linked to its patient's
+    previous one. With ``published_splits`` a study that has a split stays although it has lateral views only, and is
+    counted in the notes: results on a published split compare only on all of it.
 
     Raises:
-        StudyError: ``no_studies``, or any error of the manifest or of the labels file.
+        StudyError: ``no_studies``, ``split_leak``, or any error of the manifest or of the labels file.
     """
     dropped: Counter[str] = Counter()
     kept: list[Study] = []
-    total = 0
-    for row in rows:
-        total += 1
-        reason = row.reason if isinstance(row, Dropped) else _why_not(row, section, published_splits)
+    rows = 0
+    for row in tqdm(source.rows, desc=source.name, total=source.total, unit="row", disable=not progress):
+        rows += 1
+        reason = row.reason if isinstance(row, Dropped) else _why_not(row, section, source.published_splits)
         if reason:
             dropped[reason] += 1
         elif isinstance(row, Study):
             kept.append(row)
-    all_notes = dict(notes or {})
-    kept = _with_splits(kept, seed, dropped, all_notes)
+    notes = dict(source.notes)
+    kept = _with_splits(kept, seed, source.val_share, dropped, notes)
     if not kept:
-        raise StudyError("no_studies", f"none of {total} rows of {source} makes a study: {dict(dropped)}")
+        raise StudyError("no_studies", f"none of {rows} rows of {source.name} makes a study: {dict(dropped)}")
     lateral_only = sum(_lateral_only(study) for study in kept)
     if lateral_only:
-        all_notes["lateral views only"] = f"{lateral_only} studies, kept since their split is a published one"
-    kept = _with_labels(kept, section, labels, all_notes)
+        notes["lateral views only"] = f"{lateral_only} studies, kept since their split is a published one"
+    kept = _with_labels(kept, section, labels, notes, progress)
+    kept = link_priors(without_lost_priors(kept), source.taken)
     check_patient_disjoint(kept)
-    return Import(source, section, kept, total, dropped, all_notes)
+    return Import(source.name, section, kept, rows, dropped, notes)
 
 
 def write_import(manifest: Path, imported: Import) -> Path:
@@ -131,14 +144,13 @@ def write_import(manifest: Path, imported: Import) -> Path:
     write_studies(manifest, imported.studies)
     path = manifest.with_suffix(".audit.json")
     with atomic_writer(path) as out:
-        json.dump(imported.audit(), out, indent=2)
+        json.dump(imported.audit(), out, indent=2, ensure_ascii=False)
     return path
 
 
 def split_of_patient(patient: str, seed: int) -> Split:
     """The split of a patient by a hash of seed and id: 80 % train, 10 % val, 10 % test (ours)."""
-    digest = hashlib.sha256(f"{seed}/{patient}".encode()).digest()
-    place = int.from_bytes(digest[:8], "big") / 2**64
+    place = _place(patient, seed)
     return "train" if place < 0.8 else "val" if place < 0.9 else "test"
 
 
@@ -160,18 +172,29 @@ def read_labels(path: Path) -> dict[str, dict[str, int]]:
             if row["study_id"] in table:
                 raise StudyError("labels_duplicate", f"{path}:{number}: the study occurs twice")
             table[row["study_id"]] = {
-                label: _label_value(row[label], f"{path}:{number}: {label}")
+                label: label_value(row[label], f"{path}:{number}: {label}")
                 for label in LABELS
                 if (row[label] or "").strip()
             }
     return table
 
 
-def _label_value(text: str, where: str) -> int:
+def label_value(text: str | float, where: str) -> int:
+    """A label as 1, 0 or -1, from the forms that the field writes ("1.0", 1, "-1").
+
+    Raises:
+        StudyError: ``labels_value``.
+    """
     try:
         return _VALUES[float(text)]
     except (ValueError, KeyError):
         raise StudyError("labels_value", f"{where}: {text!r} is not 1, 0, -1 or blank") from None
+
+
+def _place(patient: str, seed: int) -> float:
+    """A number in [0, 1) that a patient keeps."""
+    digest = hashlib.sha256(f"{seed}/{patient}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _lateral_only(study: Study) -> bool:
@@ -186,17 +209,28 @@ def _why_not(study: Study, section: Section, published_splits: bool) -> str:
     return ""
 
 
-def _with_splits(kept: list[Study], seed: int, dropped: Counter[str], notes: dict[str, str]) -> list[Study]:
-    if any(study.split for study in kept):
-        outside = [study for study in kept if not study.split]
-        if outside:
-            dropped["in no split of the source"] += len(outside)
+def _with_splits(
+    kept: list[Study], seed: int, val_share: float, dropped: Counter[str], notes: dict[str, str]
+) -> list[Study]:
+    if not any(study.split for study in kept):
+        notes["splits made"] = f"80/10/10 by a hash of patient and seed {seed}"
+        return [replace(study, split=split_of_patient(study.patient, seed)) for study in kept]
+    outside = sum(study.split is None for study in kept)
+    if outside:
+        dropped["in no split of the source"] += outside
+    if not val_share:
         return [study for study in kept if study.split]
-    notes["splits made"] = f"80/10/10 by a hash of patient and seed {seed}"
-    return [replace(study, split=split_of_patient(study.patient, seed)) for study in kept]
+    notes["val made"] = f"{val_share:.0%} of the training patients by a hash of patient and seed {seed}"
+    return [
+        replace(study, split="val") if study.split == "train" and _place(study.patient, seed) < val_share else study
+        for study in kept
+        if study.split
+    ]
 
 
-def _with_labels(kept: list[Study], section: Section, labels: Path | None, notes: dict[str, str]) -> list[Study]:
+def _with_labels(
+    kept: list[Study], section: Section, labels: Path | None, notes: dict[str, str], progress: bool
+) -> list[Study]:
     if labels is not None:
         table = read_labels(labels)
         absent = sum(study.id not in table for study in kept)
@@ -204,13 +238,15 @@ def _with_labels(kept: list[Study], section: Section, labels: Path | None, notes
             raise StudyError("labels_missing", f"{labels} has no row for {absent} of {len(kept)} studies")
         notes["labels"] = labels.name
         return [replace(study, labels=table[study.id]) for study in kept]
-    if all(study.labels is not None for study in kept):
-        notes["labels"] = "the source's own"
+    without = sum(study.labels is None for study in kept)
+    if not without:
+        notes.setdefault("labels", "the source's own")
         return kept
     from lmrrg.metrics.labeler import label_report
 
-    notes["labels"] = "rule-based labeler where the source has none"
+    own = notes.get("labels", "the source's own") + ", and " if without < len(kept) else ""
+    notes["labels"] = f"{own}the rule-based labeler for {without} of {len(kept)} studies"
     return [
         study if study.labels is not None else replace(study, labels=label_report(study.report(section)))
-        for study in kept
+        for study in tqdm(kept, desc="labels", unit="study", disable=not progress)
     ]

@@ -6,30 +6,29 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from lmrrg.data.importing import Dropped, Import, complete
-from lmrrg.studies import Section, Study, StudyImage, read_studies
+from lmrrg.config import DataConfig
+from lmrrg.data.importing import Dropped, Source
+from lmrrg.data.tables import frontal_first
+from lmrrg.studies import Study, StudyImage, read_studies
 
 
-def import_jsonl(
-    manifest: Path, *, section: Section, seed: int, images: Path | None = None, labels: Path | None = None
-) -> Import:
+def read_jsonl(manifest: Path, data: DataConfig) -> Source:
     """Read and check a manifest; images that are not there are left out, and studies without any are dropped.
 
-    Args:
-        images: folder that relative image paths start from; the manifest's own by default.
+    Relative image paths start from ``data.images``, by default from the manifest's folder.
 
     Raises:
-        StudyError: a line of the manifest is not valid, or no study is left.
+        StudyError: a line of the manifest is not valid.
     """
-    rows = _rows(read_studies(manifest), manifest.parent, images or manifest.parent)
-    return complete("jsonl", rows, section=section, seed=seed, labels=labels)
+    studies = read_studies(manifest)
+    return Source("jsonl", _rows(studies, manifest.parent, data.images or manifest.parent), total=len(studies))
 
 
 def _rows(studies: list[Study], base: Path, folder: Path) -> Iterator[Study | Dropped]:
     for study in studies:
         moved = (StudyImage(_moved(image.path, base, folder), image.view) for image in study.images)
-        found = sorted((image for image in moved if image.path.is_file()), key=lambda image: image.view == "lateral")
-        yield replace(study, images=tuple(found)) if found else Dropped("no image file")
+        found = frontal_first(image for image in moved if image.path.is_file())
+        yield replace(study, images=found) if found else Dropped("no image file")
 
 
 def _moved(path: Path, base: Path, folder: Path) -> Path:

@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from lmrrg.config import Config, DataConfig
 from lmrrg.data import phantom
-from lmrrg.data.importing import Import, write_import
-from lmrrg.data.iu_xray import import_iu_xray
-from lmrrg.data.jsonl import import_jsonl
+from lmrrg.data.chexpert_plus import read_chexpert_plus
+from lmrrg.data.csv_table import read_csv_table
+from lmrrg.data.importing import Import, Source, complete_source, write_import
+from lmrrg.data.iu_xray import read_iu_xray
+from lmrrg.data.jsonl import read_jsonl
+from lmrrg.data.mimic_cxr import read_mimic_cxr
+from lmrrg.data.padchest import read_padchest
 from lmrrg.data.phantom import import_phantoms
-from lmrrg.data.r2gen import import_r2gen
+from lmrrg.data.r2gen import read_r2gen
+from lmrrg.data.rexgradient import read_rexgradient
 from lmrrg.studies import Split, Study, StudyError, atomic_writer, manifest_hash, read_studies
 
-_IMPORTS = {"iu-xray": import_iu_xray, "r2gen": import_r2gen, "jsonl": import_jsonl}
-_SETTINGS = ("source", "path", "images", "labels", "section", "phantom")
+_READERS: dict[str, Callable[[Path, DataConfig], Source]] = {
+    "iu-xray": read_iu_xray,
+    "mimic-cxr": read_mimic_cxr,
+    "chexpert-plus": read_chexpert_plus,
+    "padchest": read_padchest,
+    "rexgradient": read_rexgradient,
+    "r2gen": read_r2gen,
+    "csv": read_csv_table,
+    "jsonl": read_jsonl,
+}
+_SETTINGS = ("source", "path", "images", "labels", "section", "ids", "phantom")
 """The settings of ``config.data`` that decide what the manifest holds."""
 
 
@@ -52,8 +67,8 @@ def import_studies(data: DataConfig, folder: Path, seed: int, *, progress: bool 
         return import_phantoms(folder / "phantoms", data.phantom, seed=seed, section=data.section, progress=progress)
     if data.path is None:
         raise StudyError("source_missing", f"data.path is required with data.source={data.source}")
-    read = _IMPORTS[data.source]
-    return read(data.path, section=data.section, seed=seed, images=data.images, labels=data.labels)
+    source = _READERS[data.source](data.path, data)
+    return complete_source(source, section=data.section, seed=seed, labels=data.labels, progress=progress)
 
 
 def studies_of(config: Config, split: Split) -> list[Study]:

@@ -3,29 +3,80 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import io
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from lmrrg.studies import StudyError
+from lmrrg.studies import StudyError, StudyImage, View
 
+_EXTRA = "more cells than columns"
+_VIEWS: dict[str, View] = {
+    **dict.fromkeys(("PA", "POSTEROANTERIOR", "POSTERO ANTERIOR"), "PA"),
+    **dict.fromkeys(("AP", "ANTEROPOSTERIOR", "ANTERO POSTERIOR", "AP AXIAL", "AP HORIZONTAL"), "AP"),
+    **dict.fromkeys(("L", "LL", "RL", "LAT", "LATERAL", "LEFT LATERAL", "RIGHT LATERAL", "XTABLE LATERAL"), "lateral"),
+    **dict.fromkeys(("LARGE LATERAL", "LLAT", "RLAT"), "lateral"),
+    "FRONTAL": "frontal",
+}
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
 
 
-def read_csv(path: Path, columns: set[str]) -> list[dict[str, str]]:
-    """Read a CSV file with a header.
+class Texts(NamedTuple):
+    """The sections that a study keeps, in the order of its fields."""
+
+    findings: str = ""
+    impression: str = ""
+    indication: str = ""
+    comparison: str = ""
+
+
+def read_csv(path: Path, columns: Iterable[str], *, encoding: str = "utf-8-sig") -> Iterator[dict[str, str]]:
+    """Rows of a CSV file with a header, plain or gzipped (``.gz``).
 
     Raises:
-        StudyError: ``source_missing`` or ``source_columns``.
+        StudyError: ``source_missing``, ``source_columns`` or ``source_csv`` (not text in that encoding, not gzip, or a
+            row that is shorter or longer than the header).
     """
     if not path.is_file():
         raise StudyError("source_missing", f"{path} does not exist")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        missing = sorted(columns - set(reader.fieldnames or ()))
-        if missing:
-            raise StudyError("source_columns", f"{path} lacks the columns {', '.join(missing)}")
-        return list(reader)
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as binary:
+            reader = csv.DictReader(io.TextIOWrapper(binary, encoding=encoding, newline=""), restkey=_EXTRA)
+            missing = sorted(set(columns) - set(reader.fieldnames or ()))
+            if missing:
+                raise StudyError("source_columns", f"{path} lacks the columns {', '.join(missing)}")
+            for row in reader:
+                if _EXTRA in row or None in row.values():
+                    raise StudyError("source_csv", f"{path}:{reader.line_num}: the row does not fit the header")
+                yield row
+    except (UnicodeDecodeError, EOFError, OSError, csv.Error) as error:
+        raise StudyError("source_csv", f"{path} cannot be read as CSV: {error}") from error
+
+
+def find_file(folder: Path, *names: str) -> Path:
+    """The first of several file names that lies in a folder, plain or with ``.gz``.
+
+    Raises:
+        StudyError: ``source_missing``; the message names the first.
+    """
+    for name in names:
+        for path in (folder / name, folder / f"{name}.gz"):
+            if path.is_file():
+                return path
+    raise StudyError("source_missing", f"{folder} has no {names[0]} (or {names[0]}.gz)")
+
+
+def view_of(text: object) -> View:
+    """The view that a DICOM ViewPosition, a view code or a word of a data set means; "unknown" for oblique, decubitus,
+    and anything else."""
+    return _VIEWS.get(" ".join(str(text).upper().replace("_", " ").replace("-", " ").split()), "unknown")
+
+
+def frontal_first(images: Iterable[StudyImage]) -> tuple[StudyImage, ...]:
+    """Images with the lateral views last, otherwise in their order."""
+    return tuple(sorted(images, key=lambda image: image.view == "lateral"))
 
 
 def read_json(path: Path) -> Any:

@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from trees import CLEAR, LARGE, import_from, picture, real_iu, table
 
 from lmrrg.config import Config, load_config
 from lmrrg.data.importing import read_labels, split_of_patient
-from lmrrg.data.iu_xray import import_iu_xray
-from lmrrg.data.jsonl import import_jsonl
-from lmrrg.data.r2gen import import_r2gen
 from lmrrg.data.sources import prepare_studies, studies_of
 from lmrrg.studies import LABELS, Study, StudyError, StudyImage, read_studies, write_studies
-
-CLEAR = "The lungs are clear. There is no pleural effusion."
-LARGE = "The heart is enlarged."
-
-
-def picture(path: Path, seed: int = 0) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (70, 70)).astype(np.uint8)).save(path)
-    return path
-
-
-def table(path: Path, columns: list[str], rows: list[list[str]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerows([columns, *rows])
 
 
 @pytest.fixture
@@ -73,7 +53,7 @@ def annotate(folder: Path, **splits: list[str]) -> None:
 
 
 def test_iu_with_made_splits(iu):
-    made = import_iu_xray(iu, section="findings", seed=7)
+    made = import_from("iu-xray", iu)
     by_id = {study.id: study for study in made.studies}
     assert set(by_id) == {"CXR1", "CXR2", "CXR6"}
     assert made.dropped == {"no image file": 1, "no frontal image": 1, "no text in the section findings": 1}
@@ -88,14 +68,14 @@ def test_iu_with_made_splits(iu):
 
 def test_iu_with_the_published_splits(iu):
     annotate(iu, train=["CXR1_IM-0001", "CXR4_IM-2050"], val=["CXR2_IM-0652"])
-    made = import_iu_xray(iu, section="findings", seed=7)
+    made = import_from("iu-xray", iu)
     assert {s.id: s.split for s in made.studies} == {"CXR1": "train", "CXR4": "train", "CXR2": "val"}
     assert made.dropped["in no split of the source"] == 1
     assert made.notes["lateral views only"].startswith("1 ")
 
 
 def test_iu_impressions(iu):
-    made = import_iu_xray(iu, section="impression", seed=7)
+    made = import_from("iu-xray", iu, section="impression")
     assert {study.id for study in made.studies} == {"CXR1", "CXR3"}
 
 
@@ -112,7 +92,7 @@ def test_iu_impressions(iu):
 def test_iu_refusals(iu, damage, code):
     damage(iu)
     with pytest.raises(StudyError) as caught:
-        import_iu_xray(iu, section="findings", seed=7)
+        import_from("iu-xray", iu)
     assert caught.value.code == code
 
 
@@ -137,7 +117,7 @@ def r2gen(tmp_path: Path) -> Path:
 
 
 def test_r2gen(r2gen):
-    made = import_r2gen(r2gen, section="findings", seed=7)
+    made = import_from("r2gen", r2gen)
     studies = {study.id: study for study in made.studies}
     assert {name: study.split for name, study in studies.items()} == {
         "CXR1_IM-0001": "train",
@@ -151,13 +131,13 @@ def test_r2gen(r2gen):
     assert studies["CXR1_IM-0001"].patient == "CXR1"
     assert made.dropped == {"no text in the section findings": 1}
     with pytest.raises(StudyError, match="source_section"):
-        import_r2gen(r2gen, section="impression", seed=7)
+        import_from("r2gen", r2gen, section="impression")
 
 
 def test_r2gen_refuses_a_broken_record(r2gen):
     (r2gen / "annotation.json").write_text(json.dumps({"train": [{"id": "a", "report": "b"}]}), encoding="utf-8")
     with pytest.raises(StudyError, match=r"source_record.*train\[0\].*image_path"):
-        import_r2gen(r2gen, section="findings", seed=7)
+        import_from("r2gen", r2gen)
 
 
 @pytest.fixture
@@ -173,7 +153,7 @@ def manifest(tmp_path: Path) -> Path:
 
 
 def test_jsonl(manifest):
-    made = import_jsonl(manifest, section="findings", seed=7)
+    made = import_from("jsonl", manifest)
     assert {study.id: study.labels for study in made.studies} == {"a": {"Edema": 0}, "c": {"Cardiomegaly": 1}}
     assert made.dropped == {"no image file": 1}
     assert all(study.split for study in made.studies)
@@ -183,14 +163,14 @@ def test_jsonl_images_elsewhere(manifest, tmp_path):
     moved = tmp_path / "moved"
     picture(moved / "x" / "b.png")
     picture(moved / "x" / "gone.png")
-    made = import_jsonl(manifest, section="findings", seed=7, images=moved)
+    made = import_from("jsonl", manifest, images=moved)
     assert [(study.id, study.images[0].path) for study in made.studies] == [("b", moved / "x" / "gone.png")]
 
 
 def test_jsonl_refuses_a_bad_line(manifest):
     manifest.write_text(manifest.read_text() + '{"id": "z"}\n')
     with pytest.raises(StudyError, match="manifest_line"):
-        import_jsonl(manifest, section="findings", seed=7)
+        import_from("jsonl", manifest)
 
 
 def labels_csv(path: Path, rows: dict[str, dict[str, str]]) -> Path:
@@ -201,7 +181,7 @@ def labels_csv(path: Path, rows: dict[str, dict[str, str]]) -> Path:
 
 def test_labels_from_a_file(iu, tmp_path):
     rows = {"CXR1": {"No Finding": "1.0"}, "CXR2": {"Cardiomegaly": "-1", "Edema": "0"}, "CXR6": {}, "CXR77": {}}
-    made = import_iu_xray(iu, section="findings", seed=7, labels=labels_csv(tmp_path / "l.csv", rows))
+    made = import_from("iu-xray", iu, labels=labels_csv(tmp_path / "l.csv", rows))
     assert {study.id: study.labels for study in made.studies} == {
         "CXR1": {"No Finding": 1},
         "CXR2": {"Cardiomegaly": -1, "Edema": 0},
@@ -213,7 +193,7 @@ def test_labels_from_a_file(iu, tmp_path):
 def test_labels_files_that_are_refused(iu, tmp_path):
     def code_of(path: Path) -> str:
         with pytest.raises(StudyError) as caught:
-            import_iu_xray(iu, section="findings", seed=7, labels=path)
+            import_from("iu-xray", iu, labels=path)
         return caught.value.code
 
     assert code_of(tmp_path / "none.csv") == "labels_missing_file"
@@ -298,11 +278,9 @@ def test_studies_of_applies_the_limits(tmp_path):
 
 
 def test_real_iu_xray(repo_root):
-    folder = Path(os.environ.get("LMRRG_TEST_DATA", repo_root.parent / "shared" / "data")) / "iu_xray"
-    if not folder.is_dir():
-        pytest.skip(f"no real IU X-ray at {folder}; set LMRRG_TEST_DATA")
-    made = import_iu_xray(folder, section="findings", seed=7)
-    splits = made.audit()["splits"]
-    assert splits == {"train": 2069, "val": 296}
+    made = import_from("iu-xray", real_iu(repo_root))
+    audit = made.audit()
+    assert audit["splits"] == {"train": 2069, "val": 296}
     assert made.rows == 3261 == len(made.studies) + sum(made.dropped.values())
+    assert audit["patients_in_two_splits"] == 0
     assert all(study.images[0].path.is_file() for study in made.studies)

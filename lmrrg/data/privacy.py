@@ -1,0 +1,72 @@
+"""What keeps a hospital's own identifiers out of a manifest: salted hashes for ids, marks for identifiers in text.
+
+This is no de-identification tool. It removes the source's own ids and text that has the shape of an identifier; a
+name in running text stays. Published data sets are de-identified at their source and are not changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+from lmrrg.studies import Study, StudyError
+
+SALT_VARIABLE = "LMRRG_ID_SALT"
+_SHORTEST_SALT = 16
+_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+IDENTIFIERS: dict[str, re.Pattern[str]] = {
+    "e-mail address": re.compile(r"\b[\w.+-]+@[\w-]+\.[\w.-]+\w"),
+    "date": re.compile(
+        rf"\b(?:\d{{1,2}}[/.-]\d{{1,2}}[/.-](?:\d{{4}}|\d{{2}})|\d{{4}}-\d{{2}}-\d{{2}}"
+        rf"|{_MONTH}\.? \d{{1,2}},? \d{{4}}|\d{{1,2}} {_MONTH}\.? \d{{4}})\b",
+        re.IGNORECASE,
+    ),
+    "phone number": re.compile(r"(?<!\w)(?:\+?\d{1,3}[ .-])?\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}\b"),
+    "number of 6 or more digits": re.compile(r"\b\d{6,}\b"),
+    "name after a title": re.compile(r"\b(?:Dr|Mr|Mrs|Ms|Prof)\.? [A-Z][a-z]+(?: [A-Z][a-z]+)?"),
+}
+"""Shapes of identifiers in text (ours, after the list of the HIPAA Safe Harbor rule)."""
+
+
+def salt_from_environment() -> bytes:
+    """The secret that ids are hashed with.
+
+    Raises:
+        StudyError: ``salt_missing``: the variable is not set, or shorter than 16 characters.
+    """
+    salt = os.environ.get(SALT_VARIABLE, "")
+    if len(salt) < _SHORTEST_SALT:
+        raise StudyError(
+            "salt_missing",
+            f"ids of this source are replaced by salted hashes: set {SALT_VARIABLE} to {_SHORTEST_SALT} or more "
+            "secret characters and keep them, or say that the ids may be published (--ids published)",
+        )
+    return salt.encode()
+
+
+def hashed_id(salt: bytes, kind: str, value: str) -> str:
+    """A stable stand-in for an id: 80 bits of HMAC-SHA256 over kind ("patient", "study") and id."""
+    return hmac.new(salt, f"{kind}/{value}".encode(), hashlib.sha256).hexdigest()[:20]
+
+
+def scrub(text: str, *ids: str) -> str:
+    """Text with ``___``, MIMIC's mark, in place of everything in :data:`IDENTIFIERS` and of the given ids."""
+    for value in ids:
+        if value.strip():
+            text = re.sub(rf"(?<!\w){re.escape(value.strip())}(?!\w)", "___", text)
+    for pattern in IDENTIFIERS.values():
+        text = pattern.sub("___", text)
+    return text
+
+
+def identifier_counts(studies: Iterable[Study]) -> dict[str, int]:
+    """How many studies have text of each shape of :data:`IDENTIFIERS`: a warning, since a shape proves nothing."""
+    counts: Counter[str] = Counter(dict.fromkeys(IDENTIFIERS, 0))
+    for study in studies:
+        text = "\n".join((study.findings, study.impression, study.indication, study.comparison))
+        counts.update(name for name, pattern in IDENTIFIERS.items() if pattern.search(text))
+    return dict(counts)

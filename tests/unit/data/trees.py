@@ -1,0 +1,52 @@
+"""Small trees of files in the form of a data set: what the tests of the readers share."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lmrrg.config import DataConfig
+from lmrrg.data.importing import Import
+from lmrrg.data.sources import import_studies
+
+CLEAR = "The lungs are clear. There is no pleural effusion."
+LARGE = "The heart is enlarged."
+
+
+def picture(path: Path, seed: int = 0) -> Path:
+    """A small grey image; the same seed gives the same bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (70, 70)).astype(np.uint8)).save(path)
+    return path
+
+
+def table(path: Path, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Path:
+    """A CSV file, gzipped where its name ends in .gz."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = io.StringIO()
+    csv.writer(text).writerows([list(columns), *(list(row) for row in rows)])
+    content = text.getvalue().encode()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+def import_from(kind: str, path: Path, **settings: Any) -> Import:
+    """What ``lmrrg data KIND --source PATH`` imports, with seed 7 and no progress bar."""
+    return import_studies(DataConfig(source=kind, path=path, **settings), path.parent, 7, progress=False)
+
+
+def real_iu(repo_root: Path) -> Path:
+    """The folder of the real IU X-ray data; the test is skipped without it."""
+    folder = Path(os.environ.get("LMRRG_TEST_DATA", repo_root.parent / "shared" / "data")) / "iu_xray"
+    if not folder.is_dir():
+        pytest.skip(f"no real IU X-ray at {folder}; set LMRRG_TEST_DATA")
+    return folder
