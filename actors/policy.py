@@ -26,6 +26,7 @@ from lmrrg.model.checkpoint import full_state, load_checkpoint, save_checkpoint,
 from lmrrg.model.decoder import add_lora
 from lmrrg.ppo.actor_critic import VALUE_HEAD_FILE, ActorCritic, load_value_head, save_value_head
 from lmrrg.ppo.batches import Experience, Rollout, rank_microbatches, shuffled_minibatches
+from lmrrg.ppo.dump import require_finite
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.losses import PolicyLoss, kl_loss, loss_shares, policy_loss, value_loss
 from lmrrg.ppo.masks import fill
@@ -49,6 +50,7 @@ class PolicyWorker:
         torch.set_num_threads(config.threads)
         self._config, self._ppo, self._rank = config, config.ppo, rank
         self._checkpoint_dir = Path(checkpoint_dir)
+        self._broken = config.run_dir / "ppo" / f"not_finite-rank{rank}.safetensors"
 
     def address(self) -> tuple[str, int]:
         """Node address and a free port of this rank, for the others to meet at rank 0."""
@@ -154,12 +156,15 @@ class PolicyWorker:
             batch = experience.select(part).to(self._engine.device)
             of_part = shares[part, : batch.loss_mask.shape[1]].to(self._engine.device)
             loss = self._loss(batch, of_part, value_only, totals)
+            require_finite(loss, batch, self._broken)
             # DeepSpeed averages over ranks, while the shares are already of the minibatch of all of them.
             self._engine.backward(loss * self._ppo.workers, scale_wrt_gas=False)
             if number == len(parts) and self._ppo.zero_stage == 0:
                 norm = _grad_norm(self._model)  # without ZeRO in float32 DeepSpeed clips but keeps no norm
             self._engine.step()
-        totals.step(tokens, norm if self._ppo.zero_stage == 0 else float(self._engine.get_global_grad_norm()))
+        norm = norm if self._ppo.zero_stage == 0 else float(self._engine.get_global_grad_norm())
+        require_finite(torch.tensor(norm), experience.select(rows), self._broken)
+        totals.step(tokens, norm)
 
     def _loss(self, batch: Experience, shares: Tensor, value_only: bool, totals: UpdateTotals) -> Tensor:
         ppo, mask = self._ppo, batch.loss_mask

@@ -79,6 +79,9 @@ class PPOConfig(Settings):
     eval_every: PositiveInt = Field(10, description="iterations between evaluations on validation studies")
     eval_studies: PositiveInt = Field(64, description="validation studies in each evaluation")
     heldout_metric: Literal["label_f1", "rouge_l"] = Field("label_f1", description="picks the best checkpoint")
+    dump_every: int = Field(
+        0, ge=0, description="iterations between rollouts that are kept for rl/replay.py, with their texts; 0: none"
+    )
     checkpoint_every: PositiveInt = Field(10, description="iterations between checkpoints")
     keep_checkpoints: PositiveInt = Field(2, description="training states that are kept, the newest ones")
     max_restarts: int = Field(3, ge=0, description="losses of policy, reference or node in a row that a run bears")

@@ -25,6 +25,7 @@ _FREE_KEYS = (
     "ppo.iterations",
     "ppo.eval_every",
     "ppo.checkpoint_every",
+    "ppo.dump_every",
     "ppo.keep_checkpoints",
     "ppo.max_restarts",
     "ppo.timeout_s",

@@ -21,8 +21,10 @@ from lmrrg.metrics.reward import RewardScores
 from lmrrg.ppo.correction import Parity, parity
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.kl import BatchSignal, KLController
+from lmrrg.ppo.schedule import policy_learning_rate
 from rl.checkpoint import TrainerState, read_state, write_state
 from rl.crew import Crew
+from rl.dumps import dump_rollout
 from rl.experience import Sample, make_experience, make_sample, shuffled_rewards
 from rl.guards import experience_metrics, kl_metrics, reward_metrics, text_metrics
 from rl.heldout import HeldOut, evaluate_heldout
@@ -106,7 +108,7 @@ class CQRL(Algorithm):
     def training_step(self) -> None:
         """Sample, score, reference, advantages, update, sync; the metrics are left in ``measured``."""
         self._seconds = {}
-        learning_rate = self._learning_rate()
+        learning_rate = policy_learning_rate(self.ppo, self.iterations_done)
         with self._phase("sample"):
             probe = self._probe_parity() if self.ppo.rollout_ahead else None
             sample = self.sampling.take(self.iterations_done)
@@ -120,6 +122,8 @@ class CQRL(Algorithm):
             rewards = self._learnt_rewards(scores)
             experience = make_experience(sample, rewards, policy, reference, self.controller.weight, self.ppo)
             metrics |= experience_metrics(experience, policy)
+            if self.ppo.dump_every and (self.iterations_done + 1) % self.ppo.dump_every == 0:
+                dump_rollout(self.settings.run_dir, self.iterations_done + 1, sample, scores, experience)
         with self._phase("update"):
             update = self.crew.policy.update(experience, seed=self._seed("minibatches"), learning_rate=learning_rate)
             self._require_identity("ratio_not_one", "the probability ratio before the update", update.first_ratio_error)
@@ -256,13 +260,6 @@ class CQRL(Algorithm):
         tolerance = IDENTITY_TOLERANCE[self.ppo.precision]
         if not error <= tolerance:
             raise PPOError(code, f"{what} is off by {error:.3g} where it must be the identity (up to {tolerance:g})")
-
-    def _learning_rate(self) -> float:
-        """Of the policy in this iteration; 0 while the critic warms up alone."""
-        if self.ppo.algorithm == "ppo" and self.iterations_done < self.ppo.value_warmup_iterations:
-            return 0.0
-        progress = self.iterations_done / max(self.ppo.iterations - 1, 1)
-        return self.ppo.learning_rate * (1 + (self.ppo.learning_rate_end - 1) * progress)
 
     def _seed(self, stream: str) -> int:
         return stream_seed(self.settings.seed, stream, self.iterations_done)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lmrrg.model.features import StudyFeatures
+from lmrrg.ppo.batches import Rollout
+
 
 def mask_of(lengths: list[int], width: int | None = None) -> Tensor:
     """Right-padded mask, bool [B, T]."""
@@ -30,3 +33,21 @@ def random_batch(seed: int, lengths: list[int], width: int | None = None) -> dic
 def poisoned(values: Tensor, mask: Tensor, poison: float) -> Tensor:
     """``values`` with ``poison`` (NaN, Inf) in the padding."""
     return torch.where(mask, values, torch.full_like(values, poison))
+
+
+def random_rollout(studies: int, samples: int, seed: int = 0, width: int = 12) -> Rollout:
+    """Reports of random tokens and lengths; the patches of study i are all i, its prompt is [i]."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = studies * samples
+    lengths = torch.randint(1, width + 1, (rows,), generator=generator).tolist()
+    return Rollout(
+        features=StudyFeatures(
+            torch.arange(studies).float()[:, None, None, None].expand(-1, 1, 2, 3).clone(),
+            torch.zeros(studies, 1, dtype=torch.long),
+            torch.ones(studies, 1, dtype=torch.bool),
+        ),
+        prompts=[[i] for i in range(studies)],
+        study=torch.arange(studies).repeat_interleave(samples),
+        ids=torch.randint(100, (rows, width), generator=generator),
+        mask=mask_of(lengths, width),
+    )

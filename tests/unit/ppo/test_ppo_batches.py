@@ -2,27 +2,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ppo_batches import mask_of
+from ppo_batches import random_rollout as rollout
 
-from lmrrg.model.features import StudyFeatures
-from lmrrg.ppo.batches import Experience, Rollout, rank_microbatches, shuffled_minibatches
-
-
-def rollout(studies: int, samples: int, seed: int = 0, width: int = 12) -> Rollout:
-    generator = torch.Generator().manual_seed(seed)
-    rows = studies * samples
-    lengths = torch.randint(1, width + 1, (rows,), generator=generator).tolist()
-    return Rollout(
-        features=StudyFeatures(
-            torch.arange(studies).float()[:, None, None, None].expand(-1, 1, 2, 3).clone(),
-            torch.zeros(studies, 1, dtype=torch.long),
-            torch.ones(studies, 1, dtype=torch.bool),
-        ),
-        prompts=[[i] for i in range(studies)],
-        study=torch.arange(studies).repeat_interleave(samples),
-        ids=torch.randint(100, (rows, width), generator=generator),
-        mask=mask_of(lengths, width),
-    )
+from lmrrg.ppo.batches import Experience, rank_microbatches, shuffled_minibatches
 
 
 def test_a_selection_keeps_reports_with_their_studies():
