@@ -46,7 +46,7 @@ def read_csv_table(path: Path, data: DataConfig) -> Source:
         raise StudyError("source_columns", f"{path} needs one of the columns report, findings and impression")
     for images in studies.values():
         _check_study(path, images)
-    exposed = sum(row["patient_id"].strip() in row["image"] for images in studies.values() for row in images)
+    exposed = sum(_shows_patient(row) for images in studies.values() for row in images)
     notes = {
         "ids": f"salted hashes; {exposed} image paths hold the patient's id" if salt else "as in the file",
         "columns not read": ", ".join(sorted(present - {*NEEDED, *OPTIONAL, *LABELS})) or "none",
@@ -87,6 +87,11 @@ def _texts(row: Mapping[str, str], private: bool) -> Texts:
     parsed = (report.findings, report.impression, report.indication or report.history, report.comparison)
     texts = [clean(row.get(name)) or text for name, text in zip(Texts._fields, parsed, strict=True)]
     return Texts(*(scrub(text, row["patient_id"], row["study_id"]) for text in texts) if private else texts)
+
+
+def _shows_patient(row: Mapping[str, str]) -> bool:
+    patient = row["patient_id"].strip()
+    return bool(patient) and patient in row["image"]
 
 
 def _date(row: Mapping[str, str]) -> str:
