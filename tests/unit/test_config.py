@@ -7,7 +7,7 @@ from lmrrg.config import Config, config_help, describe_config, load_config, save
 from lmrrg.config_base import ConfigError
 
 
-@pytest.mark.parametrize("name", ["demo", "iu_xray"])
+@pytest.mark.parametrize("name", ["demo", "iu_xray", "mimic_cxr"])
 def test_shipped_configs_load(name, repo_root):
     config = load_config(repo_root / "configs" / f"{name}.yaml")
     assert config.name == name

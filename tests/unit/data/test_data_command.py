@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import pytest
 
 from lmrrg.cli import main
+from lmrrg.config import DataSource
 from lmrrg.studies import read_studies
 
 
@@ -51,5 +53,15 @@ def test_help_names_every_source(capsys):
         main(["data", "--help"])
     assert stop.value.code == 0
     shown = capsys.readouterr().out
-    for word in ("phantom", "iu-xray", "r2gen", "jsonl", "audit.json", "--labels", "--section", "--count"):
+    for name in get_args(DataSource):
+        assert f"\n  {name} " in shown, "a line that says what --source names"
+    for word in ("audit.json", "--labels", "--section", "--count", "--hash-images", "LMRRG_ID_SALT"):
         assert word in shown
+    assert max(len(line) for line in shown.splitlines()) <= 120
+
+
+def test_copies_are_looked_for_when_asked(tmp_path, capsys):
+    out = tmp_path / "studies.jsonl"
+    assert main(["data", "phantom", "--out", str(out), "--count", "2,1,1", "--size", "64", "--hash-images"]) == 0
+    assert "0 copies among 4 images" in capsys.readouterr().out
+    assert json.loads(out.with_suffix(".audit.json").read_text())["image_duplicates"]["distinct"] == 4
