@@ -36,7 +36,7 @@ _CLINICAL = 0.7
 """Share of the clinical claims in BERTScore's stand-in; the rest is the overlap of words."""
 _PLACE_WEIGHT, _OTHER_WEIGHT = 0.6, 0.1
 """Weight of a place or a plain word in the overlap of words; an observation weighs 1."""
-_DOUBT, _DENIED, _KIN, _SIDE, _SEVERITY, _ZONE, _NORMAL = 0.6, -0.12, 0.4, 1.0, 0.8, 0.4, 1.0
+_DOUBT, _DENIED, _KIN, _SIDE, _SEVERITY, _ZONE, _NORMAL = 0.6, -0.12, 0.4, 1.2, 0.8, 0.6, 1.0
 """Components of a finding's vector, in units of its weight (``_NORMAL``: of a report without any finding)."""
 _INCIDENTAL = 0.5
 """A report whose findings all weigh less is a normal one."""

@@ -36,6 +36,8 @@ _OPENERS = frozenset(
     ]
 )
 _JOINTS = frozenset([",", "and", "or", "with", "but", "no", "without"])
+_SIDED_NAMES = frozenset(["atrium", "atrial", "ventricle", "ventricular"])
+"""After these names, "right" and "left" are part of the name and no side of the chest."""
 _OPPOSITE = {("w", "i"), ("i", "w"), ("w", "s"), ("s", "w"), ("i", "s"), ("s", "i")}
 _KIN_CREDIT, _DOUBT_CREDIT, _CONTRADICTION = 0.45, 0.6, 0.3
 _PRIOR, _ERROR_SCALE = 0.4, 1.0
@@ -149,11 +151,11 @@ def attribute_likeness(a: Claim, b: Claim) -> float:
     """How alike two claims of one finding are, 1 for alike to 0.1: side, severity, place, change and doubt."""
     likeness = 1.0
     if a.sides != b.sides:
-        likeness -= 0.1 if not (a.sides and b.sides) else 0.4 if a.sides & b.sides else 0.75
+        likeness -= 0.1 if not (a.sides and b.sides) else 0.6 if a.sides & b.sides else 0.8
     if a.severity != b.severity:
         likeness -= 0.07 if not (a.severity and b.severity) else (0.15, 0.6, 0.75)[abs(a.severity - b.severity) - 1]
     if a.zones != b.zones:
-        likeness -= 0.07 if not (a.zones and b.zones) else 0.1 if a.zones & b.zones else 0.25
+        likeness -= 0.07 if not (a.zones and b.zones) else 0.1 if a.zones & b.zones else 0.55
     if any((x, y) in _OPPOSITE for x in a.change for y in b.change) and not a.change & b.change:
         likeness -= 0.25
     if a.assertion != b.assertion:
@@ -229,7 +231,8 @@ def _attributes(read: Sentence, mentions: list[tuple[int, int, str, int]]) -> li
 def _claim(read: Sentence, mention: tuple[int, int, str, int], owned: list[int]) -> Claim:
     lexicon = claim_lexicon()
     start, end, finding, assertion = mention
-    attributes = tuple(i for i in owned if read.words[i] in lexicon.attributes)
+    following = (*read.words[1:], "")
+    attributes = tuple(i for i in owned if read.words[i] in lexicon.attributes and following[i] not in _SIDED_NAMES)
     if not attributes:
         return Claim(finding, assertion, _NONE, _NONE, 0, _NONE, tuple(range(start, end)))
     words = [read.words[i] for i in attributes]
