@@ -27,7 +27,7 @@ def read_padchest(folder: Path, data: DataConfig) -> Source:
     The report has one section, taken as the findings. The published text is Spanish, already lower-cased and stemmed;
     where the table has a column of English text (``Report_en`` and like names) that is taken instead. Labels are those
     of the source, mapped to the 14 classes by ``padchest_labels.yaml`` (**ours**): a class is positive or not
-    mentioned. There is no published split.
+    mentioned. There is no published split. Blank cells hold "nan".
 
     Args:
         folder: holds the table; images as ``<ImageDir>/<ImageID>`` or ``<ImageID>``.
@@ -42,8 +42,8 @@ def read_padchest(folder: Path, data: DataConfig) -> Source:
     english = ""
     for row in read_csv(find_file(folder, _TABLE), _COLUMNS):
         english = english or next((name for name in row if name.lower() in _ENGLISH), "-")
-        kept = {column: row[column] for column in _COLUMNS}
-        kept["text"] = row.get(english, row["Report"])
+        kept = {column: "" if row[column].strip() == "nan" else row[column] for column in _COLUMNS}
+        kept["text"] = row.get(english, kept["Report"])
         studies.setdefault(row["StudyID"], []).append(kept)
     taken = {study: rows[0]["StudyDate_DICOM"] for study, rows in studies.items() if rows[0]["StudyDate_DICOM"]}
     is_english = english not in ("", "-")

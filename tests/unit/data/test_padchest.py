@@ -32,8 +32,9 @@ def padchest(tmp_path: Path) -> Path:
         row("e", "4", "12", "EXCLUDE"),
         row("f", "5", "13", "PA"),
         row("g", "5", "14", "L"),
-        row("h", "6", "15", "PA", Labels=""),
+        row("h", "6", "15", "PA", Labels="nan"),
         row("i", "7", "16", "UNK", Labels="['hydropneumothorax', 'normal']"),
+        row("k", "9", "18", "PA", Report=" nan"),
         row("j", "8", "17", "PA"),
     ]  # fmt: skip
     folder = tmp_path / "padchest"
@@ -63,6 +64,7 @@ def test_table_and_images(padchest):
         "one study of two patients": 1,
         "no labels in the source": 1,
         "no image file": 1,
+        "no text in the section findings": 1,
     }
 
 
