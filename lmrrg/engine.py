@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lmrrg.config import RolloutConfig
@@ -177,8 +179,7 @@ class ReportEngine:
         decoder = {n.removeprefix("decoder."): t for n, t in state.items() if n.startswith("decoder.")}
         with torch.no_grad():
             cast(nn.Embedding, self.model.decoder.get_input_embeddings()).weight.copy_(decoder[self._embedding_name])
-        # `load_weights` of the model fails on CPU, where vLLM has repacked the weights; this path unpacks them first.
-        self._runner().reload_weights(weights_iterator=iter(decoder.items()))
+        self._reload(decoder)
         # Cached blocks of long prompts were computed with the old weights, and nothing else would notice.
         if not self._llm.reset_prefix_cache():
             raise EngineError("prefix_cache", "the prefix cache is in use and was not reset")
@@ -250,6 +251,16 @@ class ReportEngine:
             finished=completion.finish_reason == "stop",
         )
 
+    def _reload(self, decoder: Mapping[str, Tensor]) -> None:
+        """Replace vLLM's weights; its `load_weights` fails on CPU, where they are repacked: this path unpacks first."""
+        if self._rollout.tensor_parallel_size == 1:
+            self._runner().reload_weights(weights_iterator=iter(decoder.items()))
+            return
+        # Each GPU has a process of its own: they read the weights from memory that is named like a file.
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+            save_file(dict(decoder), Path(folder) / "model.safetensors")
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_path": folder})
+
     def _runner(self) -> Any:
         return cast(Any, self._llm.llm_engine).model_executor.driver_worker.worker.model_runner
 
@@ -281,6 +292,7 @@ def _start_vllm(decoder: Path, rollout: RolloutConfig, max_length: int, seed: in
         dtype=rollout.dtype,
         enforce_eager=True,
         enable_prompt_embeds=True,
+        tensor_parallel_size=rollout.tensor_parallel_size,
         max_num_seqs=rollout.max_sequences,
         max_model_len=max_length,
         # On CPU a request with a seed fails when its prompt is computed in parts, so prompts are never split.

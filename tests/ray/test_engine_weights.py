@@ -93,3 +93,18 @@ def test_an_update_drops_the_prefix_cache(fresh_engine, features, prompts, monke
     assert difference[0] < PARITY
     assert difference[1] > 20 * PARITY, "without the reset the parity test fails: it would notice"
     assert difference[2] < PARITY
+
+
+@pytest.mark.parametrize("fresh_engine", ["qwen2-untied"], indirect=True)
+def test_weights_reach_an_engine_of_several_processes_through_shared_memory(
+    fresh_engine, features, prompts, monkeypatch
+):
+    """The path that an engine on several GPUs takes, with one process: nothing but the reading can be tested here."""
+    engine, directory = fresh_engine
+    monkeypatch.setattr(engine, "_rollout", engine._rollout.model_copy(update={"tensor_parallel_size": 2}))
+    for seed in (21, 22):
+        new = other_weights(directory, seed)
+        state = full_state(new)
+        engine.update_weights(state, engine.version + 1, state_checksum(state))
+        reports = engine.generate(features, prompts, temperature=1.0, seed=1)
+        assert largest_difference(new, features, prompts, reports) < PARITY
