@@ -79,6 +79,9 @@ class PPOConfig(Settings):
     eval_every: PositiveInt = Field(10, description="iterations between evaluations on validation studies")
     eval_studies: PositiveInt = Field(64, description="validation studies in each evaluation")
     heldout_metric: Literal["label_f1", "rouge_l"] = Field("label_f1", description="picks the best checkpoint")
+    best_distinct_ratio: NonNegativeFloat = Field(
+        0.9, description="share of the SFT model's distinct-report ratio that the best checkpoint must keep; 0: any"
+    )
     dump_every: int = Field(
         0, ge=0, description="iterations between rollouts that are kept for rl/replay.py, with their texts; 0: none"
     )

@@ -53,6 +53,7 @@ class TrainerState:
     version: int
     controller: Mapping[str, float | str]
     reference_rewards: list[tuple[int, float | None]]
+    start: HeldOut | None
     best: HeldOut | None
 
 
@@ -70,8 +71,9 @@ def read_state(folder: Path) -> TrainerState:
     """
     try:
         record = json.loads((folder / _TRAINER).read_text(encoding="utf-8"))
-        best = None if record["best"] is None else HeldOut(**record.pop("best"))
-        return TrainerState(**{**record, "best": best})
+        for name in ("start", "best"):
+            record[name] = None if record[name] is None else HeldOut(**record[name])
+        return TrainerState(**record)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise PPOError("trainer_state", f"{folder / _TRAINER}: {error}") from error
 

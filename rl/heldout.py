@@ -36,6 +36,10 @@ class HeldOut:
             f"{prefix}_distinct_ratio": self.distinct_ratio,
         }
 
+    def is_as_varied(self, start: HeldOut, share: float) -> bool:
+        """Whether the distinct-report ratio is at least ``share`` of that of the model that PPO started from."""
+        return self.distinct_ratio >= share * start.distinct_ratio
+
     def is_hacked(self, best: HeldOut) -> bool:
         """Reward above that of the best checkpoint while the held-out metric is clearly below it."""
         return self.reward > best.reward and self.metric < best.metric - ALARM_MARGIN

@@ -83,6 +83,8 @@ class CQRL(Algorithm):
         self.sampler = StudySampler(len(self.studies), self.ppo.studies_per_iteration, self.settings.seed)
         self.controller = KLController(self.ppo.kl)
         self.reference_rewards = ReferenceRewards(self.settings)
+        self.start: HeldOut | None = None
+        """The SFT model on the validation studies."""
         self.best: HeldOut | None = None
         self.iterations_done = 0
         self.version = 0
@@ -144,6 +146,7 @@ class CQRL(Algorithm):
             version=self.version,
             controller=self.controller.state_dict(),
             reference_rewards=self.reference_rewards.state_dict(),
+            start=self.start,
             best=self.best,
         )
         self.sampling.save(folder)
@@ -157,7 +160,7 @@ class CQRL(Algorithm):
         self._complete_reference_rewards()  # a run that was made longer visits more studies
         self.crew.policy.load(folder / "policy")
         self.controller.load_state_dict(dict(state.controller))
-        self.best = state.best
+        self.start, self.best = state.start, state.best
         self.iterations_done = self._iteration = state.iterations_done
         if state.version:
             self._sync(state.version)
@@ -235,7 +238,7 @@ class CQRL(Algorithm):
         )
 
     def _evaluate(self) -> dict[str, float]:
-        """Greedy reports on the validation studies; the best model so far is kept."""
+        """Greedy reports on the validation studies; the best model so far that did not collapse is kept."""
         self.sampling.rest()
         started = time.perf_counter()
         studies = self.heldout_studies.take(range(len(self.heldout_studies)))
@@ -243,7 +246,9 @@ class CQRL(Algorithm):
         alarm = self.best is not None and found.is_hacked(self.best)
         if alarm:
             logger.warning("iteration %d: the reward rises while the held-out metric falls", self.iterations_done)
-        if self.best is None or found.metric >= self.best.metric:
+        self.start = self.start or found
+        varied = found.is_as_varied(self.start, self.ppo.best_distinct_ratio)
+        if self.best is None or (varied and found.metric >= self.best.metric):
             self.best = found
             self.save_model(self.settings.run_dir / "ppo" / "best", **found.metrics())
         return found.metrics() | {

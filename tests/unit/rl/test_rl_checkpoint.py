@@ -14,6 +14,7 @@ STATE = TrainerState(
     version=2,
     controller={"controller": "reward", "weight": 0.07},
     reference_rewards=[(3, -0.5), (1, None)],
+    start=HeldOut(0.3, -0.4, 0.4, 0.8),
     best=HeldOut(0.4, -0.2, 0.2, 0.9),
 )
 
@@ -30,13 +31,13 @@ def test_trainer_state_round_trip(tmp_path):
     write_state(tmp_path, STATE)
     back = read_state(tmp_path)
     assert [tuple(pair) for pair in back.reference_rewards] == STATE.reference_rewards
-    assert (back.best, back.controller, back.version) == (STATE.best, STATE.controller, 2)
+    assert (back.start, back.best, back.controller, back.version) == (STATE.start, STATE.best, STATE.controller, 2)
 
 
 def test_damaged_trainer_state_is_refused(tmp_path):
     with pytest.raises(PPOError, match="trainer_state"):
         read_state(tmp_path)
-    (tmp_path / "trainer.json").write_text(json.dumps({"best": None, "iterations_done": 1}))
+    (tmp_path / "trainer.json").write_text(json.dumps({"start": None, "best": None, "iterations_done": 1}))
     with pytest.raises(PPOError, match="trainer_state"):
         read_state(tmp_path)
 
