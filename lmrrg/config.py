@@ -62,7 +62,6 @@ class DataConfig(Settings):
     eval_limit: PositiveInt | None = Field(None, description="use only the first N studies of the evaluated split")
     eval_split: Literal["val", "test"] = Field("test", description="split that the final comparison is made on")
     cache_dir: Path = Field(Path(".cache/features"), description="content-addressed cache of image features")
-    cache_limit_gb: PositiveFloat = Field(100, description="size at which the least used features are removed, GB")
     decode_workers: int = Field(2, ge=0, description="processes that read images for the cache; 0: this one")
     max_image_mb: PositiveInt = Field(256, description="largest image file, MB, inflated where it is deflated DICOM")
     max_image_megapixels: PositiveFloat = Field(48, description="largest image, million pixels")

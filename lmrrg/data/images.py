@@ -41,7 +41,7 @@ def read_image(source: Path | str | bytes, limits: Limits = DEFAULT_LIMITS) -> R
     Raises:
         ImageError: see :data:`~lmrrg.data.radiograph.IMAGE_ERROR_CODES`.
     """
-    data = source if isinstance(source, bytes) else _read_bytes(Path(source), limits)
+    data = source if isinstance(source, bytes) else read_bytes(Path(source), limits)
     check_bytes(len(data), limits)
     if data.startswith(_PNG):
         return Radiograph(_read_picture(data, "PNG", limits), "unknown", "png")
@@ -68,7 +68,12 @@ def to_square(pixels: Pixels, size: int) -> Pixels:
     return square
 
 
-def _read_bytes(path: Path, limits: Limits) -> bytes:
+def read_bytes(path: Path, limits: Limits) -> bytes:
+    """A file's content, if it is not too long.
+
+    Raises:
+        ImageError: ``file_missing`` or ``too_large``.
+    """
     if not path.is_file():
         raise ImageError("file_missing", f"{path} does not exist")
     check_bytes(path.stat().st_size, limits)

@@ -6,8 +6,10 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Protocol, TypeVar, get_args
 
@@ -20,8 +22,10 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm import tqdm
 
-from lmrrg.config import Config
-from lmrrg.data.images import Radiograph, read_image, to_square
+from lmrrg.config import Config, DataConfig
+from lmrrg.data.decoding import DecoderPool, image_limits
+from lmrrg.data.images import ImageError, Radiograph, read_bytes, read_image, to_square
+from lmrrg.data.radiograph import Pixels
 from lmrrg.errors import CodedError
 from lmrrg.studies import Study, View
 
@@ -32,6 +36,8 @@ _VIEW_RANK = {"PA": 0, "AP": 0, "frontal": 0, "unknown": 1, "lateral": 2}
 _STRIDES = {4: 8, 10: 16, 15: 32}  # block whose output ends each stage that is used -> its stride
 _WIDTHS = {8: 40, 16: 112, 32: 320}
 _MEAN, _SCALE = 127 / 255, 128 / 255  # input range of the EfficientNet-lite family
+_WORTH_PROCESSES = 64  # images; starting the processes takes about a second
+_READ_AHEAD = 256
 _BATCH = 4  # fastest on CPU: larger batches fall out of the cache
 
 
@@ -166,7 +172,7 @@ class FeatureFiles:
 
     Raises:
         FeatureError: ``cache_corrupt`` for an entry of the wrong shape (delete the named file).
-        ImageError: an image file that cannot be read.
+        ImageError: image files that cannot be read; all others are encoded first.
     """
 
     def __init__(self, studies: Sequence[Study], config: Config, *, progress: bool = True) -> None:
@@ -182,7 +188,7 @@ class FeatureFiles:
             sources.update({entry: image.path for (entry, _), image in zip(entries, chosen, strict=True)})
         missing = [(entry, image) for entry, image in sources.items() if not entry.is_file()]
         if missing:
-            _encode_all(missing, image_encoder(size), progress)
+            _encode_all(missing, image_encoder(size), config.data, progress)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -234,20 +240,63 @@ def _cache_file(folder: Path, image: Path) -> Path:
     return folder / key[:2] / f"{key}.npy"
 
 
-def _encode_all(missing: list[tuple[Path, Path]], encoder: FrozenImageEncoder, progress: bool) -> None:
-    """Encode images into their cache entries."""
+def _encode_all(
+    missing: list[tuple[Path, Path]], encoder: FrozenImageEncoder, data: DataConfig, progress: bool
+) -> None:
+    """Encode images into their cache entries; a run that is stopped goes on where it was.
+
+    Raises:
+        ImageError: images that cannot be read, by the first one's path and code, once all others are encoded.
+    """
+    refused: list[tuple[Path, ImageError]] = []
     with tqdm(total=len(missing), desc="image features", unit="image", disable=not progress, mininterval=1.0) as bar:
-        for group in _groups(missing, _BATCH):
-            squares = [to_square(read_image(image).pixels, encoder.image_size) for _, image in group]
-            encoded = encoder.encode(torch.from_numpy(np.stack(squares))).half().cpu().numpy()
-            for (entry, _), values in zip(group, encoded, strict=True):
-                _write_entry(entry, values)
+        for group in _groups(_squares(missing, encoder.image_size, data), _BATCH):
+            read = [(entry, square) for entry, _, square in group if not isinstance(square, ImageError)]
+            refused += [(image, square) for _, image, square in group if isinstance(square, ImageError)]
+            if read:
+                pixels = np.stack([square for _, square in read])
+                encoded = encoder.encode(torch.from_numpy(pixels)).half().cpu().numpy()
+                for (entry, _), values in zip(read, encoded, strict=True):
+                    _write_entry(entry, values)
             bar.update(len(group))
+    if refused:
+        path, error = refused[0]
+        raise ImageError(error.code, f"{path}: {error.args[1]} ({len(refused)} of {len(missing)} images are refused)")
 
 
-def _groups(items: list[T], size: int) -> Iterator[list[T]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def _squares(
+    missing: list[tuple[Path, Path]], size: int, data: DataConfig
+) -> Iterator[tuple[Path, Path, Pixels | ImageError]]:
+    """Entry, image, and the image's square or why it is refused, in order; read ahead in child processes."""
+    limits = image_limits(data)
+
+    def here(image: Path) -> Pixels | ImageError:
+        try:
+            return to_square(read_image(image, limits).pixels, size)
+        except ImageError as error:
+            return error
+
+    if data.decode_workers == 0 or len(missing) < _WORTH_PROCESSES:
+        yield from ((entry, image, here(image)) for entry, image in missing)
+        return
+
+    with DecoderPool(data.decode_workers, timeout_s=300, memory_mb=4096, limits=limits) as pool:
+
+        def there(image: Path) -> Pixels | ImageError:
+            try:
+                return pool.decode(read_bytes(image, limits), square=size).pixels
+            except ImageError as error:
+                return error
+
+        with ThreadPoolExecutor(data.decode_workers) as threads:
+            for chunk in _groups(iter(missing), _READ_AHEAD):
+                squares = threads.map(there, [image for _, image in chunk])
+                yield from ((entry, image, square) for (entry, image), square in zip(chunk, squares, strict=True))
+
+
+def _groups(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    while group := list(islice(items, size)):
+        yield group
 
 
 def _write_entry(path: Path, values: np.ndarray) -> None:

@@ -123,6 +123,24 @@ def test_an_unreadable_image_stops_and_leaves_no_entry(tiny_studies: list[Study]
     assert not list(config.data.cache_dir.rglob("*.npy"))
 
 
+def test_bad_images_are_named_after_all_others_are_encoded(tiny_studies: list[Study], config: Config, tmp_path: Path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    bad = replace(tiny_studies[0], images=(StudyImage(broken, "PA"),))
+    with pytest.raises(ImageError, match=r"not_an_image: .*broken\.png: .* \(1 of 3 images are refused\)"):
+        load_features([bad, *tiny_studies[1:3]], config, progress=False)
+    assert len(list(config.data.cache_dir.rglob("*.npy"))) == 2
+
+
+def test_decoder_processes_give_the_same_features(tiny_studies: list[Study], config: Config, monkeypatch):
+    here = load_features(tiny_studies[:4], config, progress=False)
+    monkeypatch.setattr(module, "_WORTH_PROCESSES", 1)
+    monkeypatch.setattr(module, "_READ_AHEAD", 3)
+    monkeypatch.setattr(module, "read_image", lambda *_: pytest.fail("read in this process"))
+    there = load_features(tiny_studies[:4], replace_cache(config, "processes"), progress=False)
+    assert torch.equal(here.patches, there.patches)
+
+
 def test_radiographs_in_memory_give_the_features_of_their_files(tiny_studies: list[Study], config: Config):
     def radiograph(image: StudyImage) -> Radiograph:
         read = read_image(image.path)

@@ -1,0 +1,227 @@
+"""Read thousands of damaged images: each must end in pixels in [0, 1] or in a coded error, in bounded time and memory.
+
+    python benchmarks/fuzz_images.py [--count 10000] [--seed 0] [FILE...]        # further files to damage
+
+Seeds are small films made here: DICOM in seven transfer syntaxes with windows, LUTs, padding, colour and palette, PNG
+and JPEG. Damage: flipped bits, cuts, doubled or removed blocks, edited lengths of DICOM elements and of PNG and JPEG
+segments, numbers replaced by extreme ones, and the head of one file before the tail of another. All files go through
+one decoder child, so that a crash, a hang or a growing process shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pydicom
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from tqdm import tqdm
+
+from lmrrg.data.decoding import DecoderPool
+from lmrrg.data.images import ImageError
+
+Damage = Callable[[bytes, np.random.Generator], bytes]
+DEATHS = ("decoder_crashed", "decoder_timeout", "decoder_memory")
+_EXTREMES = (b"\0\0\0\0", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\x80", b"\x01\0\0\0", b"\0\x10\0\0")
+
+
+def main() -> None:
+    """Print how many files ended how, the slowest file, and what the decoder process grew to; fail after any death."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=10_000, help="damaged files")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("files", nargs="*", type=Path)
+    arguments = parser.parse_args()
+    rng = np.random.default_rng(arguments.seed)
+    seeds = [*films(rng), *(path.read_bytes() for path in arguments.files)]
+    ends: Counter[str] = Counter()
+    slowest, memory = 0.0, 0
+    with DecoderPool(timeout_s=10, memory_mb=1024) as pool:
+        for number in tqdm(range(arguments.count), unit="file", mininterval=2):
+            data = damaged(seeds, rng)
+            started = time.perf_counter()
+            ends[outcome(pool, data)] += 1
+            slowest = max(slowest, time.perf_counter() - started) if number else 0.0
+            if number % 100 == 0:
+                memory = max([memory, *(child.memory_info().rss for child in psutil.Process().children())])
+    for code, count in ends.most_common():
+        print(f"{count:7d}  {code}")
+    print(f"slowest file {slowest:.2f} s; largest decoder process {memory >> 20} MB")
+    if any(ends[code] for code in DEATHS):
+        raise SystemExit("the decoder died on some file")
+
+
+def outcome(pool: DecoderPool, data: bytes) -> str:
+    """ "read", or the code of the refusal; pixels outside [0, 1] are an error of ours."""
+    try:
+        pixels = pool.decode(data).pixels
+    except ImageError as error:
+        return error.code
+    if not (pixels.min() >= 0 and pixels.max() <= 1):
+        raise AssertionError("pixels outside [0, 1]")
+    return "read"
+
+
+def films(rng: np.random.Generator) -> list[bytes]:
+    """The undamaged files."""
+    low = np.linspace(200, 3500, 96 * 80).reshape(96, 80)
+    stored = np.clip(low + rng.normal(0, 200, low.shape), 0, 4095).astype(np.uint16)
+    syntaxes = ("ExplicitVRLittleEndian", "ImplicitVRLittleEndian", "DeflatedExplicitVRLittleEndian",
+                "ExplicitVRBigEndian", "RLELossless", "JPEG2000Lossless")  # fmt: skip
+    made = [_file(_film(stored), name) for name in syntaxes]
+    made += [_file(_film(stored, lut=True), "ExplicitVRLittleEndian"), _colour(stored), _palette(stored)]
+    made += [_jpeg_film(stored)]
+    grey = Image.fromarray((stored >> 4).astype(np.uint8))
+    pictures = [(grey, "PNG"), (Image.fromarray(stored), "PNG"), (grey.convert("RGBA"), "PNG"),
+                (grey.convert("P"), "PNG"), (grey, "JPEG"), (grey.convert("CMYK"), "JPEG")]  # fmt: skip
+    return made + [_saved(*picture) for picture in pictures] + [_saved(grey, "JPEG", progressive=True)]
+
+
+def _saved(image: Image.Image, kind: str, **options: bool) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def _film(stored: np.ndarray, *, lut: bool = False) -> Dataset:
+    made = Dataset()
+    made.file_meta = FileMetaDataset()
+    made.SOPClassUID, made.SOPInstanceUID, made.Modality = "1.2.840.10008.5.1.4.1.1.1", "2.25.1", "CR"
+    made.ViewPosition, made.PatientName, made.BurnedInAnnotation = "PA", "Nobody^At all", "NO"
+    made.Rows, made.Columns, made.SamplesPerPixel = *stored.shape, 1
+    made.BitsAllocated, made.BitsStored, made.HighBit, made.PixelRepresentation = 16, 12, 11, 0
+    made.PhotometricInterpretation, made.PixelSpacing = "MONOCHROME1", ["0.2", "0.2"]
+    made.PixelPaddingValue, made.RescaleSlope, made.RescaleIntercept = 0, "1", "-10"
+    made.WindowCenter, made.WindowWidth = ["2000", "1000"], ["3000", "500"]
+    if lut:
+        item = Dataset()
+        item.LUTDescriptor = [4096, 0, 12]
+        item.add_new("LUTData", "OW", np.arange(4096, dtype="<u2").tobytes())
+        made.VOILUTSequence = [item]
+    made.PixelData = stored.tobytes()
+    made["PixelData"].VR = "OW"
+    return made
+
+
+def _file(made: Dataset, syntax: str) -> bytes:
+    target = getattr(pydicom.uid, syntax)
+    if target.is_encapsulated:
+        made.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        made.compress(
+            target, encoding_plugin="" if syntax == "RLELossless" else "pylibjpeg", generate_instance_uid=False
+        )
+    elif syntax == "ExplicitVRBigEndian":
+        made.PixelData = np.frombuffer(made.PixelData, "<u2").astype(">u2").tobytes()
+        made["PixelData"].VR = "OW"
+    made.file_meta.TransferSyntaxUID = target
+    out = io.BytesIO()
+    made.save_as(out, enforce_file_format=True)
+    return out.getvalue()
+
+
+def _colour(stored: np.ndarray) -> bytes:
+    made = _film(stored)
+    made.SamplesPerPixel, made.PhotometricInterpretation, made.PlanarConfiguration = 3, "YBR_FULL", 1
+    made.BitsAllocated, made.BitsStored, made.HighBit = 8, 8, 7
+    made.PixelData = np.repeat((stored >> 4).astype(np.uint8).reshape(1, -1), 3, axis=0).tobytes()
+    return _file(made, "ExplicitVRLittleEndian")
+
+
+def _palette(stored: np.ndarray) -> bytes:
+    made = _film(stored)
+    made.PhotometricInterpretation = "PALETTE COLOR"
+    for name in ("Red", "Green", "Blue"):
+        made.add_new(f"{name}PaletteColorLookupTableDescriptor", "US", [4096, 0, 16])
+        setattr(made, f"{name}PaletteColorLookupTableData", (np.arange(4096) * 16).astype("<u2").tobytes())
+    return _file(made, "ExplicitVRLittleEndian")
+
+
+def _jpeg_film(stored: np.ndarray) -> bytes:
+    made = _film(stored)
+    made.BitsAllocated, made.BitsStored, made.HighBit = 8, 8, 7
+    frame = _saved(Image.fromarray((stored >> 4).astype(np.uint8)), "JPEG")
+    made.PixelData = pydicom.encaps.encapsulate([frame])
+    made["PixelData"].VR, made["PixelData"].is_undefined_length = "OB", True
+    made.file_meta.TransferSyntaxUID = pydicom.uid.JPEGBaseline8Bit
+    out = io.BytesIO()
+    made.save_as(out, enforce_file_format=True)
+    return out.getvalue()
+
+
+def damaged(seeds: list[bytes], rng: np.random.Generator) -> bytes:
+    """One of the files after one to three damages, or the head of one before the tail of another."""
+    data = seeds[rng.integers(len(seeds))]
+    if rng.random() < 0.1:
+        other = seeds[rng.integers(len(seeds))]
+        return data[: rng.integers(len(data))] + other[rng.integers(len(other)) :]
+    for _ in range(rng.integers(1, 4)):
+        data = _DAMAGES[rng.integers(len(_DAMAGES))](data, rng)
+    return data
+
+
+def _place(data: bytes, rng: np.random.Generator) -> int:
+    """Anywhere, but mostly in the first kilobytes, where the headers are."""
+    end = len(data) if rng.random() < 0.3 else min(len(data), 2000)
+    return int(rng.integers(max(1, end)))
+
+
+def _flip(data: bytes, rng: np.random.Generator) -> bytes:
+    changed = bytearray(data)
+    for _ in range(rng.integers(1, 9)):
+        if changed:
+            changed[_place(data, rng)] ^= 1 << rng.integers(8)
+    return bytes(changed)
+
+
+def _cut(data: bytes, rng: np.random.Generator) -> bytes:
+    return data[: _place(data, rng)] if rng.random() < 0.5 else data[: rng.integers(len(data) + 1)]
+
+
+def _move(data: bytes, rng: np.random.Generator) -> bytes:
+    at, size = _place(data, rng), int(rng.integers(1, 200))
+    return (
+        data[:at] + data[at + size :]
+        if rng.random() < 0.5
+        else data[:at] + data[at : at + size] * 2 + data[at + size :]
+    )
+
+
+def _overwrite(data: bytes, rng: np.random.Generator) -> bytes:
+    at, value = _place(data, rng), _EXTREMES[rng.integers(len(_EXTREMES))]
+    return data[:at] + value + data[at + len(value) :]
+
+
+def _edit_number(data: bytes, rng: np.random.Generator) -> bytes:
+    """Lengths and values behind a DICOM tag of groups 2, 8, 28 or 7FE0, a PNG chunk or a JPEG marker."""
+    marks = (
+        b"\x28\0",
+        b"\x08\0",
+        b"\x02\0",
+        b"\xe0\x7f",
+        b"\xfe\xff",
+        b"\0\x28",
+        b"IHDR",
+        b"IDAT",
+        b"\xff\xc0",
+        b"\xff\x51",
+    )
+    starts = [at for mark in marks if (at := data.find(mark, _place(data, rng))) >= 0]
+    if not starts:
+        return data
+    at = starts[rng.integers(len(starts))] + int(rng.integers(-4, 14))
+    size = int(rng.choice([1, 2, 4]))
+    value = _EXTREMES[rng.integers(len(_EXTREMES))][:size] if rng.random() < 0.5 else rng.bytes(size)
+    return data[: max(0, at)] + value + data[max(0, at) + size :]
+
+
+_DAMAGES: tuple[Damage, ...] = (_flip, _cut, _move, _overwrite, _edit_number, _edit_number)
+
+if __name__ == "__main__":
+    main()
