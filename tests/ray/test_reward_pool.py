@@ -84,6 +84,34 @@ def test_lists_of_different_length_are_refused(pool):
         pool.score(REPORTS, REFERENCES, [[1]], FINISHED)
 
 
+def test_published_models_give_the_same_with_one_worker_and_with_many(pool_config, tmp_path):
+    """The reference backend on random weights: chunks, workers and the shared cache change nothing."""
+    from reference_weights import write_weights  # at the top, the workers that import this module would miss it
+
+    weights = write_weights(tmp_path)
+    found = []
+    for scorers, chunk in ((1, 8), (2, 1), (2, 2)):  # the last one reads what the first two left in the cache
+        update = {
+            "backend": "reference",
+            "reference_dir": weights,
+            "reference_cache": tmp_path / "cache",
+            "scorers": scorers,
+            "chunk": chunk,
+        }
+        reward = pool_config.reward.model_copy(update=update)
+        pool = RewardPool(pool_config.model_copy(update={"reward": reward}))
+        pool.start()
+        found.append(pool.score(REPORTS, REFERENCES, None, FINISHED))
+        pool.close()
+    alone = RadCliQReward(reward.model_copy(update={"reference_cache": None}))
+    expected = alone.score(REPORTS, REFERENCES, None, FINISHED)
+    assert expected.valid.all()
+    assert len(set(expected.radcliq_v1.tolist())) > 2
+    for scores in found:
+        for name in (field.name for field in dataclasses.fields(expected)):
+            np.testing.assert_allclose(getattr(scores, name), getattr(expected, name), atol=1e-5, err_msg=name)
+
+
 class BrokenScorer(RewardActor):
     """A scorer whose backend raises: the run must stop, not continue with a made-up reward."""
 
