@@ -59,7 +59,7 @@ def _dicom_files(paths: list[Path]) -> Iterator[Path]:
 def _is_comparable(dataset: pydicom.FileDataset) -> bool:
     """One frame with grey or palette pixels, of a size that we read."""
     return (
-        "PixelData" in dataset
+        all(name in dataset for name in ("PixelData", "Rows", "Columns", "BitsAllocated"))
         and str(dataset.get("NumberOfFrames") or 1) == "1"
         and min(dataset.Rows, dataset.Columns) >= MIN_SIDE
         and dataset.BitsAllocated in (8, 16)
