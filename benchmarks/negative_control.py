@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, default=Path("runs/demo"), help="finished run to control")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that win over the run's")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     if not (args.run / "sft" / "best").is_dir():
         raise SystemExit(f"{args.run} has no SFT model; run `make demo` first")
     sft = args.run / "sft" / "best"

@@ -73,6 +73,9 @@ class PPOConfig(Settings):
     aggregation: Literal["token", "sequence", "constant"] = Field(
         "token", description="every token weighs the same, or every report, or every token whatever the batch's lengths"
     )
+    finding_weight: PositiveFloat = Field(
+        1.0, description="weight of tokens that carry findings, beside 1 for template words; 1: off"
+    )
     correction: Literal["none", "token", "sequence"] = Field("token", description="weights for engine-trainer mismatch")
     correction_cap: PositiveFloat = Field(2.0, description="largest importance weight")
     parity_tolerance: PositiveFloat = Field(1e-3, description="mean |engine - trainer| log-prob that stops a run, nats")

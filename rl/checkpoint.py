@@ -33,6 +33,7 @@ _FREE_KEYS = (
     "ppo.cpus_per_worker",
     "ppo.gpus_per_worker",
     "rollout.engines",
+    "rollout.tensor_parallel_size",
     "rollout.cpus_per_engine",
     "rollout.gpus_per_engine",
     "rollout.timeout_s",

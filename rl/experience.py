@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from actors.policy import PolicyScores
 from lmrrg.config_ppo import PPOConfig
 from lmrrg.engine import GeneratedReport
-from lmrrg.ppo.advantages import generalised_advantages, sibling_advantages, token_rewards, whiten
+from lmrrg.ppo.advantages import emphasise, generalised_advantages, sibling_advantages, token_rewards, whiten
 from lmrrg.ppo.batches import Experience, Rollout
 from lmrrg.ppo.correction import importance_weights
 from lmrrg.ppo.errors import PPOError
@@ -48,7 +48,10 @@ class Sample:
 
 
 def make_sample(
-    visits: list[int], studies: StudyBatch, reports: Sequence[Sequence[GeneratedReport]], version: int
+    visits: list[int],
+    studies: StudyBatch,
+    reports: Sequence[Sequence[GeneratedReport]],
+    version: int,
 ) -> Sample:
     """Pad the reports that weights ``version`` wrote for each study.
 
@@ -82,6 +85,7 @@ def make_experience(
     reference: Tensor,
     kl_weight: float,
     ppo: PPOConfig,
+    findings: Tensor | None = None,
 ) -> Experience:
     """Rewards, advantages and importance weights of every token.
 
@@ -92,6 +96,7 @@ def make_experience(
         reference: log-probs under the frozen SFT model [B, T].
         kl_weight: lambda_KL, reward per nat.
         ppo: algorithm, gamma, lambda, KL estimator and placement, correction.
+        findings: bool [B, T], tokens that weigh ``ppo.finding_weight``; None: all weigh the same.
     """
     scored = torch.from_numpy(np.isfinite(rewards))
     mask = sample.rollout.mask & scored[:, None]
@@ -108,12 +113,16 @@ def make_experience(
         compared = sibling_advantages(per_token.sum(dim=1), sample.rollout.study, scored, scaled=scaled)
         advantages = fill(compared[:, None].expand(mask.shape), mask)
         returns = fill(policy.values, mask)  # there is no critic to train
+    if ppo.algorithm != "grpo":
+        advantages = whiten(advantages, mask)
+    if findings is not None:
+        advantages = emphasise(advantages, findings, mask, ppo.finding_weight)
     return Experience(
         rollout=sample.rollout,
         loss_mask=mask,
         log_probs=policy.log_probs,
         values=policy.values,
-        advantages=advantages if ppo.algorithm == "grpo" else whiten(advantages, mask),
+        advantages=advantages,
         returns=returns,
         weights=importance_weights(policy.log_probs, sample.engine_log_probs, mask, ppo.correction, ppo.correction_cap),
         reference=reference if in_loss else None,

@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--sft-checkpoint", type=Path, help="model directory to start from (default: <run>/sft/best)")
     parser.add_argument("--out", type=Path, help="model directory to write (default: <run>/ppo/replayed)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that win over the file's")
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     try:
         config = load_config(args.config, args.overrides)
         rollouts = read_rollouts(config.run_dir)

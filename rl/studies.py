@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer
 
 from lmrrg.config import Config
 from lmrrg.data.sources import studies_of
+from lmrrg.metrics.finding_tokens import carries_finding
 from lmrrg.metrics.labeler import label_report
 from lmrrg.model.features import FeatureFiles, StudyFeatures
 from lmrrg.model.prompts import prompt_ids, report_ids
@@ -49,7 +53,7 @@ class StudyPool:
         self.studies = [s for s in studies_of(config, split) if s.report(section).strip()][:limit]
         if not self.studies:
             raise PPOError("no_studies", f"no study of the split {split} has a {section} section")
-        tokenizer = AutoTokenizer.from_pretrained(Path(checkpoint) / "decoder", local_files_only=True)
+        self._tokenizer = tokenizer = AutoTokenizer.from_pretrained(Path(checkpoint) / "decoder", local_files_only=True)
         self._prompts = [prompt_ids(tokenizer, config.model, s.indication) for s in self.studies]
         self._references = [s.report(section) for s in self.studies]
         limit_tokens = config.data.max_report_tokens
@@ -58,6 +62,11 @@ class StudyPool:
 
     def __len__(self) -> int:
         return len(self.studies)
+
+    def findings(self, token_ids: Sequence[Sequence[int]]) -> Tensor:
+        """Which tokens of B reports carry findings, bool [B, T], False in the padding."""
+        pieces = [self._tokenizer.convert_ids_to_tokens(list(ids)) for ids in token_ids]
+        return pad_sequence([torch.tensor(carries_finding(of_report)) for of_report in pieces], batch_first=True)
 
     def take(self, indices: Sequence[int]) -> StudyBatch:
         """The studies at ``indices``."""

@@ -122,7 +122,9 @@ class CQRL(Algorithm):
         metrics |= {"parity": engine.mean_abs, "parity_max": engine.max_abs}
         with self._phase("advantages"):
             rewards = self._learnt_rewards(scores)
-            experience = make_experience(sample, rewards, policy, reference, self.controller.weight, self.ppo)
+            emphasised = self.ppo.finding_weight != 1
+            findings = self.studies.findings([report.token_ids for report in sample.reports]) if emphasised else None
+            experience = make_experience(sample, rewards, policy, reference, self.controller.weight, self.ppo, findings)
             metrics |= experience_metrics(experience, policy)
             if self.ppo.dump_every and (self.iterations_done + 1) % self.ppo.dump_every == 0:
                 dump_rollout(self.settings.run_dir, self.iterations_done + 1, sample, scores, experience)

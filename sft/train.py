@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--config", help="YAML file with settings")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that win over the file's")
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     try:
         best = run_sft(load_config(args.config, args.overrides))
     except (ValueError, FileNotFoundError) as error:

@@ -98,6 +98,20 @@ def whiten(values: Tensor, mask: Tensor, moments: Moments | None = None, epsilon
     return fill((values - moments.mean) * scale, mask)
 
 
+def emphasise(advantages: Tensor, findings: Tensor, mask: Tensor, weight: float) -> Tensor:
+    """``advantages`` [B, T] times ``weight`` at the tokens that carry findings, and scaled so that the factors of all
+    valid tokens have mean 1 (ours): the step stays as large, its direction is more about findings than about wording.
+
+    Args:
+        findings: bool [B, T].
+        mask: bool [B, T].
+        weight: above 0; 1 changes nothing.
+    """
+    factors = torch.where(findings, torch.full_like(advantages, weight), torch.ones_like(advantages))
+    mean = fill(factors, mask).sum() / mask.sum().clamp(min=1)
+    return fill(advantages * factors, mask) / mean
+
+
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
     """``1 - Var(returns - values) / Var(returns)`` over valid tokens; 1 is a perfect critic, 0 a constant one.
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from ppo_batches import mask_of, poisoned, random_batch
 
 from lmrrg.ppo.advantages import (
+    emphasise,
     explained_variance,
     generalised_advantages,
     sibling_advantages,
@@ -159,3 +160,12 @@ def test_sibling_advantages_equal_the_definition(rows, scaled, poison):
 def test_a_study_whose_samples_earn_the_same_teaches_nothing():
     same = sibling_advantages(torch.full((4,), -0.7), torch.zeros(4).long(), torch.ones(4).bool(), scaled=True)
     assert not same.any()
+
+
+def test_findings_weigh_more_at_the_same_step_size():
+    mask = mask_of([3, 1])
+    findings = torch.tensor([[True, False, False], [True, True, True]])  # true in the padding has no influence
+    advantages = torch.where(mask, 2.0, math.nan)
+    got = emphasise(advantages, findings, mask, 3.0)
+    assert got.tolist() == [[3.0, 1.0, 1.0], [3.0, 0.0, 0.0]]
+    torch.testing.assert_close(emphasise(advantages, findings, mask, 1.0), torch.where(mask, 2.0, 0.0))
