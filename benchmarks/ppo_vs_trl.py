@@ -1,0 +1,239 @@
+"""PPO samples per second: this project's iteration beside TRL's PPO and TRL's GRPO, measured in turns.
+
+    python benchmarks/ppo_vs_trl.py [--rounds 5] [--critic detached|separate] [--out FILE.json]
+
+All work on the demo's decoder (4 M parameters, float32), 32 prompts x 4 samples, 100 new tokens each (the decoder was
+taught to never stop), 2 epochs in minibatches of 64, AdamW, a frozen reference, the embedded RadCliQ reward, and two
+CPU threads. TRL's prompts are as long as ours, whose 30 visual tokens are computed from images on top. TRL gets a whole
+batch per `generate`, no gradient checkpointing, no bfloat16, no logging, no saving, and the faster of two microbatches.
+Its vLLM mode calls `load_weights`, which vLLM on CPU cannot do, so it generates with transformers, as on any CPU.
+Learning from what is sampled is part of every iteration; what a run does once (start, compilation, first evaluation,
+the SFT model's own rewards) is not.
+
+TRL 1.12.0 is the last release with PPO. Both releases are installed from PyPI on the first run, each into a virtual
+environment of its own in .cache/benchmarks that sees the project's packages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import time
+import venv
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from common.pairs import Spread, measure_in_turns, ratio, verdict
+from common.stage import CACHE, demo_config, endless_writer, start_ray
+
+from lmrrg.config import Config
+
+NEEDED = ("datasets==4.8.5", "multiprocess==0.70.19")
+"""What TRL imports and the project's environment lacks."""
+VISUAL_TOKENS = 30
+LEARNING_RATE = 1e-6
+PHASES = ("sample", "score", "advantages", "update", "sync")
+
+
+def environment(version: str) -> Path:
+    """The interpreter of a virtual environment with TRL ``version`` on top of the packages of this one."""
+    folder = CACHE / f"trl-{version}"
+    python = folder / "bin" / "python"
+    if (folder / "ready").is_file():
+        return python
+    venv.create(folder, clear=True, with_pip=False)
+    own = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
+    (own / "project.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps"]
+    subprocess.run([*pip, f"trl=={version}", *NEEDED], check=True)
+    (folder / "ready").touch()
+    return python
+
+
+class Trl:
+    """A trainer in its own process, one iteration at a time."""
+
+    def __init__(self, version: str, job: dict[str, Any]):
+        file = CACHE / f"trl-{version}" / f"job-{job['microbatch']}.json"
+        python = environment(version)
+        file.write_text(json.dumps(job), encoding="utf-8")
+        self._log = file.with_suffix(".log")
+        settings = os.environ | {"OMP_NUM_THREADS": str(job["threads"]), "TOKENIZERS_PARALLELISM": "false"}
+        self._process = subprocess.Popen(
+            [python, Path(__file__).parent / "common" / "trl_worker.py", file],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log.open("w"),
+            env=settings,
+            text=True,
+        )
+        self.tokens = 0
+
+    def iteration(self) -> float:
+        """Seconds of one iteration."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"TRL stopped, see {self._log}")
+        answer = json.loads(line)
+        self.tokens = answer["tokens"]
+        return answer["seconds"]
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+
+
+class Ours:
+    """The project's algorithm, one iteration at a time."""
+
+    def __init__(self, config: Config, checkpoint: Path):
+        from rl.trainer import CQRL, CQRLConfig
+
+        start_ray(config)
+        self._algorithm = CQRL(CQRLConfig.of(config, checkpoint))
+        self._algorithm.step()  # the first one also evaluates the SFT model and samples its rewards
+        self.seconds: list[dict[str, float]] = []
+
+    def iteration(self) -> float:
+        """Seconds of one iteration."""
+        started = time.perf_counter()
+        self._algorithm.training_step()
+        total = time.perf_counter() - started
+        self.seconds.append(self._algorithm.measured | {"total_s": total})
+        return total
+
+    def close(self) -> None:
+        """Stop the actors."""
+        import ray
+
+        self._algorithm.stop()
+        ray.shutdown()
+
+
+def trl_job(config: Config, checkpoint: Path, trainer: str, microbatch: int) -> dict[str, Any]:
+    """What a TRL process is told: prompts as long as ours, all different, and their references."""
+    from transformers import AutoTokenizer
+
+    from lmrrg.data.sources import studies_of
+    from lmrrg.model.prompts import prompt_ids
+
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint / "decoder")
+    ending = tokenizer.decode(prompt_ids(tokenizer, config.model, ""))
+    studies = studies_of(config, "train")
+    length = VISUAL_TOKENS + len(prompt_ids(tokenizer, config.model, ""))
+    ppo = config.ppo
+    return {
+        "trainer": trainer,
+        "decoder": str(checkpoint / "decoder"),
+        "prompts": [prompt_of_length(tokenizer, number, ending, length) for number in range(len(studies))],
+        "references": [study.report(config.data.section) for study in studies],
+        "reward": config.reward.model_dump(mode="json"),
+        "batch": ppo.rollout_batch,
+        "samples": ppo.samples_per_study,
+        "minibatch": ppo.minibatch,
+        "microbatch": microbatch,
+        "epochs": ppo.epochs,
+        "new_tokens": config.rollout.max_new_tokens,
+        "learning_rate": LEARNING_RATE,
+        "threads": 2,
+        "folder": str(CACHE / "trl-output"),
+    }
+
+
+def prompt_of_length(tokenizer: Any, number: int, ending: str, length: int) -> list[int]:
+    """Ids of a text that is tokenized to exactly ``length`` tokens, and to nothing else than itself."""
+    words = f"{number}"
+    while len(ids := tokenizer.encode(f"{words} {ending}", add_special_tokens=False)) < length:
+        words += " the"
+    if len(ids) != length or tokenizer.encode(tokenizer.decode(ids), add_special_tokens=False) != ids:
+        raise SystemExit(f"no prompt of {length} tokens: got {len(ids)}")
+    return ids
+
+
+def our_config(critic: str, rounds: int) -> Config:
+    """The demo's PPO, as long as the benchmark."""
+    return demo_config(
+        "ppo",
+        f"ppo.critic={critic}",
+        f"ppo.iterations={rounds + 5}",
+        "ppo.eval_every=1000",
+        "ppo.eval_studies=8",
+        "ppo.value_warmup_iterations=0",
+        f"ppo.learning_rate={LEARNING_RATE}",
+        "ppo.resume=false",
+    )
+
+
+def faster(config: Config, checkpoint: Path, version: str, trainer: str) -> Trl:
+    """TRL with the faster of two microbatches: ours, and the whole minibatch."""
+    found: dict[float, Trl] = {}
+    for microbatch in (config.ppo.microbatch, config.ppo.minibatch):
+        contender = Trl(version, trl_job(config, checkpoint, trainer, microbatch))
+        contender.iteration()
+        seconds = min(contender.iteration() for _ in range(2))
+        print(f"TRL {version} {trainer}, microbatch {microbatch}: {seconds:.2f} s", flush=True)
+        found[seconds] = contender
+    best = min(found)
+    for seconds, contender in found.items():
+        if seconds != best:
+            contender.close()
+    return found[best]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds (default %(default)s)")
+    parser.add_argument("--critic", default="detached", choices=("shared", "detached", "separate"), help="of our PPO")
+    parser.add_argument("--out", type=Path, help="write the figures here as JSON")
+    args = parser.parse_args()
+    config = our_config(args.critic, args.rounds)
+    checkpoint = endless_writer(config)
+    with ExitStack() as stack:
+        ppo = faster(config, checkpoint, "1.12.0", "ppo")
+        stack.callback(ppo.close)
+        grpo = faster(config, checkpoint, "1.16.0", "grpo")
+        stack.callback(grpo.close)
+        ours = Ours(config, checkpoint)
+        stack.callback(ours.close)
+        turns: dict[str, Callable[[], float]] = {
+            "ours": ours.iteration,
+            "TRL PPO": ppo.iteration,
+            "TRL GRPO": grpo.iteration,
+        }
+        seconds = measure_in_turns(turns, args.rounds)
+    report(config, seconds, ours, {"TRL PPO": ppo.tokens, "TRL GRPO": grpo.tokens})
+    if args.out:
+        args.out.write_text(json.dumps({"seconds": seconds, "ours": ours.seconds}, indent=2) + "\n")
+
+
+def report(config: Config, seconds: dict[str, list[float]], ours: Ours, tokens: dict[str, int]) -> None:
+    """Samples per second, ratios, and where our time goes."""
+    batch, last = config.ppo.rollout_batch, ours.seconds[-1]
+    tokens = {"ours": round(last["length"] * batch), **tokens}
+    print(f"\n{batch} samples per iteration, critic {config.ppo.critic}; median (range)")
+    for name, values in seconds.items():
+        rate = Spread.of([batch / value for value in values])
+        print(f"{name:9} {rate} samples/s, {Spread.of(values)} s, {tokens[name]} report tokens")
+    for name, target in (("TRL PPO", 3.0), ("TRL GRPO", 1.5)):
+        found = ratio(seconds, name, "ours")
+        print(verdict(f"ours / {name}, samples/s {found}", found.median, at_least=target))
+    measured = ours.seconds[-len(seconds["ours"]) :]
+    total = sum(row["total_s"] for row in measured)
+    shares = {name: sum(row[f"{name}_s"] for row in measured) / total for name in PHASES}
+    print("where ours goes: " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items()))
+
+
+if __name__ == "__main__":
+    main()

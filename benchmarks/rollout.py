@@ -1,0 +1,158 @@
+"""Sampling reports with vLLM beside `transformers.generate`, and handing weights to an engine beside a memcpy.
+
+    python benchmarks/rollout.py [--rounds 5] [--out FILE.json]
+
+Sampling: the demo's decoder (4 M parameters, float32), 100 tokens per report, 32 and 128 reports at once, two threads,
+both in this process, in turns. Both compute the prompt (visual half and embeddings) and return texts; only vLLM also
+returns log-probs, which PPO needs.
+
+Weights: what one `sync` of PPO does, in parts (copy out of the model, checksum, into the object store, into an engine
+that is a Ray actor, which checks the checksum again), beside one memcpy of the same bytes. Once with the demo's
+decoder, where latency decides, and once with a wide one (92 M parameters), where bytes do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from common.pairs import Spread, measure_in_turns, ratio, verdict
+from common.stage import demo_config, endless_writer, start_ray
+
+from lmrrg.config import Config
+from lmrrg.data.sources import studies_of
+from lmrrg.engine import ReportEngine
+from lmrrg.model.checkpoint import full_state, load_checkpoint, save_checkpoint, state_checksum
+from lmrrg.model.features import StudyFeatures, load_features
+from lmrrg.model.generator import ReportGenerator, build_generator
+from lmrrg.model.prompts import prompt_ids
+
+SIZES = (32, 128)
+WIDE = ("hidden_size=768", "heads=12", "layers=12", "intermediate_size=2304")
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+@torch.inference_mode()
+def with_transformers(model: ReportGenerator, features: StudyFeatures, prompts: list[list[int]], tokens: int) -> int:
+    """Sample one report for each study; the number of tokens."""
+    embeddings = torch.stack(model.prompt_embeddings(model.visual(features).tokens, prompts))
+    ids = model.decoder.generate(
+        inputs_embeds=embeddings,
+        attention_mask=torch.ones(embeddings.shape[:2], dtype=torch.long),
+        max_new_tokens=tokens,
+        do_sample=True,
+        top_k=0,
+    )
+    model.tokenizer.batch_decode(ids, skip_special_tokens=True)
+    return ids.numel()
+
+
+def compare_sampling(config: Config, checkpoint: Path, rounds: int) -> dict[str, list[float]]:
+    """Seconds of both for every number of reports."""
+    studies = studies_of(config, "train")
+    engine = ReportEngine(checkpoint, config.rollout, threads=2)
+    model = load_checkpoint(checkpoint)
+    features = load_features(studies, config)
+    prompts = [prompt_ids(model.tokenizer, config.model, study.indication) for study in studies]
+    turns: dict[str, Callable[[], float]] = {}
+    for size in SIZES:
+        index = [i % len(studies) for i in range(size)]
+        some, text = features.select(index), [prompts[i] for i in index]
+
+        def vllm(some: StudyFeatures = some, text: list[list[int]] = text) -> float:
+            return timed(lambda: engine.generate(some, text, temperature=1.0, seed=1))
+
+        def plain(some: StudyFeatures = some, text: list[list[int]] = text) -> float:
+            return timed(lambda: with_transformers(model, some, text, config.rollout.max_new_tokens))
+
+        turns |= {f"vLLM {size}": vllm, f"generate {size}": plain}
+    try:
+        return measure_in_turns(turns, rounds)
+    finally:
+        engine.close()
+
+
+def compare_sync(config: Config, checkpoint: Path, rounds: int) -> tuple[dict[str, list[float]], float]:
+    """Seconds of every part of a sync and of a memcpy, and megabytes."""
+    from actors.rollout import RolloutPool
+
+    model = load_checkpoint(checkpoint)
+    state, pool = full_state(model), RolloutPool(config, checkpoint)
+    parts: dict[str, list[float]] = {name: [] for name in ("copy out", "checksum", "publish", "load", "memcpy")}
+    target = {name: torch.empty_like(tensor) for name, tensor in state.items()}
+    try:
+        pool.start()
+        for number in range(rounds + 1):
+            seconds = {"memcpy": timed(lambda: [target[name].copy_(tensor) for name, tensor in state.items()])}
+            seconds["copy out"] = timed(lambda: full_state(model))
+            seconds["checksum"] = timed(lambda: state_checksum(state))
+            found = pool.sync(state, number + 1, state_checksum(state))
+            seconds |= {"publish": found["publish_s"], "load": found["load_s"]}
+            if number:
+                for name, value in seconds.items():
+                    parts[name].append(value)
+    finally:
+        pool.close()
+    return parts, sum(tensor.nbytes for tensor in state.values()) / 1e6
+
+
+def wide_model(config: Config) -> tuple[Config, Path]:
+    """A decoder whose weights are large against any latency, with random weights."""
+    wide = demo_config("wide", *(f"model.decoder.{setting}" for setting in WIDE), "rollout.kv_cache_mb=512")
+    target = wide.run_dir / "model"
+    if not target.is_dir():
+        reports = [study.report("findings") for study in studies_of(config, "train")]
+        save_checkpoint(build_generator(wide, reports), target, {"stage": "benchmark"})
+    return wide, target
+
+
+def report_sampling(seconds: dict[str, list[float]], tokens: int) -> None:
+    """Tokens per second and ratios."""
+    for size in SIZES:
+        for name in (f"vLLM {size}", f"generate {size}"):
+            print(f"{name:13} {Spread.of([size * tokens / value for value in seconds[name]])} tokens/s")
+        print(f"vLLM / generate, {size} reports, tokens/s: {ratio(seconds, f'generate {size}', f'vLLM {size}')}")
+
+
+def report_sync(parts: dict[str, list[float]], megabytes: float) -> None:
+    """Milliseconds of every part, and the ratio to a memcpy."""
+    steps = [name for name in parts if name != "memcpy"]
+    medians = ", ".join(f"{name} {1000 * Spread.of(values).median:.1f}" for name, values in parts.items())
+    print(f"\nweights, {megabytes:.0f} MB, ms: {medians}")
+    whole = [sum(parts[name][i] for name in steps) for i in range(len(parts["memcpy"]))]
+    found = ratio({**parts, "sync": whole}, "sync", "memcpy")
+    print(verdict(f"sync / memcpy {found}", found.median, at_most=3.0))
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds (default %(default)s)")
+    parser.add_argument("--out", type=Path, help="write the figures here as JSON")
+    args = parser.parse_args()
+    config = demo_config("ppo")
+    checkpoint = endless_writer(config)
+    seconds = compare_sampling(config, checkpoint, args.rounds)
+    report_sampling(seconds, config.rollout.max_new_tokens)
+    start_ray(config)
+    syncs = {}
+    for name, (settings, model) in {"demo": (config, checkpoint), "wide": wide_model(config)}.items():
+        parts, megabytes = compare_sync(settings, model, args.rounds)
+        report_sync(parts, megabytes)
+        syncs[name] = parts | {"megabytes": [megabytes]}
+    if args.out:
+        args.out.write_text(json.dumps({"sampling_s": seconds, "sync_s": syncs}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

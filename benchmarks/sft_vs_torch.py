@@ -1,0 +1,171 @@
+"""SFT through Ray Train and DeepSpeed beside a bare PyTorch loop on the same batches, and how long it waits for data.
+
+    python benchmarks/sft_vs_torch.py [--rounds 5] [--out FILE.json]
+
+Both train the demo's model on the same minibatches of 32 phantoms in the same order with two threads and AdamW, epoch
+by epoch in turns: the project's rank inside a Ray Train worker, and in this process a loop of forward, backward, clip
+and step whose batches already lie in memory as tensors. Validation and checkpoints are left out on both sides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from common.pairs import Spread, measure_in_turns, ratio, verdict
+from common.stage import demo_config, start_ray
+
+from lmrrg.config import Config
+from lmrrg.data.sources import prepare_studies, studies_of
+from lmrrg.model.classifier import binary_targets, positive_weights
+from lmrrg.model.decoder import build_tokenizer
+from lmrrg.model.features import FeatureFiles
+from lmrrg.model.generator import build_generator
+from sft.batches import Batch, Examples, epoch_minibatches
+from sft.objective import Objective, parameter_groups
+from sft.worker import Job
+
+STUDIES = 256
+
+
+def make_job(config: Config) -> Job:
+    """Everything that a rank of SFT needs."""
+    prepare_studies(config)
+    train, val = studies_of(config, "train"), studies_of(config, "val")
+    tokenizer = build_tokenizer(config.model, [study.report(config.data.section) for study in train])
+    return Job(config, train, val, FeatureFiles(train, config), FeatureFiles(val, config), tokenizer, "benchmark", {})
+
+
+def rank_loop(settings: dict[str, Any]) -> None:
+    """In the Ray Train worker: an epoch whenever the file ``go-N`` appears; answers with ``done-N``."""
+    import ray
+
+    from sft.worker import RankTrainer
+
+    job: Job = ray.get(settings["job"])
+    torch.set_num_threads(job.config.threads)
+    trainer, folder = RankTrainer(job), Path(settings["folder"])
+    waited = [0.0]
+    load = trainer.train.batch
+
+    def timed_load(*arguments: Any) -> Batch:
+        started = time.perf_counter()
+        batch = load(*arguments)
+        waited[0] += time.perf_counter() - started
+        return batch
+
+    trainer.train.batch = timed_load
+    for number in range(settings["epochs"]):
+        while not (folder / f"go-{number}").exists():
+            time.sleep(0.01)
+        waited[0], started = 0.0, time.perf_counter()
+        trainer._train_epoch(0, None)
+        answer = json.dumps([time.perf_counter() - started, waited[0]])
+        (folder / f"part-{number}").write_text(answer)
+        (folder / f"part-{number}").rename(folder / f"done-{number}")
+
+
+class OnRay:
+    """The rank in its worker, one epoch at a time."""
+
+    def __init__(self, job: Job, folder: Path, epochs: int):
+        import ray
+        from ray.train import RunConfig, ScalingConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
+
+        from sft.worker import environment
+
+        self._folder, self._number = folder, 0
+        self.waits: list[float] = []
+        trainer = TorchTrainer(
+            rank_loop,
+            train_loop_config={"job": ray.put(job), "folder": str(folder), "epochs": epochs},
+            torch_config=TorchConfig(backend="gloo"),
+            scaling_config=ScalingConfig(num_workers=1),
+            run_config=RunConfig(
+                name="ray", storage_path=str(folder), worker_runtime_env={"env_vars": environment(job.config)}
+            ),
+        )
+        self._thread = threading.Thread(target=trainer.fit, daemon=True)
+        self._thread.start()
+
+    def epoch(self) -> float:
+        """Seconds of one epoch."""
+        (self._folder / f"go-{self._number}").touch()
+        answer = self._folder / f"done-{self._number}"
+        while not answer.exists():
+            if not self._thread.is_alive():
+                raise SystemExit("the Ray Train worker stopped")
+            time.sleep(0.05)
+        seconds, waited = json.loads(answer.read_text())
+        self.waits.append(waited / seconds)
+        self._number += 1
+        return seconds
+
+    def close(self) -> None:
+        """Wait for the end of the job."""
+        self._thread.join(timeout=60)
+
+
+class Bare:
+    """The loop that one would write without any framework."""
+
+    def __init__(self, job: Job):
+        config, sft = job.config, job.config.sft
+        torch.set_num_threads(config.threads)
+        examples = Examples(job.train, job.train_files, job.tokenizer, config)
+        model = build_generator(config, [], job.tokenizer)
+        model.extractor.calibrate(job.train_files.select(range(len(examples))))
+        self._objective = Objective(model, sft, positive_weights(examples.labels, sft)).train()
+        self._optimizer = torch.optim.AdamW(parameter_groups(self._objective, sft.weight_decay), lr=1e-4)
+        self._sft = sft
+        order = epoch_minibatches(examples.lengths, sft.minibatch, config.seed, 0)
+        cut = sft.microbatch
+        self._steps = [[examples.batch(m[k : k + cut]) for k in range(0, len(m), cut)] for m in order]
+
+    def epoch(self) -> float:
+        """Seconds of one epoch."""
+        started = time.perf_counter()
+        for step in self._steps:
+            tokens = sum(int(batch.report_mask.sum()) for batch in step)
+            classes = sum(int(binary_targets(batch.labels, self._sft)[1].sum()) for batch in step)
+            self._optimizer.zero_grad()
+            for batch in step:
+                nll, disease, _ = self._objective(batch)
+                (nll / tokens + self._sft.classification_weight * disease / classes).backward()
+            torch.nn.utils.clip_grad_norm_(self._objective.parameters(), self._sft.gradient_clip)
+            self._optimizer.step()
+        return time.perf_counter() - started
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds (default %(default)s)")
+    parser.add_argument("--out", type=Path, help="write the figures here as JSON")
+    args = parser.parse_args()
+    config = demo_config("sft", "sft.workers=1", "threads=2", studies=STUDIES)
+    job = make_job(config)
+    folder = config.run_dir / f"turns-{time.time_ns()}"
+    folder.mkdir()
+    start_ray(config)
+    on_ray, bare = OnRay(job, folder, args.rounds + 1), Bare(job)
+    seconds = measure_in_turns({"Ray Train + DeepSpeed": on_ray.epoch, "bare PyTorch": bare.epoch}, args.rounds)
+    on_ray.close()
+    for name, values in seconds.items():
+        print(f"{name:22} {Spread.of([STUDIES / value for value in values])} studies/s")
+    found = ratio(seconds, "bare PyTorch", "Ray Train + DeepSpeed")
+    print(verdict(f"Ray Train + DeepSpeed / bare PyTorch, studies/s {found}", found.median, at_least=0.9))
+    wait = Spread.of(on_ray.waits[1:])
+    print(verdict(f"share of SFT that waits for data {wait}", wait.median, at_most=0.05))
+    if args.out:
+        args.out.write_text(json.dumps({"seconds": seconds, "waits": on_ray.waits[1:]}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
