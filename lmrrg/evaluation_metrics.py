@@ -105,6 +105,15 @@ def metric_groups(policy: str, backend: str) -> list[tuple[str, list[MetricRow]]
                 MetricRow("auc_macro", "Class head, macro AUC", "higher"),
             ],
         ),
+        (
+            "Regions, where their place is known",
+            [
+                MetricRow("region_mass", "Attention inside the region", "higher", "share"),
+                MetricRow("region_mass_chance", "… of a uniform map", "", "share"),
+                MetricRow("region_pointing", "Hottest patch touches the region", "higher", "share"),
+                MetricRow("region_pointing_chance", "… of a random patch", "", "share"),
+            ],
+        ),
         *[
             (f"Language, {name} convention", [MetricRow(f"{name}.{key}", title, "higher") for key, title in _NLG])
             for name in ("raw", "r2gen")
@@ -139,6 +148,11 @@ NOTES = (
         "The same study is shown with black images, and with the images of another patient (every patient's images are "
         "used once). A report that stays word for word the same did not come from the image. The NLL rise is how much "
         "less likely the reference becomes.",
+    ),
+    (
+        "Regions",
+        "Only phantoms know where the 29 regions or the findings in them are. Attention inside the region and the "
+        "pointing game are means over the known regions of a study; the level of chance stands below each.",
     ),
     (
         "Conventions",

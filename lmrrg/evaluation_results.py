@@ -18,10 +18,12 @@ from lmrrg.metrics.backends import Backend, is_empty
 from lmrrg.metrics.clinical import class_auc, positives
 from lmrrg.metrics.conventions import Convention
 from lmrrg.metrics.nlg import NLG_METRICS
+from lmrrg.metrics.regions import region_means, study_means
 from lmrrg.metrics.reward import RadCliQReward, RewardScores
 from lmrrg.metrics.sanity import SanityFinding, check_reports
 from lmrrg.metrics.statistics import bootstrap_ci, compare
 from lmrrg.metrics.suite import ReportScores, compare_systems, score_reports
+from lmrrg.model.regions import REGIONS
 from lmrrg.studies import LABELS, atomic_writer
 
 Values = NDArray[np.float64]
@@ -102,6 +104,7 @@ def system_record(scored: ScoredSystem, config: Config) -> dict[str, Any]:
         "metrics": _metrics(scored, config),
         "classes": {label: asdict(score) for label, score in raw.classes[config.evaluation.uncertain_policy].items()},
         "auc": None if scored.auc is None else dict(scored.auc),
+        "localisation": region_means(system.localisation, REGIONS) if system.localisation else None,
         "texts": dict(raw.texts),
         "sanity": [asdict(finding) for finding in scored.sanity],
     }
@@ -196,7 +199,21 @@ def results_table(results: Mapping[str, Any]) -> str:
             cells = [_cell(row.text, system["metrics"].get(row.key)) for system in systems]
             arrow = {"lower": " ↓", "higher": " ↑", "": ""}[row.better]
             lines.append(f"| {row.title}{arrow} | " + " | ".join(cells) + " |")
+    lines += _region_lines([system for system in systems if system.get("localisation")])
     return "\n".join(lines + _comparison_lines(results)) + "\n"
+
+
+def _region_lines(systems: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Region by region: attention inside it and the pointing game, each with its level of chance."""
+    if not systems:
+        return []
+    titles = [f"{one['title']}, {what}" for one in systems for what in ("attention inside", "pointing")]
+    lines = ["", "| Region (chance) | studies | " + " | ".join(titles) + " |", "|---" * (len(titles) + 2) + "|"]
+    for name, row in systems[0]["localisation"].items():
+        found = [one["localisation"][name] for one in systems]
+        cells = [f"{100 * r[k]:.1f}% ({100 * r[f'{k}_chance']:.1f}%)" for r in found for k in ("mass", "pointing")]
+        lines.append(f"| {name} | {row['studies']} | " + " | ".join(cells) + " |")
+    return lines
 
 
 def _comparison_lines(results: Mapping[str, Any]) -> list[str]:
@@ -275,4 +292,6 @@ def _extra(
         values["changed_other"] = [a != b for a, b in zip(system.reports, use.other, strict=True)]
         values["nll_right"] = use.nll_right
         values["nll_gap"] = use.nll_other - use.nll_right
+    if system.localisation:
+        values |= {f"region_{name}": column for name, column in study_means(system.localisation).items()}
     return {name: np.asarray(column, dtype=np.float64) for name, column in values.items()}

@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +20,9 @@ from lmrrg.baselines import BASELINES, medoid_report, nearest_rows, pooled_image
 from lmrrg.config import Config
 from lmrrg.data.radiograph import Radiograph
 from lmrrg.errors import CodedError
+from lmrrg.evaluation_regions import region_truth
 from lmrrg.metrics.clinical import Labeler
+from lmrrg.metrics.regions import RegionTruth, localise_all
 from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.model.features import FeatureFiles, StudyFeatures, load_features, load_features_from_images
 from lmrrg.model.generator import ReportGenerator
@@ -66,6 +68,8 @@ class EvaluationSet:
     labels_from: str
     """"studies": given with the data (for phantoms the known truth); "labeler": read from the references."""
     features: StudyFeatures
+    regions: list[RegionTruth | None]
+    """Where the regions lie, for phantoms; the models never see it."""
 
     @property
     def abnormal(self) -> list[bool]:
@@ -97,6 +101,8 @@ class SystemReports:
     """Of the 14 classes, from the image alone: [N, 14]."""
     attention: Tensor | None = None
     """Region cross-attention of the example studies: float32 [E, 29, V, P]."""
+    localisation: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    """Scores of :mod:`lmrrg.metrics.regions`, each [studies with region truth, 29]; empty without such a study."""
     image_use: ImageUse | None = None
 
 
@@ -125,7 +131,7 @@ def model_system(
         written = _generate(engine, data.features, prompts, f"{title}: reports")
         without_image = _generate(engine, blank, prompts, f"{title}: blank image")
         with_other = _generate(engine, other, prompts, f"{title}: another patient's image")
-        probabilities, attention = _look(model, data.features, examples)
+        probabilities, attention = _look(model, data.features)
     whole = load_checkpoint(checkpoint).to("cuda" if torch.cuda.is_available() else "cpu")
     targets = [report_ids(whole.tokenizer, text, config.data.max_report_tokens) for text in data.references]
     return SystemReports(
@@ -135,7 +141,8 @@ def model_system(
         finished=[one.finished for one in written],
         checkpoint=record,
         probabilities=probabilities,
-        attention=attention,
+        attention=attention[list(examples)],
+        localisation=localise_all(attention.numpy(), data.regions),
         image_use=ImageUse(
             blank=[one.text for one in without_image],
             other=[one.text for one in with_other],
@@ -177,12 +184,15 @@ def evaluation_set(studies: Sequence[Study], config: Config, labeler: Labeler) -
     given = [dict(study.labels) for study in used if study.labels is not None]
     labelled = len(given) == len(used)
     read = [] if labelled else [dict(found) for found in labeler.label(references)]
+    features = load_features(used, config)
+    _, views, patches, _ = features.patches.shape
     return EvaluationSet(
         studies=used,
         references=references,
         labels=given if labelled else read,
         labels_from="studies" if labelled else "labeler",
-        features=load_features(used, config),
+        features=features,
+        regions=[region_truth(study, views, patches) for study in used],
     )
 
 
@@ -262,17 +272,15 @@ def _generate(engine: Any, features: StudyFeatures, prompts: list[list[int]], wh
 
 
 @torch.inference_mode()
-def _look(
-    model: ReportGenerator, features: StudyFeatures, examples: Sequence[int]
-) -> tuple[NDArray[np.float64], Tensor]:
-    """Class probabilities of all studies [N, 14] and region attention of the examples [E, 29, V, P]."""
+def _look(model: ReportGenerator, features: StudyFeatures) -> tuple[NDArray[np.float64], Tensor]:
+    """Class probabilities [N, 14] and region attention [N, 29, V, P] of all studies."""
     device = next(model.parameters()).device
     logits, attention = [], []
     for rows in _batches(len(features), _FORWARD):
         visual = model.visual(features.select(rows).to(device))
         logits.append(visual.disease_logits)
-        attention.append(visual.attention)
-    return torch.cat(logits).sigmoid().cpu().double().numpy(), torch.cat(attention)[list(examples)].float().cpu()
+        attention.append(visual.attention.float().cpu())
+    return torch.cat(logits).sigmoid().cpu().double().numpy(), torch.cat(attention)
 
 
 def _pooled(studies: Sequence[Study], config: Config) -> Tensor:
