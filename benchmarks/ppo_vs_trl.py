@@ -1,14 +1,14 @@
 """PPO samples per second: this project's iteration beside TRL's PPO and TRL's GRPO, measured in turns.
 
-    python benchmarks/ppo_vs_trl.py [--rounds 5] [--critic detached|separate] [--out FILE.json]
+    python benchmarks/ppo_vs_trl.py [--rounds 5] [--natural] [--critic detached|separate] [--out FILE.json]
 
-All work on the demo's decoder (4 M parameters, float32), 32 prompts x 4 samples, 100 new tokens each (the decoder was
-taught to never stop), 2 epochs in minibatches of 64, AdamW, a frozen reference, the embedded RadCliQ reward, and two
-CPU threads. TRL's prompts are as long as ours, whose 30 visual tokens are computed from images on top. TRL gets a whole
-batch per `generate`, no gradient checkpointing, no bfloat16, no logging, no saving, and the faster of two microbatches.
-Its vLLM mode calls `load_weights`, which vLLM on CPU cannot do, so it generates with transformers, as on any CPU.
-Learning from what is sampled is part of every iteration; what a run does once (start, compilation, first evaluation,
-the SFT model's own rewards) is not.
+All work on the demo's decoder (4 M parameters, float32), 32 prompts x 4 samples, 2 epochs in minibatches of 64, AdamW,
+a frozen reference, the embedded RadCliQ reward, and two CPU threads. Reports have 100 tokens: the decoder was taught
+never to stop. With --natural it stops like the demo's reports do, and TRL's batches hold padding. TRL's prompts are as
+long as ours, whose 30 visual tokens are computed from images on top. TRL gets a whole batch per `generate`, no gradient
+checkpointing, no bfloat16, no logging, no saving, and the faster of two microbatches. Its vLLM mode calls
+`load_weights`, which vLLM on CPU cannot do, so it generates with transformers, as on any CPU.
+What a run does once (start, first evaluation, the SFT model's own rewards) is not counted.
 
 TRL 1.12.0 is the last release with PPO. Both releases are installed from PyPI on the first run, each into a virtual
 environment of its own in .cache/benchmarks that sees the project's packages.
@@ -33,10 +33,10 @@ from common.pairs import Spread, measure_in_turns, ratio, verdict
 from common.stage import CACHE, demo_config, endless_writer, start_ray
 
 from lmrrg.config import Config
+from lmrrg.model.generator import VISUAL_TOKENS
 
 NEEDED = ("datasets==4.8.5", "multiprocess==0.70.19")
 """What TRL imports and the project's environment lacks."""
-VISUAL_TOKENS = 30
 LEARNING_RATE = 1e-6
 PHASES = ("sample", "score", "advantages", "update", "sync")
 
@@ -172,6 +172,8 @@ def our_config(critic: str, rounds: int) -> Config:
         "ppo.value_warmup_iterations=0",
         f"ppo.learning_rate={LEARNING_RATE}",
         "ppo.resume=false",
+        "rollout.engines=2",  # as many threads as the policy: nothing else runs meanwhile
+        "rollout.max_sequences=64",
     )
 
 
@@ -195,11 +197,12 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds (default %(default)s)")
+    parser.add_argument("--natural", action="store_true", help="reports of natural length instead of 100 tokens")
     parser.add_argument("--critic", default="detached", choices=("shared", "detached", "separate"), help="of our PPO")
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
     args = parser.parse_args()
     config = our_config(args.critic, args.rounds)
-    checkpoint = endless_writer(config)
+    checkpoint = endless_writer(config, natural=args.natural)
     with ExitStack() as stack:
         ppo = faster(config, checkpoint, "1.12.0", "ppo")
         stack.callback(ppo.close)

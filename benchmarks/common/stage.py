@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
-from transformers import PreTrainedModel
 
 from lmrrg.config import Config, load_config
 from lmrrg.data.sources import prepare_studies, studies_of
-from lmrrg.model.checkpoint import load_checkpoint, save_checkpoint
+from lmrrg.model.checkpoint import save_checkpoint
 from lmrrg.model.features import FeatureFiles
-from lmrrg.model.generator import ReportGenerator, build_generator
-from lmrrg.model.prompts import report_ids
+from lmrrg.model.generator import VISUAL_TOKENS, ReportGenerator, build_generator
+from lmrrg.model.prompts import prompt_ids, report_ids
 from lmrrg.studies import Study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,22 +38,23 @@ def demo_config(name: str, *overrides: str, studies: int = 32) -> Config:
     return load_config(ROOT / "configs" / "demo.yaml", [*small, *overrides])
 
 
-def endless_writer(config: Config) -> Path:
+def endless_writer(config: Config, *, natural: bool = False) -> Path:
     """A checkpoint whose reports read like the training reports and run to ``rollout.max_new_tokens``.
 
     The decoder is trained for a minute on the reports joined end to end, without EOS, so that every system that samples
-    from it works on the same number of tokens. Its prompt is 30 random vectors and the instruction; the visual half
-    stays random.
+    from it works on the same number of tokens. ``natural``: it learns single reports with EOS instead, and its reports
+    are as long as those. What stands in front of the instruction is random in training, so it does not matter; the
+    visual half stays random.
     """
     prepare_studies(config)
-    target = config.run_dir / "writer"
+    target = config.run_dir / ("natural" if natural else "endless")
     if target.is_dir():
         return target
     studies = studies_of(config, "train")
     FeatureFiles(studies, config)
     texts = [study.report(config.data.section) for study in studies]
     model = build_generator(config, texts)
-    _train(model, config, studies)
+    _train(model, _targets(model, config, studies, natural), config)
     save_checkpoint(model, target, {"stage": "benchmark"})
     return target
 
@@ -66,27 +68,31 @@ def start_ray(config: Config) -> None:
     connect(config)
 
 
-def decoder_of(checkpoint: Path) -> PreTrainedModel:
-    """The decoder of a checkpoint as a transformers model, in evaluation mode."""
-    return load_checkpoint(checkpoint).decoder
-
-
-def _train(model: ReportGenerator, config: Config, studies: Sequence[Study], steps: int = 150) -> None:
-    """Teach the decoder to go on from any place in a stream of reports."""
-    limit, width = config.rollout.max_new_tokens, model.hidden_size
+def _targets(model: ReportGenerator, config: Config, studies: Sequence[Study], natural: bool) -> list[Tensor]:
+    """Token ids to learn: reports up to their EOS, or cuts of the limit's length from all reports in a row."""
+    limit, section = config.rollout.max_new_tokens, config.data.section
+    if natural:
+        return [torch.tensor(report_ids(model.tokenizer, study.report(section), limit)) for study in studies]
     stream = torch.tensor(
-        [i for s in studies for i in report_ids(model.tokenizer, s.report(config.data.section) + " ", 10**6)[:-1]]
+        [i for study in studies for i in report_ids(model.tokenizer, study.report(section) + " ", 10**6)[:-1]]
     )
+    return list(stream.unfold(0, limit, 7))
+
+
+def _train(model: ReportGenerator, targets: Sequence[Tensor], config: Config, steps: int = 150) -> None:
+    """Teach the decoder the targets, behind the instruction and something random: vectors or words."""
     random = torch.Generator().manual_seed(config.seed)
     optimizer = torch.optim.AdamW(model.decoder.parameters(), lr=2e-3)
     embed = model.decoder.get_input_embeddings()
-    for _ in tqdm(range(steps), desc="benchmark decoder", unit="step"):
-        starts = torch.randint(len(stream) - limit, (16,), generator=random)
-        ids = torch.stack([stream[start : start + limit] for start in starts.tolist()])
-        prompt = 0.02 * torch.randn(len(ids), 40, width, generator=random)
-        logits = model.decoder(
-            inputs_embeds=torch.cat([prompt, embed(ids[:, :-1])], dim=1), use_cache=False, logits_to_keep=limit
-        ).logits
+    instruction = torch.tensor(prompt_ids(model.tokenizer, config.model, "")).expand(16, -1)
+    for step in tqdm(range(steps), desc="benchmark decoder", unit="step"):
+        chosen = [targets[i] for i in torch.randint(len(targets), (16,), generator=random).tolist()]
+        ids = pad_sequence(chosen, batch_first=True, padding_value=-100)
+        words = embed(torch.randint(4, model.decoder.config.vocab_size, (16, VISUAL_TOKENS), generator=random))
+        vectors = 0.02 * torch.randn(words.shape, generator=random)
+        prompt = torch.cat([words if step % 2 else vectors, embed(instruction)], dim=1)
+        inputs = torch.cat([prompt, embed(ids[:, :-1].clamp_min(0))], dim=1)
+        logits = model.decoder(inputs_embeds=inputs, use_cache=False, logits_to_keep=ids.shape[1]).logits
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids.flatten())
         optimizer.zero_grad()
         loss.backward()
