@@ -24,12 +24,13 @@ from common.stage import demo_config, endless_writer, start_ray
 from lmrrg.config import Config
 
 COMPUTE = (
-    "RolloutActor.generate",
-    "RewardActor.score",
+    "RolloutActor.apply",
+    "RewardActor.apply",
     "PolicyWorker.log_probs",
     "PolicyWorker.update",
     "ReferenceWorker.log_probs",
 )
+"""RLlib's actor manager calls every method through ``apply``: until the sync that is `generate` or `score`."""
 PHASES = ("sample", "score", "advantages", "update", "sync")
 Interval = tuple[float, float]
 
@@ -158,9 +159,12 @@ def main() -> None:
     spans, phases, timeline = run(config, checkpoint, args.iterations)
     ran = executions(timeline)
     if missing := [name for name in COMPUTE if name not in ran]:
-        raise SystemExit(f"Ray's timeline has no {', '.join(missing)}")
+        raise SystemExit(f"Ray's timeline has no {', '.join(missing)}, but {', '.join(sorted(ran))}")
     work = [interval for name in COMPUTE for interval in ran[name]]
-    outside = [1 - covered(work, span) / (span[1] - span[0]) for span in spans]
+    outside = [
+        1 - covered(work, (begin, end - row["sync"])) / (end - begin)
+        for (begin, end), row in zip(spans, phases, strict=True)
+    ]
     inside = share_inside(config, checkpoint)
     updates = [covered(ran["PolicyWorker.update"], span) / (span[1] - span[0]) for span in spans]
     whole = Spread.of([a + inside * b for a, b in zip(outside, updates, strict=True)])
