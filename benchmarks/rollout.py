@@ -2,7 +2,7 @@
 
     python benchmarks/rollout.py [--rounds 5] [--out FILE.json]
 
-Sampling: the demo's decoder (4 M parameters, float32), 100 tokens per report, 32 and 128 reports at once, two threads,
+Sampling: the demo's decoder (4 M parameters, float32), 100 tokens per report, 32 and 128 reports at once, one thread,
 both in this process, in turns. Both compute the prompt (visual half and embeddings) and return texts; only vLLM also
 returns log-probs, which PPO needs.
 
@@ -60,7 +60,7 @@ def with_transformers(model: ReportGenerator, features: StudyFeatures, prompts: 
 def compare_sampling(config: Config, checkpoint: Path, rounds: int) -> dict[str, list[float]]:
     """Seconds of both for every number of reports."""
     studies = studies_of(config, "train")
-    engine = ReportEngine(checkpoint, config.rollout, threads=2)
+    engine = ReportEngine(checkpoint, config.rollout, threads=config.threads)
     model = load_checkpoint(checkpoint)
     features = load_features(studies, config)
     prompts = [prompt_ids(model.tokenizer, config.model, study.indication) for study in studies]
