@@ -18,6 +18,7 @@ from torch import Tensor
 from actors.policy import PolicyScores
 from lmrrg.config import Config
 from lmrrg.metrics.reward import RewardScores
+from lmrrg.ppo.batches import Experience
 from lmrrg.ppo.correction import Parity, parity
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.kl import BatchSignal, KLController
@@ -65,6 +66,7 @@ class CQRL(Algorithm):
     Raises:
         PlacementError: the cluster is too small.
         PPOError: ``parity_broken``, ``ratio_not_one``, ``kl_not_zero``, ``no_scored_report``, ``no_studies``.
+        PoolError: ``actors_lost``, policy or reference died (:mod:`rl.recovery` starts again), or an actor failed.
     """
 
     @classmethod
@@ -121,13 +123,8 @@ class CQRL(Algorithm):
         metrics = self._measure(sample, scores, policy, reference)
         metrics |= {"parity": engine.mean_abs, "parity_max": engine.max_abs}
         with self._phase("advantages"):
-            rewards = self._learnt_rewards(scores)
-            emphasised = self.ppo.finding_weight != 1
-            findings = self.studies.findings([report.token_ids for report in sample.reports]) if emphasised else None
-            experience = make_experience(sample, rewards, policy, reference, self.controller.weight, self.ppo, findings)
+            experience = self._experience(sample, scores, policy, reference)
             metrics |= experience_metrics(experience, policy)
-            if self.ppo.dump_every and (self.iterations_done + 1) % self.ppo.dump_every == 0:
-                dump_rollout(self.settings.run_dir, self.iterations_done + 1, sample, scores, experience)
         with self._phase("update"):
             update = self.crew.policy.update(experience, seed=self._seed("minibatches"), learning_rate=learning_rate)
             self._require_identity("ratio_not_one", "the probability ratio before the update", update.first_ratio_error)
@@ -219,6 +216,16 @@ class CQRL(Algorithm):
                 "rollout_lag": self.version - sample.version,
             }
         )
+
+    def _experience(self, sample: Sample, scores: RewardScores, policy: PolicyScores, reference: Tensor) -> Experience:
+        """What the update learns from; kept on disk where that was asked for."""
+        rewards, number = self._learnt_rewards(scores), self.iterations_done + 1
+        emphasised = self.ppo.finding_weight != 1
+        findings = self.studies.findings([report.token_ids for report in sample.reports]) if emphasised else None
+        experience = make_experience(sample, rewards, policy, reference, self.controller.weight, self.ppo, findings)
+        if self.ppo.dump_every and number % self.ppo.dump_every == 0:
+            dump_rollout(self.settings.run_dir, number, sample, scores, experience)
+        return experience
 
     def _learnt_rewards(self, scores: RewardScores) -> np.ndarray:
         """Rewards [B] that the update sees, NaN for reports without one; what is logged stays true in any case."""
