@@ -39,9 +39,9 @@ def test_an_impossible_wish_is_refused_in_time_and_names_what_is_short():
     assert time.monotonic() - started < 10
     assert caught.value.code == "resources_short"
     message = str(caught.value)
-    assert "CPU 3, GPU 3 for 2 actors within 1 s" in message
-    assert "GPU: asked 3, free 0" in message
-    assert "no node is large enough for one actor with CPU 2, GPU 3" in message
+    assert "did not give 1 x {CPU 1}, 1 x {CPU 2, GPU 3} within 1 s" in message
+    assert "missing: 1 x {CPU 2, GPU 3}" in message
+    assert "no node is large enough for CPU 2, GPU 3" in message
     assert "PENDING" not in {group["state"] for group in placement_group_table().values()}, "nothing is left waiting"
 
 
