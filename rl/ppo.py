@@ -99,10 +99,11 @@ def _train(
             tracker.log(done, metrics | {"restarts": restarts.total, "recovery_s": restarts.recovered()})
             bar.update()
             bar.set_postfix({name: f"{metrics[name]:.3f}" for name in ("reward", "kl_per_sequence", "distinct_ratio")})
-            if done % config.ppo.checkpoint_every == 0 or done == iterations or preempted():
+            stopping = preempted()  # asked once: a notice after this line waits for the next iteration's state
+            if done % config.ppo.checkpoint_every == 0 or done == iterations or stopping:
                 algorithm.save_model(config.run_dir / "ppo" / "last")
                 store.save(done, algorithm.save_checkpoint)
-            if preempted() and done < iterations:
+            if stopping and done < iterations:
                 raise Preempted(f"stopped after iteration {done}; the same command continues from there")
 
 

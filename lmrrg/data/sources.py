@@ -92,7 +92,12 @@ def studies_of(config: Config, split: Split) -> list[Study]:
 
 def _settings_hash(config: Config) -> str:
     settings = {name: config.data.model_dump(mode="json")[name] for name in _SETTINGS}
-    text = json.dumps([settings, config.seed, phantom.VERSION], sort_keys=True)
+    version = phantom.VERSION
+    if config.data.phantom.generator == "ct":
+        from lmrrg.data import phantom_ct
+
+        version = phantom_ct.VERSION
+    text = json.dumps([settings, config.seed, version], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
