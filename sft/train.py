@@ -98,7 +98,7 @@ def _fingerprint(config: Config, manifest: Path, vocabulary: str) -> str:
     """Hash of everything that a checkpoint's weights and optimizer state depend on."""
     settings = {
         "seed": config.seed,
-        "data": config.data.model_dump(mode="json", exclude={"cache_dir", "path", "images"}),
+        "data": config.data.model_dump(mode="json", exclude={"cache_dir", "cache_gb", "path", "images"}),
         "model": config.model.model_dump(mode="json"),
         "sft": config.sft.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT),
         "manifest": manifest_hash(manifest),

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tqdm import tqdm
-
+from lmrrg.data.hashes import file_hashes
 from lmrrg.data.privacy import identifier_counts
 from lmrrg.studies import LABELS, NEGATIVE, POSITIVE, UNCERTAIN, Section, Split, Study
 
@@ -77,7 +73,7 @@ def audit_table(audit: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def find_duplicates(studies: Sequence[Study], *, progress: bool = True, threads: int = 8) -> dict[str, int]:
+def find_duplicates(studies: Sequence[Study], *, progress: bool = True) -> dict[str, int]:
     """Compare all image files of the studies by the SHA-256 of their bytes.
 
     Returns:
@@ -85,12 +81,10 @@ def find_duplicates(studies: Sequence[Study], *, progress: bool = True, threads:
         (contents that more than one patient, more than one split has: the second is a leak that ids do not show).
     """
     images = [(image.path, study) for study in studies for image in study.images]
-    with ThreadPoolExecutor(threads) as pool:
-        hashes = pool.map(_file_hash, [path for path, _ in images], chunksize=16)
-        owners: dict[str, list[Study]] = defaultdict(list)
-        shown = tqdm(hashes, total=len(images), desc="image hashes", unit="image", disable=not progress)
-        for digest, (_, study) in zip(shown, images, strict=True):
-            owners[digest].append(study)
+    digests = file_hashes([path for path, _ in images], progress=progress)
+    owners: dict[str, list[Study]] = defaultdict(list)
+    for path, study in images:
+        owners[digests[path]].append(study)
     return {
         "images": len(images),
         "distinct": len(owners),
@@ -98,11 +92,6 @@ def find_duplicates(studies: Sequence[Study], *, progress: bool = True, threads:
         "shared_by_patients": sum(len({study.patient for study in group}) > 1 for group in owners.values()),
         "shared_by_splits": sum(len({study.split for study in group}) > 1 for group in owners.values()),
     }
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _duplicates_line(duplicates: Mapping[str, int] | None) -> str:

@@ -93,10 +93,10 @@ def _read_picture(data: bytes, kind: str, limits: Limits) -> Pixels:
         raise ImageError("multi_frame")
     try:
         image.load()
-        upright = ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
     except _DAMAGE as error:
         raise ImageError("truncated" if "truncated" in str(error) else "unreadable") from None
-    return _grey(upright)
+    return _grey(image)
 
 
 def _grey(image: Image.Image) -> Pixels:

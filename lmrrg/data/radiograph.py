@@ -109,7 +109,9 @@ def stretch(values: NDArray[np.floating]) -> Pixels:
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     if not high > low:
         raise ImageError("constant_image")
-    return np.clip((values - low) / (high - low), 0.0, 1.0).astype(np.float32)
+    scaled = values - low
+    scaled /= high - low
+    return np.clip(scaled, 0.0, 1.0, out=scaled).astype(np.float32, copy=False)
 
 
 def resize(pixels: Pixels, rows: int, columns: int) -> Pixels:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -24,9 +22,10 @@ from tqdm import tqdm
 
 from lmrrg.config import Config, DataConfig
 from lmrrg.data.decoding import DecoderPool, image_limits
+from lmrrg.data.hashes import file_hashes
 from lmrrg.data.images import ImageError, Radiograph, read_bytes, read_image, to_square
 from lmrrg.data.radiograph import Pixels
-from lmrrg.errors import CodedError
+from lmrrg.model.feature_cache import FeatureError, entry_path, make_room, read_entry, touch, write_entry
 from lmrrg.studies import Study, View
 
 VIEWS: tuple[str, ...] = get_args(View)
@@ -38,11 +37,8 @@ _WIDTHS = {8: 40, 16: 112, 32: 320}
 _MEAN, _SCALE = 127 / 255, 128 / 255  # input range of the EfficientNet-lite family
 _WORTH_PROCESSES = 64  # images; starting the processes takes about a second
 _READ_AHEAD = 256
+_ENTRY_HEADER = 128  # bytes of an entry before its values
 _BATCH = 4  # fastest on CPU: larger batches fall out of the cache
-
-
-class FeatureError(CodedError):
-    """Image features that cannot be used; ``code`` is stable."""
 
 
 @dataclass
@@ -169,25 +165,35 @@ class FeatureFiles:
 
     Only the batches that are asked for are in memory, and the object pickles as a list of paths, so workers of a
     cluster can share one cache folder. Entries are keyed by the SHA-256 of the image file and the encoder's version.
+    The cache keeps to ``data.cache_gb``: the longest unused entries of other runs make room. An entry that another run
+    removed is encoded again when it is read.
 
     Raises:
-        FeatureError: ``cache_corrupt`` for an entry of the wrong shape (delete the named file).
+        FeatureError: ``cache_corrupt`` for an entry of the wrong shape (delete the named file), ``cache_too_small``.
         ImageError: image files that cannot be read; all others are encoded first.
     """
 
     def __init__(self, studies: Sequence[Study], config: Config, *, progress: bool = True) -> None:
+        self._data = config.data
         size = config.data.image_size
         self._shape, self._max_views = feature_shape(size), config.data.max_views
-        folder = Path(config.data.cache_dir).resolve() / encoder_version(size)
-        self._files = []
-        sources: dict[Path, Path] = {}
-        for study in studies:
-            chosen = choose_views(study.images, self._max_views)
-            entries = [(_cache_file(folder, image.path), VIEWS.index(image.view)) for image in chosen]
-            self._files.append(entries)
-            sources.update({entry: image.path for (entry, _), image in zip(entries, chosen, strict=True)})
-        missing = [(entry, image) for entry, image in sources.items() if not entry.is_file()]
+        chosen = [choose_views(study.images, self._max_views) for study in studies]
+        cache = Path(config.data.cache_dir).resolve()
+        paths = [Path(image.path) for images in chosen for image in images]
+        digests = file_hashes(paths, cache / "image_hashes.json", progress=progress)
+        folder = cache / encoder_version(size)
+        self._files = [
+            [
+                (entry_path(folder, digests[Path(image.path)]), Path(image.path), VIEWS.index(image.view))
+                for image in images
+            ]
+            for images in chosen
+        ]
+        sources = {entry: image for files in self._files for entry, image, _ in files}
+        missing = [(entry, sources[entry]) for entry in touch(sources)]
         if missing:
+            wanted = len(missing) * (2 * self._shape[0] * self._shape[1] + _ENTRY_HEADER)
+            make_room(cache, wanted, round(config.data.cache_gb * 1e9), sources.keys())
             _encode_all(missing, image_encoder(size), config.data, progress)
 
     def __len__(self) -> int:
@@ -195,8 +201,15 @@ class FeatureFiles:
 
     def select(self, index: Sequence[int]) -> StudyFeatures:
         """The studies at ``index`` as float16 features."""
-        rows = [[(_read_entry(path, self._shape), view) for path, view in self._files[i]] for i in index]
+        rows = [[(self._read(entry, image), view) for entry, image, view in self._files[i]] for i in index]
         return _pack(rows, self._max_views, self._shape)
+
+    def _read(self, entry: Path, image: Path) -> Tensor:
+        try:
+            return read_entry(entry, self._shape)
+        except FileNotFoundError:
+            _encode_all([(entry, image)], image_encoder(self._data.image_size), self._data, False)
+            return read_entry(entry, self._shape)
 
 
 def load_features(studies: Sequence[Study], config: Config, *, progress: bool = True) -> StudyFeatures:
@@ -234,12 +247,6 @@ def _pack(rows: list[list[tuple[Tensor, int]]], max_views: int, shape: tuple[int
     return StudyFeatures(patches, views, mask)
 
 
-def _cache_file(folder: Path, image: Path) -> Path:
-    with Path(image).open("rb") as data:
-        key = hashlib.file_digest(data, "sha256").hexdigest()
-    return folder / key[:2] / f"{key}.npy"
-
-
 def _encode_all(
     missing: list[tuple[Path, Path]], encoder: FrozenImageEncoder, data: DataConfig, progress: bool
 ) -> None:
@@ -257,7 +264,7 @@ def _encode_all(
                 pixels = np.stack([square for _, square in read])
                 encoded = encoder.encode(torch.from_numpy(pixels)).half().cpu().numpy()
                 for (entry, _), values in zip(read, encoded, strict=True):
-                    _write_entry(entry, values)
+                    write_entry(entry, values)
             bar.update(len(group))
     if refused:
         path, error = refused[0]
@@ -297,21 +304,3 @@ def _squares(
 def _groups(items: Iterator[T], size: int) -> Iterator[list[T]]:
     while group := list(islice(items, size)):
         yield group
-
-
-def _write_entry(path: Path, values: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    with os.fdopen(handle, "wb") as out:
-        np.save(out, values, allow_pickle=False)
-    os.replace(temporary, path)
-
-
-def _read_entry(path: Path, shape: tuple[int, int]) -> Tensor:
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise FeatureError("cache_corrupt", f"{path} is no feature file; delete it") from error
-    if values.shape != shape or values.dtype != np.float16:
-        raise FeatureError("cache_corrupt", f"{path} has shape {values.shape}, expected {shape}; delete it")
-    return torch.from_numpy(values)
