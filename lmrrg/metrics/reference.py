@@ -20,7 +20,9 @@ from lmrrg.metrics.reference_radgraph import RadGraph, radgraph_f1
 __all__ = ["ReferenceBackend", "missing_files"]
 
 _CODE_VERSION = "1"  # raise it when a change of this code can change a score
-_TOKEN_BUDGET = 4096  # padded tokens per batch on CPU; a GPU takes sixteen times as many
+_TOKEN_BUDGET = (
+    1024  # padded tokens per batch on CPU, where more no longer fits the cache; a GPU takes 64 times as many
+)
 
 
 class ReferenceBackend:
@@ -41,7 +43,7 @@ class ReferenceBackend:
         """
         files = {part: find(part, folder) for part in missing_files(folder)}
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        budget = token_budget or _TOKEN_BUDGET * (16 if device.type == "cuda" else 1)
+        budget = token_budget or _TOKEN_BUDGET * (64 if device.type == "cuda" else 1)
         self.version = f"{_CODE_VERSION}-{_fingerprint(path for part in files.values() for path in part.values())}"
         self._bertscore = BertScore(files["BERTScore"], device, budget=budget)
         chexbert = files["CheXbert"]["chexbert.pth"]

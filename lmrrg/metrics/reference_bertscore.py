@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import RobertaConfig, RobertaModel
 
 from lmrrg.metrics.backends import MetricError
-from lmrrg.metrics.reference_batching import encode, ready
+from lmrrg.metrics.reference_batching import encode, pack, ready
 
 LAYER = 5
 BASELINE = 0.8473319
@@ -38,6 +38,7 @@ class BertScore:
         self._encoder = RobertaModel(config, add_pooling_layer=False)
         load_encoder(self._encoder, load_file(files["model.safetensors"]), ("roberta.", ""), "BERTScore")
         ready(self._encoder, device)
+        pack(self._encoder)
         self._tokenizer = ByteLevelBPETokenizer(
             str(files["vocab.json"]), str(files["merges.txt"]), add_prefix_space=True
         )

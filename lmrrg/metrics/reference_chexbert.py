@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from lmrrg.metrics.backends import MetricError
-from lmrrg.metrics.reference_batching import encode, ready
+from lmrrg.metrics.reference_batching import encode, pack, ready
 from lmrrg.metrics.reference_bertscore import load_encoder
 from lmrrg.studies import LABELS, NEGATIVE, POSITIVE, UNCERTAIN
 
@@ -35,6 +35,7 @@ class CheXbert:
         load_encoder(self._bert, weights, ("bert.",), "CheXbert")
         self._heads = nn.ModuleList(_head(weights, place) for place in range(len(LABELS)))
         ready(self._bert, device)
+        pack(self._bert)
         ready(self._heads, device)
         self._tokenizer = BertWordPieceTokenizer(str(encoder["vocab.txt"]), lowercase=True)
         self._budget = budget

@@ -21,7 +21,7 @@ from transformers import BertConfig, BertModel
 
 from lmrrg.metrics.backends import MetricError
 from lmrrg.metrics.reference_archive import Archive, open_archive
-from lmrrg.metrics.reference_batching import encode, ready
+from lmrrg.metrics.reference_batching import encode, pack, ready
 from lmrrg.metrics.reference_bertscore import load_encoder
 
 _ENCODER = "_embedder.token_embedder_bert._matched_embedder.transformer_model."
@@ -60,6 +60,7 @@ class RadGraph:
         share = float(settings["model"]["modules"]["relation"]["spans_per_word"])
         self._scorer = SpanScorer(weights, archive, share)
         ready(self._bert, device)
+        pack(self._bert)
         ready(self._scorer, device)
         self._tokenizer = BertWordPieceTokenizer(str(encoder["vocab.txt"]), lowercase=True)
         self._budget = budget

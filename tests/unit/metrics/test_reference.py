@@ -32,7 +32,8 @@ from lmrrg.config import RewardConfig
 from lmrrg.metrics.backends import MetricError, make_backend
 from lmrrg.metrics.parts import Parts
 from lmrrg.metrics.reference import ReferenceBackend, missing_files
-from lmrrg.metrics.reference_batching import length_batches
+from lmrrg.metrics.reference_batching import PackedLinear, length_batches
+from lmrrg.metrics.reference_batching import pack as pack_layers
 from lmrrg.metrics.reference_bertscore import BASELINE, BertScore, bertscore_f1
 from lmrrg.metrics.reference_chexbert import CheXbert
 from lmrrg.metrics.reference_files import SOURCES, find
@@ -380,3 +381,13 @@ def test_radgraph_models_that_we_do_not_compute_are_refused(tmp_path: Path) -> N
     archive.write_bytes(b"no archive")
     with pytest.raises(MetricError, match=r"weights_mismatch.*archive"):
         ReferenceBackend(folder)
+
+
+def test_packed_layers_give_what_plain_ones_give():
+    torch.manual_seed(0)
+    encoder = torch.nn.ModuleDict({"outer": torch.nn.Sequential(torch.nn.Linear(12, 20), torch.nn.GELU())})
+    states = torch.randn(3, 5, 12)
+    plain = encoder["outer"](states)
+    pack_layers(encoder)
+    assert isinstance(encoder["outer"][0], PackedLinear)
+    torch.testing.assert_close(encoder["outer"](states), plain, atol=1e-5, rtol=0)
