@@ -188,9 +188,10 @@ class PolicyWorker:
         loss = actor.loss + ppo.value_weight * critic
         if output.entropy is not None:
             loss = loss - ppo.entropy_weight * (fill(output.entropy, mask) * shares).sum()
-        if batch.reference is not None:
-            kl = kl_loss(output.log_probs, batch.reference, mask, shares=shares, estimator=ppo.kl.estimator)
-            loss = loss + batch.kl_weight * kl
+        if batch.reference is not None and batch.kl_weights is not None:
+            charged = shares * batch.kl_weights
+            estimator = ppo.kl.loss_estimator
+            loss = loss + kl_loss(output.log_probs, batch.reference, mask, shares=charged, estimator=estimator)
         return loss
 
     def _learning_rates(self, policy: float) -> tuple[float, float, float]:

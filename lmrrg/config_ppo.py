@@ -15,12 +15,20 @@ class KLConfig(Settings):
     controller: Literal["reward", "target", "rllib", "fixed"] = Field("reward", description="who moves lambda")
     placement: Literal["reward", "loss"] = Field("reward", description="where lambda * KL is charged")
     estimator: Literal["k1", "k2", "k3"] = Field("k1", description="per-token KL estimate; in the loss k2 or k3")
+    wording_weight: NonNegativeFloat = Field(
+        0.0, description="fixed weight of KL (k2, in the loss) on tokens that carry no finding; 0: off"
+    )
     initial: NonNegativeFloat = Field(0.05, description="first lambda")
     minimum: NonNegativeFloat = Field(1e-3, description="smallest lambda")
     maximum: PositiveFloat = Field(1.0, description="largest lambda")
     target_per_sequence: PositiveFloat = Field(6.0, description="wanted KL, nats per report (target, rllib)")
     horizon_episodes: PositiveFloat = Field(2000.0, description="episodes over which lambda moves by e")
     reward_scale: PositiveFloat = Field(1.0, description="reward difference that counts as 1 (reward)")
+
+    @property
+    def loss_estimator(self) -> Literal["k1", "k2", "k3"]:
+        """Estimator of the KL that the loss charges."""
+        return self.estimator if self.placement == "loss" else "k2"
 
     @model_validator(mode="after")
     def _bounds(self) -> KLConfig:
@@ -52,6 +60,9 @@ class PPOConfig(Settings):
     epochs: PositiveInt = Field(2, description="passes over each rollout batch")
     minibatch: PositiveInt = Field(64, description="reports per optimizer step, over all ranks")
     microbatch: PositiveInt = Field(32, description="reports that one rank runs at once")
+    microbatch_tokens: PositiveInt | None = Field(
+        None, description="instead of microbatch: positions that one rank runs at once, prompt and padding included"
+    )
     workers: PositiveInt = Field(1, description="data-parallel ranks of the policy group")
     cpus_per_worker: PositiveFloat = Field(1, description="CPUs asked for each policy rank")
     gpus_per_worker: NonNegativeFloat = Field(0, description="GPUs asked for each policy rank")
@@ -100,9 +111,14 @@ class PPOConfig(Settings):
         """Reports per iteration."""
         return self.studies_per_iteration * self.samples_per_study
 
+    @property
+    def tells_findings(self) -> bool:
+        """Whether tokens that carry findings are learnt from in another way than the rest."""
+        return self.finding_weight != 1 or self.kl.wording_weight > 0
+
     @model_validator(mode="after")
     def _batches(self) -> PPOConfig:
-        check_batches("minibatch", self.minibatch, self.microbatch, self.workers)
+        check_batches("minibatch", self.minibatch, 1 if self.microbatch_tokens else self.microbatch, self.workers)
         if self.algorithm != "ppo" and self.samples_per_study < 2:
             raise ValueError(f"algorithm {self.algorithm} compares samples: samples_per_study must be 2 or more")
         if self.rollout_batch % self.minibatch:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from actors.policy import PolicyScores
-from lmrrg.config_ppo import PPOConfig
+from lmrrg.config_ppo import KLConfig, PPOConfig
 from lmrrg.engine import GeneratedReport
 from lmrrg.ppo.advantages import emphasise, generalised_advantages, sibling_advantages, token_rewards, whiten
 from lmrrg.ppo.batches import Experience, Rollout
@@ -96,12 +96,13 @@ def make_experience(
         reference: log-probs under the frozen SFT model [B, T].
         kl_weight: lambda_KL, reward per nat.
         ppo: algorithm, gamma, lambda, KL estimator and placement, correction.
-        findings: bool [B, T], tokens that weigh ``ppo.finding_weight``; None: all weigh the same.
+        findings: bool [B, T], tokens that carry findings; needed where ``ppo.tells_findings``.
     """
     scored = torch.from_numpy(np.isfinite(rewards))
     mask = sample.rollout.mask & scored[:, None]
     kl = kl_estimate(policy.log_probs, reference, mask, ppo.kl.estimator)
     in_loss = ppo.kl.placement == "loss"
+    charged = loss_kl_weights(mask, kl_weight, ppo.kl, findings)
     earned = torch.from_numpy(rewards).float()
     if ppo.sibling_baseline:
         earned = sibling_advantages(earned, sample.rollout.study, scored, scaled=False)
@@ -115,7 +116,7 @@ def make_experience(
         returns = fill(policy.values, mask)  # there is no critic to train
     if ppo.algorithm != "grpo":
         advantages = whiten(advantages, mask)
-    if findings is not None:
+    if findings is not None and ppo.finding_weight != 1:
         advantages = emphasise(advantages, findings, mask, ppo.finding_weight)
     return Experience(
         rollout=sample.rollout,
@@ -125,6 +126,18 @@ def make_experience(
         advantages=advantages,
         returns=returns,
         weights=importance_weights(policy.log_probs, sample.engine_log_probs, mask, ppo.correction, ppo.correction_cap),
-        reference=reference if in_loss else None,
-        kl_weight=kl_weight if in_loss else 0.0,
+        reference=None if charged is None else reference,
+        kl_weights=charged,
     )
+
+
+def loss_kl_weights(mask: Tensor, kl_weight: float, kl: KLConfig, findings: Tensor | None) -> Tensor | None:
+    """What the loss charges for the KL of each token [B, T], reward per nat; None where it charges nothing.
+
+    ``wording_weight`` (ours) ties the tokens that carry no finding to the SFT model. Phrasings that mean the same are
+    near ties there, so the reward can settle on one of them for every study at next to no KL of the whole report.
+    """
+    weights = fill(torch.full(mask.shape, kl_weight if kl.placement == "loss" else 0.0), mask)
+    if findings is not None:
+        weights = weights + kl.wording_weight * (mask & ~findings)
+    return weights if weights.any() else None

@@ -220,8 +220,8 @@ class CQRL(Algorithm):
     def _experience(self, sample: Sample, scores: RewardScores, policy: PolicyScores, reference: Tensor) -> Experience:
         """What the update learns from; kept on disk where that was asked for."""
         rewards, number = self._learnt_rewards(scores), self.iterations_done + 1
-        emphasised = self.ppo.finding_weight != 1
-        findings = self.studies.findings([report.token_ids for report in sample.reports]) if emphasised else None
+        told = self.ppo.tells_findings
+        findings = self.studies.findings([report.token_ids for report in sample.reports]) if told else None
         experience = make_experience(sample, rewards, policy, reference, self.controller.weight, self.ppo, findings)
         if self.ppo.dump_every and number % self.ppo.dump_every == 0:
             dump_rollout(self.settings.run_dir, number, sample, scores, experience)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lmrrg.model.features import StudyFeatures
+from lmrrg.model.generator import VISUAL_TOKENS
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ class Experience:
     """Importance weights of the engine-trainer mismatch; None: 1."""
     reference: Tensor | None = None
     """Log-probs under the frozen SFT model, where KL is charged in the loss."""
-    kl_weight: float = 0.0
-    """lambda_KL of the loss, reward per nat; 0 where KL is charged in the reward."""
+    kl_weights: Tensor | None = None
+    """What the loss charges for each token's KL, reward per nat; there where ``reference`` is."""
 
     def select(self, rows: Tensor) -> Experience:
         """The reports at ``rows`` (long [b]), cut to the longest of them."""
@@ -89,7 +90,7 @@ class Experience:
             returns=cut(self.returns),
             weights=None if self.weights is None else cut(self.weights),
             reference=None if self.reference is None else cut(self.reference),
-            kl_weight=self.kl_weight,
+            kl_weights=None if self.kl_weights is None else cut(self.kl_weights),
         )
 
     def to(self, device: torch.device | str) -> Experience:
@@ -103,12 +104,15 @@ class Experience:
             returns=self.returns.to(device),
             weights=None if self.weights is None else self.weights.to(device),
             reference=None if self.reference is None else self.reference.to(device),
-            kl_weight=self.kl_weight,
+            kl_weights=None if self.kl_weights is None else self.kl_weights.to(device),
         )
 
 
-def rank_microbatches(rollout: Rollout, rows: Tensor, size: int, rank: int = 0, ranks: int = 1) -> list[Tensor]:
-    """Cut ``rows`` into microbatches of at most ``size`` reports and return those of one rank.
+def rank_microbatches(
+    rollout: Rollout, rows: Tensor, size: int, rank: int = 0, ranks: int = 1, *, tokens: int | None = None
+) -> list[Tensor]:
+    """Cut ``rows`` into microbatches and return those of one rank: of at most ``size`` reports, or, where ``tokens`` is
+    given, of as many as that many positions of the decoder hold (a single report that needs more runs alone).
 
     Reports of one study stay neighbours, so that they can share the prompt's computation; studies are sorted by length,
     so that a microbatch holds little padding. Every rank gets the same number of microbatches, of near equal length,
@@ -117,9 +121,34 @@ def rank_microbatches(rollout: Rollout, rows: Tensor, size: int, rank: int = 0, 
     study, lengths = rollout.study[rows], rollout.lengths[rows]
     longest = torch.zeros(int(study.max()) + 1, dtype=lengths.dtype).scatter_reduce(0, study, lengths, "amax")
     order = sorted(range(len(rows)), key=lambda i: (int(longest[study[i]]), int(study[i]), i), reverse=True)
-    chunks = rows[torch.tensor(order)].split(size * ranks)
+    rows = rows[torch.tensor(order)]
+    chunks = rows.split(size * ranks if tokens is None else _token_sizes(rollout, rows, tokens, ranks))
     shares = (chunk.tensor_split(ranks)[rank] for chunk in chunks)
     return [share for share in shares if len(share)]
+
+
+def padded_positions(rollout: Rollout, rows: Tensor) -> int:
+    """Positions of the decoder in one forward over ``rows``: the studies, each behind its prompt with all its reports,
+    padded to the longest."""
+    needs: dict[int, int] = {}
+    for study, length in zip(rollout.study[rows].tolist(), rollout.lengths[rows].tolist(), strict=True):
+        needs[study] = needs.get(study, VISUAL_TOKENS + len(rollout.prompts[study])) + max(length - 1, 0)
+    return len(needs) * max(needs.values())
+
+
+def _token_sizes(rollout: Rollout, rows: Tensor, tokens: int, ranks: int) -> list[int]:
+    """Reports of each chunk, so that no rank's share of it has more than ``tokens`` positions."""
+    sizes, start = [], 0
+    while start < len(rows):
+        size = ranks
+        while start + size < len(rows):
+            wider = rows[start : start + size + ranks].tensor_split(ranks)
+            if max(padded_positions(rollout, share) for share in wider if len(share)) > tokens:
+                break
+            size += ranks
+        sizes.append(min(size, len(rows) - start))
+        start += size
+    return sizes
 
 
 def shuffled_minibatches(rollout: Rollout, size: int, seed: int) -> list[Tensor]:

@@ -20,12 +20,12 @@ _FEATURES, _ROLLOUT = ("patches", "views", "view_mask"), ("study", "ids", "mask"
 
 
 def save_experience(path: Path, experience: Experience) -> None:
-    """Write an experience as safetensors (atomic); prompts and lambda_KL are in its metadata."""
+    """Write an experience as safetensors (atomic); the prompts are in its metadata."""
     rollout = experience.rollout
     tensors = {name: getattr(rollout.features, name) for name in _FEATURES}
     tensors |= {name: getattr(rollout, name) for name in _ROLLOUT}
     tensors |= {name: value for name, value in _learnt(experience).items() if value is not None}
-    metadata = {"prompts": json.dumps(rollout.prompts), "kl_weight": repr(experience.kl_weight)}
+    metadata = {"prompts": json.dumps(rollout.prompts)}
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     save_file(
@@ -51,7 +51,7 @@ def load_experience(path: Path) -> Experience:
         prompts=json.loads(metadata["prompts"]),
         **{name: tensors.pop(name) for name in _ROLLOUT},
     )
-    return Experience(rollout=rollout, kl_weight=float(metadata["kl_weight"]), **tensors)
+    return Experience(rollout=rollout, **tensors)
 
 
 def require_finite(value: Tensor, experience: Experience, path: Path) -> None:
@@ -66,4 +66,4 @@ def require_finite(value: Tensor, experience: Experience, path: Path) -> None:
 
 
 def _learnt(experience: Experience) -> dict[str, Tensor | None]:
-    return {f.name: getattr(experience, f.name) for f in fields(Experience) if f.name not in ("rollout", "kl_weight")}
+    return {f.name: getattr(experience, f.name) for f in fields(Experience) if f.name != "rollout"}

@@ -14,14 +14,14 @@ from lmrrg.ppo.schedule import policy_learning_rate
 @pytest.fixture
 def experience() -> Experience:
     rollout = random_rollout(3, 2)
-    noise = [torch.randn(rollout.ids.shape) for _ in range(5)]
-    return Experience(rollout, rollout.mask, *noise[:4], reference=noise[4], kl_weight=0.1)
+    noise = [torch.randn(rollout.ids.shape) for _ in range(6)]
+    return Experience(rollout, rollout.mask, *noise[:4], reference=noise[4], kl_weights=noise[5])
 
 
 def test_an_experience_comes_back_bit_for_bit(experience, tmp_path):
     save_experience(tmp_path / "new" / "one.safetensors", experience)
     back = load_experience(tmp_path / "new" / "one.safetensors")
-    assert (back.rollout.prompts, back.kl_weight, back.weights) == (experience.rollout.prompts, 0.1, None)
+    assert (back.rollout.prompts, back.weights) == (experience.rollout.prompts, None)
     for one, other in ((experience, back), (experience.rollout, back.rollout)):
         for field in dataclasses.fields(one):
             value = getattr(one, field.name)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from actors.policy import PolicyScores
-from lmrrg.config_ppo import PPOConfig
+from lmrrg.config_ppo import KLConfig, PPOConfig
 from lmrrg.engine import GeneratedReport
 from lmrrg.metrics.reward import RewardScores
 from lmrrg.model.features import StudyFeatures
@@ -168,5 +168,24 @@ def test_kl_is_charged_once(sample, scores):
         ppo = PPOConfig.model_validate({"kl": {"placement": placement, "estimator": "k2"}, "gae_lambda": 1.0})
         experience = make_experience(sample, rewards, scores, reference, 0.5, ppo)
         assert bool((experience.returns.abs() > 1e-3).any()) is charged
-        assert experience.kl_weight == (0.0 if charged else 0.5)
-        assert (experience.reference is None) is charged
+        assert (experience.reference is None) is (experience.kl_weights is None) is charged
+        if not charged:
+            torch.testing.assert_close(experience.kl_weights, 0.5 * sample.rollout.mask)
+
+
+def test_wording_is_tied_to_the_sft_model_at_tokens_without_a_finding(sample, scores):
+    """Beside lambda of the reward, and on top of lambda of the loss; never in the padding."""
+    mask = sample.rollout.mask
+    findings = mask & (torch.arange(mask.shape[1]) % 2 == 0)
+    for placement, everywhere in (("reward", 0.0), ("loss", 0.5)):
+        kl = {"placement": placement, "estimator": "k2", "wording_weight": 2.0}
+        ppo = PPOConfig.model_validate({"kl": kl})
+        experience = make_experience(sample, np.zeros(4), scores, scores.log_probs - 0.3, 0.5, ppo, findings)
+        expected = torch.where(findings, everywhere, everywhere + 2.0) * mask
+        torch.testing.assert_close(experience.kl_weights, expected)
+        torch.testing.assert_close(experience.reference, scores.log_probs - 0.3)
+
+
+def test_the_loss_charges_k2_for_wording_whatever_the_reward_charges():
+    for placement, estimator, charged in (("reward", "k1", "k2"), ("reward", "k3", "k2"), ("loss", "k3", "k3")):
+        assert KLConfig(placement=placement, estimator=estimator, wording_weight=1.0).loss_estimator == charged
