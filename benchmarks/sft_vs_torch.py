@@ -13,6 +13,7 @@ import argparse
 import json
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +54,19 @@ def rank_loop(settings: dict[str, Any]) -> None:
     torch.set_num_threads(job.config.threads)
     trainer, folder = RankTrainer(job), Path(settings["folder"])
     waited = [0.0]
-    load = trainer.train.batch
+    read_ahead = trainer.train.read_ahead
 
-    def timed_load(*arguments: Any) -> Batch:
-        started = time.perf_counter()
-        batch = load(*arguments)
-        waited[0] += time.perf_counter() - started
-        return batch
+    def timed(*arguments: Any) -> Iterator[Batch]:
+        batches = read_ahead(*arguments)
+        while True:
+            started = time.perf_counter()
+            batch = next(batches, None)
+            waited[0] += time.perf_counter() - started
+            if batch is None:
+                return
+            yield batch
 
-    trainer.train.batch = timed_load
+    trainer.train.read_ahead = timed
     for number in range(settings["turns"]):
         while not (folder / f"go-{number}").exists():
             time.sleep(0.01)
@@ -141,7 +146,7 @@ class Bare:
             classes = sum(int(binary_targets(batch.labels, self._sft)[1].sum()) for batch in step)
             self._optimizer.zero_grad()
             for batch in step:
-                nll, disease, _ = self._objective(batch)
+                nll, disease, *_ = self._objective(batch)
                 (nll / tokens + self._sft.classification_weight * disease / classes).backward()
             torch.nn.utils.clip_grad_norm_(self._objective.parameters(), self._sft.gradient_clip)
             self._optimizer.step()

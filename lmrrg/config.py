@@ -103,6 +103,9 @@ class SFTConfig(Settings):
     warmup: float = Field(0.05, ge=0.0, le=1.0, description="share of the steps with rising learning rate")
     gradient_clip: PositiveFloat = Field(1.0, description="largest gradient norm")
     classification_weight: NonNegativeFloat = Field(0.5, description="lambda_cls of L = L_LM + lambda_cls L_cls")
+    attention_weight: NonNegativeFloat = Field(
+        0.0, description="weight of the loss that draws the attention to a phantom's region masks; 0: never read"
+    )
     uncertain_policy: Literal["positive", "negative", "ignore"] = Field("positive", description="label -1 in the loss")
     blank_policy: Literal["negative", "ignore"] = Field("negative", description="a class not mentioned, in the loss")
     resume: bool = Field(True, description="continue from the last checkpoint of the run, where there is one")

@@ -48,6 +48,9 @@ class DataConfig(Settings):
     eval_split: Literal["val", "test"] = Field("test", description="split that the final comparison is made on")
     cache_dir: Path = Field(Path(".cache/features"), description="content-addressed cache of image features")
     cache_gb: PositiveFloat = Field(64, description="largest cache of image features, GB; the longest unused go first")
+    check_views: bool = Field(
+        False, description="missing views are told from the pixels, and tags that disagree with them are counted"
+    )
     decode_workers: int = Field(2, ge=0, description="processes that read images for the cache; 0: this one")
     max_image_mb: PositiveInt = Field(256, description="largest image file, MB, inflated where it is deflated DICOM")
     max_image_megapixels: PositiveFloat = Field(48, description="largest image, million pixels")

@@ -42,7 +42,7 @@ from lmrrg.evaluation_systems import (
     model_system,
 )
 from lmrrg.metrics.backends import Backend, make_backend
-from lmrrg.metrics.conventions import Convention, R2Gen, Raw
+from lmrrg.metrics.conventions import Convention, R2Gen, Raw, r2gen_dataset
 from lmrrg.metrics.meteor import prepare_meteor
 from lmrrg.studies import Study, atomic_writer, manifest_hash, read_studies
 from lmrrg.tracking import git_state, record_run
@@ -163,13 +163,16 @@ def _scale(training: Sequence[Study], manifest: Path, config: Config) -> Scale:
     conventions: dict[str, Convention] = {"raw": Raw()}
     if config.evaluation.convention == "r2gen":
         reports = [study.report(config.data.section) for study in training]
-        settings = config.evaluation
+        settings, dataset = config.evaluation, r2gen_dataset(study.source for study in training)
         conventions["r2gen"] = (
             R2Gen.from_training_reports(
-                reports, threshold=settings.vocabulary_threshold, reference_tokens=settings.reference_tokens
+                reports,
+                threshold=settings.vocabulary_threshold,
+                reference_tokens=settings.reference_tokens,
+                dataset=dataset,
             )
             if reports
-            else R2Gen(vocabulary=None, threshold=None, reference_tokens=settings.reference_tokens)
+            else R2Gen(None, None, settings.reference_tokens, dataset)
         )
     return Scale(conventions, make_backend(config.reward), manifest)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,20 +13,24 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from lmrrg.config import Config
+from lmrrg.evaluation_regions import region_truth
 from lmrrg.model.classifier import label_targets
-from lmrrg.model.features import VIEWS, FeatureFiles, StudyFeatures
+from lmrrg.model.features import VIEWS, FeatureFiles, StudyFeatures, feature_shape
 from lmrrg.model.prompts import prompt_ids, report_ids
+from lmrrg.model.regions import REGIONS
 from lmrrg.studies import Study
 
 _WINDOW = 8  # minibatches that are sorted by length together
 _VIEW_DROPOUT = 0.15
+_AHEAD = 2  # batches that are read while one is trained on
 _UNKNOWN = VIEWS.index("unknown")
 
 
 @dataclass(frozen=True)
 class Batch:
     """B studies: features, prompts, ``report_ids`` int64 [B, T] right-padded with ``report_mask`` bool [B, T], and
-    ``labels`` int64 [B, 14] as :func:`~lmrrg.model.classifier.label_targets` makes them.
+    ``labels`` int64 [B, 14] as :func:`~lmrrg.model.classifier.label_targets` makes them. ``regions`` float32
+    [B, 29, V, P] is the share of each patch that a region covers; None unless the attention is supervised.
     """
 
     features: StudyFeatures
@@ -32,6 +38,7 @@ class Batch:
     report_ids: Tensor
     report_mask: Tensor
     labels: Tensor
+    regions: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """A copy on ``device``."""
@@ -41,6 +48,7 @@ class Batch:
             self.report_ids.to(device),
             self.report_mask.to(device),
             self.labels.to(device),
+            None if self.regions is None else self.regions.to(device),
         )
 
 
@@ -55,6 +63,9 @@ class Examples:
         self.prompts = [prompt_ids(tokenizer, config.model, study.indication) for study in studies]
         self.labels = label_targets(studies)
         self._files = files
+        # The masks are for measuring: without the weight they are not even kept.
+        self._masked = [study if config.sft.attention_weight and "masks" in study.truth else None for study in studies]
+        self._views, self._patches = config.data.max_views, feature_shape(config.data.image_size)[0]
 
     def __len__(self) -> int:
         return len(self.reports)
@@ -74,7 +85,32 @@ class Examples:
         features = self._files.select(at)
         if forgotten is not None:
             features = replace(features, views=torch.where(forgotten[at], _UNKNOWN, features.views))
-        return Batch(features, [self.prompts[i] for i in at], ids, mask, self.labels[at])
+        return Batch(features, [self.prompts[i] for i in at], ids, mask, self.labels[at], self._regions(at))
+
+    def masked(self, index: Sequence[int]) -> int:
+        """How many of the examples have region masks to learn from; 0 unless the attention is supervised."""
+        return sum(self._masked[i] is not None for i in index)
+
+    def read_ahead(self, shares: Iterable[Sequence[int]], forgotten: Tensor | None = None) -> Iterator[Batch]:
+        """The batches of ``shares`` in order, read in a thread while their predecessors are used."""
+        with ThreadPoolExecutor(1) as reader:
+            waiting: deque[Future[Batch]] = deque()
+            for share in shares:
+                waiting.append(reader.submit(self.batch, share, forgotten))
+                if len(waiting) > _AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    def _regions(self, index: Sequence[int]) -> Tensor | None:
+        if not self.masked(index):
+            return None
+        covered = torch.zeros(len(index), len(REGIONS), self._views, self._patches)
+        for row, study in enumerate(self._masked[i] for i in index):
+            truth = region_truth(study, self._views, self._patches) if study else None
+            if truth is not None:
+                covered[row] = torch.from_numpy(truth.coverage)
+        return covered
 
 
 def forgotten_views(examples: int, views: int, seed: int, epoch: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The multitask objective L = L_LM + lambda_cls L_cls, and what validation measures."""
+"""The multitask objective L = L_LM + lambda_cls L_cls (+ lambda_att L_att), and what validation measures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sft.batches import Batch
 
 
 class Objective(nn.Module):
-    """The report generator with both losses; sums, so that the means are those of the whole minibatch."""
+    """The report generator with its losses; sums, so that the means are those of the whole minibatch."""
 
     positive_weight: Tensor | None
 
@@ -24,8 +24,8 @@ class Objective(nn.Module):
         self.model, self._config = model, config
         self.register_buffer("positive_weight", positive_weight, persistent=False)
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Summed report NLL in nats, summed disease loss, disease logits [B, 14].
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Summed report NLL in nats, summed disease loss, summed attention loss, disease logits [B, 14].
 
         With ``precision`` bf16 the matrix products run in bfloat16; weights and losses stay float32, so what is saved
         is what was trained.
@@ -37,7 +37,20 @@ class Objective(nn.Module):
             out.logits[batch.report_mask].float(), batch.report_ids[batch.report_mask], reduction="sum"
         )
         disease = disease_loss(out.disease_logits, batch.labels, self._config, self.positive_weight)
-        return nll, disease, out.disease_logits.detach()
+        seen = nll.new_zeros(()) if batch.regions is None else attention_loss(out.attention, batch.regions)
+        return nll, disease, seen, out.disease_logits.detach()
+
+
+def attention_loss(attention: Tensor, regions: Tensor) -> Tensor:
+    """-log of the attention inside each region, the mean over a study's known regions, summed over studies (**ours**).
+
+    Both [B, 29, V, P]: attention that sums to 1 for each region, and the share of each patch that a region covers.
+    A region that covers nothing is not known; a study without a known region adds 0.
+    """
+    inside = (attention.float() * regions).sum((2, 3))
+    known = regions.sum((2, 3)) > 0
+    each = torch.where(known, -torch.log(inside + 1e-6), 0.0)
+    return (each.sum(1) / known.sum(1).clamp_min(1)).sum()
 
 
 def macro_auc(logits: Tensor, labels: Tensor, config: SFTConfig) -> float:

@@ -47,12 +47,14 @@ def run_sft(config: Config) -> Path:
     A run that is already complete is returned as it is.
 
     Raises:
-        SFTError: ``no_studies``, ``resume_mismatch`` (settings or data changed since the last checkpoint).
+        SFTError: ``no_studies``, ``no_region_masks`` (asked to supervise the attention without any),
+            ``resume_mismatch`` (settings or data changed since the last checkpoint).
     """
     config = config.model_copy(update={"storage_path": Path(config.storage_path).resolve()})
     folder = config.run_dir / "sft"
     manifest = prepare_studies(config)
     train, val = (_with_reports(studies_of(config, split), config, split) for split in ("train", "val"))
+    _check_masks(train, config)
     tokenizer = build_tokenizer(config.model, [study.report(config.data.section) for study in train])
     fingerprint = _fingerprint(config, manifest, json.dumps(tokenizer.get_vocab(), sort_keys=True))
     storage = _storage(config)
@@ -92,6 +94,11 @@ def _with_reports(studies: list[Study], config: Config, split: str) -> list[Stud
     if not kept:
         raise SFTError("no_studies", f"no {split} study has a {config.data.section} section")
     return kept
+
+
+def _check_masks(train: list[Study], config: Config) -> None:
+    if config.sft.attention_weight and not any("masks" in study.truth for study in train):
+        raise SFTError("no_region_masks", "sft.attention_weight needs region masks, which only CT phantoms have")
 
 
 def _fingerprint(config: Config, manifest: Path, vocabulary: str) -> str:

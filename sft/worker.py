@@ -8,6 +8,7 @@ import math
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,6 @@ import ray.train
 import torch
 import torch.distributed as dist
 from ray.experimental import tqdm_ray
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
@@ -30,7 +30,7 @@ from lmrrg.model.features import FeatureFiles
 from lmrrg.model.generator import build_generator
 from lmrrg.studies import Study
 from lmrrg.tracking import RunTracker
-from sft.batches import Examples, epoch_minibatches, forgotten_views, rank_share
+from sft.batches import Batch, Examples, epoch_minibatches, forgotten_views, rank_share
 from sft.engine import gathered, make_engine
 from sft.objective import Objective, learning_rate, macro_auc
 
@@ -161,9 +161,11 @@ class RankTrainer:
         self.engine.train()
         totals, since = Totals(), time.perf_counter()
         order = epoch_minibatches(self.train.lengths, self.sft.minibatch, self.config.seed, epoch)
+        shares = [share for minibatch in order for share in self._shares(minibatch)]
+        batches = self.train.read_ahead(shares, forgotten)
         for number, minibatch in enumerate(order, start=1):
             step = epoch * self.epoch_steps + number
-            self._step(step, minibatch, forgotten, totals)
+            self._step(step, minibatch, batches, totals)
             if log:
                 log.bar.update(1)
             if number % _LOG_EVERY == 0 or number == self.epoch_steps:
@@ -172,25 +174,31 @@ class RankTrainer:
                 if log:
                     log.metrics(step, metrics)
 
-    def _step(self, step: int, minibatch: list[int], forgotten: Tensor, totals: Totals) -> None:
-        """Optimizer step ``step`` (from 1), on the rank's share of a minibatch."""
+    def _shares(self, minibatch: list[int]) -> list[list[int]]:
+        return rank_share(minibatch, self.rank, self.workers, self.sft.microbatch)
+
+    def _step(self, step: int, minibatch: list[int], batches: Iterator[Batch], totals: Totals) -> None:
+        """Optimizer step ``step`` (from 1), on the rank's share of a minibatch, which comes next in ``batches``."""
         rate = learning_rate(step - 1, self.steps, self.sft)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
         tokens = sum(len(self.train.reports[i]) for i in minibatch)
         classes = int(binary_targets(self.train.labels[minibatch], self.sft)[1].sum())
-        shares = rank_share(minibatch, self.rank, self.workers, self.sft.microbatch)
-        for number, share in enumerate(shares, start=1):
-            batch = self.train.batch(share, forgotten).to(self.engine.device)
-            self.engine.set_gradient_accumulation_boundary(number == len(shares))
-            nll, disease, _ = self.engine(batch)
+        masked, parts = self.train.masked(minibatch), len(self._shares(minibatch))
+        for number in range(1, parts + 1):
+            started = time.perf_counter()
+            batch = next(batches)
+            totals.add(waited=time.perf_counter() - started)
+            self.engine.set_gradient_accumulation_boundary(number == parts)
+            nll, disease, seen, _ = self.engine(batch.to(self.engine.device))
             # Means over the whole minibatch: DeepSpeed averages over ranks, so each rank's part counts workers times.
             loss = nll / tokens + self.sft.classification_weight * disease / max(1, classes)
+            loss = loss + self.sft.attention_weight * seen / max(1, masked)
             self.engine.backward(loss * self.workers, scale_wrt_gas=False)
             self.engine.step()
-            totals.add(nll=float(nll.detach()), disease=float(disease.detach()))
+            totals.add(nll=float(nll.detach()), disease=float(disease.detach()), seen=float(seen.detach()))
         norm = float(self.engine.get_global_grad_norm())
-        totals.add(steps=1, tokens=tokens, classes=classes, rate=rate, norm=norm)
+        totals.add(steps=1, tokens=tokens, classes=classes, masked=masked, rate=rate, norm=norm)
 
     def _means(self, totals: Totals, seconds: float) -> dict[str, float]:
         """Metrics of the last steps, over all ranks.
@@ -198,15 +206,18 @@ class RankTrainer:
         Raises:
             SFTError: ``loss_not_finite``.
         """
-        nll, disease = self._sum_over_ranks(totals["nll"], totals["disease"])
+        sums = self._sum_over_ranks(*(totals[name] for name in ("nll", "disease", "seen", "waited")))
+        nll, disease, seen, waited = sums
         if not math.isfinite(nll + disease):
             raise SFTError("loss_not_finite", "the loss became NaN or infinite; a lower learning rate may help")
         steps = totals["steps"]
-        return {
+        supervised = {"train/attention_loss": seen / max(1, totals["masked"])} if self.sft.attention_weight else {}
+        return supervised | {
             "train/nll_per_token": nll / totals["tokens"],
             "train/disease_loss": disease / max(1, totals["classes"]),
             "train/gradient_norm": totals["norm"] / steps,
             "train/learning_rate": totals["rate"] / steps,
+            "train/data_wait_share": waited / self.workers / seconds,
             "train/steps_per_second": steps / seconds,
             "train/studies_per_second": steps * self.sft.minibatch / seconds,
         }
@@ -221,7 +232,7 @@ class RankTrainer:
         sums, logits = Totals(), torch.zeros(self.val.labels.shape)
         for number in range(batches):
             share = mine[number * self.sft.microbatch : (number + 1) * self.sft.microbatch]
-            nll, disease, seen = self.engine(self.val.batch(share or [0]).to(self.engine.device))
+            nll, disease, _, seen = self.engine(self.val.batch(share or [0]).to(self.engine.device))
             if share:
                 sums.add(nll=float(nll), disease=float(disease))
                 logits[share] = seen.float().cpu()

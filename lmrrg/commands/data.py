@@ -62,6 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--hash-images", action="store_true", help="look for copies among the image files (reads all)")
     parser.add_argument(
+        "--check-views",
+        action="store_true",
+        help="tell missing views from the pixels and count the tags that disagree with them (encodes all images)",
+    )
+    parser.add_argument(
         "--count", type=_counts, default=(600, 100, 200), metavar="TRAIN,VAL,TEST", help="phantom: studies per split"
     )
     parser.add_argument("--size", type=int, default=256, help="phantom: rows and columns, pixels (default: 256)")
@@ -86,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
         labels=args.labels,
         section=args.section,
         ids=args.ids,
+        check_views=args.check_views,
         phantom=PhantomConfig(generator=args.generator, train=train, val=val, test=test, image_size=args.size),
     )
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,7 @@ def audit_of(
     dropped: Mapping[str, int],
     notes: Mapping[str, str],
     duplicates: Mapping[str, int] | None = None,
+    views: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Counts of rows, drops by reason, sections, views, splits, labels, priors and duplicates, ready for JSON."""
     return {
@@ -42,6 +43,7 @@ def audit_of(
         "abnormal": sum(study.is_abnormal for study in studies),
         "labels": {label: _values_of(studies, label) for label in LABELS},
         "identifier_like_text": identifier_counts(studies),
+        "views_by_pixels": dict(views) if views is not None else None,
         "image_duplicates": dict(duplicates) if duplicates is not None else None,
         "notes": dict(notes),
     }
@@ -58,6 +60,8 @@ def audit_table(audit: Mapping[str, Any]) -> str:
         lines.append(f"{name:28}" + "".join(f"{sizes[k]:10,}" for k in ("studies", "patients", "images", "abnormal")))
     lines.append(f"patients in two splits: {audit['patients_in_two_splits']}")
     lines.append("views: " + ", ".join(f"{view} {count:,}" for view, count in audit["views"].items()))
+    if audit["views_by_pixels"] is not None:
+        lines.append(_views_line(audit["views_by_pixels"]))
     lines.append(f"studies with a prior: {audit['priors']:,}")
     lines += [f"{key}: {value}" for key, value in audit["notes"].items()]
     shapes = ", ".join(f"{name} {count:,}" for name, count in audit["identifier_like_text"].items() if count)
@@ -92,6 +96,15 @@ def find_duplicates(studies: Sequence[Study], *, progress: bool = True) -> dict[
         "shared_by_patients": sum(len({study.patient for study in group}) > 1 for group in owners.values()),
         "shared_by_splits": sum(len({study.split for study in group}) > 1 for group in owners.values()),
     }
+
+
+def _views_line(views: Mapping[str, int]) -> str:
+    frontal, lateral = (views[f"tag_{a}_pixels_{b}"] for a, b in (("frontal", "lateral"), ("lateral", "frontal")))
+    return (
+        f"tags that disagree with the pixels: {frontal + lateral:,} of {views['images']:,} "
+        f"({frontal:,} tagged frontal, {lateral:,} tagged lateral); "
+        f"views told from the pixels {views['filled']:,}, not clear {views['not_clear']:,}"
+    )
 
 
 def _duplicates_line(duplicates: Mapping[str, int] | None) -> str:

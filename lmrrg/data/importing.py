@@ -70,6 +70,7 @@ class Import:
     dropped: Mapping[str, int] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
     duplicates: Mapping[str, int] | None = None
+    views: Mapping[str, int] | None = None
 
     def audit(self) -> dict[str, Any]:
         """Everything that was counted, ready for JSON."""
@@ -81,6 +82,7 @@ class Import:
             dropped=self.dropped,
             notes=self.notes,
             duplicates=self.duplicates,
+            views=self.views,
         )
 
     def table(self) -> str:

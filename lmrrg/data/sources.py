@@ -31,7 +31,7 @@ _READERS: dict[str, Callable[[Path, DataConfig], Source]] = {
     "csv": read_csv_table,
     "jsonl": read_jsonl,
 }
-_SETTINGS = ("source", "path", "images", "labels", "section", "ids", "phantom")
+_SETTINGS = ("source", "path", "images", "labels", "section", "ids", "phantom", "check_views")
 """The settings of ``config.data`` that decide what the manifest holds."""
 
 
@@ -62,7 +62,17 @@ def import_studies(data: DataConfig, folder: Path, seed: int, *, progress: bool 
 
     Raises:
         StudyError: the source cannot be read or has no usable study.
+        ImageError: ``data.check_views`` met an image that cannot be read.
     """
+    imported = _imported(data, folder, seed, progress)
+    if data.check_views:
+        from lmrrg.model.views import checked_views
+
+        imported.studies, imported.views = checked_views(imported.studies, Config(data=data), progress=progress)
+    return imported
+
+
+def _imported(data: DataConfig, folder: Path, seed: int, progress: bool) -> Import:
     if data.source == "phantom" and data.phantom.generator == "ct":
         from lmrrg.data.phantom_ct import import_ct_phantoms
 

@@ -104,6 +104,11 @@ class R2Gen:
         }
 
 
+def r2gen_dataset(sources: Iterable[str]) -> Dataset:
+    """Whose cleaning the studies of these sources get: MIMIC-CXR's when all are from there, else IU X-ray's."""
+    return "mimic-cxr" if set(sources) == {"mimic-cxr"} else "iu-xray"
+
+
 def make_convention(evaluation: EvaluationConfig, training_reports: Iterable[str]) -> Convention:
     """The convention that the settings name; ``training_reports`` make the vocabulary of r2gen."""
     if evaluation.convention == "raw":

@@ -43,12 +43,13 @@ class Visual:
 @dataclass(frozen=True)
 class ReportForward:
     """``logits`` [B, T, vocabulary] and ``hidden`` [B, T, H] at the places that predict each report token;
-    ``disease_logits`` [B, 14].
+    ``disease_logits`` [B, 14]; ``attention`` [B, 29, V, P] of the regions to the patches.
     """
 
     logits: Tensor
     hidden: Tensor
     disease_logits: Tensor
+    attention: Tensor
 
 
 class ReportGenerator(nn.Module):
@@ -126,7 +127,7 @@ class ReportGenerator(nn.Module):
             output_hidden_states=True,
             logits_to_keep=places,
         )
-        return ReportForward(out.logits, out.hidden_states[-1][:, places], visual.disease_logits)
+        return ReportForward(out.logits, out.hidden_states[-1][:, places], visual.disease_logits, visual.attention)
 
     forward = report_logits
 

@@ -69,7 +69,7 @@ def test_the_best_checkpoint_is_what_was_validated(finished: Config):
     model = load_checkpoint(best)
     examples = Examples(val, FeatureFiles(val, finished, progress=False), model.tokenizer, finished)
     with torch.no_grad():
-        nll, _, _ = Objective(model, finished.sft, None)(examples.batch(range(len(val))))
+        nll, *_ = Objective(model, finished.sft, None)(examples.batch(range(len(val))))
     reported = [line["val/nll_per_token"] for line in read_metrics(finished.run_dir, "sft") if "epoch" in line]
     assert len(reported) == EPOCHS
     assert float(nll) / sum(examples.lengths) == pytest.approx(min(reported), rel=1e-4)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmrrg.config import EvaluationConfig
-from lmrrg.metrics.conventions import R2GEN_SETTINGS, UNKNOWN, R2Gen, Raw, clean_r2gen, make_convention
+from lmrrg.metrics.conventions import R2GEN_SETTINGS, UNKNOWN, R2Gen, Raw, clean_r2gen, make_convention, r2gen_dataset
 
 
 @pytest.mark.parametrize(
@@ -79,3 +79,8 @@ def test_raw_changes_nothing(text: str) -> None:
 @given(st.text(alphabet="ab .,-1"))
 def test_cleaned_text_has_only_separate_periods(text: str) -> None:
     assert all("." not in token or token == "." for token in clean_r2gen(text).split())
+
+
+def test_the_source_of_the_studies_decides_whose_cleaning_applies():
+    assert r2gen_dataset(["mimic-cxr", "mimic-cxr"]) == "mimic-cxr"
+    assert r2gen_dataset(["iu-xray"]) == r2gen_dataset(["mimic-cxr", "csv"]) == r2gen_dataset([]) == "iu-xray"

@@ -93,3 +93,13 @@ def test_the_ranks_share_a_minibatch_exactly_and_equally(workers: int, microbatc
     assert sorted(i for rank in shares for share in rank for i in share) == minibatch
     assert {len(share) for rank in shares for share in rank} == {microbatch}
     assert len({len(rank) for rank in shares}) == 1
+
+
+def test_batches_read_ahead_are_those_read_one_by_one_and_errors_arrive(examples: Examples):
+    shares = [[0, 1], [2], [3, 4], [1], [0]]
+    for share, batch in zip(shares, examples.read_ahead(shares), strict=True):
+        expected = examples.batch(share)
+        assert torch.equal(batch.report_ids, expected.report_ids)
+        assert torch.equal(batch.features.patches, expected.features.patches)
+    with pytest.raises(IndexError):
+        list(examples.read_ahead([[0], [10_000]]))

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -9,7 +10,7 @@ from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.model.classifier import BLANK, UNLABELLED
 from lmrrg.model.features import FeatureFiles
 from sft.batches import Examples
-from sft.objective import Objective, learning_rate, macro_auc, parameter_groups
+from sft.objective import Objective, attention_loss, learning_rate, macro_auc, parameter_groups
 from sft.train import main
 
 
@@ -81,7 +82,7 @@ def test_losses_are_sums_so_parts_add_up_to_the_whole(tiny_checkpoint, examples:
         parts = [objective(examples.batch(part)) for part in ([0, 1, 2], [3], [4, 5, 6, 7])]
     for k in (0, 1):
         assert float(whole[k]) == pytest.approx(sum(float(part[k]) for part in parts), rel=1e-5)
-    torch.testing.assert_close(whole[2], torch.cat([part[2] for part in parts]), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(whole[3], torch.cat([part[3] for part in parts]), atol=1e-5, rtol=1e-4)
 
 
 def test_the_report_loss_is_that_of_each_token_alone(tiny_checkpoint, examples: Examples):
@@ -116,7 +117,7 @@ def test_a_few_steps_on_one_batch_learn_it(tiny_checkpoint, examples: Examples):
     batch = examples.batch(range(8))
     first = None
     for _ in range(60):
-        nll, disease, _ = objective(batch)
+        nll, disease, *_ = objective(batch)
         loss = nll / batch.report_mask.sum() + disease / 8
         first = first or (float(nll.detach()), float(disease.detach()))
         optimizer.zero_grad()
@@ -131,3 +132,43 @@ def test_the_command_refuses_a_wrong_setting_in_one_sentence(capsys):
     error = capsys.readouterr().err
     assert "sft.epoch is not a setting" in error
     assert "Traceback" not in error
+
+
+def test_the_attention_is_not_supervised_unless_asked(tiny_checkpoint, tiny_studies, tiny_config, examples: Examples):
+    assert tiny_config.sft.attention_weight == SFTConfig().attention_weight == 0
+    studies = [replace(study, truth={"masks": "not there.npz"}) for study in tiny_studies[:2]]
+    files = FeatureFiles(studies, tiny_config, progress=False)
+    unread = Examples(studies, files, load_checkpoint(tiny_checkpoint).tokenizer, tiny_config)
+    assert unread.batch([0, 1]).regions is None, "masks are not even read"
+    assert unread.masked([0, 1]) == 0
+    objective = Objective(load_checkpoint(tiny_checkpoint), SFTConfig(), None)
+    assert float(objective(examples.batch([0, 1]))[2]) == 0
+
+
+def test_supervised_attention_learns_to_lie_in_the_region(tiny_checkpoint, examples: Examples):
+    model = load_checkpoint(tiny_checkpoint)
+    objective = Objective(model, SFTConfig(attention_weight=1), None)
+    batch = examples.batch([0, 1])
+    shape = model.visual(batch.features).attention.shape
+    regions = torch.zeros(shape)
+    regions[:, ::2, 0, :3] = 1.0  # every second region is known
+    supervised = replace(batch, regions=regions)
+    optimizer = torch.optim.AdamW(model.extractor.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(40):
+        loss = objective(supervised)[2]
+        optimizer.zero_grad()
+        loss.backward()
+        assert model.extractor.blocks[-1].across.query.weight.grad.abs().max() > 0
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.5 * losses[0]
+    attention = model.eval().visual(batch.features).attention
+    assert float(attention[:, ::2, 0, :3].sum(-1).mean()) > 0.5
+
+
+def test_the_attention_loss_of_a_study_is_the_mean_over_its_known_regions():
+    attention = torch.tensor([[[[0.5, 0.25, 0.25]], [[0.1, 0.1, 0.8]]], [[[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]]]])
+    regions = torch.tensor([[[[1.0, 1.0, 0.0]], [[0.0, 0.5, 0.0]]], [[[0.0, 0.0, 0.0]], [[0.0, 0.0, 0.0]]]])
+    expected = -(math.log(0.75) + math.log(0.05)) / 2
+    assert float(attention_loss(attention, regions)) == pytest.approx(expected, rel=1e-4)
