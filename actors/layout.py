@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from actors.placement import Bundle
 from actors.policy import policy_bundle
-from actors.reference import reference_bundle
+from actors.reference import is_adapter_off, reference_bundle
 from actors.reward import reward_bundle
 from actors.rollout import rollout_bundle
 from lmrrg.config import Config
@@ -30,18 +30,20 @@ class Layout:
         """The layout of ``ray.placement`` (ours).
 
         split: one bundle per actor. colocated: bundle k holds policy rank k and engine k, the first one the reference
-        too, and asks for a whole GPU, so that all of its actors see the same one; a bundle lies on one node.
+        too, and asks for a whole GPU, so that all of its actors see the same one; a bundle lies on one node. A
+        reference that is the policy without its adapters needs no bundle.
         """
         policy, engine = policy_bundle(config.ppo), rollout_bundle(config.rollout)
-        reference = reference_bundle(config.ppo)
+        reference = [] if is_adapter_off(config) else [reference_bundle(config.ppo)]
         ranks, engines = config.ppo.workers, config.rollout.engines
         scorers = [reward_bundle(config.reward)] * config.reward.scorers
         if config.ray.placement == "split":
-            bundles = [*[policy] * ranks, reference, *[engine] * engines, *scorers]
-            return cls(bundles, policy=0, reference=ranks, rollouts=ranks + 1, rewards=ranks + 1 + engines)
+            bundles = [*[policy] * ranks, *reference, *[engine] * engines, *scorers]
+            first = ranks + len(reference)
+            return cls(bundles, policy=0, reference=ranks, rollouts=first, rewards=first + engines)
         seats = max(ranks, engines)
         shared = [
-            _shared([*[policy] * (k < ranks), *[engine] * (k < engines), *[reference] * (k == 0)]) for k in range(seats)
+            _shared([*[policy] * (k < ranks), *[engine] * (k < engines), *reference * (k == 0)]) for k in range(seats)
         ]
         return cls([*shared, *scorers], policy=0, reference=0, rollouts=0, rewards=seats)
 

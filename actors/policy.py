@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import os
 import socket
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +19,18 @@ from torch import Tensor
 
 from actors.placement import actor_options, bundle
 from actors.supervision import results
+from actors.weights import StoredState, WeightBuffers
 from lmrrg.config import Config
 from lmrrg.config_ppo import PPOConfig
-from lmrrg.model.checkpoint import full_state, load_checkpoint, save_checkpoint, state_checksum
-from lmrrg.model.decoder import add_lora
+from lmrrg.model.checkpoint import full_state, load_checkpoint, save_checkpoint
+from lmrrg.model.decoder import adapters_off, add_lora
 from lmrrg.ppo.actor_critic import VALUE_HEAD_FILE, ActorCritic, load_value_head, save_value_head
-from lmrrg.ppo.batches import Experience, Rollout, rank_microbatches, shuffled_minibatches
+from lmrrg.ppo.batches import Experience, Rollout, in_order, rank_microbatches, shuffled_minibatches
 from lmrrg.ppo.dump import require_finite
 from lmrrg.ppo.errors import PPOError
-from lmrrg.ppo.losses import PolicyLoss, kl_loss, loss_shares, policy_loss, value_loss
+from lmrrg.ppo.losses import kl_loss, loss_shares, policy_loss, value_loss
 from lmrrg.ppo.masks import fill
+from lmrrg.ppo.update_report import UpdateReport, UpdateTotals
 
 _TAG = "policy"
 
@@ -50,6 +51,7 @@ class PolicyWorker:
         torch.set_num_threads(config.threads)
         self._config, self._ppo, self._rank = config, config.ppo, rank
         self._checkpoint_dir = Path(checkpoint_dir)
+        self._buffers = WeightBuffers()
         self._broken = config.run_dir / "ppo" / f"not_finite-rank{rank}.safetensors"
 
     def address(self) -> tuple[str, int]:
@@ -91,17 +93,16 @@ class PolicyWorker:
         )
         self._model.eval()
 
-    @torch.no_grad()
     def log_probs(self, rollout: Rollout) -> tuple[Tensor, PolicyScores]:
         """This rank's rows (long [b]) of the rollout, and their scores [b, T]."""
-        rows, scores = [], []
-        everything = torch.arange(len(rollout))
-        for share in rank_microbatches(rollout, everything, self._ppo.microbatch, self._rank, self._ppo.workers):
-            output = self._engine(rollout.select(share).to(self._engine.device), entropy=True)
-            padding = (0, rollout.ids.shape[1] - output.log_probs.shape[1])
-            rows.append(share)
-            scores.append([torch.nn.functional.pad(tensor.cpu(), padding) for tensor in output])
-        return torch.cat(rows), PolicyScores(*(torch.cat(column) for column in zip(*scores, strict=True)))
+        rows, scores = self._forward(rollout, entropy=True)
+        return rows, PolicyScores(*scores)
+
+    def reference_log_probs(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
+        """This rank's rows (long [b]), and their log-probs [b, T] under the model without its LoRA adapters."""
+        with adapters_off(self._model.generator.decoder):
+            rows, scores = self._forward(rollout, entropy=False)
+        return rows, scores[0]
 
     def update(self, experience: Experience, seed: int, learning_rate: float) -> UpdateTotals:
         """Run ``ppo.epochs`` passes over the experience; with learning rate 0 nothing but the critic moves."""
@@ -115,13 +116,12 @@ class PolicyWorker:
                     self._minibatch(experience, rows, value_only, totals)
         return totals
 
-    def state(self) -> tuple[dict[str, Tensor], str] | None:
-        """All weights on CPU and their checksum, on rank 0; the other ranks help to gather and return None."""
+    def state(self, shared: bool) -> tuple[StoredState | None, str]:
+        """All weights and their checksum, on rank 0 (see :meth:`WeightBuffers.write`); the others help to gather."""
         with self._gathered():
             if self._rank:
-                return None
-            state = full_state(self._model.generator)
-        return state, state_checksum(state)
+                return None, ""
+            return self._buffers.write(full_state(self._model.generator, copy=False), shared=shared)
 
     def save(self, directory: Path) -> None:
         """Write weights, optimizer and value head for :meth:`load`; every rank writes its part into ``directory``."""
@@ -145,12 +145,23 @@ class PolicyWorker:
                 if self._model.critic is None:  # a head on a decoder that the model directory lacks is of no use
                     save_value_head(self._model.value_head, directory)
 
+    @torch.no_grad()
+    def _forward(self, rollout: Rollout, *, entropy: bool) -> tuple[Tensor, list[Tensor]]:
+        """This rank's rows of the rollout; log-probs, values and, where asked for, entropy, [b, T] each on CPU."""
+        rows, scores = [], []
+        for share in self._microbatches(rollout, torch.arange(len(rollout))):
+            output = self._engine(rollout.select(share).to(self._engine.device), entropy=entropy)
+            padding = (0, rollout.ids.shape[1] - output.log_probs.shape[1])
+            rows.append(share)
+            scores.append([torch.nn.functional.pad(each.cpu(), padding) for each in output if each is not None])
+        return torch.cat(rows), [torch.cat(column) for column in zip(*scores, strict=True)]
+
     def _minibatch(self, experience: Experience, rows: Tensor, value_only: bool, totals: UpdateTotals) -> None:
         mask = experience.loss_mask[rows]
         shares = torch.zeros(experience.loss_mask.shape)
         shares[rows] = loss_shares(mask, self._ppo.aggregation, self._config.rollout.max_new_tokens)
         tokens = float(mask.sum())
-        parts = rank_microbatches(experience.rollout, rows, self._ppo.microbatch, self._rank, self._ppo.workers)
+        parts = self._microbatches(experience.rollout, rows)
         for number, part in enumerate(parts, start=1):
             self._engine.set_gradient_accumulation_boundary(number == len(parts))
             batch = experience.select(part).to(self._engine.device)
@@ -194,6 +205,11 @@ class PolicyWorker:
             loss = loss + kl_loss(output.log_probs, batch.reference, mask, shares=charged, estimator=estimator)
         return loss
 
+    def _microbatches(self, rollout: Rollout, rows: Tensor) -> list[Tensor]:
+        """This rank's; every rank has the same number of them, or collective operations would wait for ever."""
+        ppo = self._ppo
+        return rank_microbatches(rollout, rows, ppo.microbatch, self._rank, ppo.workers, tokens=ppo.microbatch_tokens)
+
     def _learning_rates(self, policy: float) -> tuple[float, float, float]:
         """Of the policy, the value head and a separate critic's decoder."""
         return policy, self._ppo.value_learning_rate, self._ppo.learning_rate
@@ -205,58 +221,6 @@ class PolicyWorker:
 
         with deepspeed.zero.GatheredParameters(list(self._model.parameters()), enabled=self._ppo.zero_stage == 3):
             yield
-
-
-@dataclass
-class UpdateTotals:
-    """Statistics of one update, summed over one rank's tokens; ranks add up."""
-
-    sums: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    """Over tokens."""
-    losses: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    """Over optimizer steps."""
-    tokens: float = 0.0
-    """Tokens of all ranks, over all steps."""
-    grad_norms: list[float] = field(default_factory=list)
-    first_ratio_error: float = 0.0
-    """Largest |ratio - 1| of a token before the first optimizer step."""
-
-    def add(self, actor: PolicyLoss, critic: Tensor) -> None:
-        """Add one microbatch."""
-        self.losses["policy_loss"] += actor.loss.item()
-        self.losses["value_loss"] += critic.item()
-        self.sums["clip_fraction"] += actor.clipped.item()
-        self.sums["update_kl_per_token"] += actor.approx_kl.item()
-        if not self.grad_norms:
-            self.first_ratio_error = max(self.first_ratio_error, actor.ratio_error.item())
-
-    def step(self, tokens: float, grad_norm: float) -> None:
-        """Note one optimizer step."""
-        self.tokens += tokens
-        self.grad_norms.append(grad_norm)
-
-
-@dataclass(frozen=True)
-class UpdateReport:
-    """What one update did, over all ranks."""
-
-    metrics: dict[str, float]
-    """Losses per optimizer step, means over tokens, and the mean and largest gradient norm before clipping."""
-    first_ratio_error: float
-    """Largest |ratio - 1| of a token before the first optimizer step: 0 up to rounding."""
-
-    @classmethod
-    def of(cls, ranks: Sequence[UpdateTotals]) -> UpdateReport:
-        """Add up the ranks."""
-        lead = ranks[0]
-        names = sorted({name for rank in ranks for name in rank.sums})
-        means = {name: sum(rank.sums[name] for rank in ranks) / max(lead.tokens, 1.0) for name in names}
-        norms = lead.grad_norms or [0.0]
-        means |= {name: sum(rank.losses[name] for rank in ranks) / len(norms) for name in sorted(lead.losses)}
-        return cls(
-            metrics={**means, "grad_norm": sum(norms) / len(norms), "grad_norm_max": max(norms), "steps": len(norms)},
-            first_ratio_error=max(rank.first_ratio_error for rank in ranks),
-        )
 
 
 @dataclass(frozen=True)
@@ -273,9 +237,9 @@ class PendingScores:
             PoolError: ``actors_lost``.
         """
         shares = self.wait(self.shares)
-        order = torch.argsort(torch.cat([rows for rows, _ in shares]))
+        rows = [of_rank for of_rank, _ in shares]
         columns = ([getattr(scores, each.name) for _, scores in shares] for each in fields(PolicyScores))
-        return PolicyScores(*(torch.cat(column)[order] for column in columns))
+        return PolicyScores(*(in_order(rows, column) for column in columns))
 
 
 class PolicyGroup:
@@ -311,20 +275,33 @@ class PolicyGroup:
 
     def start(self) -> None:
         """Wait until every rank has joined and loaded the model."""
-        self._wait(self._started)
+        self.wait(self._started)
 
     def log_probs(self, rollout: ray.ObjectRef) -> PendingScores:
         """Start scoring a rollout (a reference to :class:`Rollout`): one forward without gradient."""
-        return PendingScores([worker.log_probs.remote(rollout) for worker in self._workers], self._wait)
+        return PendingScores([worker.log_probs.remote(rollout) for worker in self._workers], self.wait)
+
+    def reference_log_probs(self, rollout: ray.ObjectRef) -> list[ray.ObjectRef]:
+        """Start scoring a rollout with the adapters off: see :class:`actors.reference.AdapterReference`."""
+        return [worker.reference_log_probs.remote(rollout) for worker in self._workers]
 
     def update(self, experience: Experience, *, seed: int, learning_rate: float) -> UpdateReport:
         """Optimizer steps over the experience; ``seed`` orders its minibatches; at ``learning_rate`` 0 only the critic
         learns."""
         return UpdateReport.of(self._call("update", ray.put(experience), seed, learning_rate))
 
-    def state(self) -> tuple[dict[str, Tensor], str]:
-        """All weights on CPU (see :func:`lmrrg.model.checkpoint.full_state`) and their checksum."""
-        return self._call("state")[0]
+    def state(self) -> tuple[ray.ObjectRef, str]:
+        """All weights (see :func:`lmrrg.model.checkpoint.full_state`) as a :class:`StoredState`, and their checksum.
+
+        It is good until the next but one: in memory of the node where the cluster has one, in the object store, which
+        takes it to every other node once, where there are more.
+        """
+        shared = sum(node["Alive"] for node in ray.nodes()) == 1
+        parts: list[list[ray.ObjectRef]] = [
+            worker.state.options(num_returns=2).remote(shared) for worker in self._workers
+        ]
+        checksums = self.wait([checksum for _, checksum in parts])
+        return parts[0][0], checksums[0]
 
     def save(self, directory: Path) -> None:
         """Write the training state; ``directory`` must be shared by the nodes."""
@@ -352,9 +329,14 @@ class PolicyGroup:
         return [worker.start.remote(master) for worker in self._workers]
 
     def _call(self, method: str, *arguments: Any) -> list[Any]:
-        return self._wait([getattr(worker, method).remote(*arguments) for worker in self._workers])
+        return self.wait([getattr(worker, method).remote(*arguments) for worker in self._workers])
 
-    def _wait(self, calls: Sequence[ray.ObjectRef]) -> list[Any]:
+    def wait(self, calls: Sequence[ray.ObjectRef]) -> list[Any]:
+        """Results of calls that the ranks are working on.
+
+        Raises:
+            PoolError: ``actors_lost``.
+        """
         return results("policy", self._workers, calls, self._timeout)
 
 
@@ -369,10 +351,14 @@ def policy_bundle(ppo: PPOConfig) -> dict[str, float]:
 
 
 def deepspeed_config(ppo: PPOConfig) -> dict[str, Any]:
-    """DeepSpeed's settings; torch's own AdamW, since the fused one is compiled at first use."""
+    """DeepSpeed's settings; torch's own AdamW, since the fused one is compiled at first use.
+
+    The number of microbatches is told at every step; here DeepSpeed only wants numbers that fit together.
+    """
+    microbatch = 1 if ppo.microbatch_tokens else ppo.microbatch
     return {
-        "train_micro_batch_size_per_gpu": ppo.microbatch,
-        "gradient_accumulation_steps": ppo.minibatch // (ppo.microbatch * ppo.workers),
+        "train_micro_batch_size_per_gpu": microbatch,
+        "gradient_accumulation_steps": ppo.minibatch // (microbatch * ppo.workers),
         "gradient_clipping": ppo.gradient_clip,
         "zero_optimization": {"stage": ppo.zero_stage},
         "bf16": {"enabled": ppo.precision == "bf16"},

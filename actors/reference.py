@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,12 +13,13 @@ from ray.util.placement_group import PlacementGroup
 from torch import Tensor
 
 from actors.placement import actor_options, bundle
+from actors.policy import PolicyGroup
 from actors.supervision import results
 from lmrrg.config import Config
 from lmrrg.config_ppo import PPOConfig
 from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.ppo.actor_critic import report_log_probs
-from lmrrg.ppo.batches import Rollout, rank_microbatches
+from lmrrg.ppo.batches import Rollout, in_order, rank_microbatches
 
 
 class ReferenceWorker:
@@ -25,7 +27,7 @@ class ReferenceWorker:
 
     def __init__(self, config: Config, checkpoint_dir: Path):
         torch.set_num_threads(config.threads)
-        self._microbatch = config.ppo.microbatch
+        self._microbatch, self._tokens = config.ppo.microbatch, config.ppo.microbatch_tokens
         self._device = "cuda" if config.ppo.gpus_per_worker else "cpu"
         dtype = torch.bfloat16 if config.ppo.precision == "bf16" else torch.float32
         self._model = load_checkpoint(checkpoint_dir).requires_grad_(False).to(self._device, dtype)
@@ -34,7 +36,7 @@ class ReferenceWorker:
     def log_probs(self, rollout: Rollout) -> Tensor:
         """Log-probs [B, T] of the sampled tokens, float32 on CPU, 0 in the padding."""
         result = torch.zeros(rollout.ids.shape)
-        for rows in rank_microbatches(rollout, torch.arange(len(rollout)), self._microbatch):
+        for rows in rank_microbatches(rollout, torch.arange(len(rollout)), self._microbatch, tokens=self._tokens):
             scores = report_log_probs(self._model, rollout.select(rows).to(self._device)).cpu()
             result[rows, : scores.shape[1]] = scores
         return result
@@ -85,6 +87,43 @@ class Reference:
     def close(self) -> None:
         """Stop it."""
         ray.kill(self._worker)
+
+
+@dataclass(frozen=True)
+class AdapterReference:
+    """The frozen SFT model where the policy is that model with LoRA adapters: the policy with its adapters off.
+
+    It stands in for :class:`Reference` without a second copy of the weights.
+    """
+
+    policy: PolicyGroup
+
+    def start(self) -> None:
+        """Nothing to do: the policy is there."""
+
+    def log_probs(self, rollout: ray.ObjectRef) -> list[ray.ObjectRef]:
+        """Start scoring a rollout (a reference to :class:`Rollout`); see :meth:`result`."""
+        return self.policy.reference_log_probs(rollout)
+
+    def result(self, scores: list[ray.ObjectRef]) -> Tensor:
+        """Wait for log-probs [B, T].
+
+        Raises:
+            PoolError: ``actors_lost``.
+        """
+        shares = self.policy.wait(scores)
+        return in_order([rows for rows, _ in shares], [log_probs for _, log_probs in shares])
+
+    def close(self) -> None:
+        """Nothing to do: the policy is closed by its owner."""
+
+
+def is_adapter_off(config: Config) -> bool:
+    """Whether the reference is the policy with its LoRA adapters off, so that nothing else has to hold it.
+
+    Where PPO moves the visual half too (``ppo.trainable=all``) it is not.
+    """
+    return config.model.decoder.lora_rank > 0 and config.ppo.trainable == "decoder"
 
 
 def reference_bundle(ppo: PPOConfig) -> dict[str, float]:

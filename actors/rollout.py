@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+import ray
 from ray.actor import ActorHandle
 from ray.util.placement_group import PlacementGroup
 
 from actors.placement import actor_options, bundle
 from actors.supervision import ActorPool, Supervised, spawn
-from actors.weights import WeightVersion
+from actors.weights import StoredState, WeightVersion
 from lmrrg.config import Config, RolloutConfig
 from lmrrg.engine import GeneratedReport, ReportEngine, engine_environment, study_seeds
 from lmrrg.model.features import StudyFeatures
@@ -32,11 +32,11 @@ class RolloutActor(Supervised):
         reports = self._engine.generate(features, prompts, samples=samples, temperature=temperature, seed=seeds)
         return self._engine.version, reports
 
-    def update_weights(self, state: dict[str, torch.Tensor], version: int, checksum: str) -> float:
+    def update_weights(self, state: StoredState, version: int, checksum: str) -> float:
         """Load a newer state; returns the seconds it took. The version that is loaded already is left as it is."""
         started = time.perf_counter()
         if version != self._engine.version:
-            self._engine.update_weights(state, version, checksum)
+            self._engine.update_weights(state.tensors(), version, checksum)
         return time.perf_counter() - started
 
 
@@ -131,22 +131,22 @@ class RolloutPool:
                 progress(len(chunks[index]))
         return results
 
-    def sync(self, state: dict[str, torch.Tensor], version: int, checksum: str | None = None) -> dict[str, float]:
-        """Bring every engine, and every later replacement, to ``state``.
+    def sync(self, state: ray.ObjectRef, version: int, checksum: str) -> float:
+        """Bring every engine, and every later replacement, to ``state`` (a reference to a
+        :class:`actors.weights.StoredState`).
 
         Returns:
-            Seconds: ``publish_s`` (into the object store) and ``load_s`` (until the last engine holds it).
+            Seconds until the last engine holds it.
 
         Raises:
             PoolError: an engine refuses the state, or none is left.
         """
         started = time.perf_counter()
-        published = WeightVersion.publish(state, version, checksum)
-        stored = time.perf_counter()
+        published = WeightVersion(version, checksum, state)
         self._pool.broadcast(("update_weights", published.arguments()))
         # Kept until the next version: a replacement loads it from the object store.
         self._published, self.version = published, version
-        return {"publish_s": stored - started, "load_s": time.perf_counter() - stored}
+        return time.perf_counter() - started
 
     def metrics(self) -> dict[str, float]:
         """Size of the pool, engines that are ready, engines replaced so far."""

@@ -6,9 +6,11 @@ Sampling: the demo's decoder (4 M parameters, float32), 100 tokens per report, 3
 both in this process, in turns. Both compute the prompt (visual half and embeddings) and return texts; only vLLM also
 returns log-probs, which PPO needs.
 
-Weights: what one `sync` of PPO does, in parts (copy out of the model, checksum, into the object store, into an engine
-that is a Ray actor, which checks the checksum again), beside one memcpy of the same bytes. Once with the demo's
-decoder, where latency decides, and once with a wide one (92 M parameters), where bytes do.
+Weights: what one `sync` of PPO does, with a policy rank and an engine in actors of their own: out of the policy into
+memory that both map, with a checksum, and from there into the engine, which checks it again; beside one memcpy of the
+same bytes. Once with the demo's decoder, where latency decides, and once with a wide one (92 M parameters), where bytes
+do.
+`pack`, a part of `load`: oneDNN's ordering of the linear layers' weights, without which sampling would be slower.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +35,8 @@ from lmrrg.model.generator import ReportGenerator, build_generator
 from lmrrg.model.prompts import prompt_ids
 
 SIZES = (32, 128)
+WARM_UP = 2
+"""Rounds of a sync that do not count: either buffer is new once."""
 WIDE = ("hidden_size=768", "heads=12", "layers=12", "intermediate_size=2304")
 
 
@@ -84,26 +89,39 @@ def compare_sampling(config: Config, checkpoint: Path, rounds: int) -> dict[str,
 
 def compare_sync(config: Config, checkpoint: Path, rounds: int) -> tuple[dict[str, list[float]], float]:
     """Seconds of every part of a sync and of a memcpy, and megabytes."""
+    from actors.policy import PolicyGroup
     from actors.rollout import RolloutPool
 
-    model = load_checkpoint(checkpoint)
-    state, pool = full_state(model), RolloutPool(config, checkpoint)
-    parts: dict[str, list[float]] = {name: [] for name in ("copy out", "checksum", "publish", "load", "memcpy")}
+    state = full_state(load_checkpoint(checkpoint))
     target = {name: torch.empty_like(tensor) for name, tensor in state.items()}
+    policy, pool = PolicyGroup(config, checkpoint), RolloutPool(config, checkpoint)
+    parts: dict[str, list[float]] = defaultdict(list)
     try:
+        policy.start()
         pool.start()
-        for number in range(rounds + 1):
-            seconds = {"memcpy": timed(lambda: [target[name].copy_(tensor) for name, tensor in state.items()])}
-            seconds["copy out"] = timed(lambda: full_state(model))
+        for number in range(rounds + WARM_UP):
+            started = time.perf_counter()
+            stored, checksum = policy.state()
+            seconds = {"store": time.perf_counter() - started, "load": pool.sync(stored, number + 1, checksum)}
+            seconds["memcpy"] = timed(lambda: [target[name].copy_(tensor) for name, tensor in state.items()])
             seconds["checksum"] = timed(lambda: state_checksum(state))
-            found = pool.sync(state, number + 1, state_checksum(state))
-            seconds |= {"publish": found["publish_s"], "load": found["load_s"]}
-            if number:
+            seconds["pack"] = timed(lambda: pack(state))
+            if number >= WARM_UP:
                 for name, value in seconds.items():
                     parts[name].append(value)
     finally:
+        policy.close()
         pool.close()
     return parts, sum(tensor.nbytes for tensor in state.values()) / 1e6
+
+
+def pack(state: dict[str, torch.Tensor]) -> None:
+    """Order the decoder's matrices for oneDNN, as the engine does (there with fewer, joined ones)."""
+    from vllm import _custom_ops as kernels
+
+    for name, tensor in state.items():
+        if name.startswith("decoder.") and tensor.ndim == 2:
+            kernels.create_onednn_mm(tensor.t())
 
 
 def wide_model(config: Config) -> tuple[Config, Path]:
@@ -126,10 +144,9 @@ def report_sampling(seconds: dict[str, list[float]], tokens: int) -> None:
 
 def report_sync(parts: dict[str, list[float]], megabytes: float) -> None:
     """Milliseconds of every part, and the ratio to a memcpy."""
-    steps = [name for name in parts if name != "memcpy"]
     medians = ", ".join(f"{name} {1000 * Spread.of(values).median:.1f}" for name, values in parts.items())
     print(f"\nweights, {megabytes:.0f} MB, ms: {medians}")
-    whole = [sum(parts[name][i] for name in steps) for i in range(len(parts["memcpy"]))]
+    whole = [sum(both) for both in zip(parts["store"], parts["load"], strict=True)]
     found = ratio({**parts, "sync": whole}, "sync", "memcpy")
     print(verdict(f"sync / memcpy {found}", found.median, at_most=3.0))
 

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lmrrg.config import RolloutConfig
+from lmrrg.engine_weights import DirectLoader
 from lmrrg.errors import CodedError
 from lmrrg.model.checkpoint import load_checkpoint, load_full_state, state_checksum
 from lmrrg.model.decoder import decoder_state
@@ -123,6 +124,10 @@ class ReportEngine:
         self._llm = _start_vllm(Path(checkpoint_dir) / "decoder", rollout, self._max_length, seed)
         ReportEngine._is_open = True
         self._hidden_size = self._llm.llm_engine.model_config.get_hidden_size()
+        self._direct: DirectLoader | None = None
+        if rollout.tensor_parallel_size == 1:
+            names = {name.removeprefix("decoder.") for name in self._shapes if name.startswith("decoder.")}
+            self._direct = DirectLoader.of(self._runner().get_model(), names)
 
     def generate(
         self,
@@ -252,9 +257,12 @@ class ReportEngine:
         )
 
     def _reload(self, decoder: Mapping[str, Tensor]) -> None:
-        """Replace vLLM's weights; its `load_weights` fails on CPU, where they are repacked: this path unpacks first."""
+        """Replace vLLM's weights; its `load_weights` fails on CPU, where they are packed: `reload_weights` unpacks."""
         if self._rollout.tensor_parallel_size == 1:
-            self._runner().reload_weights(weights_iterator=iter(decoder.items()))
+            if self._direct is not None:
+                self._direct.load(decoder)
+            else:
+                self._runner().reload_weights(weights_iterator=iter(decoder.items()))
             return
         # Each GPU has a process of its own: they read the weights from memory that is named like a file.
         with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:

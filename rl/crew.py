@@ -11,7 +11,7 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 from actors.layout import Layout
 from actors.placement import preflight
 from actors.policy import PolicyGroup
-from actors.reference import Reference
+from actors.reference import AdapterReference, Reference, is_adapter_off
 from actors.reward import RewardPool
 from actors.rollout import RolloutPool
 from lmrrg.config import Config
@@ -22,7 +22,7 @@ class Crew:
     """Who does what: the policy learns, the reference stays, the engines write, the scorers judge."""
 
     policy: PolicyGroup
-    reference: Reference
+    reference: Reference | AdapterReference
     rollouts: RolloutPool
     rewards: RewardPool
     placement: PlacementGroup
@@ -37,9 +37,12 @@ class Crew:
         """
         layout = Layout.of(config)
         placement = preflight(layout.bundles, config.ray.preflight_timeout_s)
+        policy = PolicyGroup(config, sft_checkpoint, placement, first_bundle=layout.policy)
         crew = cls(
-            policy=PolicyGroup(config, sft_checkpoint, placement, first_bundle=layout.policy),
-            reference=Reference(config, sft_checkpoint, placement, bundle_index=layout.reference),
+            policy=policy,
+            reference=AdapterReference(policy)
+            if is_adapter_off(config)
+            else Reference(config, sft_checkpoint, placement, bundle_index=layout.reference),
             rollouts=RolloutPool(config, sft_checkpoint, placement, first_bundle=layout.rollouts),
             rewards=RewardPool(config, placement, first_bundle=layout.rewards),
             placement=placement,

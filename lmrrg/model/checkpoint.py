@@ -7,7 +7,6 @@ decoder/            a plain Hugging Face directory with the tokenizer, LoRA merg
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -99,14 +99,15 @@ def read_checkpoint_config(directory: Path) -> dict[str, Any]:
     return settings
 
 
-def full_state(model: ReportGenerator) -> dict[str, Tensor]:
-    """Copies on CPU of all weights: ``visual.*`` (all but the decoder) and ``decoder.*`` under the Hugging Face names.
+def full_state(model: ReportGenerator, *, copy: bool = True) -> dict[str, Tensor]:
+    """All weights on CPU: ``visual.*`` (all but the decoder) and ``decoder.*`` under the Hugging Face names.
 
-    Adapters are merged and ``decoder.lm_head.weight`` is there even when it is tied.
+    Adapters are merged and ``decoder.lm_head.weight`` is there even when it is tied. Without ``copy`` a tensor that is
+    on CPU already is the model's own memory.
     """
     state = {f"visual.{name}": tensor for name, tensor in _visual_state(model).items()}
     state |= {f"decoder.{name}": tensor for name, tensor in decoder_state(model.decoder).items()}
-    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()}
+    return {name: tensor.detach().to("cpu", copy=copy).contiguous() for name, tensor in state.items()}
 
 
 def load_full_state(model: ReportGenerator, state: Mapping[str, Tensor], *, decoder: bool = True) -> None:
@@ -124,8 +125,12 @@ def load_full_state(model: ReportGenerator, state: Mapping[str, Tensor], *, deco
 
 
 def state_checksum(state: Mapping[str, Tensor]) -> str:
-    """BLAKE2b over names, types, shapes and bytes, in the order of the names: equal only for equal states."""
-    digest = hashlib.blake2b(digest_size=16)
+    """XXH3 (128 bits) over names, types, shapes and bytes, in the order of the names.
+
+    Two states that differ by accident have the same one with a chance of 2^-128; it is no protection against malice,
+    and reads as fast as memory does.
+    """
+    digest = xxhash.xxh3_128()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -100,6 +101,19 @@ def add_lora(decoder: PreTrainedModel, rank: int, dropout: float = 0.0) -> None:
     """Put LoRA adapters on every linear layer of the blocks, in place; only they stay trainable in the decoder."""
     lora = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=dropout, target_modules="all-linear")
     inject_adapter_in_model(lora, decoder)
+
+
+@contextmanager
+def adapters_off(decoder: nn.Module) -> Iterator[None]:
+    """Inside the block the decoder is what it was before :func:`add_lora`, at no cost in memory."""
+    layers: list[Any] = [module for module in decoder.modules() if isinstance(module, LoraLayer)]
+    for layer in layers:
+        layer._disable_adapters = True  # `enable_adapters(False)` would also freeze them, under the optimizer's hooks
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer._disable_adapters = False
 
 
 def decoder_state(decoder: PreTrainedModel) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -125,6 +126,12 @@ def rank_microbatches(
     chunks = rows.split(size * ranks if tokens is None else _token_sizes(rollout, rows, tokens, ranks))
     shares = (chunk.tensor_split(ranks)[rank] for chunk in chunks)
     return [share for share in shares if len(share)]
+
+
+def in_order(rows: Sequence[Tensor], parts: Sequence[Tensor]) -> Tensor:
+    """Results [B, T] in the order of the rollout, from those of every rank: ``parts[r]`` are of the reports
+    ``rows[r]``."""
+    return torch.cat(list(parts))[torch.argsort(torch.cat(list(rows)))]
 
 
 def padded_positions(rollout: Rollout, rows: Tensor) -> int:

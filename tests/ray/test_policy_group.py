@@ -11,11 +11,11 @@ import torch
 from ppo_settings import ppo_config
 
 from actors.policy import PolicyGroup
-from actors.reference import Reference
+from actors.reference import AdapterReference, Reference
 from lmrrg.config import Config
 from lmrrg.model.checkpoint import load_checkpoint, state_checksum
 from lmrrg.model.features import StudyFeatures
-from lmrrg.ppo.actor_critic import VALUE_HEAD_FILE
+from lmrrg.ppo.actor_critic import VALUE_HEAD_FILE, report_log_probs
 from lmrrg.ppo.batches import Experience, Rollout
 
 pytestmark = pytest.mark.cluster
@@ -50,8 +50,10 @@ def experience(rollout: Rollout, scores) -> Experience:
     return Experience(rollout, mask, scores.log_probs, scores.values, advantages=noise[0], returns=noise[1])
 
 
-LAYOUTS = {"one rank": (1, 0), "two ranks, ZeRO-2": (2, 2)}
-"""Name: ranks, ZeRO stage."""
+LAYOUTS = {
+    "one rank": {"workers": 1, "zero_stage": 0},
+    "two ranks, ZeRO-2, token budget": {"workers": 2, "zero_stage": 2, "microbatch_tokens": 100},
+}
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +61,11 @@ def histories(ray_cluster, tiny_config, tiny_checkpoint, rollout, tmp_path_facto
     """The same work in every layout."""
     return {
         name: live(
-            ppo_config(tiny_config, tmp_path_factory.mktemp("policy"), workers=ranks, zero_stage=stage),
+            ppo_config(tiny_config, tmp_path_factory.mktemp("policy"), **layout),
             tiny_checkpoint,
             rollout,
         )
-        for name, (ranks, stage) in LAYOUTS.items()
+        for name, layout in LAYOUTS.items()
     }
 
 
@@ -84,10 +86,11 @@ def live(config: Config, checkpoint: Path, rollout: Rollout) -> SimpleNamespace:
     group.save(folder / "state")
     data = experience(rollout, warmed)
     first = group.update(data, seed=2, learning_rate=config.ppo.learning_rate)
-    state, checksum = group.state()
+    stored, checksum = group.state()
     group.load(folder / "state")
     again = group.update(data, seed=2, learning_rate=config.ppo.learning_rate)
     repeated = group.state()[1]
+    state = ray.get(stored).tensors()  # one later state does not touch it
     group.save_model(folder / "model", {"stage": "test"})
     group.close()
     reference.close()
@@ -127,9 +130,30 @@ def test_the_saved_model_holds_the_policy(history):
     assert (history.folder / "model" / VALUE_HEAD_FILE).is_file()
 
 
-def test_ranks_and_zero_do_not_change_the_update(histories):
+def test_ranks_zero_and_the_split_do_not_change_the_update(histories):
     one, two = histories.values()
     for name, value in one.first.metrics.items():
         assert two.first.metrics[name] == pytest.approx(value, rel=1e-3, abs=1e-6), name
     for name, tensor in one.state.items():
         torch.testing.assert_close(two.state[name], tensor, rtol=0, atol=1e-5, msg=name)
+
+
+def test_a_lora_policy_without_its_adapters_is_the_reference(
+    ray_cluster, tiny_config, tiny_checkpoint, rollout, tmp_path_factory
+):
+    """Before and after an update that moved the policy; two ranks, so that rows have to be put in order."""
+    config = ppo_config(tiny_config, tmp_path_factory.mktemp("lora"), zero_stage=2)
+    decoder = config.model.decoder.model_copy(update={"lora_rank": 4})
+    config = config.model_copy(update={"model": config.model.model_copy(update={"decoder": decoder})})
+    group, shared = PolicyGroup(config, tiny_checkpoint), ray.put(rollout)
+    group.start()
+    reference = AdapterReference(group)
+    before, scores = reference.result(reference.log_probs(shared)), group.log_probs(shared).result()
+    group.update(experience(rollout, scores), seed=1, learning_rate=config.ppo.learning_rate)
+    after, moved = reference.result(reference.log_probs(shared)), group.log_probs(shared).result()
+    group.close()
+    assert torch.equal(before, scores.log_probs), "fresh adapters change nothing"
+    assert torch.equal(before, after)
+    assert (moved.log_probs - before)[rollout.mask].abs().max() > 1e-3
+    expected = report_log_probs(load_checkpoint(tiny_checkpoint), rollout).detach()
+    torch.testing.assert_close(before, expected, rtol=0, atol=1e-5)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import ray
 import torch
 from ppo_settings import ppo_config
 
@@ -32,8 +35,9 @@ def run(ray_cluster, tiny_config, tiny_checkpoint, tmp_path_factory) -> Iterator
     origin = {"sft": weights_digest(tiny_checkpoint), "data": manifest_hash(manifest)}
     StateStore(config.run_dir / "ppo" / "state", config, origin).save(2, algorithm.save_checkpoint)
     results.append(algorithm.train())
-    state = algorithm.crew.policy.state()
-    yield SimpleNamespace(config=config, algorithm=algorithm, results=results, state=state)
+    stored, checksum = algorithm.crew.policy.state()
+    state = {name: tensor.clone() for name, tensor in ray.get(stored).tensors().items()}
+    yield SimpleNamespace(config=config, algorithm=algorithm, results=results, state=state, checksum=checksum)
     algorithm.stop()
 
 
@@ -83,9 +87,20 @@ def test_a_resumed_run_continues_exactly(run):
     for name in straight.keys() - timings:
         assert resumed[name] == pytest.approx(straight[name], rel=1e-5, abs=1e-6, nan_ok=True), name
     state = full_state(load_checkpoint(run.config.run_dir / "ppo" / "last"))
-    for name, tensor in run.state[0].items():
+    for name, tensor in run.state.items():
         torch.testing.assert_close(state[name], tensor, rtol=0, atol=1e-6, msg=name)
-    assert run.state[1] == state_checksum(run.state[0])
+    assert run.checksum == state_checksum(run.state)
+
+
+def test_the_page_names_every_metric_and_no_other(run):
+    """After the resumed run, whose lines hold what only rl/ppo.py knows."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "metrics_rl.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+?) \|$", page, flags=re.MULTILINE)
+    documented = [name for name, _, _ in rows]
+    assert len(set(documented)) == len(documented)
+    logged = {name for line in read_metrics(run.config.run_dir, "ppo") for name in line} - {"step"}
+    logged |= {name for result in run.results for part in ("cqrl", "cqrl_start") for name in result.get(part, {})}
+    assert logged == set(documented)
 
 
 def test_a_finished_run_is_returned_at_once(run):

@@ -12,6 +12,7 @@ import torch
 from actors.placement import preflight
 from actors.rollout import RolloutPool, rollout_bundle
 from actors.supervision import PoolError
+from actors.weights import stored
 from lmrrg.config import Config
 from lmrrg.model.checkpoint import full_state, load_checkpoint, state_checksum
 from lmrrg.model.features import StudyFeatures, load_features
@@ -83,8 +84,7 @@ def test_a_killed_engine_comes_back_with_the_current_weights(pool, features, pro
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
     state = full_state(model)
-    timings = pool.sync(state, 1, state_checksum(state))
-    assert set(timings) == {"publish_s", "load_s"}
+    assert pool.sync(stored(state), 1, state_checksum(state)) > 0
     assert pool.version == 1
     reports = pool.generate(features, prompts, samples=1, seed=3)
     assert difference(model, features, prompts, reports) < PARITY
@@ -103,7 +103,7 @@ def test_a_killed_engine_comes_back_with_the_current_weights(pool, features, pro
 def test_an_older_or_damaged_state_is_refused(pool, tiny_checkpoint):
     state = full_state(load_checkpoint(tiny_checkpoint))
     with pytest.raises(PoolError, match="checksum"):
-        pool.sync(state, pool.version + 1, "0" * 32)
+        pool.sync(stored(state), pool.version + 1, "0" * 32)
 
 
 def test_a_missing_checkpoint_is_named(ray_cluster, tiny_config, tmp_path):

@@ -73,6 +73,15 @@ def test_colocated_actors_share_whole_gpus():
     assert layout.policy == layout.reference == layout.rollouts == 0
 
 
+@pytest.mark.parametrize("placement", ["split", "colocated"])
+def test_a_lora_policy_is_its_own_reference(placement):
+    lora, both = ["model.decoder.lora_rank=4", f"ray.placement={placement}"], ["ppo.trainable=all"]
+    small, large = Layout.of(load_config(None, lora)), Layout.of(load_config(None, [*lora, *both]))
+    assert sum(each["CPU"] for each in large.bundles) - sum(each["CPU"] for each in small.bundles) == 1
+    assert len(small.bundles) - small.rewards == len(large.bundles) - large.rewards
+    assert small.bundles[small.rewards :] == large.bundles[large.rewards :]
+
+
 def test_on_cpu_colocated_means_shared_bundles_without_gpus():
     config = load_config(None, ["ray.placement=colocated", "ppo.workers=2", "rollout.engines=1"])
     assert Layout.of(config).bundles == [{"CPU": 3}, {"CPU": 1}, {"CPU": 0.5}]

@@ -5,7 +5,7 @@ import torch
 from ppo_batches import mask_of
 
 from lmrrg.model.checkpoint import full_state, load_checkpoint
-from lmrrg.model.decoder import add_lora
+from lmrrg.model.decoder import adapters_off, add_lora
 from lmrrg.model.features import StudyFeatures
 from lmrrg.ppo.actor_critic import ActorCritic, load_value_head, report_log_probs, save_value_head
 from lmrrg.ppo.batches import Rollout
@@ -97,6 +97,24 @@ def test_with_adapters_nothing_else_of_the_decoder_learns(tiny_checkpoint, rollo
     assert all(".lora_" in name or name.startswith("value_head.") for name in learning)
     assert any(".lora_" in name for name in learning)
     assert full_state(generator).keys() == full_state(plain).keys()
+
+
+def test_without_its_adapters_the_policy_is_the_model_it_came_from(tiny_checkpoint, rollout):
+    plain = ActorCritic(load_checkpoint(tiny_checkpoint))(rollout).log_probs
+    generator = load_checkpoint(tiny_checkpoint)
+    add_lora(generator.decoder, 2)
+    model = ActorCritic(generator)
+    learning = {name for name, p in model.named_parameters() if p.requires_grad}
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".lora_" in name:
+                parameter.add_(0.1)
+    moved = model(rollout).log_probs
+    with adapters_off(generator.decoder):
+        assert torch.equal(model(rollout).log_probs, plain)
+    assert torch.equal(model(rollout).log_probs, moved)
+    assert not torch.equal(moved, plain)
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == learning, "nothing was frozen by it"
 
 
 def test_warm_up_moves_only_the_head(tiny_checkpoint, rollout):

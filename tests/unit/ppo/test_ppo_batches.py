@@ -1,10 +1,13 @@
+import itertools
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ppo_batches import random_rollout as rollout
 
-from lmrrg.ppo.batches import Experience, rank_microbatches, shuffled_minibatches
+from lmrrg.ppo.batches import Experience, padded_positions, rank_microbatches, shuffled_minibatches
 
 
 def test_a_selection_keeps_reports_with_their_studies():
@@ -43,6 +46,36 @@ def test_ranks_share_all_rows_once(studies, samples, size, ranks, seed):
     assert sorted(torch.cat([row for share in shares for row in share]).tolist()) == list(range(len(whole)))
     assert len({len(share) for share in shares}) == 1
     assert all(len(micro) <= size for share in shares for micro in share)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    studies=st.integers(1, 9), samples=st.integers(1, 4), tokens=st.integers(1, 400), ranks=st.sampled_from([1, 2, 3]),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+def test_a_token_budget_holds_and_is_used(studies, samples, tokens, ranks, seed):
+    whole = rollout(studies, samples * ranks, seed)
+    rows = torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed))
+    shares = [rank_microbatches(whole, rows, 1, rank, ranks, tokens=tokens) for rank in range(ranks)]
+    assert sorted(row for share in shares for micro in share for row in micro.tolist()) == list(range(len(whole)))
+    assert len({len(share) for share in shares}) == 1, "collective operations need equal numbers"
+    for step in zip(*shares, strict=True):
+        assert all(len(micro) == 1 or padded_positions(whole, micro) <= tokens for micro in step)
+    for now, later in itertools.pairwise(zip(*shares, strict=True)):
+        together = torch.cat([*now, *[micro[:1] for micro in later]])
+        shared = together.tensor_split(ranks)
+        assert max(padded_positions(whole, micro) for micro in shared) > tokens, "one more each would have fit"
+
+
+def test_positions_are_those_of_the_forward():
+    """Two studies, one with reports of 3 and 5 tokens: [30 visual tokens][prompt of 1][2 + 4 inputs], twice."""
+    whole = rollout(2, 2)
+    mask = torch.zeros_like(whole.mask)
+    for row, length in enumerate([3, 5, 2, 1]):
+        mask[row, :length] = True
+    whole = replace(whole, mask=mask)
+    assert padded_positions(whole, torch.arange(4)) == 2 * (30 + 1 + 2 + 4)
+    assert padded_positions(whole, torch.tensor([2])) == 30 + 1 + 1
 
 
 def test_microbatches_save_padding():
