@@ -38,6 +38,8 @@ from lmrrg.model.regions import REGIONS
 from lmrrg.studies import Section, Split, Study, StudyError, StudyImage
 
 VERSION = 2
+REVISION = 1
+"""Raised when films look different though what is in them stays, so that a run draws them again."""
 _RETURN = 0.2
 """Share of studies that are the second one of the patient before."""
 _INDICATIONS = ("Shortness of breath.", "Cough and fever.", "Chest pain.", "After a fall.", "Line placement.", "")

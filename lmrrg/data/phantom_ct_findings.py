@@ -96,7 +96,9 @@ def place(finding: CTFinding, anatomy: Anatomy, rng: np.random.Generator) -> CTF
     """Give a finding of a lung or a rib its place in space."""
     if finding.kind == "rib fracture":
         points, _ = anatomy.points(int(rng.choice(RIBS[finding.side][4:8])))
-        outer = points[np.abs(points[:, 2]) > np.percentile(np.abs(points[:, 2]), 70)]
+        behind = points[points[:, 1] < np.median(points[:, 1])]  # where a rib stands alone in front of the lung
+        share = np.abs(behind[:, 2]) / np.abs(behind[:, 2]).max()
+        outer = behind[(share > 0.55) & (share < 0.72)]
         z, y, x = outer[int(rng.integers(len(outer)))]
     elif finding.zone:
         (low, back, left), (high, front, right) = anatomy.lungs[finding.side]
@@ -193,25 +195,17 @@ class Implant:
         self.change += faint * ((air - envelope - 16) * space + 60 * (1 - shrunk) * lung + line)
 
     def _fracture(self, finding: CTFinding, side: str, rng: np.random.Generator) -> None:
-        """The rib in front of the break moves down and inwards: taken away here, put back there."""
+        """The outer piece of a rib behind the lung drops by more than its own height: erased here, drawn there."""
         at = np.array(finding.place)
         for organ in RIBS[side]:
-            points, density = self.anatomy.points(organ)
-            near = np.linalg.norm(points - at, axis=1)
-            if near.min() < 2:
-                piece = (near < 32) & (points[:, 1] > at[1])
-                step = np.array([-9.0, 0.0, -3.0 if side == "left" else 2.5])
-                self._splat(points[piece], -density[piece])
-                self._splat(points[piece] + step, density[piece])
-
-    def _splat(self, points: NDArray[np.floating], density: Array) -> None:
-        pixels = self._pixel(points)
-        for part in (-0.33, 0.0, 0.33):  # the slices are thicker than a pixel
-            rows, columns = np.rint(pixels[:, 1] + part * 2.5 * _MM).astype(int), np.rint(pixels[:, 0]).astype(int)
-            ok = (rows >= 0) & (rows < FINE) & (columns >= 0) & (columns < FINE)
-            drawn = np.zeros_like(self.change)
-            np.add.at(drawn, (rows[ok], columns[ok]), density[ok] * 2.5 * 1.4 * 1.4 / 3 * _MM**2)
-            self.change += 3.0 * gaussian_filter(drawn, 0.8)
+            points, _ = self.anatomy.points(organ)
+            if np.linalg.norm(points - at, axis=1).min() < 2:
+                away = np.abs(points[:, 2]) - abs(at[2])
+                arc = (np.abs(points[:, 1] - at[1]) < 45) & (points[:, 0] > at[0] - 40)
+                steps = [points[arc & (np.abs(away - step) < 2.5)] for step in np.arange(0, 34, 4.0)]
+                middle = np.array([step.mean(axis=0) for step in steps if len(step)])
+                self._strokes([middle], 9, -11)
+                self._strokes([middle[1:] - np.array([12.0, 0.0, 0.0])], 7, 16)
 
     def _pacemaker(self, finding: CTFinding, side: str, rng: np.random.Generator) -> None:
         sign = 1 if side == "left" else -1
@@ -228,7 +222,7 @@ class Implant:
         sign = 1 if side == "left" else -1
         tip = rng.uniform(5, 35)
         path = [[170, 30, sign * 38], [125, 35, sign * 28], [92, 35, -14], [60, 30, -28], [tip, 25, -30]]
-        self._strokes([_curve(np.array(path, float))], 2.0, 14)
+        self._strokes([_curve(np.array(path, float))], 2.4, 24)
 
     def _strokes(self, lines: list[NDArray[np.floating]], width: float, density: float, filled: bool = False) -> None:
         canvas = Image.new("L", (3 * FINE, 3 * FINE))

@@ -102,11 +102,11 @@ def studies_of(config: Config, split: Split) -> list[Study]:
 
 def _settings_hash(config: Config) -> str:
     settings = {name: config.data.model_dump(mode="json")[name] for name in _SETTINGS}
-    version = phantom.VERSION
+    version = [phantom.VERSION]
     if config.data.phantom.generator == "ct":
         from lmrrg.data import phantom_ct
 
-        version = phantom_ct.VERSION
+        version = [phantom_ct.VERSION, phantom_ct.REVISION]
     text = json.dumps([settings, config.seed, version], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
