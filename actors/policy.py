@@ -31,6 +31,7 @@ from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.losses import kl_loss, loss_shares, policy_loss, value_loss
 from lmrrg.ppo.masks import fill
 from lmrrg.ppo.update_report import UpdateReport, UpdateTotals
+from lmrrg.profiling import traced
 
 _TAG = "policy"
 
@@ -51,7 +52,7 @@ class PolicyWorker:
         torch.set_num_threads(config.threads)
         self._config, self._ppo, self._rank = config, config.ppo, rank
         self._checkpoint_dir = Path(checkpoint_dir)
-        self._buffers = WeightBuffers()
+        self._buffers, self._updates = WeightBuffers(), 0
         self._broken = config.run_dir / "ppo" / f"not_finite-rank{rank}.safetensors"
 
     def address(self) -> tuple[str, int]:
@@ -110,10 +111,11 @@ class PolicyWorker:
         for group, rate in zip(self._engine.optimizer.param_groups, self._learning_rates(learning_rate), strict=False):
             group["lr"] = rate
         totals = UpdateTotals()
-        for epoch in range(self._ppo.epochs):
-            for rows in shuffled_minibatches(experience.rollout, self._ppo.minibatch, seed + epoch):
-                if experience.loss_mask[rows].any():  # else nothing could be scored: nothing to learn, on any rank
-                    self._minibatch(experience, rows, value_only, totals)
+        with traced(self._trace_path()):
+            for epoch in range(self._ppo.epochs):
+                for rows in shuffled_minibatches(experience.rollout, self._ppo.minibatch, seed + epoch):
+                    if experience.loss_mask[rows].any():  # else nothing could be scored: nothing to learn, on any rank
+                        self._minibatch(experience, rows, value_only, totals)
         return totals
 
     def state(self, shared: bool) -> tuple[StoredState | None, str]:
@@ -144,6 +146,13 @@ class PolicyWorker:
                 save_checkpoint(self._model.generator, directory, extra)
                 if self._model.critic is None:  # a head on a decoder that the model directory lacks is of no use
                     save_value_head(self._model.value_head, directory)
+
+    def _trace_path(self) -> Path | None:
+        """Where the trace of this update goes; None when none is wanted. Rank 0 stands for all."""
+        self._updates += 1
+        if self._rank or self._updates > self._ppo.profile_updates:
+            return None
+        return self._config.run_dir / "ppo" / "profile" / f"update{self._updates}.json.gz"
 
     @torch.no_grad()
     def _forward(self, rollout: Rollout, *, entropy: bool) -> tuple[Tensor, list[Tensor]]:

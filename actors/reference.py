@@ -70,19 +70,19 @@ class Reference:
 
     def start(self) -> None:
         """Wait until the model is loaded."""
-        self.result(cast(Any, self._worker).__ray_ready__.remote())
+        self.result([cast(Any, self._worker).__ray_ready__.remote()])
 
-    def log_probs(self, rollout: ray.ObjectRef) -> ray.ObjectRef:
+    def log_probs(self, rollout: ray.ObjectRef) -> list[ray.ObjectRef]:
         """Start scoring a rollout (a reference to :class:`Rollout`); see :meth:`result`."""
-        return self._worker.log_probs.remote(rollout)
+        return [self._worker.log_probs.remote(rollout)]
 
-    def result(self, scores: ray.ObjectRef) -> Tensor:
+    def result(self, scores: list[ray.ObjectRef]) -> Tensor:
         """Wait for log-probs [B, T].
 
         Raises:
             PoolError: ``actors_lost``.
         """
-        return results("reference", [self._worker], [scores], self._timeout)[0]
+        return results("reference", [self._worker], scores, self._timeout)[0]
 
     def close(self) -> None:
         """Stop it."""

@@ -99,6 +99,9 @@ class PPOConfig(Settings):
     dump_every: int = Field(
         0, ge=0, description="iterations between rollouts that are kept for rl/replay.py, with their texts; 0: none"
     )
+    profile_updates: int = Field(
+        0, ge=0, description="first updates after a start whose torch trace goes to run_dir/ppo/profile; 0: none"
+    )
     checkpoint_every: PositiveInt = Field(10, description="iterations between checkpoints")
     keep_checkpoints: PositiveInt = Field(2, description="training states that are kept, the newest ones")
     max_restarts: int = Field(3, ge=0, description="losses of policy, reference or node in a row that a run bears")

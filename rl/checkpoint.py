@@ -26,6 +26,7 @@ _FREE_KEYS = (
     "ppo.eval_every",
     "ppo.checkpoint_every",
     "ppo.dump_every",
+    "ppo.profile_updates",
     "ppo.keep_checkpoints",
     "ppo.max_restarts",
     "ppo.timeout_s",

@@ -28,6 +28,7 @@ from lmrrg.model.checkpoint import read_checkpoint_config
 from lmrrg.studies import manifest_hash
 from lmrrg.tracking import RunTracker, record_run
 from rl.checkpoint import StateStore
+from rl.prometheus import PrometheusGauges
 from rl.recovery import Preempted, Restarts, preemption_notice
 from rl.trainer import CQRL, CQRLConfig
 
@@ -86,7 +87,7 @@ def _attempt(config: Config, sft: Path, store: StateStore, restarts: Restarts, p
 def _train(
     algorithm: CQRL, store: StateStore, config: Config, restarts: Restarts, preempted: Callable[[], bool]
 ) -> None:
-    iterations = config.ppo.iterations
+    iterations, gauges = config.ppo.iterations, PrometheusGauges(config.name)
     with (
         RunTracker(config.run_dir, "ppo", config) as tracker,
         tqdm(total=iterations, initial=algorithm.iterations_done, desc="PPO", unit="iteration") as bar,
@@ -96,7 +97,9 @@ def _train(
             done, metrics = algorithm.iterations_done, result["cqrl"]
             if "cqrl_start" in result:
                 tracker.log(0, result["cqrl_start"])
-            tracker.log(done, metrics | {"restarts": restarts.total, "recovery_s": restarts.recovered()})
+            metrics = metrics | {"restarts": restarts.total, "recovery_s": restarts.recovered()}
+            tracker.log(done, metrics)
+            gauges.set(metrics)
             bar.update()
             bar.set_postfix({name: f"{metrics[name]:.3f}" for name in ("reward", "kl_per_sequence", "distinct_ratio")})
             stopping = preempted()  # asked once: a notice after this line waits for the next iteration's state

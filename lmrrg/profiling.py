@@ -1,0 +1,24 @@
+"""Traces of a part of the work, on request, for https://ui.perfetto.dev or chrome://tracing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+
+@contextmanager
+def traced(path: Path | None) -> Iterator[None]:
+    """Record every operator of the block, on CPU and GPU, and write the trace to ``path`` (``.json.gz``); None: don't.
+
+    Recording costs time: seconds inside the block are longer than without it.
+    """
+    if path is None:
+        yield
+        return
+    with torch.profiler.profile() as profile:
+        yield
+    path.parent.mkdir(parents=True, exist_ok=True)
+    profile.export_chrome_trace(str(path))
