@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +34,9 @@ def _bleu2(hypothesis: list[str], reference: list[str]) -> float:
     if not hypothesis or not set(hypothesis) & set(reference):
         return 0.0
     precisions = []
-    for order in (1, 2):
-        matches = _matches(ngrams(hypothesis, order), ngrams(reference, order))
+    words = _matches(Counter(hypothesis), Counter(reference))
+    pairs = _matches(Counter(pairwise(hypothesis)), Counter(pairwise(reference)))
+    for order, matches in ((1, words), (2, pairs)):
         precisions.append((matches or 0.1) / max(1, len(hypothesis) - order + 1))
     brevity = min(1.0, math.exp(1 - len(reference) / len(hypothesis)))
     return brevity * math.sqrt(precisions[0] * precisions[1])
@@ -41,11 +44,11 @@ def _bleu2(hypothesis: list[str], reference: list[str]) -> float:
 
 def ngrams(tokens: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
     """How often each n-gram of one order occurs."""
-    return Counter(zip(*(tokens[start:] for start in range(order)), strict=False))
+    return Counter(zip(*[tokens[start:] for start in range(order)], strict=False))
 
 
-def _matches(hypothesis: Counter[tuple[str, ...]], reference: Counter[tuple[str, ...]]) -> int:
-    return sum(min(count, reference[gram]) for gram, count in hypothesis.items() if gram in reference)
+def _matches(hypothesis: Counter[Any], reference: Counter[Any]) -> int:
+    return sum([min(hypothesis[gram], reference[gram]) for gram in hypothesis.keys() & reference.keys()])
 
 
 def bleu_counts(hypotheses: Sequence[str], references: Sequence[str]) -> NDArray[np.float64]:

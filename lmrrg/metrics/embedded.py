@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,9 +29,9 @@ from lmrrg.metrics.lexicon import ANATOMY, LOCATION, graph_lexicon
 from lmrrg.metrics.parts import Parts
 from lmrrg.metrics.report_graph import ReportGraph, graph_scores, join_graphs, weighted_f1
 from lmrrg.metrics.report_graph_claims import Claim, claim_agreement, claim_lexicon, merge_claims, sentence_claims
-from lmrrg.metrics.report_graph_scope import ABSENT, PRESENT, read_sentence, sentences_of
+from lmrrg.metrics.report_graph_scope import ABSENT, PRESENT, Sentence, read_sentence, sentences_of
 
-_VERSION = "3"
+_VERSION = "4"
 """Raise it when a change of a rule or a lexicon can change a score or a label."""
 _CLINICAL = 0.7
 """Share of the clinical claims in BERTScore's stand-in; the rest is the overlap of words."""
@@ -55,6 +56,14 @@ class _Analysis:
     norm: float
     lengths: dict[str, int]
     """Sentence -> its number of words, times how often it occurs; empty for a text without a word."""
+
+
+class _Told(NamedTuple):
+    """What the parts other than the graph read from one sentence."""
+
+    claims: tuple[Claim, ...]
+    weights: tuple[tuple[tuple[str, int], float], ...]
+    length: int
 
 
 class RuleLabeler:
@@ -121,24 +130,26 @@ def _analyse(text: str) -> _Analysis:
     words: dict[tuple[str, int], float] = {}
     lengths: dict[str, int] = {}
     for sentence in sentences:
-        claims.extend(sentence_claims(sentence))
-        for word, weight in _word_weights(sentence):
+        told = _told(sentence)
+        claims.extend(told.claims)
+        for word, weight in told.weights:
             words[word] = words.get(word, 0.0) + weight
-        lengths[sentence] = lengths.get(sentence, 0) + _length(sentence)
+        lengths[sentence] = lengths.get(sentence, 0) + told.length
     merged = merge_claims(claims)
     vector = _vector(merged)
     norm = math.sqrt(sum([x * x for x in vector.values()]))
     return _Analysis(join_graphs(sentences), merged, words, vector, norm, lengths if any(lengths.values()) else {})
 
 
-def _length(sentence: str) -> int:
-    return len(read_sentence(sentence).words)
-
-
 @lru_cache(maxsize=65536)
-def _word_weights(sentence: str) -> tuple[tuple[tuple[str, int], float], ...]:
+def _told(sentence: str) -> _Told:
+    read = read_sentence(sentence)
+    return _Told(sentence_claims(sentence), _word_weights(read), len(read.words))
+
+
+def _word_weights(read: Sentence) -> tuple[tuple[tuple[str, int], float], ...]:
     """((meaning, assertion), weight) of each telling word of a sentence."""
-    read, lexicon = read_sentence(sentence), graph_lexicon()
+    lexicon = graph_lexicon()
     meaning, dull = lexicon.meaning, lexicon.dull
     weights = []
     for word, kind, assertion in zip(read.words, read.kinds, read.assertions, strict=True):
@@ -187,7 +198,7 @@ def _padding_factor(hypothesis: dict[str, int], reference: dict[str, int]) -> fl
     repeated, length, words = 0, sum(reference.values()), 0
     for sentence, count in hypothesis.items():
         words += count
-        needed = max(reference.get(sentence, 0), _length(sentence))
+        needed = max(reference.get(sentence, 0), _told(sentence).length)
         repeated += max(0, count - needed)
     over = words / (_LENGTH_RATIO * length + _LENGTH_EXTRA)
     return 1 / (math.sqrt(min(max(over, 1.0), _LONGEST)) * (1 + _REPEAT_COST * repeated / length))

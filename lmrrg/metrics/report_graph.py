@@ -126,7 +126,7 @@ def set_f1(a: Set[Any], b: Set[Any]) -> float:
 def weighted_f1(a: dict[Any, float], b: dict[Any, float]) -> float:
     """F1 of two weighted sets: a shared item counts with its smaller weight."""
     total = sum(a.values()) + sum(b.values())
-    return 2 * sum(min(a[item], b[item]) for item in a.keys() & b.keys()) / total if total else 0.0
+    return 2 * sum([min(weight, b[item]) for item, weight in a.items() if item in b]) / total if total else 0.0
 
 
 def entity_of(sentence: Sentence, i: int) -> Entity:
@@ -165,9 +165,11 @@ def _expected_f1(a: ReportGraph, b: ReportGraph) -> tuple[float, float]:
     table, total = salience(), a.size + b.size
     repeated = {entity for sentence in a.sentences & b.sentences for entity, _, _ in sentence_graph(sentence).entities}
     marked = linked = 0.0
-    for entity in a.chances.keys() & b.chances.keys():
+    for entity, (p, r) in a.chances.items():
+        if entity not in b.chances:
+            continue
+        q, s = b.chances[entity]
         share = table.same_sentence if entity in repeated else table.other_sentence
-        (p, r), (q, s) = a.chances[entity], b.chances[entity]
         both = _agree(p, q, share)
         marked += both
         linked += both * (_agree(r, s, share) + _agree(1 - r, 1 - s, share))

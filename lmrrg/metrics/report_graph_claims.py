@@ -131,14 +131,15 @@ def claim_agreement(a: dict[str, Claim], b: dict[str, Claim]) -> float:
     weight = claim_lexicon().weight
     told_a = {f: c for f, c in a.items() if c.assertion != ABSENT}
     told_b = {f: c for f, c in b.items() if c.assertion != ABSENT}
-    shared = told_a.keys() & told_b.keys()
+    shared = [finding for finding in told_a if finding in told_b]
     matched = errors = 0.0
     for finding in shared:
         likeness = attribute_likeness(told_a[finding], told_b[finding])
         matched += weight[finding] * likeness
         errors += weight[finding] * (1 - likeness)
-    left = {f: weight[f] for f in told_a.keys() - shared}
-    right = {f: weight[f] for f in told_b.keys() - shared}
+    # The gravest first, so that neither the order of a report nor Python's hash seed decides who is whose relative.
+    left = {f: weight[f] for f in sorted(told_a.keys() - told_b.keys(), key=lambda f: (-weight[f], f))}
+    right = {f: weight[f] for f in sorted(told_b.keys() - told_a.keys(), key=lambda f: (-weight[f], f))}
     credit, forgiven = _kin_credit(left, right)
     contradicted = sum(w for f, w in left.items() if f in b) + sum(w for f, w in right.items() if f in a)
     errors += sum(left.values()) + sum(right.values()) - forgiven + _CONTRADICTION * contradicted
@@ -182,14 +183,15 @@ def _mentions(read: Sentence) -> list[tuple[int, int, str, int]]:
     found: list[tuple[int, int, str, int]] = []
     i = 0
     while i < len(words):
-        length = 1
-        for phrase, finding in lexicon.phrases.get(words[i], ()):
-            if words[i : i + len(phrase)] == phrase:
-                length = len(phrase)
-                if finding:
-                    found.append((i, i + length, finding, read.assertions[i + length - 1]))
-                break
-        if words[i] == "clear" and read.assertions[i] == PRESENT:
+        word, length = words[i], 1
+        if word in lexicon.phrases:
+            for phrase, finding in lexicon.phrases[word]:
+                if words[i : i + len(phrase)] == phrase:
+                    length = len(phrase)
+                    if finding:
+                        found.append((i, i + length, finding, read.assertions[i + length - 1]))
+                    break
+        if word == "clear" and read.assertions[i] == PRESENT:
             found += [(i, i + 1, finding, ABSENT) for finding in lexicon.clear_lungs]
         i += length
     for i, label, value in topics_of(read):
@@ -231,8 +233,8 @@ def _attributes(read: Sentence, mentions: list[tuple[int, int, str, int]]) -> li
 def _claim(read: Sentence, mention: tuple[int, int, str, int], owned: list[int]) -> Claim:
     lexicon = claim_lexicon()
     start, end, finding, assertion = mention
-    following = (*read.words[1:], "")
-    attributes = tuple(i for i in owned if read.words[i] in lexicon.attributes and following[i] not in _SIDED_NAMES)
+    named = [i for i in owned if read.words[i] in lexicon.attributes]
+    attributes = tuple([i for i in named if _SIDED_NAMES.isdisjoint(read.words[i + 1 : i + 2])])
     if not attributes:
         return Claim(finding, assertion, _NONE, _NONE, 0, _NONE, tuple(range(start, end)))
     words = [read.words[i] for i in attributes]

@@ -7,9 +7,12 @@ from lmrrg.metrics.report_graph_scope import Sentence
 
 Relation = tuple[int, int, str]
 """(index of the head word, index of the target word, type)"""
+Head = tuple[int | None, int | None]
+"""(index of an observation, index of an anatomy): what a run of entity words is about"""
 
 _SPLIT = frozenset(["and", "or", ",", "nor", "without", "with"])
 _OBSERVED = (OBSERVATION, DEVICE)
+_PLACED = (ANATOMY, LOCATION)
 
 
 def relations_of(sentence: Sentence) -> list[Relation]:
@@ -17,8 +20,12 @@ def relations_of(sentence: Sentence) -> list[Relation]:
     phrases = _phrases(sentence)
     found: list[Relation] = []
     heads = [_inside(sentence.kinds, phrase, found) for phrase, _ in phrases]
-    for at in range(1, len(phrases)):
-        _between(sentence.kinds, heads, at, phrases[at][1], found)
+    before: Head = (None, None)
+    for head, (_, joint) in zip(heads, phrases, strict=True):
+        if before != (None, None):
+            _between(sentence.kinds, before, head, joint, found)
+        thing, place = head
+        before = (before[0] if thing is None else thing, before[1] if place is None else place)
     return found
 
 
@@ -43,9 +50,11 @@ def _phrases(sentence: Sentence) -> list[tuple[list[int], str]]:
     return phrases
 
 
-def _inside(kinds: tuple[str, ...], run: list[int], found: list[Relation]) -> tuple[int | None, int | None]:
+def _inside(kinds: tuple[str, ...], run: list[int], found: list[Relation]) -> Head:
     """Relations inside a run of entity words; returns its last observation and its last anatomy."""
-    places = [i for i in run if kinds[i] in (ANATOMY, LOCATION)]
+    if len(run) == 1:
+        return (None, run[0]) if kinds[run[0]] in _PLACED else (run[0], None)
+    places = [i for i in run if kinds[i] in _PLACED]
     things = [i for i in run if kinds[i] in _OBSERVED]
     place = places[-1] if places else None
     thing = things[-1] if things else None
@@ -64,13 +73,10 @@ def _inside(kinds: tuple[str, ...], run: list[int], found: list[Relation]) -> tu
     return thing, place
 
 
-def _between(
-    kinds: tuple[str, ...], heads: list[tuple[int | None, int | None]], at: int, joint: str, found: list[Relation]
-) -> None:
-    """The relation of a run to the runs before it."""
-    thing, place = heads[at]
-    before_thing = next((t for t, _ in reversed(heads[:at]) if t is not None), None)
-    before_place = next((p for _, p in reversed(heads[:at]) if p is not None), None)
+def _between(kinds: tuple[str, ...], before: Head, head: Head, joint: str, found: list[Relation]) -> None:
+    """The relation of a run to what the runs before it named last."""
+    thing, place = head
+    before_thing, before_place = before
     if joint == "suggest" and thing is not None and before_thing is not None:
         found.append((before_thing, thing, "suggestive_of"))
     elif joint == "list":

@@ -68,12 +68,21 @@ def expectations(sentence: Sentence, linked: frozenset[int]) -> dict[int, tuple[
 @lru_cache(maxsize=65536)
 def _chances(*context: Any) -> tuple[float, float]:
     """The two chances of a word in its surroundings; surroundings repeat, so they are remembered."""
-    entity, relation = salience().entity, salience().relation
-    marked, related = entity["bias"], relation["bias"]
+    weights = _weights()
+    marked, related = weights["bias"]
     for name in feature_names(*context):
-        marked += entity.get(name, 0.0)
-        related += relation.get(name, 0.0)
+        if name in weights:
+            to_entity, to_relation = weights[name]
+            marked += to_entity
+            related += to_relation
     return 1 / (1 + math.exp(-marked)), 1 / (1 + math.exp(-related))
+
+
+@cache
+def _weights() -> dict[str, tuple[float, float]]:
+    """Feature -> its weight in each of the two models."""
+    entity, relation = salience().entity, salience().relation
+    return {name: (entity.get(name, 0.0), relation.get(name, 0.0)) for name in entity | relation}
 
 
 def _contexts(sentence: Sentence, linked: frozenset[int]) -> list[tuple[int, tuple[Any, ...]]]:

@@ -39,13 +39,9 @@ def sentences_of(text: str) -> list[str]:
 def read_sentence(sentence: str) -> Sentence:
     """Words of a lower-case sentence, their classes and assertions; remembered, because reports repeat sentences."""
     lexicon = graph_lexicon()
-    words: list[str] = []
-    for word in _WORD.findall(sentence):
-        parts = lexicon.glued.get(word)
-        if parts is None:
-            words.append(word)
-        else:
-            words.extend(parts)
+    words: list[str] = _WORD.findall(sentence)
+    if not lexicon.glued.keys().isdisjoint(words):
+        words = [part for word in words for part in lexicon.glued.get(word, (word,))]
     get = lexicon.kind.get
     kinds = [get(word, "") for word in words]
     if lexicon.cues.keys().isdisjoint(words):

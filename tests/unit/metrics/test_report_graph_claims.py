@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from lmrrg.metrics.report_graph_claims import Claim, attribute_likeness, claim_agreement, merge_claims, sentence_claims
+from lmrrg.metrics.report_graph_claims import (
+    Claim,
+    attribute_likeness,
+    claim_agreement,
+    claim_lexicon,
+    merge_claims,
+    sentence_claims,
+)
 from lmrrg.metrics.report_graph_scope import ABSENT, PRESENT, UNCERTAIN, sentences_of
 
 
@@ -77,3 +84,24 @@ def test_likeness_orders_the_errors() -> None:
         for text in ("left effusion", "large left effusion", "small right effusion")
     )
     assert 1 > unsaid > other_size > other_side > 0
+
+
+def test_the_gravest_relatives_answer_for_each_other_whatever_the_order():
+    def told(findings: list[str]) -> dict[str, Claim]:
+        nothing = frozenset[str]()
+        return {f: Claim(f, PRESENT, nothing, nothing, 0, nothing) for f in findings}
+
+    lexicon = claim_lexicon()
+    kins: dict[str, list[str]] = {}
+    for finding in sorted(lexicon.kin, key=lambda f: (-lexicon.weight[f], f)):
+        kins.setdefault(lexicon.kin[finding], []).append(finding)
+    families = [names for names in kins.values() if len(names) > 2]
+    assert len(families) > 2
+    ours, theirs = told([names[0] for names in families]), told([f for names in families for f in names[1:]])
+    weight = lexicon.weight
+    credit = sum(0.45 * weight[names[1]] for names in families)
+    total = sum(weight[f] for names in families for f in names)
+    expected = 0.5 * (2 * credit + 0.4) / (total + 0.4) + 0.5 / (1 + total - 2 * credit)
+    for there in (theirs, dict(reversed(theirs.items()))):
+        assert claim_agreement(ours, there) == pytest.approx(expected, abs=1e-12)
+        assert claim_agreement(there, ours) == pytest.approx(expected, abs=1e-12)
