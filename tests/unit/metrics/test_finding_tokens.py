@@ -6,8 +6,13 @@ def marked(pieces: list[str]) -> list[str]:
 
 
 def test_observations_their_attributes_and_negations_are_marked():
-    pieces = ["There", "Ġis", "Ġno", "Ġlarge", "Ġleft", "Ġeffusion", "Ġseen", ".", "</s>"]
-    assert marked(pieces) == ["Ġno", "Ġlarge", "Ġleft", "Ġeffusion"]
+    pieces = ["There", "Ġis", "Ġa", "Ġlarge", "Ġleft", "Ġeffusion", "Ġseen", ".", "</s>"]
+    assert marked(pieces) == ["Ġlarge", "Ġleft", "Ġeffusion"]
+
+
+def test_of_what_is_denied_or_normal_only_the_negation_is_marked():
+    pieces = ["The", "Ġheart", "Ġis", "Ġnormal", ".", "ĠNo", "Ġeffusion", ".", "ĠRight", "Ġnodule", "."]
+    assert marked(pieces) == ["ĠNo", "ĠRight", "Ġnodule"]
 
 
 def test_every_piece_of_a_clinical_word_is_marked_whatever_the_tokenizer():
