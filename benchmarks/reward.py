@@ -235,7 +235,7 @@ def _radgraph_alone(folder: Path) -> Callable[[Sequence[str], Sequence[str]], ob
     from lmrrg.metrics.reference_radgraph import RadGraph, radgraph_f1
 
     archive = find("RadGraph", folder)["radgraph.tar.gz"]
-    model = RadGraph(archive, find("RadGraph encoder", folder), torch.device("cpu"), budget=4096)
+    model = RadGraph(archive, find("RadGraph encoder", folder), torch.device("cpu"), budget=1024)
     known: dict = {}
 
     def score(hypotheses: Sequence[str], references: Sequence[str]) -> list[object]:
