@@ -11,7 +11,16 @@ from lmrrg.config_base import Settings
 from lmrrg.studies import Section
 
 DataSource = Literal[
-    "phantom", "iu-xray", "mimic-cxr", "chexpert-plus", "padchest", "rexgradient", "r2gen", "csv", "jsonl"
+    "phantom",
+    "iu-xray",
+    "mimic-cxr",
+    "chexpert-plus",
+    "padchest",
+    "padchest-gr",
+    "rexgradient",
+    "r2gen",
+    "csv",
+    "jsonl",
 ]
 
 

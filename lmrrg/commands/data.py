@@ -20,6 +20,7 @@ data sets, and what --source names (images may lie elsewhere: --images):
                  (mimic-cxr-reports.zip, or unpacked into files/) and the images files/p10/.../*.jpg or *.dcm
   chexpert-plus  folder with df_chexpert_plus_240401.csv, PNG/ or DICOM/ and, if you have them, chexbert_labels/
   padchest       folder with PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv(.gz) and the images
+  padchest-gr    folder with grounded_reports_20240819.json, master_table.csv and the images
   rexgradient    folder with metadata/train_metadata_view_position.json (valid, test) and deid_png/
   r2gen          folder with R2Gen's annotation.json (IU or MIMIC-CXR) and images/
   csv            your own table, an image per row: columns study_id, patient_id, image; and report, or findings and

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -86,16 +86,21 @@ def _image_file(images: Path, row: dict[str, str]) -> Path | None:
     return None
 
 
+def labels_named(names: Set[str]) -> dict[str, int]:
+    """The classes among the 14 that PadChest's own labels ("pleural effusion", "normal") name, as positive."""
+    mapped = {label for label, members in _classes().items() if names & members}
+    if mapped - {"No Finding", "Support Devices"}:
+        mapped.discard("No Finding")
+    return {label: POSITIVE for label in LABELS if label in mapped}
+
+
 def _labels(text: str) -> dict[str, int]:
     """The 14 classes that a list like "['pleural effusion', 'normal']" names."""
     try:
         names = {str(name).strip() for name in ast.literal_eval(text)}
     except (ValueError, SyntaxError, TypeError) as error:
         raise StudyError("source_record", "a cell of Labels is no list of words") from error
-    mapped = {label for label, members in _classes().items() if names & members}
-    if mapped - {"No Finding", "Support Devices"}:
-        mapped.discard("No Finding")
-    return {label: POSITIVE for label in LABELS if label in mapped}
+    return labels_named(names)
 
 
 @cache

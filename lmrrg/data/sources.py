@@ -16,6 +16,7 @@ from lmrrg.data.iu_xray import read_iu_xray
 from lmrrg.data.jsonl import read_jsonl
 from lmrrg.data.mimic_cxr import read_mimic_cxr
 from lmrrg.data.padchest import read_padchest
+from lmrrg.data.padchest_gr import read_padchest_gr
 from lmrrg.data.phantom import import_phantoms
 from lmrrg.data.r2gen import read_r2gen
 from lmrrg.data.rexgradient import read_rexgradient
@@ -26,6 +27,7 @@ _READERS: dict[str, Callable[[Path, DataConfig], Source]] = {
     "mimic-cxr": read_mimic_cxr,
     "chexpert-plus": read_chexpert_plus,
     "padchest": read_padchest,
+    "padchest-gr": read_padchest_gr,
     "rexgradient": read_rexgradient,
     "r2gen": read_r2gen,
     "csv": read_csv_table,
