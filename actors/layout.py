@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from actors.placement import Bundle
 from actors.policy import policy_bundle
-from actors.reference import is_adapter_off, reference_bundle
+from actors.reference import reference_bundle
 from actors.reward import reward_bundle
 from actors.rollout import rollout_bundle
 from lmrrg.config import Config
@@ -34,7 +34,7 @@ class Layout:
         reference that is the policy without its adapters needs no bundle.
         """
         policy, engine = policy_bundle(config.ppo), rollout_bundle(config.rollout)
-        reference = [] if is_adapter_off(config) else [reference_bundle(config.ppo)]
+        reference = [] if config.is_own_reference else [reference_bundle(config.ppo)]
         ranks, engines = config.ppo.workers, config.rollout.engines
         scorers = [reward_bundle(config.reward)] * config.reward.scorers
         if config.ray.placement == "split":

@@ -118,14 +118,6 @@ class AdapterReference:
         """Nothing to do: the policy is closed by its owner."""
 
 
-def is_adapter_off(config: Config) -> bool:
-    """Whether the reference is the policy with its LoRA adapters off, so that nothing else has to hold it.
-
-    Where PPO moves the visual half too (``ppo.trainable=all``) it is not.
-    """
-    return config.model.decoder.lora_rank > 0 and config.ppo.trainable == "decoder"
-
-
 def reference_bundle(ppo: PPOConfig) -> dict[str, float]:
     """What the reference asks of the cluster: as much as one policy rank."""
     return bundle(ppo.cpus_per_worker, ppo.gpus_per_worker)

@@ -213,6 +213,14 @@ class Config(Settings):
         """Folder of this run."""
         return self.storage_path / self.name
 
+    @property
+    def is_own_reference(self) -> bool:
+        """Whether the policy with its LoRA adapters off is the frozen reference, so that nothing else has to hold it.
+
+        Where PPO moves the visual half too (``ppo.trainable=all``) it is not.
+        """
+        return self.model.decoder.lora_rank > 0 and self.ppo.trainable == "decoder"
+
     @model_validator(mode="after")
     def _combinations(self) -> Config:
         if self.data.source != "phantom" and self.data.path is None:
@@ -231,11 +239,13 @@ class Config(Settings):
                 f"rollout.tensor_parallel_size {rollout.tensor_parallel_size} needs as many rollout.gpus_per_engine, "
                 f"not {rollout.gpus_per_engine:g}"
             )
-        shared = 2 * ppo.gpus_per_worker + rollout.gpus_per_engine
+        trainers = 1 if self.is_own_reference else 2
+        shared = trainers * ppo.gpus_per_worker + rollout.gpus_per_engine
         if self.ray.placement == "colocated" and shared > 1 + 1e-6:
+            who = "a policy rank" if trainers == 1 else "a policy rank and the reference"
             raise ValueError(
-                f"ray.placement=colocated puts a policy rank, the reference ({ppo.gpus_per_worker:g} GPU each) and an "
-                f"engine ({rollout.gpus_per_engine:g} GPU) on one GPU: together {shared:g}, at most 1"
+                f"ray.placement=colocated puts {who} ({ppo.gpus_per_worker:g} GPU each) and an engine "
+                f"({rollout.gpus_per_engine:g} GPU) on one GPU: together {shared:g}, at most 1"
             )
 
 

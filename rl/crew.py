@@ -11,7 +11,7 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 from actors.layout import Layout
 from actors.placement import preflight
 from actors.policy import PolicyGroup
-from actors.reference import AdapterReference, Reference, is_adapter_off
+from actors.reference import AdapterReference, Reference
 from actors.reward import RewardPool
 from actors.rollout import RolloutPool
 from lmrrg.config import Config
@@ -41,7 +41,7 @@ class Crew:
         crew = cls(
             policy=policy,
             reference=AdapterReference(policy)
-            if is_adapter_off(config)
+            if config.is_own_reference
             else Reference(config, sft_checkpoint, placement, bundle_index=layout.reference),
             rollouts=RolloutPool(config, sft_checkpoint, placement, first_bundle=layout.rollouts),
             rewards=RewardPool(config, placement, first_bundle=layout.rewards),

@@ -82,6 +82,14 @@ def test_a_lora_policy_is_its_own_reference(placement):
     assert small.bundles[small.rewards :] == large.bundles[large.rewards :]
 
 
+def test_a_gpu_that_holds_no_reference_has_room_for_a_larger_policy():
+    seat = ["ray.placement=colocated", "ppo.gpus_per_worker=0.65", "rollout.gpus_per_engine=0.35"]
+    assert Layout.of(load_config(None, [*seat, "model.decoder.lora_rank=4"])).bundles[0]["GPU"] == 1
+    for with_reference in ([], ["model.decoder.lora_rank=4", "ppo.trainable=all"]):
+        with pytest.raises(ConfigError, match=r"together 1\.65"):
+            load_config(None, [*seat, *with_reference])
+
+
 def test_on_cpu_colocated_means_shared_bundles_without_gpus():
     config = load_config(None, ["ray.placement=colocated", "ppo.workers=2", "rollout.engines=1"])
     assert Layout.of(config).bundles == [{"CPU": 3}, {"CPU": 1}, {"CPU": 0.5}]
@@ -95,6 +103,15 @@ def test_on_cpu_colocated_means_shared_bundles_without_gpus():
             "together 1.3, at most 1",
         ),
         (["ray.placement=colocated", "rollout.tensor_parallel_size=2", "rollout.gpus_per_engine=2"], "at most 1"),
+        (
+            [
+                "ray.placement=colocated",
+                "model.decoder.lora_rank=4",
+                "ppo.gpus_per_worker=0.8",
+                "rollout.gpus_per_engine=0.3",
+            ],
+            "together 1.1, at most 1",
+        ),
         (["rollout.tensor_parallel_size=2", "rollout.gpus_per_engine=1"], "needs as many rollout.gpus_per_engine"),
     ],
 )
