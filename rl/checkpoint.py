@@ -14,6 +14,7 @@ from lmrrg.config import Config
 from lmrrg.ppo.errors import PPOError
 from lmrrg.studies import atomic_writer
 from rl.heldout import HeldOut
+from rl.mirror import Mirror, outdated
 
 _TRAINER = "trainer.json"
 _LATEST = "latest.json"
@@ -88,14 +89,21 @@ class StateStore:
         keep: how many of the newest states stay.
         config: of the run; saved with every state and compared at resume.
         origin: hashes of what the run started from (SFT checkpoint, data); compared too.
+        mirror: where every state is copied to when it is complete, and restored from.
     """
 
-    def __init__(self, folder: Path, config: Config, origin: Mapping[str, str], keep: int = 1):
-        self._folder, self._keep = Path(folder), keep
+    def __init__(
+        self, folder: Path, config: Config, origin: Mapping[str, str], keep: int = 1, mirror: Mirror | None = None
+    ):
+        self._folder, self._keep, self._mirror = Path(folder), keep, mirror
         self._identity = {**_flat(config.model_dump(mode="json")), **{f"origin.{k}": v for k, v in origin.items()}}
 
     def save(self, iteration: int, write: Callable[[str], object]) -> Path:
-        """Let ``write`` fill a folder, then make it the newest state and drop those that are not kept."""
+        """Let ``write`` fill a folder, then make it the newest state and drop those that are not kept.
+
+        Raises:
+            PPOError: ``checkpoint_store``, the copy failed; the state itself is complete.
+        """
         target = self._folder / f"iteration-{iteration:06d}"
         part = self._folder / f".{target.name}.part"
         for leftover in (part, target):
@@ -103,10 +111,24 @@ class StateStore:
         part.mkdir(parents=True)
         write(str(part))
         os.replace(part, target)
-        with atomic_writer(self._folder / _LATEST) as out:
-            json.dump({"iteration": iteration, "folder": target.name, "identity": self._identity}, out)
+        record = {"iteration": iteration, "folder": target.name, "identity": self._identity}
+        self._name(record)
         self._prune(iteration)
+        if self._mirror:
+            self._mirror.put(target, record)
         return target
+
+    def restore(self) -> None:
+        """Where the folder holds no state, bring back the newest one of the mirror with its models and metrics.
+
+        Raises:
+            PPOError: ``resume_mismatch``, before anything is copied; ``checkpoint_store``.
+        """
+        if self._mirror is None or (self._folder / _LATEST).is_file() or not (record := self._mirror.newest()):
+            return
+        self._check(record)
+        self._mirror.fetch(record["folder"])
+        self._name(record)
 
     def iteration(self) -> int:
         """Iteration of the newest state; 0 where there is none.
@@ -127,6 +149,15 @@ class StateStore:
         if not path.is_file():
             return None
         record = json.loads(path.read_text(encoding="utf-8"))
+        self._check(record)
+        return record["iteration"], self._folder / record["folder"]
+
+    def _name(self, record: Mapping[str, Any]) -> None:
+        """From here on this state is the newest."""
+        with atomic_writer(self._folder / _LATEST) as out:
+            json.dump(record, out)
+
+    def _check(self, record: Mapping[str, Any]) -> None:
         known = record["identity"]
         different = sorted(
             key for key in known.keys() | self._identity.keys() if known.get(key) != self._identity.get(key)
@@ -137,15 +168,12 @@ class StateStore:
                 f"{self._folder} was written with other values of {', '.join(binding)}; take the same ones, another "
                 "name, or ppo.resume=false to start again",
             )
-        return record["iteration"], self._folder / record["folder"]
 
     def _prune(self, newest: int) -> None:
-        """Later states are of an attempt that was rolled back; what is half written belongs to nobody."""
+        """What is half written belongs to nobody."""
         states = {int(path.name.split("-")[1]): path for path in self._folder.glob("iteration-*")}
-        kept = sorted(number for number in states if number <= newest)[-self._keep :]
-        for number, path in states.items():
-            if number not in kept:
-                shutil.rmtree(path)
+        for number in outdated(states, newest, self._keep):
+            shutil.rmtree(states[number])
         for part in self._folder.glob(".*.part"):
             shutil.rmtree(part)
 

@@ -28,6 +28,7 @@ from lmrrg.model.checkpoint import read_checkpoint_config
 from lmrrg.studies import manifest_hash
 from lmrrg.tracking import RunTracker, record_run
 from rl.checkpoint import StateStore
+from rl.mirror import Mirror
 from rl.prometheus import PrometheusGauges
 from rl.recovery import Preempted, Restarts, preemption_notice
 from rl.trainer import CQRL, CQRLConfig
@@ -42,7 +43,7 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
 
     Raises:
         CheckpointError: there is no SFT model.
-        PPOError: ``resume_mismatch``, or a check of the training stopped the run.
+        PPOError: ``resume_mismatch``, ``checkpoint_store``, or a check of the training stopped the run.
         PlacementError: the cluster is too small or does not answer.
         PoolError: actors were lost more than ``ppo.max_restarts`` times in a row, or failed at their work.
         Preempted: SIGTERM came; the state is saved and the same call continues.
@@ -53,9 +54,14 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
     manifest = prepare_studies(config)
     folder = config.run_dir / "ppo"
     origin = {"sft": weights_digest(sft), "data": manifest_hash(manifest)}
-    store = StateStore(folder / "state", config, origin, config.ppo.keep_checkpoints)
-    if not config.ppo.resume:
+    mirror = Mirror.of(config)
+    store = StateStore(folder / "state", config, origin, config.ppo.keep_checkpoints, mirror)
+    if config.ppo.resume:
+        store.restore()
+    else:
         shutil.rmtree(folder, ignore_errors=True)
+        if mirror:
+            mirror.clear()
     if store.iteration() < config.ppo.iterations:
         record_run(config, manifest)
         connect(config)
