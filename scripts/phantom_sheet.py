@@ -15,32 +15,32 @@ from lmrrg.data.phantom_ct import films_of
 from lmrrg.data.phantom_ct_bodies import anatomy
 from lmrrg.data.phantom_ct_findings import CTFinding, place
 
-SHOWN: list[tuple[str, list[CTFinding]]] = [
-    ("PA", []),
-    ("lateral", []),
-    ("PA", [CTFinding("cardiomegaly", severity="severe")]),
-    ("PA", [CTFinding("pleural effusion", "left", "moderate")]),
-    ("lateral", [CTFinding("pleural effusion", "left", "moderate")]),
-    ("PA", [CTFinding("pleural effusion", "bilateral", "small")]),
-    ("PA", [CTFinding("pneumothorax", "right", "moderate")]),
-    ("PA", [CTFinding("pneumothorax", "left", "large")]),
-    ("PA", [CTFinding("consolidation", "right", zone="upper")]),
-    ("PA", [CTFinding("consolidation", "left", zone="mid")]),
-    ("PA", [CTFinding("edema", "bilateral", "severe")]),
-    ("PA", [CTFinding("atelectasis", "right", zone="lower")]),
-    ("PA", [CTFinding("nodule", "right", zone="mid"), CTFinding("rib fracture", "left")]),
-    ("PA", [CTFinding("hyperinflation")]),
-    ("PA", [CTFinding("pacemaker", "left")]),
-    ("PA", [CTFinding("central line", "right")]),
+SHOWN: list[tuple[int, str, list[CTFinding]]] = [
+    (0, "PA", []),
+    (1, "lateral", []),
+    (2, "PA", [CTFinding("cardiomegaly", severity="severe")]),
+    (3, "PA", [CTFinding("pleural effusion", "left", "moderate")]),
+    (4, "lateral", [CTFinding("pleural effusion", "left", "moderate")]),
+    (5, "PA", [CTFinding("pleural effusion", "bilateral", "small")]),
+    (6, "PA", [CTFinding("pneumothorax", "right", "moderate")]),
+    (7, "PA", [CTFinding("pneumothorax", "left", "large")]),
+    (8, "PA", [CTFinding("consolidation", "right", zone="upper")]),
+    (10, "PA", [CTFinding("edema", "bilateral", "severe")]),
+    (11, "PA", [CTFinding("atelectasis", "right", zone="lower")]),
+    (12, "PA", [CTFinding("nodule", "right", zone="mid"), CTFinding("rib fracture", "left")]),
+    (13, "PA", [CTFinding("hyperinflation")]),
+    (14, "PA", [CTFinding("pacemaker", "left")]),
+    (15, "PA", [CTFinding("endotracheal tube"), CTFinding("central line", "right")]),
+    (16, "lateral", [CTFinding("endotracheal tube")]),
 ]
 
 
 def main(out: Path, cache: Path = Path(".cache/phantom_ct")) -> None:
     """Write the sheet, four films across."""
     tiles = []
-    for index, (view, findings) in enumerate(SHOWN):
-        placed = [place(finding, anatomy(), np.random.default_rng([1, index])) for finding in findings]
-        films = films_of(placed, 256, cache, patient=[2, index], study=[3, index])
+    for seed, view, findings in SHOWN:
+        placed = [place(finding, anatomy(), np.random.default_rng([1, seed])) for finding in findings]
+        films = films_of(placed, 256, cache, patient=[2, seed], study=[3, seed])
         tiles.append(np.rint(films[view].pixels * 255).astype(np.uint8))  # type: ignore[index]
     rows = [np.hstack(tiles[start : start + 4]) for start in range(0, len(tiles), 4)]
     Image.fromarray(np.vstack(rows)).quantize(44).save(out, optimize=True)

@@ -90,6 +90,11 @@ class Anatomy:
         return _hila(self.coarse)
 
     @cached_property
+    def windpipe(self) -> NDArray[np.float64]:
+        """The middle of the windpipe from the neck down to where it widens above the carina: [N, 3] (z, y, x in mm)."""
+        return _windpipe(self.coarse)
+
+    @cached_property
     def lungs(self) -> dict[str, NDArray[np.float64]]:
         """Lowest and highest z, y, x of each lung, mm: [2, 3]."""
         found = {side: self.ct.millimetres(np.argwhere(np.isin(self.ct.organs, LUNG[side]))) for side in LUNG}
@@ -157,6 +162,15 @@ def _ball(ct: CT, middle: NDArray[np.floating], radius: float) -> NDArray[np.boo
 def _carina(ct: CT) -> NDArray[np.float64]:
     windpipe = ct.millimetres(np.argwhere(ct.organs == organs.TRACHEA))
     return windpipe[windpipe[:, 0] < windpipe[:, 0].min() + 8].mean(axis=0)
+
+
+def _windpipe(ct: CT) -> NDArray[np.float64]:
+    points = ct.millimetres(np.argwhere(ct.organs == organs.TRACHEA))
+    heights = np.unique(points[:, 0])
+    heights = heights[heights > _carina(ct)[0] + 15][::-4]
+    line = [points[points[:, 0] == height].mean(axis=0) for height in heights]
+    above = line[0] + np.array([50.0, 15.0, 0.0])  # the CT ends below the neck
+    return np.stack([above, *line])
 
 
 def _hila(ct: CT) -> dict[str, NDArray[np.float64]]:

@@ -29,8 +29,10 @@ KINDS = {
     "hyperinflation": 0.7,
     "pacemaker": 0.6,
     "central line": 0.6,
+    "endotracheal tube": 0.5,
 }
 """Kinds with their weight in the draw."""
+DEVICES = ("pacemaker", "central line", "endotracheal tube")
 _MM = FINE / FIELD_MM
 
 
@@ -68,7 +70,7 @@ def sample_finding(kind: str, rng: np.random.Generator) -> CTFinding:
     if kind in ("cardiomegaly", "edema"):
         side = "bilateral" if kind == "edema" else ""
         return replace(finding, side=side, severity=str(rng.choice(DEGREES)))
-    if kind == "hyperinflation":
+    if kind in ("hyperinflation", "endotracheal tube"):
         return CTFinding(kind)
     if kind == "pleural effusion":
         size = str(rng.choice(SIZES, p=(0.4, 0.35, 0.25)))
@@ -84,7 +86,7 @@ def sample_finding(kind: str, rng: np.random.Generator) -> CTFinding:
 def clash(a: CTFinding, b: CTFinding) -> bool:
     """Whether two findings cannot be told apart in one study: both shape the body, or both lie in one lung."""
     shapes = {"cardiomegaly", "hyperinflation"}
-    apart = {"rib fracture", "pacemaker", "central line"}
+    apart = {"rib fracture", *DEVICES}
     if {a.kind, b.kind} <= shapes or {a.kind, b.kind} == {"hyperinflation", "edema"}:
         return True
     if {a.kind, b.kind} & (shapes | apart):
@@ -93,13 +95,16 @@ def clash(a: CTFinding, b: CTFinding) -> bool:
 
 
 def place(finding: CTFinding, anatomy: Anatomy, rng: np.random.Generator) -> CTFinding:
-    """Give a finding of a lung or a rib its place in space."""
+    """Give a finding of a lung or a rib its place in space, and a tube in the windpipe the place of its tip."""
     if finding.kind == "rib fracture":
         points, _ = anatomy.points(int(rng.choice(RIBS[finding.side][4:8])))
         behind = points[points[:, 1] < np.median(points[:, 1])]  # where a rib stands alone in front of the lung
         share = np.abs(behind[:, 2]) / np.abs(behind[:, 2]).max()
         outer = behind[(share > 0.55) & (share < 0.72)]
         z, y, x = outer[int(rng.integers(len(outer)))]
+    elif finding.kind == "endotracheal tube":
+        z = anatomy.windpipe[-1, 0] + rng.uniform(16, 42)
+        y, x = (np.interp(z, anatomy.windpipe[::-1, 0], anatomy.windpipe[::-1, axis]) for axis in (1, 2))
     elif finding.zone:
         (low, back, left), (high, front, right) = anatomy.lungs[finding.side]
         z = low + (ZONES[finding.zone] + rng.uniform(-0.04, 0.04)) * (high - low)
@@ -132,6 +137,7 @@ class Implant:
                 "rib fracture": self._fracture,
                 "pacemaker": self._pacemaker,
                 "central line": self._line,
+                "endotracheal tube": self._tube,
             }.get(finding.kind)
             if draw:
                 draw(finding, side, rng)
@@ -223,6 +229,13 @@ class Implant:
         tip = rng.uniform(5, 35)
         path = [[170, 30, sign * 38], [125, 35, sign * 28], [92, 35, -14], [60, 30, -28], [tip, 25, -30]]
         self._strokes([_curve(np.array(path, float))], 2.4, 24)
+
+    def _tube(self, finding: CTFinding, side: str, rng: np.random.Generator) -> None:
+        """A wide, faint tube down the windpipe, and in its wall the thin line that is made to show."""
+        tip, pipe = np.array([finding.place]), self.anatomy.windpipe
+        path = _curve(np.concatenate([pipe[pipe[:, 0] > tip[0, 0] + 5], tip]))
+        self._strokes([path], 8, 7)
+        self._strokes([path + np.array([0.0, 1.5, rng.choice((-2.5, 2.5))])], 2.0, 30)
 
     def _strokes(self, lines: list[NDArray[np.floating]], width: float, density: float, filled: bool = False) -> None:
         canvas = Image.new("L", (3 * FINE, 3 * FINE))

@@ -27,6 +27,7 @@ LABELS_OF: dict[str, tuple[str, ...]] = {
     "hyperinflation": (),
     "pacemaker": ("Support Devices",),
     "central line": ("Support Devices",),
+    "endotracheal tube": ("Support Devices",),
 }
 _DEGREE = {
     "small": ("small", "minor", "minimal"),
@@ -66,6 +67,12 @@ _NOUN: dict[str, tuple[str, ...]] = {
     "central line": (
         "{s} internal jugular central venous catheter ending in the superior vena cava",
         "{s} central line with its tip in the superior vena cava",
+    ),
+    "endotracheal tube": (
+        "endotracheal tube with its tip above the carina",
+        "endotracheal tube ending in the mid trachea",
+        "endotracheal tube terminating above the carina",
+        "endotracheal tube in standard position",
     ),
 }
 _FRAME = (

@@ -15,7 +15,7 @@ from lmrrg.data.phantom_ct import films_of, import_ct_phantoms
 from lmrrg.data.phantom_ct_findings import CTFinding, place
 from lmrrg.data.phantom_ct_masks import masks_of, write_masks
 from lmrrg.data.phantom_ct_projection import Pose, to_film
-from lmrrg.data.phantom_ct_volume import FOLDER_VARIABLE, CTError, data_folder
+from lmrrg.data.phantom_ct_volume import FOLDER_VARIABLE, TRACHEA, CTError, data_folder
 from lmrrg.data.sources import import_studies
 from lmrrg.evaluation_regions import region_truth
 from lmrrg.model.regions import REGIONS
@@ -116,6 +116,7 @@ def test_regions_lie_as_in_a_chest(studies):
         CTFinding("atelectasis", "left", zone="lower"),
         CTFinding("nodule", "left", zone="upper"),
         CTFinding("pacemaker", "left"),
+        CTFinding("endotracheal tube"),
     ],
     ids=lambda finding: finding.kind,
 )
@@ -132,8 +133,25 @@ def test_a_finding_changes_the_film_inside_its_box_on_its_side(finding, cache):
     elsewhere = np.ones_like(change, bool)
     elsewhere[max(top - 10, 0) : bottom + 10, max(left - 10, 0) : right + 10] = False
     assert change[top:bottom, left:right].mean() > 2 * change[elsewhere].mean()
-    if finding.kind != "pacemaker":
+    if finding.kind not in ("pacemaker", "endotracheal tube"):
         assert ((left + right) / 2 < 128) == (finding.side == "right")
+
+
+@needs_ct
+@pytest.mark.parametrize("seed", range(4))
+def test_an_endotracheal_tube_ends_in_the_windpipe_above_the_carina_in_both_views(seed, cache):
+    from lmrrg.data.phantom_ct_bodies import anatomy
+
+    tube, ct = place(CTFinding("endotracheal tube"), anatomy(), np.random.default_rng(seed)), anatomy().ct
+    assert tube.place is not None
+    z, y, x = np.rint(np.array(tube.place) / ct.spacing + ct.middle).astype(int)
+    assert ct.organs[z, y, x] == TRACHEA
+    for view, film in films_of([tube], 256, cache, patient=[1], study=[seed]).items():
+        left, top, right, bottom = film.boxes[0] or [0, 0, 0, 0]
+        windpipe, carina = (np.argwhere(film.masks[REGIONS.index(name)]) * 4 for name in ("trachea", "carina"))
+        assert top == 0, view
+        assert windpipe[:, 0].min() < bottom < carina[:, 0].mean()
+        assert windpipe[:, 1].min() - 4 <= left < right <= windpipe[:, 1].max() + 8
 
 
 @needs_ct
