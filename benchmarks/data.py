@@ -1,6 +1,6 @@
 """Files per second: DICOM, PNG and JPEG into the model's square beside naive pydicom + Pillow, and phantoms drawn.
 
-    python benchmarks/data.py [--files 12] [--side 1024] [--rounds 5] [--out FILE.json]
+    python benchmarks/data.py [--files 12] [--side 1024] [--rounds 5] [--phantoms-only] [--out FILE.json]
 
 The files are phantom films that the script draws and encodes. Ours is ``read_image`` and ``to_square``, with every
 check of docs/data.md, in this process; "child" is the same through one decoder process with limits, as uploads and the
@@ -111,6 +111,26 @@ def rate(read: Callable[[bytes], np.ndarray], files: list[bytes]) -> Callable[[]
     return turn
 
 
+def file_rates(folder: Path, count: int, side: int, rounds: int) -> dict[str, dict[str, list[float]]]:
+    """Files per second by encoding and reader; printed as a table."""
+    found: dict[str, dict[str, list[float]]] = {}
+    with DecoderPool() as pool:
+        for name, files in make_files(folder / "films", count, side).items():
+            print(name)
+            contenders = {
+                "ours": rate(ours, files),
+                "child": rate(lambda data: pool.decode(data, square=SQUARE).pixels, files),
+                "naive": rate(naive, files),
+            }
+            found[name] = measure_in_turns(contenders, rounds)
+    print(f"\n| {count} files of {side} x {side} | ours, files/s | child | naive | ours / naive |")
+    print("|---|---|---|---|---|")
+    for name, values in found.items():
+        rates = " | ".join(str(Spread.of(values[who])) for who in ("ours", "child", "naive"))
+        print(f"| {name} | {rates} | {ratio(values, 'ours', 'naive')} |")
+    return found
+
+
 def phantom_rates(folder: Path, rounds: int) -> dict[str, list[float]]:
     """Studies per second of both generators, at 256 pixels."""
     counts = PhantomConfig(train=30, val=1, test=1, image_size=SQUARE)
@@ -156,25 +176,12 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=12, help="files per encoding (default %(default)s)")
     parser.add_argument("--side", type=int, default=1024, help="rows and columns, pixels (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds (default %(default)s)")
+    parser.add_argument("--phantoms-only", action="store_true", help="leave the files out")
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
     args = parser.parse_args()
     torch.set_num_threads(1)
     folder = CACHE / "data"
-    found: dict[str, dict[str, list[float]]] = {}
-    with DecoderPool() as pool:
-        for name, files in make_files(folder / "films", args.files, args.side).items():
-            print(name)
-            contenders = {
-                "ours": rate(ours, files),
-                "child": rate(lambda data: pool.decode(data, square=SQUARE).pixels, files),
-                "naive": rate(naive, files),
-            }
-            found[name] = measure_in_turns(contenders, args.rounds)
-    print(f"\n| {args.files} files of {args.side} x {args.side} | ours, files/s | child | naive | ours / naive |")
-    print("|---|---|---|---|---|")
-    for name, values in found.items():
-        rates = " | ".join(str(Spread.of(values[who])) for who in ("ours", "child", "naive"))
-        print(f"| {name} | {rates} | {ratio(values, 'ours', 'naive')} |")
+    found = {} if args.phantoms_only else file_rates(folder, args.files, args.side, args.rounds)
     phantoms = phantom_rates(folder, args.rounds)
     for name, drawn in phantoms.items():
         print(f"{name}: {Spread.of(drawn)} studies/s of one core")
