@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from jsonschema import ValidationError
+from ray._private.ray_constants import get_runtime_env_default_excludes
+from ray._private.runtime_env.packaging import create_package
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 
@@ -74,3 +77,14 @@ def test_an_unknown_key_would_be_refused(repo_root):
     config = prepare_config(yaml.safe_load((repo_root / "cluster.yaml").read_text())) | {"max_wrokers": 3}
     with pytest.raises(ValidationError, match="max_wrokers"):
         validate_config(config)
+
+
+def test_only_the_code_travels_with_a_job(repo_root, tmp_path):
+    """What ``--working-dir .`` uploads: no environment, no runs, no caches, and far below Ray's limit."""
+    package = tmp_path / "package.zip"
+    create_package(str(repo_root), package, include_gitignore=True, excludes=get_runtime_env_default_excludes())
+    with zipfile.ZipFile(package) as archive:
+        names = archive.namelist()
+    assert package.stat().st_size < 20 << 20
+    assert {"rl/ppo.py", "sft/train.py", "lmrrg/data/sources.py", "configs/iu_xray.yaml"} <= set(names)
+    assert not {name.split("/")[0] for name in names} & {"runs", ".venv", ".git", ".cache", ".mypy_cache", "wandb"}
