@@ -22,7 +22,7 @@ from actors.supervision import results
 from actors.weights import StoredState, WeightBuffers
 from lmrrg.config import Config
 from lmrrg.config_ppo import PPOConfig
-from lmrrg.model.checkpoint import full_state, load_checkpoint, save_checkpoint
+from lmrrg.model.checkpoint import full_state, load_checkpoint, load_full_state, save_checkpoint
 from lmrrg.model.decoder import adapters_off, add_lora
 from lmrrg.ppo.actor_critic import VALUE_HEAD_FILE, ActorCritic, load_value_head, save_value_head
 from lmrrg.ppo.batches import Experience, Rollout, in_order, rank_microbatches, shuffled_minibatches
@@ -30,6 +30,7 @@ from lmrrg.ppo.dump import require_finite
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.losses import kl_loss, loss_shares, policy_loss, value_loss
 from lmrrg.ppo.masks import fill
+from lmrrg.ppo.mixture import mix
 from lmrrg.ppo.update_report import UpdateReport, UpdateTotals
 from lmrrg.profiling import traced
 
@@ -118,12 +119,12 @@ class PolicyWorker:
                         self._minibatch(experience, rows, value_only, totals)
         return totals
 
-    def state(self, shared: bool) -> tuple[StoredState | None, str]:
+    def state(self, shared: bool, share: float) -> tuple[StoredState | None, str]:
         """All weights and their checksum, on rank 0 (see :meth:`WeightBuffers.write`); the others help to gather."""
         with self._gathered():
             if self._rank:
                 return None, ""
-            return self._buffers.write(full_state(self._model.generator, copy=False), shared=shared)
+            return self._buffers.write(self._mixed(share), shared=shared)
 
     def save(self, directory: Path) -> None:
         """Write weights, optimizer and value head for :meth:`load`; every rank writes its part into ``directory``."""
@@ -139,13 +140,27 @@ class PolicyWorker:
         if path is None:
             raise PPOError("policy_state_missing", f"no policy state of this layout in {directory}")
 
-    def save_model(self, directory: Path, extra: Mapping[str, Any]) -> None:
-        """Write a model directory that the engines and the server read, with the value head beside it."""
+    def save_model(self, directory: Path, extra: Mapping[str, Any], share: float) -> None:
+        """Write a model directory that the engines and the server read, with the value head beside it.
+
+        A mixture has no value head, and neither has a policy whose critic is a decoder of its own: the head would be of
+        no use without it.
+        """
         with self._gathered():
-            if self._rank == 0:
-                save_checkpoint(self._model.generator, directory, extra)
-                if self._model.critic is None:  # a head on a decoder that the model directory lacks is of no use
-                    save_value_head(self._model.value_head, directory)
+            if self._rank:
+                return
+            if share < 1:
+                mixture = load_checkpoint(self._checkpoint_dir)
+                load_full_state(mixture, self._mixed(share))
+                save_checkpoint(mixture, directory, extra)
+                return
+            save_checkpoint(self._model.generator, directory, extra)
+            if self._model.critic is None:
+                save_value_head(self._model.value_head, directory)
+
+    def _mixed(self, share: float) -> dict[str, Tensor]:
+        state = full_state(self._model.generator, copy=False)
+        return state if share == 1 else mix(full_state(load_checkpoint(self._checkpoint_dir)), state, share)
 
     def _trace_path(self) -> Path | None:
         """Where the trace of this update goes; None when none is wanted. Rank 0 stands for all."""
@@ -299,15 +314,16 @@ class PolicyGroup:
         learns."""
         return UpdateReport.of(self._call("update", ray.put(experience), seed, learning_rate))
 
-    def state(self) -> tuple[ray.ObjectRef, str]:
+    def state(self, share: float = 1.0) -> tuple[ray.ObjectRef, str]:
         """All weights (see :func:`lmrrg.model.checkpoint.full_state`) as a :class:`StoredState`, and their checksum.
 
+        With a ``share`` below 1 the rest is the SFT model's (:func:`lmrrg.ppo.mixture.mix`).
         It is good until the next but one: in memory of the node where the cluster has one, in the object store, which
         takes it to every other node once, where there are more.
         """
         shared = sum(node["Alive"] for node in ray.nodes()) == 1
         parts: list[list[ray.ObjectRef]] = [
-            worker.state.options(num_returns=2).remote(shared) for worker in self._workers
+            worker.state.options(num_returns=2).remote(shared, share) for worker in self._workers
         ]
         checksums = self.wait([checksum for _, checksum in parts])
         return parts[0][0], checksums[0]
@@ -324,9 +340,9 @@ class PolicyGroup:
         """
         self._call("load", directory)
 
-    def save_model(self, directory: Path, extra: Mapping[str, Any]) -> None:
-        """Write a model directory, with ``extra`` as provenance."""
-        self._call("save_model", directory, extra)
+    def save_model(self, directory: Path, extra: Mapping[str, Any], share: float = 1.0) -> None:
+        """Write a model directory, with ``extra`` as provenance; ``share`` as in :meth:`state`."""
+        self._call("save_model", directory, extra, share)
 
     def close(self) -> None:
         """Stop the ranks."""

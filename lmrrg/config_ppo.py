@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from lmrrg.config_base import Settings, check_batches
 
@@ -96,6 +96,11 @@ class PPOConfig(Settings):
     best_distinct_ratio: NonNegativeFloat = Field(
         0.9, description="share of the SFT model's distinct-report ratio that the best checkpoint must keep; 0: any"
     )
+    mixtures: list[float] = Field(
+        [],
+        description="shares of the last policy in models mixed from its weights and the SFT model's, which after the "
+        "last iteration compete to be the best checkpoint; between 0 and 1",
+    )
     dump_every: int = Field(
         0, ge=0, description="iterations between rollouts that are kept for rl/replay.py, with their texts; 0: none"
     )
@@ -118,6 +123,13 @@ class PPOConfig(Settings):
     def tells_findings(self) -> bool:
         """Whether tokens that carry findings are learnt from in another way than the rest."""
         return self.finding_weight != 1 or self.kl.wording_weight > 0
+
+    @field_validator("mixtures")
+    @classmethod
+    def _between(cls, shares: list[float]) -> list[float]:
+        if not all(0 < share < 1 for share in shares):
+            raise ValueError(f"shares must lie between 0 and 1, not {shares}")
+        return shares
 
     @model_validator(mode="after")
     def _batches(self) -> PPOConfig:

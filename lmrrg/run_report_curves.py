@@ -30,6 +30,12 @@ SFT_PANELS = (
     Panel("Speed", "studies per second", {"training": "train/studies_per_second"}),
 )
 
+MIXTURE_PANELS = (
+    Panel("Held-out metric", "held-out metric", {"mixtures": "heldout"}),
+    Panel("Reward on validation studies", "reward, greedy reports", {"mixtures": "heldout_reward"}),
+    Panel("Distinct reports on validation studies", "share of reports", {"mixtures": "heldout_distinct_ratio"}),
+)
+
 
 def ppo_panels(names: ScoreNames) -> tuple[Panel, ...]:
     """The charts of PPO, with the names that the backend's scores may have."""
@@ -78,6 +84,7 @@ def training_curves(run_dir: Path, names: ScoreNames) -> list[dict[str, Any]]:
     known = (
         ("sft", "Supervised fine-tuning", "optimizer step", SFT_PANELS),
         ("ppo", "PPO", "iteration", ppo_panels(names)),
+        ("mixtures", "Weights between the SFT model and the last policy", "share of the policy, %", MIXTURE_PANELS),
     )
     stages = []
     for stage, title, x_label, panels in known:
