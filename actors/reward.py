@@ -92,8 +92,7 @@ class RewardPool:
             )
             for span in spans
         ]
-        parts = [scores for _, scores in sorted(self._pool.map(calls), key=lambda item: item[0])]
-        return RewardScores(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in _FIELDS})
+        return joined([scores for _, scores in sorted(self._pool.map(calls), key=lambda item: item[0])])
 
     def metrics(self) -> dict[str, float]:
         """Size of the pool, scorers that are ready, scorers replaced so far."""
@@ -106,6 +105,11 @@ class RewardPool:
     def close(self) -> None:
         """Stop the scorers."""
         self._pool.close()
+
+
+def joined(parts: Sequence[RewardScores]) -> RewardScores:
+    """The scores of consecutive reports, of which each part holds some."""
+    return RewardScores(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in _FIELDS})
 
 
 def reward_bundle(reward: RewardConfig) -> dict[str, float]:

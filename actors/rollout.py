@@ -91,6 +91,7 @@ class RolloutPool:
         *,
         temperature: float | None = None,
         progress: Callable[[int], object] | None = None,
+        finished: Callable[[list[int], list[list[GeneratedReport]]], object] | None = None,
     ) -> list[list[GeneratedReport]]:
         """Sample ``samples`` reports for each study.
 
@@ -101,6 +102,7 @@ class RolloutPool:
             seed: of this call; the same seed and weights give the same reports.
             temperature: default ``rollout.temperature``; 0 is greedy.
             progress: called with the number of studies of each finished chunk.
+            finished: called with the places of those studies and their reports, while others are being written.
 
         Raises:
             PoolError: no engine could do it, or an engine that does not hold the current weights answered.
@@ -129,6 +131,8 @@ class RolloutPool:
                 results[study] = study_reports
             if progress:
                 progress(len(chunks[index]))
+            if finished:
+                finished(chunks[index], reports)
         return results
 
     def sync(self, state: ray.ObjectRef, version: int, checksum: str) -> float:

@@ -153,6 +153,7 @@ class ActorPool:
         self._flights: dict[int, _Flight] = {}
         self._initialise: Call = ("ping", {})
         self._failed_starts = 0
+        self._closed = False
         self.replaced = 0
         """Actors replaced so far."""
         for place in range(size):
@@ -188,6 +189,8 @@ class ActorPool:
         work = _Work.of(calls)
         try:
             while work.open:
+                if self._closed:  # by another thread: no actor is left to answer
+                    raise PoolError("actors_lost", f"{self._name}: closed while at work")
                 self._dispatch(work)
                 self._step(work)
                 while work.done:
@@ -217,6 +220,7 @@ class ActorPool:
 
     def close(self) -> None:
         """Kill the actors."""
+        self._closed = True
         self._flights.clear()
         self._manager.clear()
 

@@ -1,20 +1,64 @@
-"""Which reports an iteration learns from, and when they are sampled: on demand, or one iteration ahead."""
+"""Which reports an iteration learns from, and when they are sampled: on demand, or one iteration ahead. What an engine
+hands over is scored at once."""
 
 from __future__ import annotations
 
 import json
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from actors.reward import RewardPool, joined
 from actors.rollout import RolloutPool
 from lmrrg.config import Config
 from lmrrg.engine import GeneratedReport
+from lmrrg.metrics.reward import RewardScores
 from lmrrg.studies import atomic_writer
 from rl.experience import Sample, make_sample
 from rl.studies import StudyPool, StudySampler, stream_seed
 
 _AHEAD = "ahead.json"
+
+
+class Scoring:
+    """The rewards of one sample's reports: each chunk is scored as it comes, while others are still being written.
+
+    Args:
+        rewards: the scorers.
+        thread: through which alone they are used meanwhile.
+        references: of the studies.
+    """
+
+    def __init__(self, rewards: RewardPool, thread: ThreadPoolExecutor, references: list[str]):
+        self._rewards, self._thread, self._references = rewards, thread, references
+        self._parts: dict[int, Future[RewardScores]] = {}
+
+    def add(self, studies: list[int], reports: list[list[GeneratedReport]]) -> None:
+        """Begin to score the reports of consecutive studies, which are given by their places."""
+        flat = [report for of_study in reports for report in of_study]
+        self._parts[studies[0]] = self._thread.submit(
+            self._rewards.score,
+            [report.text for report in flat],
+            [self._references[i] for i, of_study in zip(studies, reports, strict=True) for _ in of_study],
+            [report.token_ids for report in flat],
+            [report.finished for report in flat],
+        )
+
+    def result(self) -> RewardScores:
+        """All scores, study by study, however they came; waits for them.
+
+        Raises:
+            PoolError: no scorer could do it.
+        """
+        return joined([self._parts[first].result() for first in sorted(self._parts)])
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What an iteration learns from."""
+
+    sample: Sample
+    scoring: Scoring
 
 
 class Sampling:
@@ -28,42 +72,50 @@ class Sampling:
         config: of the run.
         studies: the training studies.
         sampler: their order.
-        rollouts: the engines. Nobody else may use them between :meth:`take` and :meth:`rest`.
+        rollouts: the engines.
+        rewards: the scorers. Nobody else may use either between :meth:`take` and :meth:`rest`.
     """
 
-    def __init__(self, config: Config, studies: StudyPool, sampler: StudySampler, rollouts: RolloutPool):
+    def __init__(
+        self,
+        config: Config,
+        studies: StudyPool,
+        sampler: StudySampler,
+        rollouts: RolloutPool,
+        rewards: RewardPool,
+    ):
         self._ppo, self._seed = config.ppo, config.seed
-        self._studies, self._sampler, self._rollouts = studies, sampler, rollouts
-        self._background = ThreadPoolExecutor(1, "sampling")
-        self._ahead: Future[Sample] | None = None
+        self._studies, self._sampler, self._rollouts, self._rewards = studies, sampler, rollouts, rewards
+        self._background, self._scoring = ThreadPoolExecutor(1, "sampling"), ThreadPoolExecutor(1, "scoring")
+        self._ahead: Future[Taken] | None = None
 
-    def take(self, iteration: int) -> Sample:
-        """The sample of an iteration; with ``rollout_ahead`` that of the next one begins.
+    def take(self, iteration: int) -> Taken:
+        """The sample of an iteration, being scored; with ``rollout_ahead`` that of the next one begins.
 
         Raises:
             PoolError: no engine could do it.
         """
-        sample = self._sample(iteration) if self._ahead is None else self._ahead.result()
+        taken = self._sample(iteration) if self._ahead is None else self._ahead.result()
         following = iteration + 1
         self._ahead = None
         if self._ppo.rollout_ahead and following < self._ppo.iterations:
             self._ahead = self._background.submit(self._sample, following)
-        return sample
+        return taken
 
     def rest(self) -> None:
-        """Wait until the engines are idle: before new weights, an evaluation or a checkpoint.
+        """Wait until engines and scorers are idle: before new weights, an evaluation or a checkpoint.
 
         Raises:
-            PoolError: no engine could do what it was at.
+            PoolError: no engine or scorer could do what it was at.
         """
         if self._ahead is not None:
-            self._ahead.result()
+            self._ahead.result().scoring.result()
 
     def save(self, folder: Path) -> None:
         """Write the reports that were sampled ahead, where there are any."""
         if self._ahead is None:
             return
-        sample = self._ahead.result()
+        sample = self._ahead.result().sample
         record = {
             "version": sample.version,
             "visits": sample.visits,
@@ -82,20 +134,27 @@ class Sampling:
             self._ahead.set_result(self._restored(record))
 
     def close(self) -> None:
-        """Let go of the thread; what it is at ends with the engines."""
-        self._background.shutdown(wait=False, cancel_futures=True)
+        """Let go of the threads; what they are at ends with the engines and the scorers."""
+        for thread in (self._background, self._scoring):
+            thread.shutdown(wait=False, cancel_futures=True)
 
-    def _sample(self, iteration: int) -> Sample:
+    def _sample(self, iteration: int) -> Taken:
         visits = self._sampler.batch(iteration)
         batch = self._studies.take(visits)
         seed = stream_seed(self._seed, "rollout", iteration)
         version = self._rollouts.version
         samples = self._ppo.samples_per_study
-        reports = self._rollouts.generate(batch.features, batch.prompts, samples=samples, seed=seed)
-        return make_sample(visits, batch, reports, version)
+        scoring = Scoring(self._rewards, self._scoring, batch.references)
+        reports = self._rollouts.generate(
+            batch.features, batch.prompts, samples=samples, seed=seed, finished=scoring.add
+        )
+        return Taken(make_sample(visits, batch, reports, version), scoring)
 
-    def _restored(self, record: dict) -> Sample:
+    def _restored(self, record: dict) -> Taken:
         flat = [GeneratedReport(**one) for one in record["reports"]]
         size = self._ppo.samples_per_study
         reports = [flat[start : start + size] for start in range(0, len(flat), size)]
-        return make_sample(record["visits"], self._studies.take(record["visits"]), reports, record["version"])
+        batch = self._studies.take(record["visits"])
+        scoring = Scoring(self._rewards, self._scoring, batch.references)
+        scoring.add(list(range(len(reports))), reports)
+        return Taken(make_sample(record["visits"], batch, reports, record["version"]), scoring)

@@ -30,7 +30,7 @@ from rl.experience import Sample, make_experience, make_sample, shuffled_rewards
 from rl.guards import experience_metrics, kl_metrics, reward_metrics, text_metrics
 from rl.heldout import HeldOut, evaluate_heldout
 from rl.reference_rewards import ReferenceRewards
-from rl.sampling import Sampling
+from rl.sampling import Sampling, Taken
 from rl.studies import StudyPool, StudySampler, stream_seed
 
 logger = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class CQRL(Algorithm):
         """Metrics of the last iteration."""
         self._seconds: dict[str, float] = {}
         self.crew = Crew.start(self.settings, sft)
-        self.sampling = Sampling(self.settings, self.studies, self.sampler, self.crew.rollouts)
+        self.sampling = Sampling(self.settings, self.studies, self.sampler, self.crew.rollouts, self.crew.rewards)
 
     def step(self) -> dict[str, Any]:
         """One iteration, as RLlib and Tune call it; the first one starts with the SFT model's evaluation."""
@@ -115,9 +115,10 @@ class CQRL(Algorithm):
         learning_rate = policy_learning_rate(self.ppo, self.iterations_done)
         with self._phase("sample"):
             probe = self._probe_parity() if self.ppo.rollout_ahead else None
-            sample = self.sampling.take(self.iterations_done)
+            taken = self.sampling.take(self.iterations_done)
+            sample = taken.sample
         with self._phase("score"):
-            scores, policy, reference = self._score(sample)
+            scores, policy, reference = self._score(taken)
         engine = probe or parity(policy.log_probs, sample.engine_log_probs, sample.rollout.mask)
         engine.require(self.ppo.parity_tolerance)
         metrics = self._measure(sample, scores, policy, reference)
@@ -175,22 +176,18 @@ class CQRL(Algorithm):
         self.sampling.close()
         self.crew.close()
 
-    def _score(self, sample: Sample) -> tuple[RewardScores, PolicyScores, Tensor]:
-        """Rewards, and meanwhile the log-probs of policy and reference."""
-        rollout = ray.put(sample.rollout)
+    def _score(self, taken: Taken) -> tuple[RewardScores, PolicyScores, Tensor]:
+        """Rewards, which began with the first reports, and meanwhile the log-probs of policy and reference."""
+        rollout = ray.put(taken.sample.rollout)
         policy, reference = self.crew.policy.log_probs(rollout), self.crew.reference.log_probs(rollout)
-        scores = self.crew.rewards.score(
-            sample.texts,
-            sample.references,
-            [report.token_ids for report in sample.reports],
-            [report.finished for report in sample.reports],
-        )
+        scores = taken.scoring.result()
         if not scores.valid.any():
             raise PPOError("no_scored_report", "the reward backend scored none of the sampled reports")
         return scores, policy.result(), self.crew.reference.result(reference)
 
     def _probe_parity(self) -> Parity:
         """Of a few reports that the engines write now: those of the iteration may be of older weights."""
+        self.sampling.rest()
         few = self.studies.take(self.sampler.batch(self.iterations_done)[:PROBED_STUDIES])
         reports = self.crew.rollouts.generate(few.features, few.prompts, samples=1, seed=self._seed("probe"))
         probe = make_sample([], few, reports, self.version)

@@ -19,7 +19,9 @@ from lmrrg.ppo.errors import PPOError
 from lmrrg.studies import manifest_hash
 from lmrrg.tracking import read_metrics
 from rl.checkpoint import StateStore
+from rl.dumps import read_rollouts
 from rl.ppo import run_ppo, weights_digest
+from rl.replay import report_changes, rescore, retrain
 from rl.trainer import CQRL, CQRLConfig
 
 pytestmark = pytest.mark.cluster
@@ -28,7 +30,7 @@ pytestmark = pytest.mark.cluster
 @pytest.fixture(scope="module")
 def run(ray_cluster, tiny_config, tiny_checkpoint, tmp_path_factory) -> Iterator[SimpleNamespace]:
     """Three iterations, the training state after the second one, and the algorithm still running."""
-    config = ppo_config(tiny_config, tmp_path_factory.mktemp("ppo"), iterations=3)
+    config = ppo_config(tiny_config, tmp_path_factory.mktemp("ppo"), iterations=3, dump_every=1)
     manifest = prepare_studies(config, progress=False)
     algorithm = CQRL(CQRLConfig.of(config, tiny_checkpoint))
     results = [algorithm.train() for _ in range(2)]
@@ -101,6 +103,16 @@ def test_the_page_names_every_metric_and_no_other(run):
     logged = {name for line in read_metrics(run.config.run_dir, "ppo") for name in line} - {"step"}
     logged |= {name for result in run.results for part in ("cqrl", "cqrl_start") for name in result.get(part, {})}
     assert logged == set(documented)
+
+
+def test_replayed_rollouts_earn_and_teach_the_same(run, tmp_path):
+    rollouts = read_rollouts(run.config.run_dir)
+    assert [rollout.iteration for rollout in rollouts] == [1, 2, 3]
+    assert report_changes(rollouts, rescore(run.config, rollouts)) == 0
+    retrain(run.config, rollouts, Path(run.algorithm.config.sft_checkpoint), tmp_path / "replayed")
+    state = full_state(load_checkpoint(tmp_path / "replayed"))
+    for name, tensor in run.state.items():
+        torch.testing.assert_close(state[name], tensor, rtol=0, atol=1e-6, msg=name)
 
 
 def test_a_finished_run_is_returned_at_once(run):

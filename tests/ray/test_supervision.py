@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import ray
@@ -179,3 +180,13 @@ def test_abandoned_work_does_not_leak_into_the_next_map(make_pool):
     next(first)
     first.close()
     assert sorted(pool.map([("square", {"x": 2})] * 4)) == [(i, (4, 0)) for i in range(4)]
+
+
+def test_closing_a_pool_ends_what_another_thread_does_with_it(make_pool):
+    pool = make_pool(1)
+    pool.wait_ready()
+    with ThreadPoolExecutor(1) as thread:
+        work = thread.submit(lambda: list(pool.map([("nap", {"seconds": 60})])))
+        time.sleep(0.5)
+        pool.close()
+        assert work.exception(timeout=20), "by which error is chance; without one it would wait for ever"

@@ -1,0 +1,133 @@
+"""Rewards stream: chunks of reports are scored while others are still being written, and nothing else changes."""
+
+import dataclasses
+import threading
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from lmrrg.config import load_config
+from lmrrg.engine import GeneratedReport
+from lmrrg.metrics.reward import RadCliQReward, RewardScores
+from lmrrg.model.features import StudyFeatures
+from rl.sampling import Sampling
+from rl.studies import StudyBatch, StudySampler
+
+SENTENCES = (
+    "The lungs are clear.",
+    "There is a large left pleural effusion.",
+    "The heart is moderately enlarged.",
+    "No pneumothorax is seen.",
+)
+STUDIES, SAMPLES, PATIENCE = 6, 2, 20
+
+
+class Studies:
+    """Stands for the training studies."""
+
+    def take(self, visits: list[int]) -> StudyBatch:
+        size = len(visits)
+        nothing = StudyFeatures(torch.zeros(size, 1, 4, 3), torch.zeros(size, 1).long(), torch.ones(size, 1).bool())
+        references = [SENTENCES[visit % len(SENTENCES)] for visit in visits]
+        return StudyBatch(nothing, [[1]] * size, references, [5] * size, [{}] * size, [False] * size)
+
+
+class Scorer(RadCliQReward):
+    """The pool of scorers; it tells when a chunk is done."""
+
+    def __init__(self) -> None:
+        super().__init__(load_config().reward)
+        self.calls = 0
+        self.scored = threading.Semaphore(0)
+
+    def score(self, *lists) -> RewardScores:
+        scores = super().score(*lists)
+        self.calls += 1
+        self.scored.release()
+        return scores
+
+
+class Engines:
+    """The pool of engines; it hands the chunks over in ``order``, each after what ``before`` waits for."""
+
+    def __init__(self, order: list[int], before: Callable[[], object]) -> None:
+        self.version, self.order, self.before = 0, order, before
+
+    def generate(self, features, prompts, samples, seed, finished) -> list[list[GeneratedReport]]:
+        reports = [
+            [report(study * samples + k, finished=(study + k) % 3 > 0) for k in range(samples)]
+            for study in range(len(prompts))
+        ]
+        for chunk in self.order:
+            self.before()
+            places = [2 * chunk, 2 * chunk + 1]
+            finished(places, [reports[place] for place in places])
+        return reports
+
+
+def report(number: int, finished: bool) -> GeneratedReport:
+    ids = [3 + (number + k) % 4 for k in range(4 + number)]
+    return GeneratedReport(ids, [-0.5] * len(ids), SENTENCES[number % len(SENTENCES)], finished)
+
+
+def sampling(engines: Engines, scorer: Scorer, *overrides: str) -> Sampling:
+    config = load_config(None, [f"ppo.samples_per_study={SAMPLES}", *overrides])
+    return Sampling(config, Studies(), StudySampler(12, STUDIES, 0), engines, scorer)  # type: ignore[arg-type]
+
+
+def assert_as_if_scored_at_the_end(taken) -> None:
+    reports = taken.sample.reports
+    whole = RadCliQReward(load_config().reward).score(
+        taken.sample.texts,
+        taken.sample.references,
+        [one.token_ids for one in reports],
+        [one.finished for one in reports],
+    )
+    assert len(set(whole.reward)) > 3
+    for field in dataclasses.fields(whole):
+        np.testing.assert_array_equal(getattr(taken.scoring.result(), field.name), getattr(whole, field.name))
+
+
+def test_scores_arrive_before_the_last_report_is_written():
+    scorer, waited = Scorer(), SimpleNamespace(chunks=0)
+
+    def until_the_last_chunk_is_scored() -> None:
+        if waited.chunks:
+            assert scorer.scored.acquire(timeout=PATIENCE), "nothing is scored while reports are being written"
+        waited.chunks += 1
+
+    taken = sampling(Engines([0, 1, 2], until_the_last_chunk_is_scored), scorer).take(0)
+    assert waited.chunks == 3
+    assert_as_if_scored_at_the_end(taken)
+    assert scorer.calls == 3
+
+
+def test_whatever_engine_is_first_the_scores_keep_their_places():
+    assert_as_if_scored_at_the_end(sampling(Engines([2, 0, 1], lambda: None), Scorer()).take(0))
+
+
+def test_a_sample_of_the_next_iteration_is_scored_ahead_and_again_after_a_restart(tmp_path):
+    scorer = Scorer()
+    ahead = sampling(Engines([1, 0, 2], lambda: None), scorer, "ppo.rollout_ahead=true")
+    ahead.take(0).scoring.result()
+    ahead.rest()
+    assert scorer.calls == 6
+    ahead.save(tmp_path)
+    fresh = Scorer()
+    resumed = sampling(Engines([], lambda: None), fresh, "ppo.rollout_ahead=true", "ppo.iterations=2")
+    resumed.load(tmp_path)
+    again, taken = resumed.take(1), ahead.take(1)
+    assert again.sample.texts == taken.sample.texts
+    assert fresh.calls == 1
+    np.testing.assert_array_equal(again.scoring.result().reward, taken.scoring.result().reward)
+    assert_as_if_scored_at_the_end(again)
+
+
+def test_a_scorer_that_fails_stops_the_iteration_and_is_not_scored_as_0():
+    scorer = Scorer()
+    scorer.score = lambda *lists: 1 / 0  # type: ignore[method-assign]
+    with pytest.raises(ZeroDivisionError):
+        sampling(Engines([0, 1, 2], lambda: None), scorer).take(0).scoring.result()
