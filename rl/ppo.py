@@ -14,7 +14,7 @@ import argparse
 import hashlib
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import ray
@@ -94,6 +94,7 @@ def _train(
     algorithm: CQRL, store: StateStore, config: Config, restarts: Restarts, preempted: Callable[[], bool]
 ) -> None:
     iterations, gauges = config.ppo.iterations, PrometheusGauges(config.name)
+    mixtures: Mapping[str, Mapping[str, float]] = {}
     with (
         RunTracker(config.run_dir, "ppo", config) as tracker,
         tqdm(total=iterations, initial=algorithm.iterations_done, desc="PPO", unit="iteration") as bar,
@@ -105,6 +106,7 @@ def _train(
                 tracker.log(0, result["cqrl_start"])
             metrics = metrics | {"restarts": restarts.total, "recovery_s": restarts.recovered()}
             tracker.log(done, metrics)
+            mixtures = result.get("cqrl_mixtures", {})
             gauges.set(metrics)
             bar.update()
             bar.set_postfix({name: f"{metrics[name]:.3f}" for name in ("reward", "kl_per_sequence", "distinct_ratio")})
@@ -114,6 +116,16 @@ def _train(
                 store.save(done, algorithm.save_checkpoint)
             if stopping and done < iterations:
                 raise Preempted(f"stopped after iteration {done}; the same command continues from there")
+    _record_mixtures(config, mixtures)
+
+
+def _record_mixtures(config: Config, found: Mapping[str, Mapping[str, float]]) -> None:
+    """A stage of its own in the metrics, in which a step is a percent of the policy in the mixture."""
+    if not found:
+        return
+    with RunTracker(config.run_dir, "mixtures", config) as tracker:
+        for percent in sorted(found, key=float):
+            tracker.log(round(float(percent)), found[percent])
 
 
 def weights_digest(checkpoint: Path) -> str:

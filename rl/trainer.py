@@ -61,7 +61,8 @@ class CQRL(Algorithm):
     """PPO on sampled reports with the RadCliQ reward and a KL penalty to the frozen SFT model (paper, section on CQRL).
 
     Needs ``run_dir/studies.jsonl`` (:func:`lmrrg.data.sources.prepare_studies`). One :meth:`training_step` is one
-    iteration; the metrics come back under ``"cqrl"``, and those of the SFT model, once, under ``"cqrl_start"``.
+    iteration; the metrics come back under ``"cqrl"``, those of the SFT model, once, under ``"cqrl_start"``, those of
+    the mixtures, after the last iteration, under ``"cqrl_mixtures"`` by the policy's share in percent.
 
     Raises:
         PlacementError: the cluster is too small.
@@ -107,6 +108,8 @@ class CQRL(Algorithm):
         metrics = self.measured
         if self.iterations_done % self.ppo.eval_every == 0 or self.iterations_done == self.ppo.iterations:
             metrics |= self._evaluate()
+        if self.iterations_done == self.ppo.iterations:
+            result["cqrl_mixtures"] = self._evaluate_mixtures()
         return result | {"cqrl": metrics}
 
     def training_step(self) -> None:
@@ -166,10 +169,10 @@ class CQRL(Algorithm):
             self._sync(state.version)
         self.sampling.load(folder)
 
-    def save_model(self, directory: Path, **provenance: Any) -> None:
-        """Write the policy as a model directory."""
-        extra = {"stage": "ppo", "iteration": self.iterations_done, "weights": self.version, **provenance}
-        self.crew.policy.save_model(Path(directory), extra)
+    def save_model(self, directory: Path, share: float = 1.0, **provenance: Any) -> None:
+        """Write the policy, or a mixture that holds it by ``share``, as a model directory."""
+        extra = {"stage": "ppo", "iteration": self.iterations_done, "weights": self.version, "share": share}
+        self.crew.policy.save_model(Path(directory), extra | provenance, share)
 
     def cleanup(self) -> None:
         """Stop every actor and give the resources back."""
@@ -231,10 +234,10 @@ class CQRL(Algorithm):
             rewards = shuffled_rewards(rewards, self.ppo.samples_per_study, self._seed("shuffle"))
         return rewards
 
-    def _sync(self, version: int) -> None:
-        """Give the policy's weights to every engine."""
+    def _sync(self, version: int, share: float = 1.0) -> None:
+        """Give the policy's weights, mixed with the SFT model's where ``share`` is below 1, to every engine."""
         self.sampling.rest()
-        state, checksum = self.crew.policy.state()
+        state, checksum = self.crew.policy.state(share)
         self.crew.rollouts.sync(state, version, checksum)
         self.version = version
 
@@ -245,23 +248,43 @@ class CQRL(Algorithm):
 
     def _evaluate(self) -> dict[str, float]:
         """Greedy reports on the validation studies; the best model so far that did not collapse is kept."""
-        self.sampling.rest()
         started = time.perf_counter()
-        studies = self.heldout_studies.take(range(len(self.heldout_studies)))
-        found = evaluate_heldout(studies, self.crew.rollouts, self.crew.rewards, self.ppo.heldout_metric)
+        found = self._heldout()
         alarm = self.best is not None and found.is_hacked(self.best)
         if alarm:
             logger.warning("iteration %d: the reward rises while the held-out metric falls", self.iterations_done)
+        best = self._keep_if_best(found)
+        return found.metrics() | {
+            "heldout_best": best.metric,
+            "heldout_alarm": float(alarm),
+            "evaluate_s": time.perf_counter() - started,
+        }
+
+    def _evaluate_mixtures(self) -> dict[str, dict[str, float]]:
+        """The same for each of ``mixtures``; afterwards the engines hold the policy again."""
+        found = {}
+        for share in self.ppo.mixtures:
+            self._sync(self.version + 1, share)
+            found[share] = self._heldout()
+            self._keep_if_best(found[share], share)
+        if found:
+            self._sync(self.version + 1)
+        return {f"{100 * share:g}": one.metrics() for share, one in found.items()}
+
+    def _heldout(self) -> HeldOut:
+        """What the weights that the engines hold write for the validation studies."""
+        self.sampling.rest()
+        studies = self.heldout_studies.take(range(len(self.heldout_studies)))
+        return evaluate_heldout(studies, self.crew.rollouts, self.crew.rewards, self.ppo.heldout_metric)
+
+    def _keep_if_best(self, found: HeldOut, share: float = 1.0) -> HeldOut:
+        """The best so far, which is in ``run_dir/ppo/best``."""
         self.start = self.start or found
         varied = found.is_as_varied(self.start, self.ppo.best_distinct_ratio)
         if self.best is None or (varied and found.metric >= self.best.metric):
             self.best = found
-            self.save_model(self.settings.run_dir / "ppo" / "best", **found.metrics())
-        return found.metrics() | {
-            "heldout_best": self.best.metric,
-            "heldout_alarm": float(alarm),
-            "evaluate_s": time.perf_counter() - started,
-        }
+            self.save_model(self.settings.run_dir / "ppo" / "best", share, **found.metrics())
+        return self.best
 
     def _complete_reference_rewards(self) -> None:
         visits = self.sampler.plan(self.ppo.iterations)

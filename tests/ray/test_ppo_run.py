@@ -30,7 +30,7 @@ pytestmark = pytest.mark.cluster
 @pytest.fixture(scope="module")
 def run(ray_cluster, tiny_config, tiny_checkpoint, tmp_path_factory) -> Iterator[SimpleNamespace]:
     """Three iterations, the training state after the second one, and the algorithm still running."""
-    config = ppo_config(tiny_config, tmp_path_factory.mktemp("ppo"), iterations=3, dump_every=1)
+    config = ppo_config(tiny_config, tmp_path_factory.mktemp("ppo"), iterations=3, dump_every=1, mixtures=[0.25])
     manifest = prepare_studies(config, progress=False)
     algorithm = CQRL(CQRLConfig.of(config, tiny_checkpoint))
     results = [algorithm.train() for _ in range(2)]
@@ -74,10 +74,32 @@ def test_metrics_are_numbers(run):
 
 
 def test_the_best_model_is_a_model_directory(run):
-    best = run.config.run_dir / "ppo" / "best"
-    model = load_checkpoint(best)
-    assert (best / "value_head.safetensors").is_file()
+    model = load_checkpoint(run.config.run_dir / "ppo" / "best")
     assert model.decoder.config.hidden_size == 64
+
+
+def test_after_the_last_iteration_mixtures_are_evaluated_and_the_engines_get_the_policy_back(run):
+    assert [sorted(result.get("cqrl_mixtures", {})) for result in run.results] == [[], [], ["25"]]
+    assert math.isfinite(run.results[2]["cqrl_mixtures"]["25"]["heldout_reward"])
+    assert run.algorithm.crew.rollouts.version == run.algorithm.version == 4
+    assert run.algorithm._probe_parity().mean_abs < 1e-4
+
+
+def test_a_mixture_is_made_of_the_sft_model_and_the_policy(run, tmp_path):
+    sft = full_state(load_checkpoint(run.algorithm.config.sft_checkpoint))
+    run.algorithm.save_model(tmp_path / "mixture", 0.25)
+    saved = full_state(load_checkpoint(tmp_path / "mixture"))
+    mixed = ray.get(run.algorithm.crew.policy.state(0.25)[0]).tensors()
+    moved = 0
+    for name, start in sft.items():
+        expected = 0.75 * start + 0.25 * run.state[name]
+        torch.testing.assert_close(saved[name], expected, rtol=1e-5, atol=1e-7, msg=name)
+        torch.testing.assert_close(mixed[name], expected, rtol=1e-5, atol=1e-7, msg=name)
+        moved += not torch.equal(saved[name], start)
+    assert moved
+    run.algorithm.save_model(tmp_path / "policy")
+    heads = {name: (tmp_path / name / "value_head.safetensors").is_file() for name in ("policy", "mixture")}
+    assert heads == {"policy": True, "mixture": False}
 
 
 def test_a_resumed_run_continues_exactly(run):
