@@ -197,7 +197,7 @@ class Config(Settings):
 
     name: str = Field("demo", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="run name; its folder's name")
     seed: int = Field(7, ge=0, description="seed of every random generator")
-    storage_path: Path = Field(Path("runs"), description="parent of run folders: local, NFS or s3:// for Ray Train")
+    storage_path: Path = Field(Path("runs"), description="parent of run folders, shared by the nodes")
     threads: PositiveInt = Field(1, description="torch threads per worker process on CPU")
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()

@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 from matplotlib.ticker import MaxNLocator
 
 WIDTH, HEIGHT = 380, 220
-LEFT, RIGHT, TOP, BOTTOM = 60, 12, 12, 44
+LEFT, RIGHT, TOP, BOTTOM = 66, 12, 12, 44
 MOST_POINTS = 300  # longer curves are drawn as means of equal stretches
 MOST_MARKS = 60
 

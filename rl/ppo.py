@@ -26,7 +26,7 @@ from lmrrg.config import Config, config_help, load_config
 from lmrrg.data.sources import prepare_studies
 from lmrrg.model.checkpoint import read_checkpoint_config
 from lmrrg.studies import manifest_hash
-from lmrrg.tracking import RunTracker, record_run
+from lmrrg.tracking import RunTracker, read_metrics, record_run
 from rl.checkpoint import StateStore
 from rl.mirror import Mirror
 from rl.prometheus import PrometheusGauges
@@ -120,12 +120,15 @@ def _train(
 
 
 def _record_mixtures(config: Config, found: Mapping[str, Mapping[str, float]]) -> None:
-    """A stage of its own in the metrics, in which a step is a percent of the policy in the mixture."""
+    """A stage of its own in the metrics, in which a step is a percent of the policy: SFT model, mixtures, policy."""
     if not found:
         return
+    measured = read_metrics(config.run_dir, "ppo")
+    ends = {"0": measured[0], "100": measured[-1]}
+    names = next(iter(found.values())).keys()
     with RunTracker(config.run_dir, "mixtures", config) as tracker:
-        for percent in sorted(found, key=float):
-            tracker.log(round(float(percent)), found[percent])
+        for percent, metrics in sorted({**ends, **found}.items(), key=lambda one: float(one[0])):
+            tracker.log(round(float(percent)), {name: metrics[name] for name in names})
 
 
 def weights_digest(checkpoint: Path) -> str:
