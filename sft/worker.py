@@ -96,15 +96,22 @@ class RunLog:
 
     def __init__(self, config: Config, steps: int, done: int) -> None:
         self._tracker = RunTracker(config.run_dir, "sft", config)
-        self.bar = tqdm_ray.tqdm(desc="SFT", total=steps, unit="step", flush_interval_s=2.0)
-        self.bar.n = done
+        self._bar = tqdm_ray.tqdm(desc="SFT", total=steps, unit="step", flush_interval_s=2.0)
+        self._bar.n, self._steps = done, steps
 
     def __enter__(self) -> RunLog:
         return self
 
     def __exit__(self, error_type: type | None, error: object, traceback: object) -> None:
-        self.bar.close()
+        if self._bar.n < self._steps:
+            self._bar.close()
         self._tracker.finish(exit_code=0 if error_type is None else 1)
+
+    def advance(self) -> None:
+        """Count one step. The last one closes the bar: this process may end before Ray passes on what it says later."""
+        self._bar.update(1)
+        if self._bar.n == self._steps:
+            self._bar.close()
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
         """Write one line of metrics."""
@@ -167,7 +174,7 @@ class RankTrainer:
             step = epoch * self.epoch_steps + number
             self._step(step, minibatch, batches, totals)
             if log:
-                log.bar.update(1)
+                log.advance()
             if number % _LOG_EVERY == 0 or number == self.epoch_steps:
                 metrics = self._means(totals, time.perf_counter() - since)
                 totals, since = Totals(), time.perf_counter()
