@@ -61,7 +61,7 @@ def head() -> Iterator[Head]:
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
     }
     port, dashboard, agent = free_ports(3)
-    command = [RAY, "start", "--head", "--block", "--disable-usage-stats", f"--port={port}", "--num-cpus=8"]
+    command = [RAY, "start", "--head", "--block", "--disable-usage-stats", f"--port={port}", "--num-cpus=4"]
     command += [f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}", f"--temp-dir={folder}"]
     command += ["--include-dashboard=true", f"--object-store-memory={200 << 20}"]
     with (folder / "head.log").open("wb") as log:
