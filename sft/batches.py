@@ -93,7 +93,8 @@ class Examples:
 
     def read_ahead(self, shares: Iterable[Sequence[int]], forgotten: Tensor | None = None) -> Iterator[Batch]:
         """The batches of ``shares`` in order, read in a thread while their predecessors are used."""
-        with ThreadPoolExecutor(1) as reader:
+        # Copies are its work: with several torch threads of its own it would take the cores from the training step.
+        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as reader:
             waiting: deque[Future[Batch]] = deque()
             for share in shares:
                 waiting.append(reader.submit(self.batch, share, forgotten))

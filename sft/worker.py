@@ -202,9 +202,12 @@ class RankTrainer:
             loss = nll / tokens + self.sft.classification_weight * disease / max(1, classes)
             loss = loss + self.sft.attention_weight * seen / max(1, masked)
             self.engine.backward(loss * self.workers, scale_wrt_gas=False)
+            if number == parts and self.sft.zero_stage == 0:  # without ZeRO DeepSpeed clips but keeps no norm
+                gradients = [p.grad for p in self.engine.parameters() if p.grad is not None]
+                norm = float(torch.nn.utils.get_total_norm(gradients))
             self.engine.step()
             totals.add(nll=float(nll.detach()), disease=float(disease.detach()), seen=float(seen.detach()))
-        norm = float(self.engine.get_global_grad_norm())
+        norm = norm if self.sft.zero_stage == 0 else float(self.engine.get_global_grad_norm())
         totals.add(steps=1, tokens=tokens, classes=classes, masked=masked, rate=rate, norm=norm)
 
     def _means(self, totals: Totals, seconds: float) -> dict[str, float]:
