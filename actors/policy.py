@@ -24,6 +24,8 @@ from lmrrg.config import Config
 from lmrrg.config_ppo import PPOConfig
 from lmrrg.model.checkpoint import full_state, load_checkpoint, load_full_state, save_checkpoint
 from lmrrg.model.decoder import adapters_off, add_lora
+from lmrrg.model.generator import ReportGenerator
+from lmrrg.model.gradients import gradient_norm
 from lmrrg.ppo.actor_critic import VALUE_HEAD_FILE, ActorCritic, load_value_head, save_value_head
 from lmrrg.ppo.batches import Experience, Rollout, in_order, rank_microbatches, shuffled_minibatches
 from lmrrg.ppo.dump import require_finite
@@ -124,7 +126,12 @@ class PolicyWorker:
         with self._gathered():
             if self._rank:
                 return None, ""
-            return self._buffers.write(self._mixed(share), shared=shared)
+            state = (
+                full_state(self._model.generator, copy=False)
+                if share == 1
+                else self._mixed(load_checkpoint(self._checkpoint_dir), share)
+            )
+            return self._buffers.write(state, shared=shared)
 
     def save(self, directory: Path) -> None:
         """Write weights, optimizer and value head for :meth:`load`; every rank writes its part into ``directory``."""
@@ -151,16 +158,15 @@ class PolicyWorker:
                 return
             if share < 1:
                 mixture = load_checkpoint(self._checkpoint_dir)
-                load_full_state(mixture, self._mixed(share))
+                load_full_state(mixture, self._mixed(mixture, share))
                 save_checkpoint(mixture, directory, extra)
                 return
             save_checkpoint(self._model.generator, directory, extra)
             if self._model.critic is None:
                 save_value_head(self._model.value_head, directory)
 
-    def _mixed(self, share: float) -> dict[str, Tensor]:
-        state = full_state(self._model.generator, copy=False)
-        return state if share == 1 else mix(full_state(load_checkpoint(self._checkpoint_dir)), state, share)
+    def _mixed(self, start: ReportGenerator, share: float) -> dict[str, Tensor]:
+        return mix(full_state(start, copy=False), full_state(self._model.generator, copy=False), share)
 
     def _trace_path(self) -> Path | None:
         """Where the trace of this update goes; None when none is wanted. Rank 0 stands for all."""
@@ -195,7 +201,7 @@ class PolicyWorker:
             # DeepSpeed averages over ranks, while the shares are already of the minibatch of all of them.
             self._engine.backward(loss * self._ppo.workers, scale_wrt_gas=False)
             if number == len(parts) and self._ppo.zero_stage == 0:
-                norm = _grad_norm(self._model)  # without ZeRO in float32 DeepSpeed clips but keeps no norm
+                norm = gradient_norm(self._model)  # without ZeRO in float32 DeepSpeed clips but keeps no norm
             self._engine.step()
         norm = norm if self._ppo.zero_stage == 0 else float(self._engine.get_global_grad_norm())
         require_finite(torch.tensor(norm), experience.select(rows), self._broken)
@@ -363,11 +369,6 @@ class PolicyGroup:
             PoolError: ``actors_lost``.
         """
         return results("policy", self._workers, calls, self._timeout)
-
-
-def _grad_norm(model: torch.nn.Module) -> float:
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    return float(torch.nn.utils.get_total_norm(gradients))
 
 
 def policy_bundle(ppo: PPOConfig) -> dict[str, float]:

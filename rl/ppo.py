@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import logging
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -32,6 +33,8 @@ from rl.mirror import Mirror
 from rl.prometheus import PrometheusGauges
 from rl.recovery import Preempted, Restarts, preemption_notice
 from rl.trainer import CQRL, CQRLConfig
+
+logger = logging.getLogger(__name__)
 
 
 def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
@@ -67,6 +70,8 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
         connect(config)
         with preemption_notice() as preempted:
             _train_to_the_end(config, sft, store, preempted)
+    if read_checkpoint_config(folder / "best")["provenance"]["iteration"] == 0:
+        logger.warning("no checkpoint was as good as the SFT model and as varied: %s is the SFT model", folder / "best")
     return folder / "best"
 
 

@@ -28,6 +28,7 @@ from lmrrg.model.checkpoint import save_checkpoint
 from lmrrg.model.classifier import binary_targets, positive_weights
 from lmrrg.model.features import FeatureFiles
 from lmrrg.model.generator import build_generator
+from lmrrg.model.gradients import gradient_norm
 from lmrrg.studies import Study
 from lmrrg.tracking import RunTracker
 from sft.batches import Batch, Examples, epoch_minibatches, forgotten_views, rank_share
@@ -202,9 +203,8 @@ class RankTrainer:
             loss = nll / tokens + self.sft.classification_weight * disease / max(1, classes)
             loss = loss + self.sft.attention_weight * seen / max(1, masked)
             self.engine.backward(loss * self.workers, scale_wrt_gas=False)
-            if number == parts and self.sft.zero_stage == 0:  # without ZeRO DeepSpeed clips but keeps no norm
-                gradients = [p.grad for p in self.engine.parameters() if p.grad is not None]
-                norm = float(torch.nn.utils.get_total_norm(gradients))
+            if number == parts and self.sft.zero_stage == 0:
+                norm = gradient_norm(self.engine)  # without ZeRO DeepSpeed clips but keeps no norm
             self.engine.step()
             totals.add(nll=float(nll.detach()), disease=float(disease.detach()), seen=float(seen.detach()))
         norm = norm if self.sft.zero_stage == 0 else float(self.engine.get_global_grad_norm())
