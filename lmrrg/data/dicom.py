@@ -63,7 +63,7 @@ _RADIOGRAPHY = (
 )
 _PIXEL_DATA_TAGS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
 _SQUARE_ENOUGH = 0.01
-# Elements are parsed when they are asked for, so damage shows anywhere, as whatever pydicom or a decoder happens to raise:
+# Elements are parsed when they are asked for, so damage shows anywhere, as whatever pydicom or a decoder raises:
 # RuntimeError from the decoder plug-ins, NotImplementedError for an unknown VR, AttributeError for an absent element,
 # TypeError for an empty or a multiple number. The files of `benchmarks/fuzz_images.py` raise each of these.
 _DAMAGE = (
