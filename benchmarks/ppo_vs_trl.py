@@ -2,7 +2,7 @@
 
     python benchmarks/ppo_vs_trl.py [--rounds 5] [--natural] [--critic detached|separate] [--out FILE.json]
 
-All work on the demo's decoder (4 M parameters, float32), 32 prompts x 4 samples, 2 epochs in minibatches of 64, AdamW,
+All work on the demo's decoder (4 M parameters, float32), 16 prompts x 8 samples, 2 epochs in minibatches of 64, AdamW,
 a frozen reference, the embedded RadCliQ reward, and two CPU threads. Reports have 100 tokens: the decoder was taught
 never to stop. With --natural it stops like the demo's reports do, and TRL's batches hold padding. TRL's prompts are as
 long as ours, whose 30 visual tokens are computed from images on top. TRL gets a whole batch per `generate`, no gradient

@@ -61,7 +61,7 @@ class PPOConfig(Settings):
     minibatch: PositiveInt = Field(64, description="reports per optimizer step, over all ranks")
     microbatch: PositiveInt = Field(32, description="reports that one rank runs at once")
     microbatch_tokens: PositiveInt | None = Field(
-        None, description="instead of microbatch: positions that one rank runs at once, prompt and padding included"
+        None, description="instead of microbatch: positions that one rank runs at once, prompts included"
     )
     workers: PositiveInt = Field(1, description="data-parallel ranks of the policy group")
     cpus_per_worker: PositiveFloat = Field(1, description="CPUs asked for each policy rank")

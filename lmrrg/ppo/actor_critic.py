@@ -16,7 +16,7 @@ from lmrrg.model.generator import ReportGenerator
 from lmrrg.ppo.batches import Rollout
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.losses import token_entropy, token_log_probs
-from lmrrg.ppo.packing import pack
+from lmrrg.ppo.packing import pack, packed_attention
 
 VALUE_HEAD_FILE = "value_head.safetensors"
 
@@ -49,19 +49,16 @@ def token_states(generator: ReportGenerator, rollout: Rollout, *, logits: bool =
     prompts = generator.prompt_embeddings(visual.tokens, rollout.prompts)
     tokens = generator.decoder.get_input_embeddings()(rollout.ids)
     packed = pack(prompts, tokens, rollout.mask, rollout.study)
-    first = packed.first_column
-    output = generator.decoder(
-        inputs_embeds=packed.embeddings,
-        attention_mask=packed.attention,
-        position_ids=packed.positions,
-        use_cache=False,
-        output_hidden_states=True,
-        logits_to_keep=packed.embeddings.shape[1] - first if logits else 1,
-    )
-    return TokenStates(
-        hidden=output.hidden_states[-1][packed.group, packed.column],
-        logits=output.logits[packed.group, packed.column - first] if logits else None,
-    )
+    with packed_attention(generator.decoder):
+        output = generator.decoder(
+            inputs_embeds=packed.embeddings,
+            position_ids=packed.positions,
+            layout=packed.layout,
+            use_cache=False,
+            output_hidden_states=True,
+            logits_to_keep=packed.predicts if logits else 1,
+        )
+    return TokenStates(hidden=output.hidden_states[-1][0, packed.predicts], logits=output.logits[0] if logits else None)
 
 
 def report_log_probs(generator: ReportGenerator, rollout: Rollout) -> Tensor:

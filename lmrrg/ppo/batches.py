@@ -116,8 +116,8 @@ def rank_microbatches(
     given, of as many as that many positions of the decoder hold (a single report that needs more runs alone).
 
     Reports of one study stay neighbours, so that they can share the prompt's computation; studies are sorted by length,
-    so that a microbatch holds little padding. Every rank gets the same number of microbatches, of near equal length,
-    where ``len(rows)`` is a multiple of ``ranks``.
+    so that attention, the only part with padding, has little. Every rank gets the same number of microbatches, of near
+    equal length, where ``len(rows)`` is a multiple of ``ranks``.
     """
     study, lengths = rollout.study[rows], rollout.lengths[rows]
     longest = torch.zeros(int(study.max()) + 1, dtype=lengths.dtype).scatter_reduce(0, study, lengths, "amax")
@@ -134,13 +134,11 @@ def in_order(rows: Sequence[Tensor], parts: Sequence[Tensor]) -> Tensor:
     return torch.cat(list(parts))[torch.argsort(torch.cat(list(rows)))]
 
 
-def padded_positions(rollout: Rollout, rows: Tensor) -> int:
-    """Positions of the decoder in one forward over ``rows``: the studies, each behind its prompt with all its reports,
-    padded to the longest."""
-    needs: dict[int, int] = {}
-    for study, length in zip(rollout.study[rows].tolist(), rollout.lengths[rows].tolist(), strict=True):
-        needs[study] = needs.get(study, VISUAL_TOKENS + len(rollout.prompts[study])) + max(length - 1, 0)
-    return len(needs) * max(needs.values())
+def packed_positions(rollout: Rollout, rows: Tensor) -> int:
+    """Positions of the decoder in one forward over ``rows``: each study's prompt once, and all reports but their last
+    token."""
+    prompts = sum(VISUAL_TOKENS + len(rollout.prompts[study]) for study in rollout.study[rows].unique().tolist())
+    return prompts + int((rollout.lengths[rows] - 1).clamp_min(0).sum())
 
 
 def _token_sizes(rollout: Rollout, rows: Tensor, tokens: int, ranks: int) -> list[int]:
@@ -150,7 +148,7 @@ def _token_sizes(rollout: Rollout, rows: Tensor, tokens: int, ranks: int) -> lis
         size = ranks
         while start + size < len(rows):
             wider = rows[start : start + size + ranks].tensor_split(ranks)
-            if max(padded_positions(rollout, share) for share in wider if len(share)) > tokens:
+            if max(packed_positions(rollout, share) for share in wider if len(share)) > tokens:
                 break
             size += ranks
         sizes.append(min(size, len(rows) - start))

@@ -1,43 +1,60 @@
-"""One forward for several reports of the same study.
+"""One forward for several reports of the same study, without a single padded position.
 
-The samples of a study share images and instruction. A group is laid out as [prompt][report 1][report 2]...: each
-report sees the prompt and itself, at the positions it would have alone, so results equal those of separate rows while
-the prompt is computed once (ours).
+The samples of a study share images and instruction. All prompts and all reports of a batch lie end to end in one row;
+only attention sees them apart: a prompt itself, a report its study's prompt and itself, at the positions it would have
+alone. Results equal those of separate rows while a prompt is computed once (ours).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, PreTrainedModel
+
+from lmrrg.ppo.errors import PPOError
+
+_ATTENTION = "lmrrg_shared_prompt"
+_OTHER_FORMULAS = ("softcap", "s_aux", "position_bias")
+"""What some decoders ask of their attention beyond the softmax of products."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Who is who among N positions: G prompts of at most P tokens, B reports of at most T inputs.
+
+    ``prompt`` long [G, P] and ``report`` long [B, T] are positions in the row, 0 in the padding; ``group`` long [B] is
+    each report's prompt; ``visible`` bool [B, 1, T, P + T] says what a report's inputs attend to; ``back`` long [N]
+    finds the row's positions among prompts [G * P] and reports [B * T], in this order.
+    """
+
+    prompt: Tensor
+    report: Tensor
+    group: Tensor
+    visible: Tensor
+    back: Tensor
 
 
 @dataclass(frozen=True)
 class Packed:
-    """G groups of at most L input positions, and where the N valid report tokens are predicted.
+    """A row of N inputs, and the positions that predict the M valid report tokens.
 
-    ``embeddings`` [G, L, H]; ``positions`` long [G, L]; ``attention`` additive [G, 1, L, L], or None where plain causal
-    attention does the same (one report per group: the padding is last and nothing looks ahead). ``group`` and
-    ``column`` long [N] locate the hidden state that predicts each valid token, in row-major order of the mask.
+    ``embeddings`` [1, N, H], ``positions`` long [1, N] and ``predicts`` long [M], in row-major order of the mask.
     """
 
     embeddings: Tensor
     positions: Tensor
-    attention: Tensor | None
-    group: Tensor
-    column: Tensor
-
-    @property
-    def first_column(self) -> int:
-        """No column before this one is ever read."""
-        return int(self.column.min())
+    layout: Layout
+    predicts: Tensor
 
 
 def pack(prompts: Sequence[Tensor], tokens: Tensor, mask: Tensor, group: Tensor) -> Packed:
-    """Lay out reports behind their prompts.
+    """Lay out prompts and reports end to end.
 
     The last token of a report predicts nothing that is asked for and is left out.
 
@@ -47,46 +64,82 @@ def pack(prompts: Sequence[Tensor], tokens: Tensor, mask: Tensor, group: Tensor)
         mask: bool [B, T], right-padded.
         group: long [B], group of each report.
     """
-    lengths, owner = mask.sum(dim=1).tolist(), group.tolist()
-    members: list[list[int]] = [[] for _ in prompts]
-    for row, where in enumerate(owner):
-        members[where].append(row)
-    starts = [0] * len(lengths)
-    pieces, positions, segments = [], [], []
-    for prompt, rows in zip(prompts, members, strict=True):
-        width = len(prompt)
-        parts, places, labels = [prompt], [torch.arange(width)], [torch.zeros(width, dtype=torch.long)]
-        for label, row in enumerate(rows, start=1):
-            inputs = max(lengths[row] - 1, 0)
-            starts[row] = sum(len(part) for part in parts)
-            parts.append(tokens[row, :inputs])
-            places.append(torch.arange(width, width + inputs))
-            labels.append(torch.full((inputs,), label))
-        pieces.append(torch.cat(parts))
-        positions.append(torch.cat(places))
-        segments.append(torch.cat(labels))
-    embeddings = pad_sequence(pieces, batch_first=True)
-    widths = torch.tensor([len(prompt) for prompt in prompts])
-    owners, steps = mask.cpu().nonzero(as_tuple=True)
-    column = torch.where(steps == 0, widths[group.cpu()[owners]] - 1, torch.tensor(starts)[owners] + steps - 1)
     device = tokens.device
-    attention = None
-    if max(len(rows) for rows in members) > 1:
-        attention = _additive(pad_sequence(segments, batch_first=True, padding_value=-1), embeddings)
+    widths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+    asked = torch.arange(int(widths.max()), device=device) < widths[:, None]
+    told = mask[:, 1:]
+    prompt, report = _places(asked, 0), _places(told, int(widths.sum()))
+    steps = torch.arange(told.shape[1], device=device)
+    last = prompt[torch.arange(len(prompts), device=device), widths - 1]
+    own = (steps[:, None] >= steps).expand(len(mask), -1, -1)
+    seen = asked[group][:, None].expand(-1, len(steps), -1)
+    positions = [torch.arange(asked.shape[1], device=device).expand_as(asked), widths[group][:, None] + steps]
     return Packed(
-        embeddings, _pad_positions(positions).to(device), attention, group.cpu()[owners].to(device), column.to(device)
+        embeddings=torch.cat([*prompts, tokens[:, :-1][told]])[None],
+        positions=torch.cat([positions[0][asked], positions[1][told]])[None],
+        layout=Layout(
+            prompt=prompt,
+            report=report,
+            group=group,
+            visible=torch.cat([seen, own], dim=2)[:, None],
+            back=torch.cat([asked.flatten(), told.flatten()]).nonzero()[:, 0],
+        ),
+        predicts=torch.cat([last[group][:, None], report], dim=1)[mask],
     )
 
 
-def _pad_positions(positions: list[Tensor]) -> Tensor:
-    """Padding goes on counting: a position that falls back to 0 would be taken for the start of another sequence."""
-    length = max(len(row) for row in positions)
-    return torch.stack([torch.cat([row, row[-1] + 1 + torch.arange(length - len(row))]) for row in positions])
+@contextmanager
+def packed_attention(decoder: PreTrainedModel) -> Iterator[None]:
+    """Inside the block the decoder takes :class:`Packed` rows, with ``layout=`` among its arguments."""
+    usual = decoder.config._attn_implementation
+    decoder.config._attn_implementation = _ATTENTION
+    try:
+        yield
+    finally:
+        decoder.config._attn_implementation = usual
 
 
-def _additive(segments: Tensor, like: Tensor) -> Tensor:
-    """0 where a position (row) may look, the lowest number elsewhere: causal, at the prompt or its own report."""
-    allowed = (segments[:, None, :] == 0) | (segments[:, None, :] == segments[:, :, None])
-    allowed &= torch.ones(segments.shape[1], segments.shape[1], dtype=torch.bool).tril()
-    lowest = torch.finfo(like.dtype).min
-    return torch.where(allowed, 0.0, lowest).to(like.dtype)[:, None].to(like.device)
+def _places(valid: Tensor, start: int) -> Tensor:
+    """Number the valid places row by row from ``start``; 0 in the padding, which nobody looks at."""
+    numbers = torch.arange(start, start + int(valid.sum()), device=valid.device)
+    return torch.zeros_like(valid, dtype=torch.long).masked_scatter(valid, numbers)
+
+
+def _attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    layout: Layout,
+    scaling: float | None = None,
+    **unused: Any,
+) -> tuple[Tensor, None]:
+    """Attention of a packed row, as transformers calls it: heads [1, h, N, d] to [1, N, h, d].
+
+    Raises:
+        PPOError: ``decoder_attention`` when the decoder's attention is of a kind that would silently be another here.
+    """
+    if any(unused.get(name) is not None for name in _OTHER_FORMULAS):
+        raise PPOError("decoder_attention", f"{type(module).__name__} asks for one of {', '.join(_OTHER_FORMULAS)}")
+    if (window := unused.get("sliding_window")) and window < layout.visible.shape[-1]:
+        raise PPOError("decoder_attention", f"the decoder sees {window} tokens, fewer than prompt and report have")
+    groups = query.shape[1] // key.shape[1]
+    query, key, value = query[0], *(each[0].repeat_interleave(groups, dim=0) for each in (key, value))
+
+    def at(heads: Tensor, places: Tensor) -> Tensor:
+        return heads[:, places].transpose(0, 1)
+
+    keys, values = at(key, layout.prompt), at(value, layout.prompt)
+    parts = [scaled_dot_product_attention(at(query, layout.prompt), keys, values, is_causal=True, scale=scaling)]
+    if layout.report.shape[1]:
+        keys = torch.cat([keys[layout.group], at(key, layout.report)], dim=2)
+        values = torch.cat([values[layout.group], at(value, layout.report)], dim=2)
+        queries = at(query, layout.report)
+        parts.append(scaled_dot_product_attention(queries, keys, values, attn_mask=layout.visible, scale=scaling))
+    rows = torch.cat([part.transpose(1, 2).flatten(0, 1) for part in parts])
+    return rows[layout.back][None], None
+
+
+AttentionInterface.register(_ATTENTION, _attend)

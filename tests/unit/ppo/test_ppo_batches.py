@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ppo_batches import random_rollout as rollout
 
-from lmrrg.ppo.batches import Experience, padded_positions, rank_microbatches, shuffled_minibatches
+from lmrrg.ppo.batches import Experience, packed_positions, rank_microbatches, shuffled_minibatches
 
 
 def test_a_selection_keeps_reports_with_their_studies():
@@ -60,22 +60,22 @@ def test_a_token_budget_holds_and_is_used(studies, samples, tokens, ranks, seed)
     assert sorted(row for share in shares for micro in share for row in micro.tolist()) == list(range(len(whole)))
     assert len({len(share) for share in shares}) == 1, "collective operations need equal numbers"
     for step in zip(*shares, strict=True):
-        assert all(len(micro) == 1 or padded_positions(whole, micro) <= tokens for micro in step)
+        assert all(len(micro) == 1 or packed_positions(whole, micro) <= tokens for micro in step)
     for now, later in itertools.pairwise(zip(*shares, strict=True)):
         together = torch.cat([*now, *[micro[:1] for micro in later]])
         shared = together.tensor_split(ranks)
-        assert max(padded_positions(whole, micro) for micro in shared) > tokens, "one more each would have fit"
+        assert max(packed_positions(whole, micro) for micro in shared) > tokens, "one more each would have fit"
 
 
 def test_positions_are_those_of_the_forward():
-    """Two studies, one with reports of 3 and 5 tokens: [30 visual tokens][prompt of 1][2 + 4 inputs], twice."""
+    """Two studies, with reports of 3 and 5 tokens and of 2 and 1: [30 visual tokens][prompt of 1][2 + 4 inputs] ..."""
     whole = rollout(2, 2)
     mask = torch.zeros_like(whole.mask)
     for row, length in enumerate([3, 5, 2, 1]):
         mask[row, :length] = True
     whole = replace(whole, mask=mask)
-    assert padded_positions(whole, torch.arange(4)) == 2 * (30 + 1 + 2 + 4)
-    assert padded_positions(whole, torch.tensor([2])) == 30 + 1 + 1
+    assert packed_positions(whole, torch.arange(4)) == 2 * (30 + 1) + (2 + 4) + (1 + 0)
+    assert packed_positions(whole, torch.tensor([2])) == 30 + 1 + 1
 
 
 def test_microbatches_save_padding():

@@ -5,34 +5,37 @@ from hypothesis import strategies as st
 from ppo_batches import mask_of
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lmrrg.ppo.packing import Packed, pack
+from lmrrg.ppo.errors import PPOError
+from lmrrg.ppo.packing import Packed, pack, packed_attention
 
 WIDTH, VOCABULARY = 32, 40
 
 
-@pytest.fixture(scope="module", params=["sdpa", "eager"])
+@pytest.fixture(scope="module", params=[4, 2], ids=["every head its own keys", "two heads share keys"])
 def decoder(request) -> LlamaForCausalLM:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=WIDTH,
         num_hidden_layers=2,
-        num_attention_heads=1,
+        num_attention_heads=4,
+        num_key_value_heads=request.param,
         intermediate_size=48,
         max_position_embeddings=64,
-        attn_implementation=request.param,
+        attn_implementation="sdpa",
     )
     return LlamaForCausalLM(config).eval()
 
 
 def logits_of(decoder: LlamaForCausalLM, packed: Packed) -> torch.Tensor:
-    logits = decoder(
-        inputs_embeds=packed.embeddings,
-        attention_mask=packed.attention,
-        position_ids=packed.positions,
-        use_cache=False,
-    ).logits
-    return logits[packed.group, packed.column]
+    with packed_attention(decoder):
+        return decoder(
+            inputs_embeds=packed.embeddings,
+            position_ids=packed.positions,
+            layout=packed.layout,
+            logits_to_keep=packed.predicts,
+            use_cache=False,
+        ).logits[0]
 
 
 def one_by_one(decoder: LlamaForCausalLM, prompts, ids, lengths, group) -> torch.Tensor:
@@ -74,11 +77,21 @@ def test_a_report_never_sees_its_neighbour(decoder):
     assert not torch.equal(before[:4], after[:4])
 
 
-def test_plain_causal_attention_is_used_where_it_suffices():
-    tokens = torch.zeros(2, 3, WIDTH)
-    prompts = [torch.zeros(2, WIDTH), torch.zeros(3, WIDTH)]
-    assert pack(prompts, tokens, mask_of([3, 2]), torch.tensor([0, 1])).attention is None
-    assert pack(prompts, tokens, mask_of([3, 2]), torch.tensor([1, 1])).attention is not None
+def test_no_position_is_padding():
+    tokens = torch.zeros(3, 4, WIDTH)
+    prompts = [torch.zeros(2, WIDTH), torch.zeros(5, WIDTH)]
+    packed = pack(prompts, tokens, mask_of([4, 1, 2]), torch.tensor([1, 0, 1]))
+    assert packed.embeddings.shape == (1, 2 + 5 + 3 + 0 + 1, WIDTH)
+    assert packed.positions.tolist() == [[0, 1, 0, 1, 2, 3, 4, 5, 6, 7, 5]]
+
+
+@pytest.mark.parametrize("special", [{"sliding_window": 4}, {"softcap": 30.0}])
+def test_another_kind_of_attention_is_refused(decoder, special):
+    packed = pack([torch.zeros(3, WIDTH)], torch.zeros(1, 4, WIDTH), mask_of([4]), torch.tensor([0]))
+    with packed_attention(decoder), pytest.raises(PPOError) as refused:
+        decoder(inputs_embeds=packed.embeddings, position_ids=packed.positions, layout=packed.layout, **special)
+    assert refused.value.code == "decoder_attention"
+    assert decoder.config._attn_implementation == "sdpa"
 
 
 def test_gradient_reaches_prompts_and_tokens_but_not_the_padding(decoder):
