@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -34,21 +34,27 @@ def _bleu2(hypothesis: list[str], reference: list[str]) -> float:
     if not hypothesis or not set(hypothesis) & set(reference):
         return 0.0
     precisions = []
-    words = _matches(Counter(hypothesis), Counter(reference))
-    pairs = _matches(Counter(pairwise(hypothesis)), Counter(pairwise(reference)))
+    words, pairs = _matches(hypothesis, reference), _matches(pairwise(hypothesis), pairwise(reference))
     for order, matches in ((1, words), (2, pairs)):
         precisions.append((matches or 0.1) / max(1, len(hypothesis) - order + 1))
     brevity = min(1.0, math.exp(1 - len(reference) / len(hypothesis)))
     return brevity * math.sqrt(precisions[0] * precisions[1])
 
 
-def ngrams(tokens: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
-    """How often each n-gram of one order occurs."""
-    return Counter(zip(*[tokens[start:] for start in range(order)], strict=False))
+def ngrams(tokens: Sequence[str], order: int) -> Iterator[tuple[str, ...]]:
+    """All n-grams of one order."""
+    return zip(*[tokens[start:] for start in range(order)], strict=False)
 
 
-def _matches(hypothesis: Counter[Any], reference: Counter[Any]) -> int:
-    return sum([min(hypothesis[gram], reference[gram]) for gram in hypothesis.keys() & reference.keys()])
+def _matches(hypothesis: Iterable[Any], reference: Iterable[Any]) -> int:
+    """How many of the hypothesis's n-grams the reference has, each as often as it stands there."""
+    left = Counter(reference)
+    matches = 0
+    for gram in hypothesis:
+        if count := left.get(gram):
+            left[gram] = count - 1
+            matches += 1
+    return matches
 
 
 def bleu_counts(hypotheses: Sequence[str], references: Sequence[str]) -> NDArray[np.float64]:

@@ -34,7 +34,7 @@ def cider_d(hypotheses: Sequence[str], references: Sequence[str]) -> Array:
 
 def _counts(report: str) -> list[Counter[_Gram]]:
     tokens = report.split()
-    return [ngrams(tokens, order) for order in range(1, MAX_ORDER + 1)]
+    return [Counter(ngrams(tokens, order)) for order in range(1, MAX_ORDER + 1)]
 
 
 def _similarity(

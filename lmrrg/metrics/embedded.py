@@ -98,13 +98,20 @@ class EmbeddedBackend:
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """The analysis makes many small tuples and no cycles: the collector would only walk the caches again and again."""
+    """The analysis makes many small tuples and no cycles: the collector would only walk the caches again and again.
+
+    What was made meanwhile joins the oldest generation unwalked (a freeze and its undoing), or the first allocation
+    afterwards would pay for a walk over all of it.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if enabled:
+            if not gc.get_freeze_count():  # else whoever froze objects wants them to stay so
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 

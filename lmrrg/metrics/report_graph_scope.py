@@ -12,6 +12,8 @@ PRESENT, ABSENT, UNCERTAIN = 0, 1, 2
 """Assertion of a word."""
 
 _SENTENCE_END = re.compile(r"\.(?!\d)|[;!?]|\n\s*\n|(?:^|(?<=\s))\d+\.(?=\s|$)")
+_NUMBER_OR_BREAK = re.compile(r"[\d\n]")
+_STOPS = str.maketrans(";!?", "...")
 _WORD = re.compile(r"\d+(?:\.\d+)?|[a-z]+(?:\d+)?(?:'[a-z]+)?|,")
 _VERBS = frozenset(["is", "are", "was", "were", "appear", "appears", "remain", "remains", "be", "been", "has", "have"])
 _SEEN = frozenset(["seen", "identified", "noted", "present", "visualized", "evident", "demonstrated", "appreciated"])
@@ -32,7 +34,10 @@ class Sentence(NamedTuple):
 
 def sentences_of(text: str) -> list[str]:
     """Sentences of a report in lower case; works on prose and on "a . b . c ." alike."""
-    return [s for s in map(str.strip, _SENTENCE_END.split(text.lower())) if s]
+    text = text.lower()
+    # Without a number or a line break, only full stops and their like end a sentence.
+    parts = _SENTENCE_END.split(text) if _NUMBER_OR_BREAK.search(text) else text.translate(_STOPS).split(".")
+    return [s for s in map(str.strip, parts) if s]
 
 
 @lru_cache(maxsize=65536)
