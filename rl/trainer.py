@@ -156,9 +156,16 @@ class CQRL(Algorithm):
         write_state(folder, state)
 
     def load_checkpoint(self, checkpoint_dir: Any) -> None:
-        """Continue from :meth:`save_checkpoint`: afterwards every engine holds the policy's weights."""
+        """Continue from :meth:`save_checkpoint`: afterwards every engine holds the policy's weights.
+
+        Raises:
+            PPOError: ``trained_further``: engines refuse weights that are older than theirs, so an algorithm that has
+                trained cannot go back; a new one can start there.
+        """
         folder = Path(checkpoint_dir)
         state = read_state(folder)
+        if state.version < self.version:
+            raise PPOError("trained_further", f"{folder} is of weights {state.version}, these are {self.version}")
         self.reference_rewards.load_state_dict(state.reference_rewards)
         self._complete_reference_rewards()  # a run that was made longer visits more studies
         self.crew.policy.load(folder / "policy")

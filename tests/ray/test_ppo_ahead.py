@@ -6,6 +6,7 @@ import pytest
 from ppo_settings import ppo_config
 
 from lmrrg.data.sources import prepare_studies
+from lmrrg.ppo.errors import PPOError
 from rl.trainer import CQRL, CQRLConfig
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]
@@ -23,6 +24,9 @@ def test_one_iteration_ahead(tiny_config, tiny_checkpoint, tmp_path):
     assert all(metrics["parity"] < 1e-4 and metrics["first_ratio_error"] <= 1e-4 for metrics in straight)
     assert straight[0]["importance_weight"] == pytest.approx(1, abs=1e-4)
     assert abs(straight[3]["importance_weight"] - 1) > 1e-4  # of older weights, and corrected for
+    with pytest.raises(PPOError) as refused:
+        algorithm.load_checkpoint(str(tmp_path / "state"))
+    assert refused.value.code == "trained_further"
     algorithm.stop()
     resumed = CQRL(CQRLConfig.of(config, tiny_checkpoint))
     resumed.load_checkpoint(str(tmp_path / "state"))
