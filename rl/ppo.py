@@ -31,7 +31,7 @@ from lmrrg.tracking import RunTracker, read_metrics, record_run
 from rl.checkpoint import StateStore
 from rl.mirror import Mirror
 from rl.prometheus import PrometheusGauges
-from rl.recovery import Preempted, Restarts, preemption_notice
+from rl.recovery import Preempted, Restarts, full_disk_named, preemption_notice
 from rl.trainer import CQRL, CQRLConfig
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
 
     Raises:
         CheckpointError: there is no SFT model.
-        PPOError: ``resume_mismatch``, ``checkpoint_store``, or a check of the training stopped the run.
+        PPOError: ``resume_mismatch``, ``checkpoint_store``, ``disk_full``, or a check of the training stopped the run.
         PlacementError: the cluster is too small or does not answer.
         PoolError: actors were lost more than ``ppo.max_restarts`` times in a row, or failed at their work.
         Preempted: SIGTERM came; the state is saved and the same call continues.
@@ -68,7 +68,7 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
     if store.iteration() < config.ppo.iterations:
         record_run(config, manifest)
         connect(config)
-        with preemption_notice() as preempted:
+        with preemption_notice() as preempted, full_disk_named(config.run_dir):
             _train_to_the_end(config, sft, store, preempted)
     if read_checkpoint_config(folder / "best")["provenance"]["iteration"] == 0:
         logger.warning("no checkpoint was as good as the SFT model and as varied: %s is the SFT model", folder / "best")

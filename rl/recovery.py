@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from actors.supervision import PoolError
+from lmrrg.errors import CodedError
+from lmrrg.ppo.errors import PPOError
 
 logger = logging.getLogger(__name__)
+
+_FULL = 16 << 20
+"""Less free storage than this, bytes, is none: writers give up with a buffer or two in hand."""
 
 
 class Preempted(Exception):
@@ -30,6 +37,30 @@ def preemption_notice() -> Iterator[Callable[[], bool]]:
         yield notice.is_set
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def full_disk_named(folder: Path) -> Iterator[None]:
+    """Inside the block, what fails because the storage of ``folder`` is full says so.
+
+    The libraries that write weights tell of it in words of their own, or not at all ("iostream error").
+
+    Raises:
+        PPOError: ``disk_full``.
+    """
+    try:
+        yield
+    except (CodedError, Preempted):
+        raise
+    except Exception as error:
+        free = shutil.disk_usage(folder).free
+        if free < _FULL or "No space left on device" in str(error):
+            raise PPOError(
+                "disk_full",
+                f"the storage of {folder} is full ({free / 1e6:.0f} MB free); "
+                "make room, and the same command continues from its last state",
+            ) from error
+        raise
 
 
 class Restarts:

@@ -1,10 +1,13 @@
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 
 from actors.supervision import PoolError
-from rl.recovery import Restarts, preemption_notice
+from lmrrg.ppo.errors import PPOError
+from rl import recovery
+from rl.recovery import Preempted, Restarts, full_disk_named, preemption_notice
 
 LOST, FAILED = PoolError("actors_lost", "policy: 1 of 2 actors died"), PoolError("actor_error", "rewards: bad input")
 
@@ -44,3 +47,21 @@ def test_sigterm_is_a_notice_inside_and_what_it_was_outside():
         os.kill(os.getpid(), signal.SIGTERM)
         assert preempted()
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    ("free", "error", "full"),
+    [
+        (0, RuntimeError("basic_ios::clear: iostream error"), True),
+        (1 << 40, OSError(28, "No space left on device"), True),
+        (1 << 40, RuntimeError("something else"), False),
+        (0, PPOError("parity_broken", "a check of the training"), False),
+        (0, Preempted("on notice"), False),
+    ],
+)
+def test_a_full_disk_is_told_apart_from_other_failures(tmp_path, monkeypatch, free, error, full):
+    monkeypatch.setattr(recovery.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    with pytest.raises(PPOError if full else type(error)) as raised, full_disk_named(tmp_path):
+        raise error
+    assert (raised.value is error) is not full
+    assert not full or (raised.value.code == "disk_full" and raised.value.__cause__ is error)
