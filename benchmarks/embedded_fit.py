@@ -23,7 +23,7 @@ import torch
 import yaml
 from scipy.stats import kendalltau
 
-from lmrrg.metrics.report_graph import entity_of
+from lmrrg.metrics.report_graph import entities_of
 from lmrrg.metrics.report_graph_relations import relations_of
 from lmrrg.metrics.report_graph_salience import features
 from lmrrg.metrics.report_graph_scope import read_sentence, sentences_of
@@ -61,7 +61,8 @@ def mentions_of(text: str) -> list[tuple[tuple[str, str], list[str], str]]:
     for sentence in sentences_of(text):
         read = read_sentence(sentence)
         linked = frozenset(head for head, _, _ in relations_of(read))
-        found += [(entity_of(read, i), names, sentence) for i, names in features(read, linked)]
+        entities = entities_of(read)
+        found += [(entities[i], names, sentence) for i, names in features(read, linked)]
     return found
 
 

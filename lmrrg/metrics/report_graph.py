@@ -20,6 +20,7 @@ from lmrrg.metrics.report_graph_salience import expectations, salience
 from lmrrg.metrics.report_graph_scope import Sentence, read_sentence, sentences_of
 
 LABEL_OF_ASSERTION = ("OBS-DP", "OBS-DA", "OBS-U")
+_ANATOMY_LABEL, _PLACES = "ANAT-DP", (ANATOMY, LOCATION)
 Entity = tuple[str, str]
 """(tokens, label)"""
 Chances = tuple[float, float]
@@ -72,7 +73,7 @@ class GraphScores:
 def sentence_graph(sentence: str) -> SentenceGraph:
     """Graph of one lower-case sentence; reports repeat sentences, so they are remembered."""
     read = read_sentence(sentence)
-    entities = {i: entity_of(read, i) for i, kind in enumerate(read.kinds) if kind}
+    entities = entities_of(read)
     get = graph_lexicon().meaning.get
     meanings = {i: (get(word, word), label) for i, (word, label) in entities.items()}
     relations = relations_of(read)
@@ -81,7 +82,7 @@ def sentence_graph(sentence: str) -> SentenceGraph:
     typed: list[tuple[str, ...]] = [entity for i, entity in entities.items() if i not in heads]
     typed += [(*entities[h], kind, entities[t][0]) for h, t, kind in relations]
     return SentenceGraph(
-        tuple([(entities[i], marked, related) for i, (marked, related) in chances.items()]),
+        tuple([(entities[i], marked, related) for i, (marked, related) in chances]),
         tuple(meanings.values()),
         tuple(_clinical_relations(sentence, meanings, relations)),
         tuple(typed),
@@ -129,10 +130,14 @@ def weighted_f1(a: dict[Any, float], b: dict[Any, float]) -> float:
     return 2 * sum([min(weight, b[item]) for item, weight in a.items() if item in b]) / total if total else 0.0
 
 
-def entity_of(sentence: Sentence, i: int) -> Entity:
-    """(tokens, label) of the entity word at index ``i``."""
-    anatomy = sentence.kinds[i] in (ANATOMY, LOCATION)
-    return sentence.words[i], "ANAT-DP" if anatomy else LABEL_OF_ASSERTION[sentence.assertions[i]]
+def entities_of(sentence: Sentence) -> dict[int, Entity]:
+    """(tokens, label) of every entity word, by its index."""
+    words, kinds, assertions = sentence
+    return {
+        i: (words[i], _ANATOMY_LABEL if kind in _PLACES else LABEL_OF_ASSERTION[assertions[i]])
+        for i, kind in enumerate(kinds)
+        if kind
+    }
 
 
 def _clinical_relations(

@@ -16,7 +16,8 @@ from lmrrg.metrics.lexicon import WORD_CLASSES, graph_lexicon, read_yaml
 from lmrrg.metrics.report_graph_scope import Sentence
 
 _EDGE = "^"
-_CODES = frozenset([_EDGE, *(word_class[0].upper() for word_class in WORD_CLASSES)])
+_CODE = {word_class: word_class[0].upper() for word_class in WORD_CLASSES}
+_CODES = frozenset([_EDGE, *_CODE.values()])
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,9 @@ def feature_names(word: str, own: str, topic: str, linked: bool, before: str, af
     return names
 
 
-def expectations(sentence: Sentence, linked: frozenset[int]) -> dict[int, tuple[float, float]]:
-    """Index of each entity word -> (chance to be marked, chance to have a relation where marked)."""
-    return {i: _chances(*context) for i, context in _contexts(sentence, linked)}
+def expectations(sentence: Sentence, linked: frozenset[int]) -> list[tuple[int, tuple[float, float]]]:
+    """(index, (chance to be marked, chance to have a relation where marked)) of every entity word."""
+    return [(i, _chances(*context)) for i, context in _contexts(sentence, linked)]
 
 
 @lru_cache(maxsize=65536)
@@ -87,15 +88,15 @@ def _weights() -> dict[str, tuple[float, float]]:
 
 def _contexts(sentence: Sentence, linked: frozenset[int]) -> list[tuple[int, tuple[Any, ...]]]:
     """(index, arguments of :func:`feature_names`) of every entity word."""
-    around = [kind[0].upper() if kind else word for word, kind in zip(sentence.words, sentence.kinds, strict=True)]
+    words, kinds, assertions = sentence
+    around = [_CODE[kind] if kind else word for word, kind in zip(words, kinds, strict=True)]
     around.append(_EDGE)  # [-1] is the edge on both sides
     topic = _topic(sentence)
-    out = []
-    for i, kind in enumerate(sentence.kinds):
-        if kind:
-            own = f"{around[i]}{sentence.assertions[i]}"
-            out.append((i, (sentence.words[i], own, topic, i in linked, around[i - 1], around[i + 1])))
-    return out
+    return [
+        (i, (words[i], f"{around[i]}{assertions[i]}", topic, i in linked, around[i - 1], around[i + 1]))
+        for i, kind in enumerate(kinds)
+        if kind
+    ]
 
 
 def _topic(sentence: Sentence) -> str:
