@@ -210,6 +210,16 @@ class Config(Settings):
     tracking: TrackingConfig = TrackingConfig()
     serve: ServeConfig = ServeConfig()
 
+    def checkpoint_uri(self, stage: str) -> str | None:
+        """``ray.checkpoint_storage/<name>/<stage>``, or None where that is not set.
+
+        What follows a "?" (endpoint and scheme of an S3-like store) stays at the end.
+        """
+        if not self.ray.checkpoint_storage:
+            return None
+        root, mark, options = self.ray.checkpoint_storage.partition("?")
+        return f"{root.rstrip('/')}/{self.name}/{stage}{mark}{options}"
+
     @property
     def run_dir(self) -> Path:
         """Folder of this run."""

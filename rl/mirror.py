@@ -43,8 +43,7 @@ class Mirror:
     @classmethod
     def of(cls, config: Config) -> Mirror | None:
         """The one below ``ray.checkpoint_storage``, beside the SFT checkpoints; None where that is not set."""
-        root = config.ray.checkpoint_storage
-        uri = f"{root.rstrip('/')}/{config.name}/ppo" if root else ""
+        uri = config.checkpoint_uri("ppo")
         return cls(uri, config.run_dir, config.ppo.keep_checkpoints) if uri else None
 
     def put(self, state: Path, record: Mapping[str, Any]) -> None:

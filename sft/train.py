@@ -116,8 +116,7 @@ def _fingerprint(config: Config, manifest: Path, vocabulary: str) -> str:
 
 def _storage(config: Config) -> str:
     """Where Ray Train keeps its checkpoints: the run's folder, or below ``ray.checkpoint_storage`` (s3://...)."""
-    root = config.ray.checkpoint_storage
-    return f"{root.rstrip('/')}/{config.name}/sft" if root else str(config.run_dir / "sft")
+    return config.checkpoint_uri("sft") or str(config.run_dir / "sft")
 
 
 def _delete(folder: Path, storage: str) -> None:

@@ -85,3 +85,16 @@ def test_documented_defaults_are_the_defaults():
             value = value[part]
         assert str(value) == default, key
     assert yaml.safe_load(str(dumped["seed"])) == 7
+
+
+@pytest.mark.parametrize(
+    ("store", "address"),
+    [
+        ("s3://bucket/prefix/", "s3://bucket/prefix/demo/ppo"),
+        ("s3://bucket?endpoint_override=host&scheme=http", "s3://bucket/demo/ppo?endpoint_override=host&scheme=http"),
+        ("null", None),
+    ],
+)
+def test_a_store_keeps_its_options_behind_the_run(store, address):
+    config = load_config(None, ["name=demo", f"ray.checkpoint_storage={store}"])
+    assert config.checkpoint_uri("ppo") == address
