@@ -73,10 +73,11 @@ def pack(prompts: Sequence[Tensor], tokens: Tensor, mask: Tensor, group: Tensor)
     last = prompt[torch.arange(len(prompts), device=device), widths - 1]
     own = (steps[:, None] >= steps).expand(len(mask), -1, -1)
     seen = asked[group][:, None].expand(-1, len(steps), -1)
-    positions = [torch.arange(asked.shape[1], device=device).expand_as(asked), widths[group][:, None] + steps]
+    of_prompts = torch.arange(asked.shape[1], device=device).expand_as(asked)
+    of_reports = widths[group][:, None] + steps
     return Packed(
         embeddings=torch.cat([*prompts, tokens[:, :-1][told]])[None],
-        positions=torch.cat([positions[0][asked], positions[1][told]])[None],
+        positions=torch.cat([of_prompts[asked], of_reports[told]])[None],
         layout=Layout(
             prompt=prompt,
             report=report,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lmrrg.metrics import lexicon
 from lmrrg.metrics.report_graph import build_graph
-from lmrrg.metrics.report_graph_scope import read_sentence, sentences_of
+from lmrrg.metrics.report_graph_scope import _SENTENCE_END, read_sentence, sentences_of
 
 
 def label_of(text: str, word: str) -> str:
@@ -87,3 +89,9 @@ def test_a_word_in_two_classes_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
         lexicon.graph_lexicon()
     assert caught.value.code == "two_classes"
     lexicon.graph_lexicon.cache_clear()
+
+
+@given(st.text(alphabet="aB1.;!? \n\t٣İ"))
+def test_the_short_way_to_split_a_report_is_the_long_one(text):
+    long_way = [part.strip() for part in _SENTENCE_END.split(text.lower())]
+    assert sentences_of(text) == [part for part in long_way if part]
