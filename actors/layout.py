@@ -29,21 +29,22 @@ class Layout:
     def of(cls, config: Config) -> Layout:
         """The layout of ``ray.placement`` (ours).
 
-        split: one bundle per actor. colocated: bundle k holds policy rank k and engine k, the first one the reference
-        too, and asks for a whole GPU, so that all of its actors see the same one; a bundle lies on one node. A
-        reference that is the policy without its adapters needs no bundle.
+        split: one bundle per actor. colocated: bundle k holds policy rank k, copy k of the reference and engine k, as
+        far as there are as many, and asks for a whole GPU, so that all of its actors see the same one; a bundle lies on
+        one node. A reference that is the policy without its adapters needs no bundle.
         """
         policy, engine = policy_bundle(config.ppo), rollout_bundle(config.rollout)
-        reference = [] if config.is_own_reference else [reference_bundle(config.ppo)]
+        reference, copies = reference_bundle(config.ppo), 0 if config.is_own_reference else config.ppo.reference_workers
         ranks, engines = config.ppo.workers, config.rollout.engines
         scorers = [reward_bundle(config.reward)] * config.reward.scorers
         if config.ray.placement == "split":
-            bundles = [*[policy] * ranks, *reference, *[engine] * engines, *scorers]
-            first = ranks + len(reference)
+            bundles = [*[policy] * ranks, *[reference] * copies, *[engine] * engines, *scorers]
+            first = ranks + copies
             return cls(bundles, policy=0, reference=ranks, rollouts=first, rewards=first + engines)
-        seats = max(ranks, engines)
+        seats = max(ranks, copies, engines)
         shared = [
-            _shared([*[policy] * (k < ranks), *[engine] * (k < engines), *reference * (k == 0)]) for k in range(seats)
+            _shared([*[policy] * (k < ranks), *[reference] * (k < copies), *[engine] * (k < engines)])
+            for k in range(seats)
         ]
         return cls([*shared, *scorers], policy=0, reference=0, rollouts=0, rewards=seats)
 

@@ -47,6 +47,12 @@ class PolicyScores:
     values: Tensor
     entropy: Tensor
 
+    @classmethod
+    def of_engine(cls, log_probs: Tensor) -> PolicyScores:
+        """From the engine's log-probs alone: no values, and -log p of the sampled token in the place of the entropy,
+        of which it is an unbiased estimate at temperature 1."""
+        return cls(log_probs, torch.zeros_like(log_probs), -log_probs)
+
 
 class PolicyWorker:
     """One data-parallel rank. All ranks must be called alike, in the same order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -23,33 +24,41 @@ from lmrrg.ppo.batches import Rollout, in_order, rank_microbatches
 
 
 class ReferenceWorker:
-    """Holds the model and never changes it."""
+    """Holds one copy of the model, never changes it, and scores its share of a rollout."""
 
-    def __init__(self, config: Config, checkpoint_dir: Path):
+    def __init__(self, config: Config, checkpoint_dir: Path, rank: int):
         torch.set_num_threads(config.threads)
-        self._microbatch, self._tokens = config.ppo.microbatch, config.ppo.microbatch_tokens
+        self._ppo, self._rank = config.ppo, rank
         self._device = "cuda" if config.ppo.gpus_per_worker else "cpu"
         dtype = torch.bfloat16 if config.ppo.precision == "bf16" else torch.float32
         self._model = load_checkpoint(checkpoint_dir).requires_grad_(False).to(self._device, dtype)
 
     @torch.inference_mode()
-    def log_probs(self, rollout: Rollout) -> Tensor:
-        """Log-probs [B, T] of the sampled tokens, float32 on CPU, 0 in the padding."""
+    def log_probs(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
+        """This worker's rows (long [b]) of the rollout, and the log-probs [b, T] of their sampled tokens, float32 on
+        CPU, 0 in the padding."""
         result = torch.zeros(rollout.ids.shape)
-        for rows in rank_microbatches(rollout, torch.arange(len(rollout)), self._microbatch, tokens=self._tokens):
+        shares = self._microbatches(rollout)
+        for rows in shares:
             scores = report_log_probs(self._model, rollout.select(rows).to(self._device)).cpu()
             result[rows, : scores.shape[1]] = scores
-        return result
+        mine = torch.cat(shares) if shares else torch.arange(0)
+        return mine, result[mine]
+
+    def _microbatches(self, rollout: Rollout) -> list[Tensor]:
+        ppo, every = self._ppo, torch.arange(len(rollout))
+        workers, budget = ppo.reference_workers, ppo.microbatch_tokens
+        return rank_microbatches(rollout, every, ppo.microbatch, self._rank, workers, tokens=budget)
 
 
 class Reference:
-    """Handle of the frozen reference.
+    """The copies of the frozen reference as one object; each scores a share of every rollout.
 
     Args:
-        config: uses ``ppo`` (precision, microbatch, GPUs) and ``threads``.
-        checkpoint_dir: the SFT model; must be readable on its node.
-        placement_group: reservation that holds its bundle, or None.
-        bundle_index: index of its bundle. None: any bundle that fits.
+        config: uses ``ppo`` (copies, precision, microbatch, GPUs) and ``threads``.
+        checkpoint_dir: the SFT model; must be readable on every node.
+        placement_group: reservation that holds the copies' bundles, or None.
+        first_bundle: index of the first copy's bundle; the others follow it. None: any bundle that fits.
     """
 
     def __init__(
@@ -58,35 +67,44 @@ class Reference:
         checkpoint_dir: Path,
         placement_group: PlacementGroup | None = None,
         *,
-        bundle_index: int | None = None,
+        first_bundle: int | None = None,
     ):
-        options = actor_options(
-            reference_bundle(config.ppo), placement_group, -1 if bundle_index is None else bundle_index
-        )
-        options["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": str(config.threads)}}
-        self._timeout = config.ppo.timeout_s
         remote: Any = ray.remote(ReferenceWorker)
-        self._worker: ActorHandle = remote.options(**options).remote(config, Path(checkpoint_dir))
+        self._workers: list[ActorHandle] = []
+        for rank in range(config.ppo.reference_workers):
+            index = -1 if first_bundle is None else first_bundle + rank
+            options = actor_options(reference_bundle(config.ppo), placement_group, index)
+            options["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": str(config.threads)}}
+            self._workers.append(remote.options(**options).remote(config, Path(checkpoint_dir), rank))
+        self._timeout = config.ppo.timeout_s
 
     def start(self) -> None:
-        """Wait until the model is loaded."""
-        self.result([cast(Any, self._worker).__ray_ready__.remote()])
-
-    def log_probs(self, rollout: ray.ObjectRef) -> list[ray.ObjectRef]:
-        """Start scoring a rollout (a reference to :class:`Rollout`); see :meth:`result`."""
-        return [self._worker.log_probs.remote(rollout)]
-
-    def result(self, scores: list[ray.ObjectRef]) -> Tensor:
-        """Wait for log-probs [B, T].
+        """Wait until every copy is loaded.
 
         Raises:
             PoolError: ``actors_lost``.
         """
-        return results("reference", [self._worker], scores, self._timeout)[0]
+        self._wait([cast(Any, worker).__ray_ready__.remote() for worker in self._workers])
+
+    def log_probs(self, rollout: ray.ObjectRef) -> list[ray.ObjectRef]:
+        """Start scoring a rollout (a reference to :class:`Rollout`); see :meth:`result`."""
+        return [worker.log_probs.remote(rollout) for worker in self._workers]
+
+    def result(self, scores: list[ray.ObjectRef]) -> Tensor:
+        """Wait for log-probs [B, T], in the order of the rollout.
+
+        Raises:
+            PoolError: ``actors_lost``.
+        """
+        return ordered(self._wait(scores))
 
     def close(self) -> None:
-        """Stop it."""
-        ray.kill(self._worker)
+        """Stop them."""
+        for worker in self._workers:
+            ray.kill(worker)
+
+    def _wait(self, calls: list[ray.ObjectRef]) -> list[Any]:
+        return results("reference", self._workers, calls, self._timeout)
 
 
 @dataclass(frozen=True)
@@ -111,13 +129,18 @@ class AdapterReference:
         Raises:
             PoolError: ``actors_lost``.
         """
-        shares = self.policy.wait(scores)
-        return in_order([rows for rows, _ in shares], [log_probs for _, log_probs in shares])
+        return ordered(self.policy.wait(scores))
 
     def close(self) -> None:
         """Nothing to do: the policy is closed by its owner."""
 
 
+def ordered(shares: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Log-probs [B, T] in the order of the rollout, from every worker's rows and log-probs."""
+    rows, log_probs = zip(*shares, strict=True)
+    return in_order(rows, log_probs)
+
+
 def reference_bundle(ppo: PPOConfig) -> dict[str, float]:
-    """What the reference asks of the cluster: as much as one policy rank."""
+    """What one copy of the reference asks of the cluster: as much as one policy rank."""
     return bundle(ppo.cpus_per_worker, ppo.gpus_per_worker)

@@ -1,13 +1,15 @@
-"""PPO samples per second: this project's iteration beside TRL's PPO and TRL's GRPO, measured in turns.
+"""Samples per second: this project's PPO beside TRL's PPO, and its GRPO beside TRL's GRPO, measured in turns.
 
     python benchmarks/ppo_vs_trl.py [--rounds 5] [--natural] [--critic detached|separate] [--out FILE.json]
 
-All work on the demo's decoder (4 M parameters, float32), 16 prompts x 8 samples, 2 epochs in minibatches of 64, AdamW,
-a frozen reference, the embedded RadCliQ reward, and two CPU threads. Reports have 100 tokens: the decoder was taught
-never to stop. With --natural it stops like the demo's reports do, and TRL's batches hold padding. TRL's prompts are as
-long as ours, whose 30 visual tokens are computed from images on top. TRL gets a whole batch per `generate`, no gradient
-checkpointing, no bfloat16, no logging, no saving, and the faster of two microbatches. Its vLLM mode calls
-`load_weights`, which vLLM on CPU cannot do, so it generates with transformers, as on any CPU.
+All work on the demo's decoder (4 M parameters, float32), 16 prompts x 8 samples, 2 epochs in minibatches of 64,
+AdamW, a frozen reference, the embedded RadCliQ reward, and two CPU threads. Reports have 100 tokens: the decoder was
+taught never to stop. With --natural it stops like the demo's reports do, and TRL's batches hold padding. TRL's
+prompts are as long as ours, whose 30 visual tokens are computed from images on top. Our GRPO takes the engine's log-
+probs as the old ones (ppo.old_log_probs=engine); TRL's computes them anew, as it does whenever it generates with
+transformers. TRL gets a whole batch per `generate`, no gradient checkpointing, no bfloat16, no logging, no saving,
+and the faster of two microbatches. Its vLLM mode calls `load_weights`, which vLLM on CPU cannot do, so it generates
+with transformers, as on any CPU.
 What a run does once (start, first evaluation, the SFT model's own rewards) is not counted.
 
 TRL 1.12.0 is the last release with PPO. Both releases are installed from PyPI on the first run, each into a virtual
@@ -24,11 +26,11 @@ import sys
 import sysconfig
 import time
 import venv
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import ray
 from common.pairs import Spread, measure_in_turns, ratio, verdict
 from common.stage import CACHE, demo_config, endless_writer, start_ray
 
@@ -100,7 +102,7 @@ class Ours:
     def __init__(self, config: Config, checkpoint: Path):
         from rl.trainer import CQRL, CQRLConfig
 
-        start_ray(config)
+        self.config = config
         self._algorithm = CQRL(CQRLConfig.of(config, checkpoint))
         self._algorithm.step()  # the first one also evaluates the SFT model and samples its rewards
         self.seconds: list[dict[str, float]] = []
@@ -115,10 +117,7 @@ class Ours:
 
     def close(self) -> None:
         """Stop the actors."""
-        import ray
-
         self._algorithm.stop()
-        ray.shutdown()
 
 
 def trl_job(config: Config, checkpoint: Path, trainer: str, microbatch: int) -> dict[str, Any]:
@@ -161,19 +160,24 @@ def prompt_of_length(tokenizer: Any, number: int, ending: str, length: int) -> l
     return ids
 
 
-def our_config(critic: str, rounds: int) -> Config:
+def our_config(rounds: int, *overrides: str) -> Config:
     """The demo's PPO, as long as the benchmark."""
     return demo_config(
         "ppo",
-        f"ppo.critic={critic}",
         f"ppo.iterations={rounds + 5}",
         "ppo.eval_every=1000",
         "ppo.eval_studies=8",
         "ppo.value_warmup_iterations=0",
         f"ppo.learning_rate={LEARNING_RATE}",
         "ppo.resume=false",
-        "rollout.engines=2",  # as many threads as the policy: nothing else runs meanwhile
+        # One thread each, and two of every kind, which take turns; half a CPU, as two algorithms share the cluster.
+        "ppo.cpus_per_worker=0.5",
+        "rollout.cpus_per_engine=0.5",
+        "ppo.workers=2",
+        "ppo.reference_workers=2",
+        "rollout.engines=2",
         "rollout.max_sequences=64",
+        *overrides,
     )
 
 
@@ -201,41 +205,49 @@ def main() -> None:
     parser.add_argument("--critic", default="detached", choices=("shared", "detached", "separate"), help="of our PPO")
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
     args = parser.parse_args()
-    config = our_config(args.critic, args.rounds)
+    settings = {
+        "our PPO": our_config(args.rounds, f"ppo.critic={args.critic}"),
+        "our GRPO": our_config(
+            args.rounds, "ppo.algorithm=grpo", "ppo.sibling_baseline=false", "ppo.old_log_probs=engine"
+        ),
+    }
+    config = settings["our PPO"]
     checkpoint = endless_writer(config, natural=args.natural)
     with ExitStack() as stack:
-        ppo = faster(config, checkpoint, "1.12.0", "ppo")
-        stack.callback(ppo.close)
-        grpo = faster(config, checkpoint, "1.16.0", "grpo")
-        stack.callback(grpo.close)
-        ours = Ours(config, checkpoint)
-        stack.callback(ours.close)
-        turns: dict[str, Callable[[], float]] = {
-            "ours": ours.iteration,
-            "TRL PPO": ppo.iteration,
-            "TRL GRPO": grpo.iteration,
+        trl = {
+            "TRL PPO": faster(config, checkpoint, "1.12.0", "ppo"),
+            "TRL GRPO": faster(config, checkpoint, "1.16.0", "grpo"),
         }
-        seconds = measure_in_turns(turns, args.rounds)
-    report(config, seconds, ours, {"TRL PPO": ppo.tokens, "TRL GRPO": grpo.tokens})
+        start_ray(config)
+        stack.callback(ray.shutdown)
+        ours = {name: Ours(each, checkpoint) for name, each in settings.items()}
+        for each in (*trl.values(), *ours.values()):
+            stack.callback(each.close)
+        seconds = measure_in_turns({name: each.iteration for name, each in (ours | trl).items()}, args.rounds)
+    report(seconds, ours, trl)
     if args.out:
-        args.out.write_text(json.dumps({"seconds": seconds, "ours": ours.seconds}, indent=2) + "\n")
+        phases = {name: each.seconds for name, each in ours.items()}
+        args.out.write_text(json.dumps({"seconds": seconds, "phases": phases}, indent=2) + "\n")
 
 
-def report(config: Config, seconds: dict[str, list[float]], ours: Ours, tokens: dict[str, int]) -> None:
+def report(seconds: dict[str, list[float]], ours: dict[str, Ours], trl: dict[str, Trl]) -> None:
     """Samples per second, ratios, and where our time goes."""
-    batch, last = config.ppo.rollout_batch, ours.seconds[-1]
-    tokens = {"ours": round(last["length"] * batch), **tokens}
-    print(f"\n{batch} samples per iteration, critic {config.ppo.critic}; median (range)")
+    ppo = ours["our PPO"].config.ppo
+    batch = ppo.rollout_batch
+    tokens = {name: each.tokens for name, each in trl.items()}
+    tokens |= {name: round(each.seconds[-1]["length"] * batch) for name, each in ours.items()}
+    print(f"\n{batch} samples per iteration, critic {ppo.critic}; median (range)")
     for name, values in seconds.items():
         rate = Spread.of([batch / value for value in values])
         print(f"{name:9} {rate} samples/s, {Spread.of(values)} s, {tokens[name]} report tokens")
-    for name, target in (("TRL PPO", 3.0), ("TRL GRPO", 1.5)):
-        found = ratio(seconds, name, "ours")
-        print(verdict(f"ours / {name}, samples/s {found}", found.median, at_least=target))
-    measured = ours.seconds[-len(seconds["ours"]) :]
-    total = sum(row["total_s"] for row in measured)
-    shares = {name: sum(row[f"{name}_s"] for row in measured) / total for name in PHASES}
-    print("where ours goes: " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items()))
+    for name, target in (("PPO", 3.0), ("GRPO", 1.5)):
+        found = ratio(seconds, f"TRL {name}", f"our {name}")
+        print(verdict(f"our {name} / TRL {name}, samples/s {found}", found.median, at_least=target))
+    for name, each in ours.items():
+        measured = each.seconds[-len(seconds[name]) :]
+        total = sum(row["total_s"] for row in measured)
+        shares = {phase: sum(row[f"{phase}_s"] for row in measured) / total for phase in PHASES}
+        print(f"where {name} goes: " + ", ".join(f"{phase} {share:.0%}" for phase, share in shares.items()))
 
 
 if __name__ == "__main__":

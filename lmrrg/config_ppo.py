@@ -66,6 +66,9 @@ class PPOConfig(Settings):
     workers: PositiveInt = Field(1, description="data-parallel ranks of the policy group")
     cpus_per_worker: PositiveFloat = Field(1, description="CPUs asked for each policy rank")
     gpus_per_worker: NonNegativeFloat = Field(0, description="GPUs asked for each policy rank")
+    reference_workers: PositiveInt = Field(
+        1, description="copies of the frozen reference, which share the scoring; each asks for as much as a policy rank"
+    )
     zero_stage: Literal[0, 1, 2, 3] = Field(1, description="DeepSpeed ZeRO stage")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="compute type of the policy")
     trainable: Literal["decoder", "all"] = Field("decoder", description="weights that PPO moves")
@@ -86,6 +89,11 @@ class PPOConfig(Settings):
     )
     finding_weight: PositiveFloat = Field(
         1.0, description="weight of tokens that carry findings, beside 1 for template words; 1: off"
+    )
+    old_log_probs: Literal["trainer", "engine"] = Field(
+        "trainer",
+        description="denominator of the probability ratio: from the trainer's forward, or what the engine said when it "
+        "sampled, which saves that forward (rloo, grpo)",
     )
     correction: Literal["none", "token", "sequence"] = Field("token", description="weights for engine-trainer mismatch")
     correction_cap: PositiveFloat = Field(2.0, description="largest importance weight")
@@ -136,6 +144,8 @@ class PPOConfig(Settings):
         check_batches("minibatch", self.minibatch, 1 if self.microbatch_tokens else self.microbatch, self.workers)
         if self.algorithm != "ppo" and self.samples_per_study < 2:
             raise ValueError(f"algorithm {self.algorithm} compares samples: samples_per_study must be 2 or more")
+        if self.algorithm == "ppo" and self.old_log_probs == "engine":
+            raise ValueError("old_log_probs=engine goes without the trainer's forward, which gives ppo its values")
         if self.rollout_batch % self.minibatch:
             raise ValueError(
                 f"minibatch {self.minibatch} must divide the rollout batch {self.rollout_batch} "

@@ -42,7 +42,7 @@ class Crew:
             policy=policy,
             reference=AdapterReference(policy)
             if config.is_own_reference
-            else Reference(config, sft_checkpoint, placement, bundle_index=layout.reference),
+            else Reference(config, sft_checkpoint, placement, first_bundle=layout.reference),
             rollouts=RolloutPool(config, sft_checkpoint, placement, first_bundle=layout.rollouts),
             rewards=RewardPool(config, placement, first_bundle=layout.rewards),
             placement=placement,

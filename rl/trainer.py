@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import ray
+import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from torch import Tensor
@@ -37,7 +38,8 @@ logger = logging.getLogger(__name__)
 
 IDENTITY_TOLERANCE = {"fp32": 1e-4, "bf16": 0.1}
 """How far ratio and log-ratio may be from 1 and 0 where nothing was updated yet: rounding, by compute type."""
-PROBED_STUDIES = 4
+PROBED_REPORTS = 4
+"""Reports that tell whether engines and policy hold the same weights, at least: every rank gets one."""
 
 
 class CQRLConfig(AlgorithmConfig):
@@ -122,7 +124,7 @@ class CQRL(Algorithm):
             sample = taken.sample
         with self._phase("score"):
             scores, policy, reference = self._score(taken)
-        engine = probe or parity(policy.log_probs, sample.engine_log_probs, sample.rollout.mask)
+            engine = probe or self._parity(sample, policy)
         engine.require(self.ppo.parity_tolerance)
         metrics = self._measure(sample, scores, policy, reference)
         metrics |= {"parity": engine.mean_abs, "parity_max": engine.max_abs}
@@ -131,7 +133,9 @@ class CQRL(Algorithm):
             metrics |= experience_metrics(experience, policy)
         with self._phase("update"):
             update = self.crew.policy.update(experience, seed=self._seed("minibatches"), learning_rate=learning_rate)
-            self._require_identity("ratio_not_one", "the probability ratio before the update", update.first_ratio_error)
+            if self.ppo.old_log_probs == "trainer":
+                error = update.first_ratio_error
+                self._require_identity("ratio_not_one", "the probability ratio before the update", error)
         with self._phase("sync"):
             if learning_rate:
                 self._sync(self.version + 1)
@@ -189,20 +193,37 @@ class CQRL(Algorithm):
     def _score(self, taken: Taken) -> tuple[RewardScores, PolicyScores, Tensor]:
         """Rewards, which began with the first reports, and meanwhile the log-probs of policy and reference."""
         rollout = ray.put(taken.sample.rollout)
-        policy, reference = self.crew.policy.log_probs(rollout), self.crew.reference.log_probs(rollout)
+        reference = self.crew.reference.log_probs(rollout)
+        pending = self.crew.policy.log_probs(rollout) if self.ppo.old_log_probs == "trainer" else None
         scores = taken.scoring.result()
         if not scores.valid.any():
             raise PPOError("no_scored_report", "the reward backend scored none of the sampled reports")
-        return scores, policy.result(), self.crew.reference.result(reference)
+        policy = pending.result() if pending else PolicyScores.of_engine(taken.sample.engine_log_probs)
+        return scores, policy, self.crew.reference.result(reference)
+
+    def _parity(self, sample: Sample, policy: PolicyScores) -> Parity:
+        """Of the reports of this iteration; of a few where the trainer does not score them all."""
+        if self.ppo.old_log_probs == "trainer":
+            return parity(policy.log_probs, sample.engine_log_probs, sample.rollout.mask)
+        total = len(sample.rollout)
+        return self._parity_of(sample, torch.arange(0, total, max(1, total // self._probed_reports())))
 
     def _probe_parity(self) -> Parity:
         """Of a few reports that the engines write now: those of the iteration may be of older weights."""
         self.sampling.rest()
-        few = self.studies.take(self.sampler.batch(self.iterations_done)[:PROBED_STUDIES])
-        reports = self.crew.rollouts.generate(few.features, few.prompts, samples=1, seed=self._seed("probe"))
+        few = self.studies.take(self.sampler.batch(self.iterations_done)[: self._probed_reports()])
+        samples = -(-self._probed_reports() // len(few.prompts))
+        reports = self.crew.rollouts.generate(few.features, few.prompts, samples=samples, seed=self._seed("probe"))
         probe = make_sample([], few, reports, self.version)
-        policy = self.crew.policy.log_probs(ray.put(probe.rollout)).result()
-        return parity(policy.log_probs, probe.engine_log_probs, probe.rollout.mask)
+        return self._parity_of(probe, torch.arange(len(probe.rollout)))
+
+    def _parity_of(self, sample: Sample, rows: Tensor) -> Parity:
+        rollout = sample.rollout.select(rows)
+        policy = self.crew.policy.log_probs(ray.put(rollout)).result()
+        return parity(policy.log_probs, sample.engine_log_probs[rows, : rollout.ids.shape[1]], rollout.mask)
+
+    def _probed_reports(self) -> int:
+        return max(PROBED_REPORTS, self.ppo.workers)
 
     def _measure(
         self, sample: Sample, scores: RewardScores, policy: PolicyScores, reference: Tensor
@@ -211,7 +232,10 @@ class CQRL(Algorithm):
         mask = sample.rollout.mask
         if self.version == 0:
             distance = parity(policy.log_probs, reference, mask)
-            self._require_identity("kl_not_zero", "the log-ratio of policy and SFT model", distance.max_abs)
+            if self.ppo.old_log_probs == "trainer":
+                self._require_identity("kl_not_zero", "the log-ratio of policy and SFT model", distance.max_abs)
+            else:  # the reference is a trainer's forward of the weights that the engines hold
+                distance.require(self.ppo.parity_tolerance)
         abnormal = [sample.studies.abnormal[i] for i in sample.rollout.study.tolist()]
         return (
             reward_metrics(scores, abnormal, self.reference_rewards.of(sample.visits))

@@ -63,7 +63,7 @@ class Experience:
     rollout: Rollout
     loss_mask: Tensor
     log_probs: Tensor
-    """Of the policy before the update, from the trainer."""
+    """Of the policy before the update, from the trainer, or from the engine (``ppo.old_log_probs``)."""
     values: Tensor
     advantages: Tensor
     returns: Tensor

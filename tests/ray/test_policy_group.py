@@ -52,7 +52,12 @@ def experience(rollout: Rollout, scores) -> Experience:
 
 LAYOUTS = {
     "one rank": {"workers": 1, "zero_stage": 0},
-    "two ranks, ZeRO-2, token budget": {"workers": 2, "zero_stage": 2, "microbatch_tokens": 100},
+    "two of each, ZeRO-2, token budget": {
+        "workers": 2,
+        "reference_workers": 2,
+        "zero_stage": 2,
+        "microbatch_tokens": 100,
+    },
 }
 
 

@@ -36,6 +36,7 @@ def test_saved_config_is_the_same_config(tmp_path):
         ("data.source=jsonl", ["data.path is required"]),
         ("sft.minibatch=5", ["sft", "multiple of microbatch"]),
         ("ppo.minibatch=96", ["ppo", "divide the rollout batch 128"]),
+        ("ppo.old_log_probs=engine", ["ppo", "gives ppo its values"]),
         ("model.decoder.heads=16", ["model.decoder", "at least 32"]),
         ("ppo.kl.initial=5", ["ppo.kl", "maximum"]),
         ("reward.backend=reference", ["reward.reference_dir"]),

@@ -55,7 +55,9 @@ def test_every_actor_fits_into_its_bundle_beside_its_neighbours(file):
         bundle(ppo.cpus_per_worker, ppo.gpus_per_worker),
         bundle(rollout.cpus_per_engine, rollout.gpus_per_engine),
     )
-    seats = [(layout.policy + k, rank) for k in range(ppo.workers)] + [(layout.reference, rank)]
+    seats = [(layout.policy + k, rank) for k in range(ppo.workers)] + [
+        (layout.reference + k, rank) for k in range(ppo.reference_workers)
+    ]
     seats += [(layout.rollouts + k, engine) for k in range(rollout.engines)]
     seats += [(layout.rewards + k, bundle(reward.cpus_per_scorer)) for k in range(reward.scorers)]
     for index, asked in seats:
@@ -93,6 +95,8 @@ def test_a_gpu_that_holds_no_reference_has_room_for_a_larger_policy():
 def test_on_cpu_colocated_means_shared_bundles_without_gpus():
     config = load_config(None, ["ray.placement=colocated", "ppo.workers=2", "rollout.engines=1"])
     assert Layout.of(config).bundles == [{"CPU": 3}, {"CPU": 1}, {"CPU": 0.5}]
+    copies = load_config(None, ["ray.placement=colocated", "ppo.workers=2", "ppo.reference_workers=3"])
+    assert Layout.of(copies).bundles == [{"CPU": 3}, {"CPU": 2}, {"CPU": 1}, {"CPU": 0.5}]
 
 
 @pytest.mark.parametrize(
@@ -140,8 +144,8 @@ def test_relative_paths_lie_below_the_shared_storage(monkeypatch, tmp_path):
 
 def test_a_shortage_is_counted_in_bundles_and_nodes():
     asked = Layout.of(on("iu_xray", named("4x8gpu_colocated"))).bundles
-    assert shortage(asked, [NODE]) == "24 x {CPU 8, GPU 1}, that is 3 more nodes with CPU 96, GPU 8"
-    assert shortage(asked, [NODE] * 3) == "8 x {CPU 8, GPU 1}, that is 1 more node with CPU 96, GPU 8"
+    assert shortage(asked, [NODE]) == "24 x {CPU 10, GPU 1}, that is 3 more nodes with CPU 96, GPU 8"
+    assert shortage(asked, [NODE] * 3) == "8 x {CPU 10, GPU 1}, that is 1 more node with CPU 96, GPU 8"
     assert "no node is large enough for CPU 8, GPU 2" in shortage([bundle(8, 2)], [{"CPU": 96, "GPU": 1}] * 8)
 
 
