@@ -19,13 +19,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from embedded_fit import figures, fit, make_problem, predict
+from embedded_fit import RIDGE, figures, fit, make_problem, predict
 
 from lmrrg.metrics.embedded import EmbeddedBackend
 from lmrrg.metrics.labeler import label_report
 from lmrrg.studies import LABELS, POSITIVE
 
-RIDGE, LEAST, FOLDS, KEEP_OUT = 0.002, 3, 10, 3
+LEAST, FOLDS, KEEP_OUT = 3, 10, 3
 
 
 def graph_figures(path: Path) -> None:

@@ -1,11 +1,11 @@
-"""Learning curves of PPO's choices on the demo: controllers of lambda_KL, rollouts ahead, PPO beside RLOO and GRPO.
+"""Learning curves of PPO's choices on a run's data: controllers of lambda_KL, rollouts ahead, PPO beside RLOO and GRPO.
 
     make demo && .venv/bin/python benchmarks/learning_curves.py --run runs/demo [ppo.iterations=40]
 
-Every variant starts from the same SFT model, once for each seed. A seed means its own phantoms, order of studies and
-samples, shared by all variants, so their differences are within a seed. Prints one line per variant: changes from the
-SFT model under greedy decoding on the validation studies, mean over seeds (lowest to highest). Draws the curves into
-<storage>/<run>_curves/curves.png. Runs that are there already are not made again.
+Every variant starts from the same SFT model, once for each seed. A seed means its own phantoms (where the run has
+some), order of studies and samples, shared by all variants, so their differences are within a seed. Prints one line
+per variant: changes from the SFT model under greedy decoding on the validation studies, mean over seeds (lowest to
+highest). Draws the curves into <storage>/<run>_curves/curves.png. Runs that are there already are not made again.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main() -> None:
             histories[name].append(_history(args.run / "config.yaml", overrides, sft))
         print(f"seed {seed} is done", flush=True)
     _table(histories)
-    _draw(histories, folder / "curves.png")
+    _draw(histories, folder / "curves.png", f"{args.run.name}, seeds {', '.join(map(str, args.seeds))}: mean and range")
 
 
 def _history(config_file: Path, overrides: list[str], sft: Path) -> History:
@@ -97,7 +97,7 @@ def _row(run: History) -> list[float]:
     return [*changes, float(sampled), float(kl), float(factor)]
 
 
-def _draw(histories: dict[str, list[History]], path: Path) -> None:
+def _draw(histories: dict[str, list[History]], path: Path, title: str) -> None:
     """Mean of the seeds, and their range as a band."""
     import matplotlib
 
@@ -120,7 +120,7 @@ def _draw(histories: dict[str, list[History]], path: Path) -> None:
         axis.set(xlabel="iteration", ylabel=label)
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize="small")
-    figure.suptitle("Phantoms, three seeds: mean and range. Research use only, not for diagnosis.", fontsize=10)
+    figure.suptitle(f"{title}. Research use only, not for diagnosis.", fontsize=10)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
 

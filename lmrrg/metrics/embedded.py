@@ -31,7 +31,7 @@ from lmrrg.metrics.report_graph import ReportGraph, graph_scores, join_graphs, w
 from lmrrg.metrics.report_graph_claims import Claim, claim_agreement, claim_lexicon, merge_claims, sentence_claims
 from lmrrg.metrics.report_graph_scope import ABSENT, PRESENT, Sentence, read_sentence, sentences_of
 
-_VERSION = "4"
+_VERSION = "5"
 """Raise it when a change of a rule or a lexicon can change a score or a label."""
 _CLINICAL = 0.7
 """Share of the clinical claims in BERTScore's stand-in; the rest is the overlap of words."""
