@@ -70,16 +70,17 @@ def _place(config: Config) -> dict[str, Any]:
 
 
 def _seats(config: Config) -> dict[str, Any]:
-    """Where policy rank, engine and reference of the first seat, and rank and engine of the last one, come to sit."""
+    """Where policy rank, reference and engine of the first and of the last seat come to sit."""
     layout = Layout.of(config)
     group = preflight(layout.bundles, timeout=30)
-    policy, engine = policy_bundle(config.ppo), rollout_bundle(config.rollout)
+    policy, reference, engine = policy_bundle(config.ppo), reference_bundle(config.ppo), rollout_bundle(config.rollout)
     last = config.ppo.workers - 1
     asked = {
         "policy_first": (policy, layout.policy),
-        "reference": (reference_bundle(config.ppo), layout.reference),
+        "reference_first": (reference, layout.reference),
         "engine_first": (engine, layout.rollouts),
         "policy_last": (policy, layout.policy + last),
+        "reference_last": (reference, layout.reference + last),
         "engine_last": (engine, layout.rollouts + last),
     }
     actors = {name: spawn(StandIn, actor_options(each, group, index)) for name, (each, index) in asked.items()}

@@ -38,14 +38,14 @@ def test_every_layout_is_placed(report):
     assert sum(gpus["1gpu_split"]) == pytest.approx(1)
     assert sum(gpus["8gpu_colocated"]) == sum(gpus["8gpu_split"]) == 8
     assert gpus["4x8gpu_colocated"] == [8, 8, 8, 8]
-    assert sum(gpus["4x8gpu_split"]) == 31
+    assert sum(gpus["4x8gpu_split"]) == 32
     assert all(max(nodes) <= 8 for nodes in gpus.values())
 
 
 def test_a_colocated_seat_is_one_gpu(report):
     seats = report["seats"]
-    assert seats["policy_first"] == seats["engine_first"] == seats["reference"]
-    assert seats["policy_last"] == seats["engine_last"] != seats["policy_first"]
+    assert seats["policy_first"] == seats["reference_first"] == seats["engine_first"]
+    assert seats["policy_last"] == seats["reference_last"] == seats["engine_last"] != seats["policy_first"]
     assert len(seats["policy_first"][1]) == 1, "each actor sees one GPU"
 
 
@@ -59,6 +59,6 @@ def test_engines_of_a_lost_node_come_back_on_another(report):
 def test_what_no_longer_fits_is_refused_with_the_missing_node(report):
     refusal = report["too_small_now"]
     assert refusal["code"] == "resources_short"
-    assert "missing: 8 x {CPU 8, GPU 1}, that is 1 more node with CPU 96, GPU 8" in refusal["message"]
+    assert "missing: 8 x {CPU 10, GPU 1}, that is 1 more node with CPU 96, GPU 8" in refusal["message"]
     assert "its nodes have 3 x {CPU 96, GPU 8}" in refusal["message"]
     assert refusal["seconds"] < 30
