@@ -27,7 +27,7 @@ from lmrrg.model.decoder import adapters_off, add_lora
 from lmrrg.model.generator import ReportGenerator
 from lmrrg.model.gradients import gradient_norm
 from lmrrg.ppo.actor_critic import VALUE_HEAD_FILE, ActorCritic, load_value_head, save_value_head
-from lmrrg.ppo.batches import Experience, Rollout, in_order, rank_microbatches, shuffled_minibatches
+from lmrrg.ppo.batches import Experience, PolicyScores, Rollout, in_order, rank_microbatches, shuffled_minibatches
 from lmrrg.ppo.dump import require_finite
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.losses import kl_loss, loss_shares, policy_loss, value_loss
@@ -37,21 +37,6 @@ from lmrrg.ppo.update_report import UpdateReport, UpdateTotals
 from lmrrg.profiling import traced
 
 _TAG = "policy"
-
-
-@dataclass(frozen=True)
-class PolicyScores:
-    """The policy's view of a rollout before the update: [B, T] each, on CPU, 0 in the padding."""
-
-    log_probs: Tensor
-    values: Tensor
-    entropy: Tensor
-
-    @classmethod
-    def of_engine(cls, log_probs: Tensor) -> PolicyScores:
-        """From the engine's log-probs alone: no values, and -log p of the sampled token in the place of the entropy,
-        of which it is an unbiased estimate at temperature 1."""
-        return cls(log_probs, torch.zeros_like(log_probs), -log_probs)
 
 
 class PolicyWorker:

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from actors.policy import PolicyScores
 from lmrrg.metrics.labeler import label_report
 from lmrrg.metrics.reward import RewardScores, repeated_trigrams
 from lmrrg.ppo.advantages import explained_variance
-from lmrrg.ppo.batches import Experience
+from lmrrg.ppo.batches import Experience, PolicyScores
 from lmrrg.ppo.kl import kl_estimate, kl_per_sequence
 from lmrrg.ppo.masks import fill, masked_mean
 from lmrrg.studies import POSITIVE, UNCERTAIN

@@ -16,10 +16,9 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from torch import Tensor
 
-from actors.policy import PolicyScores
 from lmrrg.config import Config
 from lmrrg.metrics.reward import RewardScores
-from lmrrg.ppo.batches import Experience
+from lmrrg.ppo.batches import Experience, PolicyScores
 from lmrrg.ppo.correction import Parity, parity
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.kl import BatchSignal, KLController

@@ -54,6 +54,21 @@ class Rollout:
 
 
 @dataclass(frozen=True)
+class PolicyScores:
+    """The policy's view of a rollout before the update: [B, T] each, on CPU, 0 in the padding."""
+
+    log_probs: Tensor
+    values: Tensor
+    entropy: Tensor
+
+    @classmethod
+    def of_engine(cls, log_probs: Tensor) -> PolicyScores:
+        """From the engine's log-probs alone: no values, and -log p of the sampled token in the place of the entropy,
+        of which it is an unbiased estimate at temperature 1."""
+        return cls(log_probs, torch.zeros_like(log_probs), -log_probs)
+
+
+@dataclass(frozen=True)
 class Experience:
     """A rollout with all that the update needs; every tensor is [B, T] and has no gradient.
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from actors.policy import PolicyScores
 from lmrrg.config_ppo import KLConfig, PPOConfig
 from lmrrg.engine import GeneratedReport
 from lmrrg.metrics.reward import RewardScores
 from lmrrg.model.features import StudyFeatures
+from lmrrg.ppo.batches import PolicyScores
 from lmrrg.ppo.errors import PPOError
 from rl.experience import Sample, make_experience, make_sample, shuffled_rewards
 from rl.guards import experience_metrics, is_all_normal, kl_metrics, reward_metrics, text_metrics
