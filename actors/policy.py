@@ -79,7 +79,7 @@ class PolicyWorker:
         decoder = self._config.model.decoder
         if decoder.lora_rank:  # a checkpoint has the adapters of its training merged: PPO gets fresh ones
             add_lora(generator.decoder, decoder.lora_rank, decoder.dropout)
-        self._model = ActorCritic(generator, self._ppo.trainable, self._ppo.critic)
+        self._model = ActorCritic(generator, self._ppo.trainable, self._ppo.critic, self._ppo.precision)
         if (self._checkpoint_dir / VALUE_HEAD_FILE).is_file():  # a model that PPO trained before brings its critic
             load_value_head(self._model.value_head, self._checkpoint_dir)
         groups = self._model.parameter_groups(self._learning_rates(self._ppo.learning_rate))
@@ -378,7 +378,6 @@ def deepspeed_config(ppo: PPOConfig) -> dict[str, Any]:
         "gradient_accumulation_steps": ppo.minibatch // (microbatch * ppo.workers),
         "gradient_clipping": ppo.gradient_clip,
         "zero_optimization": {"stage": ppo.zero_stage},
-        "bf16": {"enabled": ppo.precision == "bf16"},
         "optimizer": {"type": "AdamW", "params": {"lr": ppo.learning_rate, "torch_adam": True}},
         "steps_per_print": 1 << 30,
         "wall_clock_breakdown": False,

@@ -30,8 +30,7 @@ class ReferenceWorker:
         torch.set_num_threads(config.threads)
         self._ppo, self._rank = config.ppo, rank
         self._device = "cuda" if config.ppo.gpus_per_worker else "cpu"
-        dtype = torch.bfloat16 if config.ppo.precision == "bf16" else torch.float32
-        self._model = load_checkpoint(checkpoint_dir).requires_grad_(False).to(self._device, dtype)
+        self._model = load_checkpoint(checkpoint_dir).requires_grad_(False).to(self._device)
 
     @torch.inference_mode()
     def log_probs(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
@@ -40,8 +39,8 @@ class ReferenceWorker:
         result = torch.zeros(rollout.ids.shape)
         shares = self._microbatches(rollout)
         for rows in shares:
-            scores = report_log_probs(self._model, rollout.select(rows).to(self._device)).cpu()
-            result[rows, : scores.shape[1]] = scores
+            scores = report_log_probs(self._model, rollout.select(rows).to(self._device), self._ppo.precision)
+            result[rows, : scores.shape[1]] = scores.cpu()
         mine = torch.cat(shares) if shares else torch.arange(0)
         return mine, result[mine]
 

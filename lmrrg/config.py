@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from lmrrg.config_base import ConfigError, Settings, check_batches
+from lmrrg.config_base import ConfigError, Precision, Settings, check_batches
 from lmrrg.config_data import DataConfig, DataSource, PhantomConfig
 from lmrrg.config_ppo import PPOConfig
 
@@ -96,7 +96,7 @@ class SFTConfig(Settings):
     cpus_per_worker: PositiveFloat = Field(1, description="CPUs asked for each rank")
     gpus_per_worker: NonNegativeFloat = Field(0, description="GPUs asked for each rank")
     zero_stage: Literal[0, 1, 2, 3] = Field(1, description="DeepSpeed ZeRO stage")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="compute type")
+    precision: Precision = Field("fp32", description="type of the matrix products; weights and losses are float32")
     epochs: PositiveInt = Field(10, description="passes over the training studies")
     minibatch: PositiveInt = Field(32, description="studies per optimizer step, over all ranks")
     microbatch: PositiveInt = Field(32, description="studies that one rank runs at once")

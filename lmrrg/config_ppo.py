@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from lmrrg.config_base import Settings, check_batches
+from lmrrg.config_base import Precision, Settings, check_batches
 
 
 class KLConfig(Settings):
@@ -70,7 +70,9 @@ class PPOConfig(Settings):
         1, description="copies of the frozen reference, which share the scoring; each asks for as much as a policy rank"
     )
     zero_stage: Literal[0, 1, 2, 3] = Field(1, description="DeepSpeed ZeRO stage")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="compute type of the policy")
+    precision: Precision = Field(
+        "fp32", description="type of the matrix products of policy and reference; weights and losses are float32"
+    )
     trainable: Literal["decoder", "all"] = Field("decoder", description="weights that PPO moves")
     learning_rate: PositiveFloat = Field(5e-5, description="learning rate of the policy in the first iteration")
     learning_rate_end: float = Field(1.0, ge=0, le=1, description="share of it in the last one; linear between")

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from lmrrg.config import SFTConfig
 from lmrrg.model.classifier import binary_targets, disease_loss
 from lmrrg.model.generator import ReportGenerator
+from lmrrg.model.precision import products_in
 from sft.batches import Batch
 
 
@@ -30,7 +31,7 @@ class Objective(nn.Module):
         With ``precision`` bf16 the matrix products run in bfloat16; weights and losses stay float32, so what is saved
         is what was trained.
         """
-        with torch.autocast(batch.report_ids.device.type, torch.bfloat16, enabled=self._config.precision == "bf16"):
+        with products_in(self._config.precision, batch.report_ids.device):
             out = self.model.report_logits(batch.features, batch.prompts, batch.report_ids, batch.report_mask)
         # Only the places that count: the vocabulary is the widest tensor of the step.
         nll = F.cross_entropy(

@@ -12,7 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from lmrrg.config_base import Precision
 from lmrrg.model.generator import ReportGenerator
+from lmrrg.model.precision import products_in
 from lmrrg.ppo.batches import Rollout
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.losses import token_entropy, token_log_probs
@@ -43,13 +45,15 @@ class TokenStates:
     """[N, V], where they were asked for."""
 
 
-def token_states(generator: ReportGenerator, rollout: Rollout, *, logits: bool = True) -> TokenStates:
+def token_states(
+    generator: ReportGenerator, rollout: Rollout, precision: Precision, *, logits: bool = True
+) -> TokenStates:
     """Run images, prompts and reports through the model; reports of one study share their prompt's computation."""
-    visual = generator.visual(rollout.features)
-    prompts = generator.prompt_embeddings(visual.tokens, rollout.prompts)
-    tokens = generator.decoder.get_input_embeddings()(rollout.ids)
-    packed = pack(prompts, tokens, rollout.mask, rollout.study)
-    with packed_attention(generator.decoder):
+    with products_in(precision, rollout.ids.device), packed_attention(generator.decoder):
+        visual = generator.visual(rollout.features)
+        prompts = generator.prompt_embeddings(visual.tokens, rollout.prompts)
+        tokens = generator.decoder.get_input_embeddings()(rollout.ids)
+        packed = pack(prompts, tokens, rollout.mask, rollout.study)
         output = generator.decoder(
             inputs_embeds=packed.embeddings,
             position_ids=packed.positions,
@@ -61,9 +65,9 @@ def token_states(generator: ReportGenerator, rollout: Rollout, *, logits: bool =
     return TokenStates(hidden=output.hidden_states[-1][0, packed.predicts], logits=output.logits[0] if logits else None)
 
 
-def report_log_probs(generator: ReportGenerator, rollout: Rollout) -> Tensor:
+def report_log_probs(generator: ReportGenerator, rollout: Rollout, precision: Precision = "fp32") -> Tensor:
     """Log-probs [B, T] of the sampled tokens, float32, 0 in the padding."""
-    logits = cast(Tensor, token_states(generator, rollout).logits)
+    logits = cast(Tensor, token_states(generator, rollout, precision).logits)
     return spread(_log_probs(logits, rollout), rollout.mask)
 
 
@@ -87,11 +91,18 @@ class ActorCritic(nn.Module):
         trainable: "decoder", or "all" for the visual half too.
         critic: what the head sits on. "shared": the policy's decoder, which the value loss trains too; "detached": the
             policy's decoder, out of reach of the value loss; "separate": a decoder of its own, at twice the cost.
+        precision: of the generator's matrix products; weights, value head and outputs are float32 anyway.
     """
 
-    def __init__(self, generator: ReportGenerator, trainable: str = "decoder", critic: str = "detached"):
+    def __init__(
+        self,
+        generator: ReportGenerator,
+        trainable: str = "decoder",
+        critic: str = "detached",
+        precision: Precision = "fp32",
+    ):
         super().__init__()
-        self.generator = generator
+        self.generator, self._precision = generator, precision
         self.value_head = nn.Linear(generator.hidden_size, 1)
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
@@ -111,7 +122,7 @@ class ActorCritic(nn.Module):
             value_only: no gradient into the generator (warm-up of the value head).
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not value_only):
-            states = token_states(self.generator, rollout)
+            states = token_states(self.generator, rollout, self._precision)
             logits = cast(Tensor, states.logits)
             log_probs = spread(_log_probs(logits, rollout), rollout.mask)
             spreads = spread(token_entropy(logits), rollout.mask) if entropy else None
@@ -119,11 +130,10 @@ class ActorCritic(nn.Module):
 
     def _values(self, hidden: Tensor, rollout: Rollout) -> Tensor:
         if self.critic is not None:
-            hidden = token_states(self.critic, rollout, logits=False).hidden
+            hidden = token_states(self.critic, rollout, self._precision, logits=False).hidden
         elif self._detached:
             hidden = hidden.detach()
-        values = self.value_head(hidden.to(self.value_head.weight.dtype))[:, 0].float()
-        return spread(values, rollout.mask)
+        return spread(self.value_head(hidden.float())[:, 0], rollout.mask)
 
     def parameter_groups(self, rates: Sequence[float]) -> list[dict[str, object]]:
         """Optimizer groups, each with its learning rate in ``rates``: the generator's trainable weights, the value

@@ -133,14 +133,23 @@ def _attend(
         return heads[:, places].transpose(0, 1)
 
     keys, values = at(key, layout.prompt), at(value, layout.prompt)
-    parts = [scaled_dot_product_attention(at(query, layout.prompt), keys, values, is_causal=True, scale=scaling)]
+    parts = [_weighted(at(query, layout.prompt), keys, values, is_causal=True, scale=scaling)]
     if layout.report.shape[1]:
         keys = torch.cat([keys[layout.group], at(key, layout.report)], dim=2)
         values = torch.cat([values[layout.group], at(value, layout.report)], dim=2)
         queries = at(query, layout.report)
-        parts.append(scaled_dot_product_attention(queries, keys, values, attn_mask=layout.visible, scale=scaling))
+        parts.append(_weighted(queries, keys, values, attn_mask=layout.visible, scale=scaling))
     rows = torch.cat([part.transpose(1, 2).flatten(0, 1) for part in parts])
     return rows[layout.back][None], None
+
+
+def _weighted(query: Tensor, key: Tensor, value: Tensor, **how: Any) -> Tensor:
+    """Torch's attention; on CPU never in bfloat16, whose backward takes more than twice as long there."""
+    if query.device.type != "cpu":
+        return scaled_dot_product_attention(query, key, value, **how)
+    wide = torch.promote_types(query.dtype, torch.float32)
+    with torch.autocast("cpu", enabled=False):
+        return scaled_dot_product_attention(query.to(wide), key.to(wide), value.to(wide), **how)
 
 
 AttentionInterface.register(_ATTENTION, _attend)

@@ -65,6 +65,18 @@ def test_values_start_at_zero_and_follow_the_hidden_states(generator, rollout):
     torch.testing.assert_close(model(rollout).values, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_bfloat16_products_keep_float32_weights_and_nearly_the_log_probs(tiny_checkpoint, rollout):
+    generator = load_checkpoint(tiny_checkpoint)
+    exact, rough = (ActorCritic(generator, precision=precision)(rollout) for precision in ("fp32", "bf16"))
+    assert not torch.equal(rough.log_probs, exact.log_probs)
+    torch.testing.assert_close(rough.log_probs, exact.log_probs, rtol=0, atol=0.05)
+    assert torch.equal(report_log_probs(generator, rollout, "bf16"), rough.log_probs)
+    assert rough.log_probs.dtype == rough.values.dtype == torch.float32
+    rough.log_probs.sum().backward()
+    assert {p.dtype for p in generator.parameters()} == {torch.float32}
+    assert generator.decoder.lm_head.weight.grad.dtype == torch.float32
+
+
 @pytest.mark.parametrize("critic", ["shared", "detached", "separate"])
 def test_whom_the_value_loss_teaches(tiny_checkpoint, rollout, critic):
     model = ActorCritic(load_checkpoint(tiny_checkpoint), critic=critic)
