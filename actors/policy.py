@@ -17,7 +17,7 @@ from ray.actor import ActorHandle
 from ray.util.placement_group import PlacementGroup
 from torch import Tensor
 
-from actors.placement import actor_options, bundle
+from actors.placement import actor_options, bundle, torch_environment
 from actors.supervision import results
 from actors.weights import StoredState, WeightBuffers
 from lmrrg.config import Config
@@ -385,6 +385,6 @@ def deepspeed_config(ppo: PPOConfig) -> dict[str, Any]:
 
 
 def _environment(config: Config) -> dict[str, str]:
-    env = {"TORCHDYNAMO_DISABLE": "1", "OMP_NUM_THREADS": str(config.threads)}
+    env = {"TORCHDYNAMO_DISABLE": "1"} | torch_environment(config.threads)
     # On CPU the accelerator is named, or DeepSpeed looks for one.
     return env if config.ppo.gpus_per_worker else {**env, "DS_ACCELERATOR": "cpu"}

@@ -13,7 +13,7 @@ from ray.actor import ActorHandle
 from ray.util.placement_group import PlacementGroup
 from torch import Tensor
 
-from actors.placement import actor_options, bundle
+from actors.placement import actor_options, bundle, torch_environment
 from actors.policy import PolicyGroup
 from actors.supervision import results
 from lmrrg.config import Config
@@ -73,7 +73,7 @@ class Reference:
         for rank in range(config.ppo.reference_workers):
             index = -1 if first_bundle is None else first_bundle + rank
             options = actor_options(reference_bundle(config.ppo), placement_group, index)
-            options["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": str(config.threads)}}
+            options["runtime_env"] = {"env_vars": torch_environment(config.threads)}
             self._workers.append(remote.options(**options).remote(config, Path(checkpoint_dir), rank))
         self._timeout = config.ppo.timeout_s
 

@@ -98,7 +98,7 @@ def common_arguments(job: dict[str, Any]) -> dict[str, Any]:
     return {
         "output_dir": job["folder"],
         "use_cpu": True,
-        "bf16": False,
+        "bf16": job["bf16"],
         "gradient_checkpointing": False,
         "learning_rate": job["learning_rate"],
         "lr_scheduler_type": "constant",

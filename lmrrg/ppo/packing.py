@@ -127,29 +127,33 @@ def _attend(
     if (window := unused.get("sliding_window")) and window < layout.visible.shape[-1]:
         raise PPOError("decoder_attention", f"the decoder sees {window} tokens, fewer than prompt and report have")
     groups = query.shape[1] // key.shape[1]
-    query, key, value = query[0], *(each[0].repeat_interleave(groups, dim=0) for each in (key, value))
+    query, key, value = query[0], *(each[0, :, None].expand(-1, groups, -1, -1).flatten(0, 1) for each in (key, value))
 
     def at(heads: Tensor, places: Tensor) -> Tensor:
-        return heads[:, places].transpose(0, 1)
+        return heads.index_select(1, places.flatten()).unflatten(1, places.shape).transpose(0, 1)
 
     keys, values = at(key, layout.prompt), at(value, layout.prompt)
-    parts = [_weighted(at(query, layout.prompt), keys, values, is_causal=True, scale=scaling)]
+    steps = torch.arange(layout.prompt.shape[1], device=query.device)
+    parts = [_mixed(at(query, layout.prompt), keys, values, steps[:, None] >= steps, scaling)]
     if layout.report.shape[1]:
-        keys = torch.cat([keys[layout.group], at(key, layout.report)], dim=2)
-        values = torch.cat([values[layout.group], at(value, layout.report)], dim=2)
-        queries = at(query, layout.report)
-        parts.append(_weighted(queries, keys, values, attn_mask=layout.visible, scale=scaling))
+        keys = torch.cat([keys.index_select(0, layout.group), at(key, layout.report)], dim=2)
+        values = torch.cat([values.index_select(0, layout.group), at(value, layout.report)], dim=2)
+        parts.append(_mixed(at(query, layout.report), keys, values, layout.visible, scaling))
     rows = torch.cat([part.transpose(1, 2).flatten(0, 1) for part in parts])
-    return rows[layout.back][None], None
+    return rows.index_select(0, layout.back)[None], None
 
 
-def _weighted(query: Tensor, key: Tensor, value: Tensor, **how: Any) -> Tensor:
-    """Torch's attention; on CPU never in bfloat16, whose backward takes more than twice as long there."""
+def _mixed(query: Tensor, key: Tensor, value: Tensor, visible: Tensor, scaling: float | None) -> Tensor:
+    """Values mixed by attention, [B, h, T, d]; ``visible`` bool says where each of T queries looks.
+
+    On CPU as the formula has it: with prompts and reports of a hundred tokens torch's fused kernel takes longer there,
+    in bfloat16 three times as long with its backward.
+    """
     if query.device.type != "cpu":
-        return scaled_dot_product_attention(query, key, value, **how)
-    wide = torch.promote_types(query.dtype, torch.float32)
-    with torch.autocast("cpu", enabled=False):
-        return scaled_dot_product_attention(query.to(wide), key.to(wide), value.to(wide), **how)
+        return scaled_dot_product_attention(query, key, value, attn_mask=visible, scale=scaling)
+    scaled = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    hidden = torch.zeros(visible.shape, dtype=torch.float32).masked_fill_(~visible, -torch.inf)
+    return (scaled @ key.transpose(-1, -2) + hidden).softmax(dim=-1) @ value
 
 
 AttentionInterface.register(_ATTENTION, _attend)

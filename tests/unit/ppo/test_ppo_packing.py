@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from ppo_batches import mask_of
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from lmrrg.ppo import packing
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.packing import Packed, pack, packed_attention
 
@@ -63,6 +64,16 @@ def test_packed_reports_equal_separate_ones(decoder, data):
         torch.testing.assert_close(
             logits_of(decoder, packed), one_by_one(decoder, prompts, ids, lengths, group), rtol=1e-4, atol=2e-5
         )
+
+
+@pytest.mark.parametrize("scaling", [None, 0.3])
+def test_the_formula_on_cpu_is_torchs_attention_elsewhere(scaling):
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, 3, length, 8, generator=generator) for length in (5, 9, 9))
+    visible = torch.rand(2, 1, 5, 9, generator=generator) < 0.5
+    visible[..., 0] = True
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=visible, scale=scaling)
+    torch.testing.assert_close(packing._mixed(query, key, value, visible, scaling), expected)
 
 
 def test_a_report_never_sees_its_neighbour(decoder):
