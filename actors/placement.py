@@ -86,13 +86,15 @@ def actor_options(asked: Bundle, group: PlacementGroup | None, index: int = -1) 
     return options
 
 
-def torch_environment(threads: int) -> dict[str, str]:
-    """Environment variables of an actor that computes with torch on CPU: its threads, and memory that it keeps.
+def torch_environment(threads: int, gpus: float) -> dict[str, str]:
+    """Environment variables of an actor that computes with torch: its threads, and on CPU memory that it keeps.
 
     glibc gives the pages of freed tensors back, and gets new ones from the kernel, zeroed, for the next: a third of the
-    reference's forward. Kept, they are there for the next batch; the peak of the memory is the same (ours).
+    reference's forward. Kept, they are there for the next batch (ours). With a GPU the host has no batches to compute,
+    and would only keep the pages that the weights were loaded through.
     """
-    return {"OMP_NUM_THREADS": str(threads), "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
+    env = {"OMP_NUM_THREADS": str(threads)}
+    return env if gpus else {**env, "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
 
 
 def shortage(bundles: Sequence[Bundle], nodes: Sequence[Bundle]) -> str:

@@ -385,6 +385,6 @@ def deepspeed_config(ppo: PPOConfig) -> dict[str, Any]:
 
 
 def _environment(config: Config) -> dict[str, str]:
-    env = {"TORCHDYNAMO_DISABLE": "1"} | torch_environment(config.threads)
+    env = {"TORCHDYNAMO_DISABLE": "1"} | torch_environment(config.threads, config.ppo.gpus_per_worker)
     # On CPU the accelerator is named, or DeepSpeed looks for one.
     return env if config.ppo.gpus_per_worker else {**env, "DS_ACCELERATOR": "cpu"}

@@ -73,7 +73,7 @@ class Reference:
         for rank in range(config.ppo.reference_workers):
             index = -1 if first_bundle is None else first_bundle + rank
             options = actor_options(reference_bundle(config.ppo), placement_group, index)
-            options["runtime_env"] = {"env_vars": torch_environment(config.threads)}
+            options["runtime_env"] = {"env_vars": torch_environment(config.threads, config.ppo.gpus_per_worker)}
             self._workers.append(remote.options(**options).remote(config, Path(checkpoint_dir), rank))
         self._timeout = config.ppo.timeout_s
 

@@ -8,7 +8,7 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.placement import actor_options, bundle
+from actors.placement import actor_options, bundle, torch_environment
 from actors.rollout import rollout_bundle, study_chunks
 from lmrrg.config import Config
 
@@ -33,6 +33,11 @@ def test_a_bundle_names_only_what_is_asked():
 
 def test_an_actor_takes_exactly_its_bundle():
     assert actor_options(bundle(0.25), None) == {"num_cpus": 0.25, "num_gpus": 0}
+
+
+def test_only_actors_that_compute_on_cpu_keep_the_pages_of_freed_tensors():
+    assert torch_environment(2, gpus=0.5) == {"OMP_NUM_THREADS": "2"}
+    assert torch_environment(2, gpus=0).items() > {("OMP_NUM_THREADS", "2"), ("MALLOC_MMAP_MAX_", "0")}
 
 
 def test_an_actor_process_does_not_pay_for_rllib():
