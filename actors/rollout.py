@@ -11,7 +11,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.util.placement_group import PlacementGroup
 
-from actors.placement import actor_options, bundle
+from actors.placement import actor_options, bundle, torch_environment
 from actors.supervision import ActorPool, Supervised, spawn
 from actors.weights import StoredState, WeightVersion
 from lmrrg.config import Config, RolloutConfig
@@ -69,7 +69,8 @@ class RolloutPool:
         def create(place: int) -> ActorHandle:
             index = -1 if first_bundle is None else first_bundle + place
             options = actor_options(rollout_bundle(rollout), placement_group, index)
-            options["runtime_env"] = {"env_vars": engine_environment(config.threads)}
+            kept = torch_environment(config.threads, rollout.gpus_per_engine)
+            options["runtime_env"] = {"env_vars": kept | engine_environment(config.threads)}
             return spawn(RolloutActor, options, str(checkpoint_dir), rollout, config.seed, config.threads)
 
         self._pool = ActorPool("rollout engines", create, rollout.engines, timeout=rollout.timeout_s)

@@ -113,10 +113,10 @@ def main() -> None:
     readings = run(config, endless_writer(config))
     print(f"{'iteration':>9} {'all, MB':>9}  largest kinds of processes, MB")
     for number, kinds in readings[:: max(1, len(readings) // 10)] + readings[-1:]:
-        top = sorted(kinds.items(), key=lambda item: -item[1])[:6]
+        top = sorted(kinds.items(), key=lambda item: -item[1])[:8]
         print(f"{number:9} {sum(kinds.values()):9.0f}  " + ", ".join(f"{kind} {size:.0f}" for kind, size in top))
     steps = np.array([number for number, _ in readings], float)
-    for kind in ["all", *sorted(readings[-1][1], key=readings[-1][1].__getitem__, reverse=True)[:6]]:
+    for kind in ["all", *sorted(readings[-1][1], key=readings[-1][1].__getitem__, reverse=True)[:8]]:
         sizes = np.array([sum(k.values()) if kind == "all" else k.get(kind, 0.0) for _, k in readings])
         print(f"growth of {kind}: {growth(steps, sizes):+.3f} MB per iteration")
     total = growth(steps, np.array([sum(kinds.values()) for _, kinds in readings]))

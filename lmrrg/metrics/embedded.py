@@ -29,9 +29,16 @@ from lmrrg.metrics.lexicon import ANATOMY, LOCATION, graph_lexicon
 from lmrrg.metrics.parts import Parts
 from lmrrg.metrics.report_graph import ReportGraph, graph_scores, join_graphs, weighted_f1
 from lmrrg.metrics.report_graph_claims import Claim, claim_agreement, claim_lexicon, merge_claims, sentence_claims
-from lmrrg.metrics.report_graph_scope import ABSENT, PRESENT, Sentence, read_sentence, sentences_of
+from lmrrg.metrics.report_graph_scope import (
+    ABSENT,
+    PRESENT,
+    REMEMBERED_SENTENCES,
+    Sentence,
+    read_sentence,
+    sentences_of,
+)
 
-_VERSION = "5"
+_VERSION = "6"
 """Raise it when a change of a rule or a lexicon can change a score or a label."""
 _CLINICAL = 0.7
 """Share of the clinical claims in BERTScore's stand-in; the rest is the overlap of words."""
@@ -116,7 +123,7 @@ def _collector_paused() -> Iterator[None]:
 
 
 def _score(hypothesis: str, reference: str) -> tuple[float, ...]:
-    a, b = _analyse(hypothesis), _analyse(reference)
+    a, b = _of_hypothesis(hypothesis), _of_reference(reference)
     if not a.lengths or not b.lengths:
         return _NOTHING
     levels = graph_scores(a.graph, b.graph)
@@ -130,7 +137,6 @@ def _score(hypothesis: str, reference: str) -> tuple[float, ...]:
     return (levels.rg_e, levels.rg_er, levels.rg_bar_er, levels.radgraph, bertscore, semb)
 
 
-@lru_cache(maxsize=65536)
 def _analyse(text: str) -> _Analysis:
     sentences = sentences_of(text)
     claims: list[Claim] = []
@@ -148,7 +154,13 @@ def _analyse(text: str) -> _Analysis:
     return _Analysis(join_graphs(sentences), merged, words, vector, norm, lengths if any(lengths.values()) else {})
 
 
-@lru_cache(maxsize=65536)
+_of_reference = lru_cache(maxsize=8192)(_analyse)
+"""A reference comes back in every epoch."""
+_of_hypothesis = lru_cache(maxsize=512)(_analyse)
+"""Only within a batch is a sampled report likely to come again."""
+
+
+@lru_cache(maxsize=REMEMBERED_SENTENCES)
 def _told(sentence: str) -> _Told:
     read = read_sentence(sentence)
     return _Told(sentence_claims(sentence), _word_weights(read), len(read.words))

@@ -5,8 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
-from lmrrg.metrics.lexicon import Phrases, phrase_table, read_yaml
-from lmrrg.metrics.report_graph_scope import ABSENT, CHOICE, Sentence, read_sentence, sentences_of
+from lmrrg.metrics.lexicon import OBSERVATION, Phrases, phrase_table, read_yaml
+from lmrrg.metrics.report_graph_scope import (
+    ABSENT,
+    CHOICE,
+    REMEMBERED_SENTENCES,
+    Sentence,
+    read_sentence,
+    sentences_of,
+)
 from lmrrg.metrics.report_graph_scope import UNCERTAIN as DOUBTED
 from lmrrg.studies import LABELS, NEGATIVE, POSITIVE, UNCERTAIN
 
@@ -16,6 +23,7 @@ Mention = tuple[str, int]
 NO_FINDING, DEVICES = "No Finding", "Support Devices"
 _OPACITY, _LESION = "Lung Opacity", "Lung Lesion"
 _WITHIN_LIMITS = {"within", "limits"}
+_TURNS = frozenset([",", "with"])
 _VALUE = (POSITIVE, NEGATIVE, UNCERTAIN)
 _RANK = {POSITIVE: 3, UNCERTAIN: 2, NEGATIVE: 1}
 _ABNORMAL = "abnormal"
@@ -74,12 +82,12 @@ def label_report(text: str) -> dict[str, int]:
     """Classes of :data:`lmrrg.studies.LABELS` that a report speaks of: 1 positive, 0 negative, -1 uncertain.
 
     An absent class is not mentioned. Over several mentions positive beats uncertain beats negative. "No Finding" is 1
-    when the report names nothing abnormal, devices aside; otherwise it is absent. An empty text has no label.
+    when the report names nothing abnormal, devices aside; otherwise it is absent. A text without a word has no label.
     """
     labels: dict[str, int] = {}
     spoken = False
     for sentence in sentences_of(text):
-        spoken = True
+        spoken = spoken or any(map(str.isalnum, sentence))
         for label, value in label_sentence(sentence):
             if label not in labels or _RANK[value] > _RANK[labels[label]]:
                 labels[label] = value
@@ -88,7 +96,7 @@ def label_report(text: str) -> dict[str, int]:
     return {label: labels[label] for label in LABELS if label in labels}
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=REMEMBERED_SENTENCES)
 def label_sentence(sentence: str) -> tuple[Mention, ...]:
     """(class, value) of every mention in one lower-case sentence; the class "abnormal" stands for anything else."""
     read = read_sentence(sentence)
@@ -156,16 +164,32 @@ def topics_of(read: Sentence) -> list[tuple[int, str, int]]:
             continue
         after = places[at + 1] if at + 1 < len(places) else len(words)
         before = places[at - 1] + 1 if at else 0
-        values = [v for v in (_judge(read, topic, j) for j in range(i + 1, after)) if v is not None]
-        nearest = next(
-            (v for v in (_judge(read, topic, j) for j in range(i - 1, before - 1, -1)) if v is not None), None
-        )
-        anywhere = [v for v in (_judge(read, topic, j) for j in range(len(words))) if v is not None]
-        for told in (values, [nearest] if nearest is not None else [], anywhere):
+        judged = {j: value for j in range(len(words)) if (value := _judge(read, topic, j)) is not None}
+        own = {j: value for j, value in judged.items() if not _is_of_another(read, topic, j, i)}
+        nearest = [value for j, value in own.items() if before <= j < i][-1:]
+        for told in (_verdict(read, judged, i + 1, after), nearest, list(own.values())):
             if told:
                 found.append((i, topic.label, _settle(told)))
                 break
     return found
+
+
+def _verdict(read: Sentence, judged: dict[int, int], start: int, end: int) -> list[int]:
+    """What is said behind the organ; once it is normal, what follows a comma or "with" is about something else."""
+    values: list[int] = []
+    for j in range(start, end):
+        if read.words[j] in _TURNS and NEGATIVE in values:
+            break
+        if j in judged:
+            values.append(judged[j])
+    return values
+
+
+def _is_of_another(read: Sentence, topic: _Topic, j: int, i: int) -> bool:
+    """Whether the word at ``j`` tells the size of what stands between it and the organ at ``i``: "large effusion"."""
+    return read.words[j] in topic.abnormal and any(
+        read.kinds[k] == OBSERVATION and read.words[k] not in topic.abnormal for k in range(j + 1, i)
+    )
 
 
 def _settle(values: list[int]) -> int:

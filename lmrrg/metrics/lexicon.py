@@ -95,6 +95,6 @@ def _cue_phrases() -> list[tuple[str, str]]:
     found = [(phrase, "neutral") for phrase in cues["neutral"]]
     found += [(phrase, "breaker") for phrase in cues["breakers"]]
     for assertion in ("negation", "uncertainty"):
-        for direction in ("before", "after"):
-            found += [(phrase, f"{assertion}.{direction}") for phrase in cues[assertion][direction]]
+        for direction, phrases in cues[assertion].items():
+            found += [(phrase, f"{assertion}.{direction}") for phrase in phrases]
     return found

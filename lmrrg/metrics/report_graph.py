@@ -17,7 +17,7 @@ from lmrrg.metrics.lexicon import ANATOMY, LOCATION, graph_lexicon
 from lmrrg.metrics.report_graph_claims import sentence_claims
 from lmrrg.metrics.report_graph_relations import Relation, relations_of
 from lmrrg.metrics.report_graph_salience import expectations, salience
-from lmrrg.metrics.report_graph_scope import Sentence, read_sentence, sentences_of
+from lmrrg.metrics.report_graph_scope import REMEMBERED_SENTENCES, Sentence, read_sentence, sentences_of
 
 LABEL_OF_ASSERTION = ("OBS-DP", "OBS-DA", "OBS-U")
 _ANATOMY_LABEL, _PLACES = "ANAT-DP", (ANATOMY, LOCATION)
@@ -69,9 +69,9 @@ class GraphScores:
     radgraph: float
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=REMEMBERED_SENTENCES)
 def sentence_graph(sentence: str) -> SentenceGraph:
-    """Graph of one lower-case sentence; reports repeat sentences, so they are remembered."""
+    """Graph of one lower-case sentence."""
     read = read_sentence(sentence)
     entities = entities_of(read)
     get = graph_lexicon().meaning.get

@@ -11,30 +11,22 @@ from functools import cache, lru_cache
 from typing import NamedTuple
 
 from lmrrg.metrics.labeler import topics_of
-from lmrrg.metrics.lexicon import Phrases, phrase_table, read_yaml
-from lmrrg.metrics.report_graph_scope import ABSENT, PRESENT, UNCERTAIN, Sentence, read_sentence
+from lmrrg.metrics.lexicon import ANATOMY, Phrases, phrase_table, read_yaml
+from lmrrg.metrics.report_graph_scope import (
+    ABSENT,
+    PRESENT,
+    SENTENCES_AT_WORK,
+    UNCERTAIN,
+    Sentence,
+    read_sentence,
+)
 from lmrrg.studies import NEGATIVE, POSITIVE
 
 _TOPIC_FINDING = {"Cardiomegaly": "cardiomegaly", "Enlarged Cardiomediastinum": "mediastinum"}
 _RANK = {PRESENT: 2, UNCERTAIN: 1, ABSENT: 0}
-_OPENERS = frozenset(
-    [
-        "in",
-        "of",
-        "on",
-        "at",
-        "within",
-        "over",
-        "overlying",
-        "projecting",
-        "along",
-        "is",
-        "are",
-        "has",
-        "have",
-        "appears",
-    ]
-)
+_PREPOSITIONS = frozenset(["in", "of", "on", "at", "within", "over", "overlying", "projecting", "along"])
+_VERBS = frozenset(["is", "are", "has", "have", "appears"])
+_OPENERS = _PREPOSITIONS | _VERBS
 _JOINTS = frozenset([",", "and", "or", "with", "but", "no", "without"])
 _SIDED_NAMES = frozenset(["atrium", "atrial", "ventricle", "ventricular"])
 """After these names, "right" and "left" are part of the name and no side of the chest."""
@@ -96,7 +88,7 @@ def claim_lexicon() -> ClaimLexicon:
     )
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=SENTENCES_AT_WORK)
 def sentence_claims(sentence: str) -> tuple[Claim, ...]:
     """Claims of one lower-case sentence."""
     read = read_sentence(sentence)
@@ -205,35 +197,57 @@ def _attributes(read: Sentence, mentions: list[tuple[int, int, str, int]]) -> li
     starts: dict[int, list[int]] = {}
     for number, (start, _, _, _) in enumerate(mentions):
         starts.setdefault(start, []).append(number)
-    owned: list[list[int]] = [[] for _ in mentions]
-    current: list[int] = []
-    pending: list[int] = []
-    after = False
+    owners = _Owners(len(mentions))
     for i, word in enumerate(read.words):
         if i in starts:
-            current = starts[i]
-            for number in current:
-                start, end, _, _ = mentions[number]
-                owned[number] += [*pending, *range(start, end)]
-            pending, after = [], False
-        elif word in _OPENERS:
-            after = True
-        elif word in _JOINTS:
-            after = False
-        elif after and current:
-            for number in current:
-                owned[number].append(i)
+            owners.on_mentions(starts[i], mentions)
         else:
-            pending.append(i)
-    for number in current:
-        owned[number] += pending
-    return owned
+            owners.on_word(word, i, read.kinds[i])
+    for number in owners.current:
+        owners.owned[number] += owners.pending
+    return owners.owned
+
+
+class _Owners:
+    """One pass over a sentence: who owns the words that say side, place, severity and change."""
+
+    def __init__(self, mentions: int):
+        self.owned: list[list[int]] = [[] for _ in range(mentions)]
+        self.current: list[int] = []
+        """The last mentions, which get what follows an opener."""
+        self.pending: list[int] = []
+        """Words for the next mention."""
+        self.after = self.joined = self.subject = False
+
+    def on_mentions(self, numbers: list[int], mentions: list[tuple[int, int, str, int]]) -> None:
+        for number in numbers:
+            start, end, _, _ = mentions[number]
+            self.owned[number] += [*self.pending, *range(start, end)]
+        self.current, self.pending = numbers, []
+        self.after = self.joined = self.subject = False
+
+    def on_word(self, word: str, i: int, kind: str) -> None:
+        self.subject = self.subject or word == "there" or (self.joined and kind == ANATOMY)
+        if self.subject and word in _VERBS:  # "and the mediastinum is shifted", "and there is": of something else
+            self.current = []
+            self.after = self.joined = self.subject = False
+        elif word in _OPENERS:
+            self.after = True
+        elif word in _JOINTS:
+            self.after, self.joined = False, True
+        elif self.after and self.current:
+            for number in self.current:
+                self.owned[number].append(i)
+        else:
+            self.pending.append(i)
 
 
 def _claim(read: Sentence, mention: tuple[int, int, str, int], owned: list[int]) -> Claim:
     lexicon = claim_lexicon()
     start, end, finding, assertion = mention
-    named = [i for i in owned if read.words[i] in lexicon.attributes]
+    # "The effusion is not significantly changed": what is denied beside a finding that is there says nothing of it.
+    told = [i for i in owned if assertion == ABSENT or read.assertions[i] != ABSENT]
+    named = [i for i in told if read.words[i] in lexicon.attributes]
     attributes = tuple([i for i in named if _SIDED_NAMES.isdisjoint(read.words[i + 1 : i + 2])])
     if not attributes:
         return Claim(finding, assertion, _NONE, _NONE, 0, _NONE, tuple(range(start, end)))

@@ -66,7 +66,7 @@ def expectations(sentence: Sentence, linked: frozenset[int]) -> list[tuple[int, 
     return [(i, _chances(*context)) for i, context in _contexts(sentence, linked)]
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=8192)
 def _chances(*context: Any) -> tuple[float, float]:
     """The two chances of a word in its surroundings; surroundings repeat, so they are remembered."""
     weights = _weights()

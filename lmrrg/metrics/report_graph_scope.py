@@ -11,17 +11,26 @@ from lmrrg.metrics.lexicon import ANATOMY, OBSERVATION, STATE, Phrases, graph_le
 PRESENT, ABSENT, UNCERTAIN = 0, 1, 2
 """Assertion of a word."""
 
-_SENTENCE_END = re.compile(r"\.(?!\d)|[;!?]|\n\s*\n|(?:^|(?<=\s))\d+\.(?=\s|$)")
+_SENTENCE_END = re.compile(
+    r"\.(?!\d)|[;!?]|\n\s*\n|(?:^|(?<=\s))\d+[.)](?=\s|$)"
+    r"|\n\s*(?=[-*•])|\n(?=[a-z][a-z /]{2,40}:)"  # the items of a list, the headings of a structured report
+)
 _NUMBER_OR_BREAK = re.compile(r"[\d\n]")
 _STOPS = str.maketrans(";!?", "...")
 _WORD = re.compile(r"\d+(?:\.\d+)?|[a-z]+(?:\d+)?(?:'[a-z]+)?|,")
 _VERBS = frozenset(["is", "are", "was", "were", "appear", "appears", "remain", "remains", "be", "been", "has", "have"])
 _SEEN = frozenset(["seen", "identified", "noted", "present", "visualized", "evident", "demonstrated", "appreciated"])
 _JOINTS = frozenset([",", "and", "with"])
+_NEAR_ENDS = frozenset([",", "with"])
 CHOICE = frozenset(["or", "versus", "vs"])
 """Words between two findings of which one is meant."""
-_BEFORE = {"negation.before": ABSENT, "uncertainty.before": UNCERTAIN}
+_BEFORE = {"negation.before": ABSENT, "negation.near": ABSENT, "uncertainty.before": UNCERTAIN}
 _AFTER = {"negation.after": ABSENT, "uncertainty.after": UNCERTAIN}
+
+REMEMBERED_SENTENCES = 8192
+"""Results per sentence that a process keeps for good: reports repeat sentences. It bounds a scorer's memory."""
+SENTENCES_AT_WORK = 512
+"""Results on the way to those: every step over the sentences of one report asks for them again."""
 
 
 class Sentence(NamedTuple):
@@ -40,9 +49,9 @@ def sentences_of(text: str) -> list[str]:
     return [s for s in map(str.strip, parts) if s]
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=SENTENCES_AT_WORK)
 def read_sentence(sentence: str) -> Sentence:
-    """Words of a lower-case sentence, their classes and assertions; remembered, because reports repeat sentences."""
+    """Words of a lower-case sentence, their classes and assertions."""
     lexicon = graph_lexicon()
     words: list[str] = _WORD.findall(sentence)
     if not lexicon.glued.keys().isdisjoint(words):
@@ -65,6 +74,8 @@ class _Scopes:
         self.words, self.kinds, self.cues = words, kinds, cues
         self.assertions = [PRESENT] * len(words)
         self.scope, self.clause_start, self.verb_seen = PRESENT, 0, False
+        self.near = False
+        """Whether the scope ends with the next comma."""
 
     def settle(self) -> list[int]:
         i = 0
@@ -72,7 +83,7 @@ class _Scopes:
             word = self.words[i]
             meaning, length = self._cue(i) if word in self.cues else ("", 1)
             if meaning:
-                self._on_cue(meaning, i)
+                self._on_cue(meaning, i, length)
             else:
                 self._on_word(word, i)
             if self.scope:
@@ -87,19 +98,21 @@ class _Scopes:
                 return meaning, len(phrase)
         return "", 1
 
-    def _on_cue(self, meaning: str, i: int) -> None:
+    def _on_cue(self, meaning: str, i: int, length: int) -> None:
         if meaning == "breaker":
             self.scope, self.clause_start, self.verb_seen = PRESENT, i + 1, False
         elif meaning in _AFTER:
             self.assertions[self.clause_start : i] = [_AFTER[meaning]] * (i - self.clause_start)
+        elif meaning == "negation.itself":
+            self.assertions[i : i + length] = [ABSENT] * length
         elif meaning in _BEFORE and self.scope != ABSENT:  # "no signs to suggest": a denial stays one
-            self.scope = _BEFORE[meaning]
+            self.scope, self.near = _BEFORE[meaning], meaning == "negation.near"
 
     def _on_word(self, word: str, i: int) -> None:
         if word in _VERBS:
             self.verb_seen = True
         elif word in _JOINTS:
-            if self.scope and self._new_clause(i + 1):
+            if self.scope and ((self.near and word in _NEAR_ENDS) or self._new_clause(i + 1)):
                 self.scope = PRESENT
             if self.verb_seen:
                 self.clause_start, self.verb_seen = i + 1, False
@@ -108,6 +121,8 @@ class _Scopes:
 
     def _new_clause(self, start: int) -> bool:
         """Whether the words from ``start`` to the next joint tell a new fact ("and the heart is normal")."""
+        if self.words[start : start + 1] == ["there"]:
+            return True
         anatomy = False
         for word, kind, following in zip(
             self.words[start:], self.kinds[start:], [*self.words[start + 1 :], "seen"], strict=False

@@ -50,6 +50,10 @@ from lmrrg.studies import LABELS, NEGATIVE, POSITIVE, UNCERTAIN
         ("No displaced rib fractures.", "Fracture", NEGATIVE),
         ("Right PICC in the SVC.", "Support Devices", POSITIVE),
         ("There has been removal of the right PICC.", "Support Devices", NEGATIVE),
+        ("No pneumothorax following right IJ line placement.", "Support Devices", POSITIVE),
+        ("The pneumothorax is no longer visualized.", "Pneumothorax", NEGATIVE),
+        ("Pneumonia is unlikely.", "Pneumonia", UNCERTAIN),
+        ("Heart size is normal with increased interstitial markings.", "Cardiomegaly", NEGATIVE),
     ],
 )
 def test_class_of_a_sentence(text: str, label: str, value: int) -> None:
@@ -67,6 +71,10 @@ def test_class_of_a_sentence(text: str, label: str, value: int) -> None:
         ("Calcified granuloma.", "Lung Lesion"),
         ("No pleural line.", "Support Devices"),
         ("Lungs are clear.", "Cardiomegaly"),
+        ("Large left pleural effusion obscures the left heart border.", "Cardiomegaly"),
+        ("Large hiatal hernia behind the heart.", "Cardiomegaly"),
+        ("Large right pneumothorax with mediastinal shift.", "Enlarged Cardiomediastinum"),
+        ("---", "No Finding"),
     ],
 )
 def test_what_is_no_mention(text: str, label: str) -> None:

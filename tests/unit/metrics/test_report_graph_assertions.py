@@ -42,6 +42,24 @@ def label_of(text: str, word: str) -> str:
         ("Scarring or atelectasis at the base.", "atelectasis", "OBS-U"),
         ("No scarring or atelectasis.", "scarring", "OBS-DA"),
         ("No effusion in the left base.", "left", "ANAT-DP"),
+        ("After removal of the tube, a small pneumothorax.", "pneumothorax", "OBS-DP"),
+        ("Resolution of the edema and effusion.", "effusion", "OBS-DA"),
+        ("No significant interval change in the moderate effusion.", "effusion", "OBS-DP"),
+        ("No significant interval change in the moderate effusion.", "change", "OBS-DA"),
+        ("Pneumonia is not excluded.", "pneumonia", "OBS-U"),
+        ("It is difficult to completely exclude pneumonia.", "pneumonia", "OBS-U"),
+        ("CT may help to exclude a nodule.", "nodule", "OBS-U"),
+        ("Pneumonia is unlikely.", "pneumonia", "OBS-U"),
+        ("Atelectasis, less likely pneumonia.", "pneumonia", "OBS-U"),
+        ("The effusion has partially resolved.", "effusion", "OBS-DP"),
+        ("The effusion has not resolved.", "effusion", "OBS-DP"),
+        ("Near complete resolution of the edema.", "edema", "OBS-DP"),
+        ("The pneumothorax is no longer seen.", "pneumothorax", "OBS-DA"),
+        ("No pneumothorax is seen and there is a small effusion.", "effusion", "OBS-DP"),
+        ("No pneumothorax, while the effusion persists.", "effusion", "OBS-DP"),
+        ("No edema despite moderate cardiomegaly.", "cardiomegaly", "OBS-DP"),
+        ("No pneumothorax after thoracentesis with a small effusion left.", "effusion", "OBS-DP"),
+        ("Pneumothorax: none.", "pneumothorax", "OBS-DA"),
     ],
 )
 def test_assertion_of_a_word(text: str, word: str, label: str) -> None:
@@ -61,6 +79,23 @@ def test_prose_lists_and_lower_case_read_alike(text: str) -> None:
     expected = build_graph("Small left effusion. No pneumothorax. Heart size is 5.5 cm.")
     assert build_graph(text).entities == expected.entities
     assert build_graph(text).relations == expected.relations
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "- No pneumothorax\n- Moderate cardiomegaly",
+        "1) No pneumothorax\n2) Moderate cardiomegaly",
+        "PLEURA: No pneumothorax\nHEART: Moderate cardiomegaly",
+    ],
+)
+def test_an_item_of_a_list_is_a_sentence(text: str) -> None:
+    assert label_of(text, "pneumothorax") == "OBS-DA"
+    assert label_of(text, "cardiomegaly") == "OBS-DP"
+
+
+def test_a_wrapped_line_is_none() -> None:
+    assert label_of("No pneumothorax or\ncardiomegaly", "cardiomegaly") == "OBS-DA"
 
 
 def test_masked_words_are_no_entities_and_stop_nothing() -> None:

@@ -30,6 +30,10 @@ def claims_of(text: str) -> dict[str, Claim]:
         ("severe cardiomegaly with tiny effusions", "cardiomegaly", "", 4),
         ("severe cardiomegaly with tiny effusions", "effusion", "", 1),
         ("left pneumonia, right effusion", "effusion", "r", 0),
+        ("moderate cardiomegaly is stable and there is a small left effusion", "cardiomegaly", "", 3),
+        ("moderate cardiomegaly is stable and there is a small left effusion", "effusion", "l", 2),
+        ("large pneumothorax on the right and the trachea is to the left", "pneumothorax", "r", 4),
+        ("the small right pneumothorax is not significantly changed", "pneumothorax", "r", 2),
     ],
 )
 def test_attributes_belong_to_their_finding(text: str, finding: str, sides: str, severity: int) -> None:
