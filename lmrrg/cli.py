@@ -16,7 +16,10 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one subcommand; bad input ends with one sentence on stderr and exit code 2."""
+    """Run one subcommand.
+
+    Bad input, or a file that cannot be read or written, ends with one sentence on stderr and exit code 2.
+    """
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] not in COMMANDS:
         return _usage(argv)
@@ -31,9 +34,16 @@ def main(argv: list[str] | None = None) -> int:
     command.add_arguments(parser)
     try:
         return command.run(parser.parse_args(argv[1:]))
-    except (ValueError, FileNotFoundError) as error:
-        print(f"lmrrg {name}: {error}", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        print(f"lmrrg {name}: {_sentence(error)}", file=sys.stderr)
         return 2
+
+
+def _sentence(error: ValueError | OSError) -> str:
+    """What went wrong; an error of the operating system without its number, and of two files the one that was meant."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return str(error)
+    return f"{error.filename2 or error.filename}: {error.strerror}"
 
 
 def _usage(argv: list[str]) -> int:

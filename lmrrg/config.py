@@ -166,8 +166,18 @@ class EvaluationConfig(Settings):
     """The final comparison."""
 
     convention: Literal["r2gen", "raw"] = Field("raw", description="text convention of the NLG metrics")
-    vocabulary_threshold: PositiveInt = Field(3, description="r2gen: rarest training word that is kept, occurrences")
-    reference_tokens: PositiveInt = Field(60, description="r2gen: references are cut to this many words")
+    vocabulary_threshold: int | None = Field(
+        None,
+        gt=0,
+        description="r2gen: rarest training word that is kept, occurrences; null: as published for the data set, "
+        "10 for MIMIC-CXR, else 3",
+    )
+    reference_tokens: int | None = Field(
+        None,
+        gt=0,
+        description="r2gen: references are cut to this many tokens, start token included; null: as published for the "
+        "data set, 100 for MIMIC-CXR, else 60",
+    )
     uncertain_policy: Literal["positive", "negative"] = Field("positive", description="uncertain labels in the F1")
     bootstrap: PositiveInt = Field(1000, description="bootstrap resamples")
     meteor: bool = Field(True, description="METEOR among the n-gram metrics; it takes seconds per system")

@@ -42,9 +42,9 @@ from lmrrg.evaluation_systems import (
     model_system,
 )
 from lmrrg.metrics.backends import Backend, make_backend
-from lmrrg.metrics.conventions import Convention, R2Gen, Raw, r2gen_dataset
+from lmrrg.metrics.conventions import Convention, Raw, make_convention, r2gen_dataset
 from lmrrg.metrics.meteor import prepare_meteor
-from lmrrg.studies import Study, atomic_writer, manifest_hash, read_studies
+from lmrrg.studies import Study, atomic_writer, check_outputs, manifest_hash, read_studies
 from lmrrg.tracking import git_state, record_run
 
 SCHEMA = "lmrrg-evaluation/1"
@@ -76,9 +76,9 @@ def evaluate_run(config: Config, load: LoadEngine = load_engine) -> Path:
     checkpoints = {name: config.run_dir / name / "best" for name in TRAINED}
     for checkpoint in checkpoints.values():
         checkpoint_record(checkpoint)  # a missing one is told before any work
-    training = studies_of(config, "train")
-    scale = _scale(training, manifest, config)
-    data = evaluation_set(studies_of(config, config.data.eval_split), config, scale.backend.labeler)
+    training, evaluated = studies_of(config, "train"), studies_of(config, config.data.eval_split)
+    scale = _scale(training, evaluated, manifest, config)
+    data = evaluation_set(evaluated, config, scale.backend.labeler)
     record_run(config, manifest)
     examples = choose_examples(data.studies, config.evaluation.examples, config.seed)
     systems = [
@@ -112,12 +112,15 @@ def evaluate_checkpoint(
     Writes ``out`` (results), the same name with ``.md``, and with ``.reports.jsonl`` the reports. Returns the results.
 
     Raises:
+        CodedError: ``bad_output``, before any work.
         EvaluationError: ``checkpoint_missing``, ``no_studies`` or ``one_patient``.
         StudyError: the manifest cannot be read.
     """
+    reports = out.with_suffix(".reports.jsonl")
+    check_outputs([out, out.with_suffix(".md"), reports], [manifest])
     studies = read_studies(manifest)
     chosen = [study for study in studies if study.split == config.data.eval_split][: config.data.eval_limit]
-    scale = _scale([study for study in studies if study.split == "train"], manifest, config)
+    scale = _scale([study for study in studies if study.split == "train"], chosen, manifest, config)
     data = evaluation_set(chosen, config, scale.backend.labeler)
     system = model_system("checkpoint", checkpoint.name, checkpoint, data, [], config, load)
     (scored,) = _score([system], data, scale, config)
@@ -127,7 +130,7 @@ def evaluate_checkpoint(
         "systems": [system_record(scored, config)],
     }
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_reports(out.with_suffix(".reports.jsonl"), scored, data)
+    write_reports(reports, scored, data)
     _write_results(out, results)
     return results
 
@@ -158,22 +161,13 @@ def _score(systems: Sequence[SystemReports], data: EvaluationSet, scale: Scale, 
     return [score_system(system, data, scale.conventions, scale.backend, config) for system in bar]
 
 
-def _scale(training: Sequence[Study], manifest: Path, config: Config) -> Scale:
-    """Raw text always; R2Gen's convention where asked, with the vocabulary of the training reports."""
+def _scale(training: Sequence[Study], evaluated: Sequence[Study], manifest: Path, config: Config) -> Scale:
+    """Raw text always; R2Gen's convention where asked: the evaluated studies' data set, the training reports' words."""
     conventions: dict[str, Convention] = {"raw": Raw()}
     if config.evaluation.convention == "r2gen":
         reports = [study.report(config.data.section) for study in training]
-        settings, dataset = config.evaluation, r2gen_dataset(study.source for study in training)
-        conventions["r2gen"] = (
-            R2Gen.from_training_reports(
-                reports,
-                threshold=settings.vocabulary_threshold,
-                reference_tokens=settings.reference_tokens,
-                dataset=dataset,
-            )
-            if reports
-            else R2Gen(None, None, settings.reference_tokens, dataset)
-        )
+        dataset = r2gen_dataset(study.source for study in evaluated)
+        conventions["r2gen"] = make_convention(config.evaluation, reports, dataset)
     return Scale(conventions, make_backend(config.reward), manifest)
 
 

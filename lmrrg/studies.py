@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -163,12 +163,40 @@ class atomic_writer:
         return self._file
 
     def __exit__(self, error_type, error, traceback) -> None:
-        self._file.close()
-        if error_type is None:
-            os.chmod(self._file.name, 0o644)
-            os.replace(self._file.name, self._path)
-        else:
-            os.unlink(self._file.name)
+        try:
+            self._file.close()
+            if error_type is None:
+                os.chmod(self._file.name, 0o644)
+                os.replace(self._file.name, self._path)
+        finally:
+            Path(self._file.name).unlink(missing_ok=True)  # gone already where it was renamed
+
+
+def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path] = ()) -> None:
+    """Refuse, before the work, files that :class:`atomic_writer` cannot write or that would overwrite one another.
+
+    Raises:
+        CodedError: ``bad_output``; the message names the file.
+    """
+    taken = {path.resolve() for path in inputs}
+    for path in outputs:
+        obstacle = _obstacle(path, taken)
+        if obstacle:
+            raise CodedError("bad_output", f"{path} cannot be written: {obstacle}")
+        taken.add(path.resolve())
+
+
+def _obstacle(path: Path, taken: Set[Path]) -> str | None:
+    if path.is_dir():
+        return "it is a directory"
+    if path.exists() and not path.is_file():
+        return "it is no regular file"
+    if path.resolve() in taken:
+        return "it is another file of the same command"
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        return f"{folder} is no directory"
+    return None if os.access(folder, os.W_OK | os.X_OK) else f"{folder} is not writable"
 
 
 def _to_record(study: Study, folder: Path) -> dict[str, object]:

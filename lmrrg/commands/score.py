@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from lmrrg.config import EvaluationConfig, RewardConfig
@@ -12,15 +13,16 @@ from lmrrg.metrics.embedded import EmbeddedBackend
 from lmrrg.metrics.report_files import pair_reports, read_reports
 from lmrrg.metrics.score_table import format_scores
 from lmrrg.metrics.suite import GROUPS, score_reports, select_metrics
+from lmrrg.studies import check_outputs
 
 _DEFAULTS = EvaluationConfig()
 
 EPILOG = """\
 input files
   Both files hold one report per study, in one of three forms, told apart by the file name:
-    .csv    a table with the columns study_id and report
-    .jsonl  one JSON object per line, with the keys study_id and report
-    other   plain text, one report per line, in the same order in both files
+    .csv             a table with the columns study_id and report; a report with commas in it must be quoted
+    .jsonl, .ndjson  one JSON object per line, with the keys study_id and report
+    .txt, no suffix  plain text, one report per line, in the same order in both files
   Reports are matched by study_id where both files have ids, so their order does not matter. A study that is in only
   one of the files, an id that occurs twice, a missing report (NaN) or an empty reference stops the command with the
   names of the rows. An empty generated report is allowed and gets the worst scores.
@@ -35,6 +37,11 @@ what the numbers mean
   bleu_1..4, rouge_l, ...  overlap of words, 0 to 1 (cider 0 to 10). A system that writes one normal report for everyone
                            can win these. Look at RadCliQ, the F1 and "distinct reports" first.
   The brackets are 95% intervals: how far the number would move with other studies of the same kind.
+
+output files
+  --out         JSON: "stamp" (every choice), "metrics" with their intervals, "classes" and "texts"
+  --per-report  JSONL, a record per report: study_id, convention, backend, backend_version (as in the stamp), and the
+                scores of this one report
 
 backends
   embedded    rules, nothing to download; its numbers are called radcliq-embedded and are not comparable with RadCliQ
@@ -81,18 +88,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--bootstrap",
-        type=int,
+        type=_number_from(1),
         default=_DEFAULTS.bootstrap,
         metavar="N",
         help="resamples of the intervals (%(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the resampling (%(default)s)")
+    parser.add_argument(
+        "--seed", type=_number_from(0), default=0, metavar="N", help="seed of the resampling (%(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Score, print the table, write the files that were asked for."""
     metrics = None if args.metrics is None else [name.strip() for name in args.metrics.split(",") if name.strip()]
-    select_metrics(metrics)  # a misspelt name ends the command before the models are loaded
+    # a misspelt name or a path that cannot be written ends the command before the models are loaded
+    select_metrics(metrics)
+    inputs = (args.references, args.hypotheses, args.training_reports)
+    outputs = (args.out, args.per_report)
+    check_outputs([path for path in outputs if path is not None], [path for path in inputs if path is not None])
     pairs = pair_reports(read_reports(args.references), read_reports(args.hypotheses))
     backend = _backend(args)
     scores = score_reports(
@@ -111,6 +124,21 @@ def run(args: argparse.Namespace) -> int:
     if args.per_report is not None:
         scores.save_per_report(args.per_report)
     return 0
+
+
+def _number_from(least: int) -> Callable[[str], int]:
+    """An argparse type: a whole number that is not below ``least``."""
+
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number of {least} or more")
+        return value
+
+    return number
 
 
 def _backend(args: argparse.Namespace) -> Backend:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -109,15 +109,21 @@ def r2gen_dataset(sources: Iterable[str]) -> Dataset:
     return "mimic-cxr" if set(sources) == {"mimic-cxr"} else "iu-xray"
 
 
-def make_convention(evaluation: EvaluationConfig, training_reports: Iterable[str]) -> Convention:
-    """The convention that the settings name; ``training_reports`` make the vocabulary of r2gen."""
+def make_convention(
+    evaluation: EvaluationConfig, training_reports: Collection[str], dataset: Dataset = "iu-xray"
+) -> Convention:
+    """The convention that the settings name; what they leave open is as published for ``dataset``.
+
+    ``training_reports`` make the vocabulary of r2gen; where there are none, no word becomes ``<unk>``.
+    """
     if evaluation.convention == "raw":
         return Raw()
-    return R2Gen.from_training_reports(
-        training_reports,
-        threshold=evaluation.vocabulary_threshold,
-        reference_tokens=evaluation.reference_tokens,
-    )
+    threshold, tokens = R2GEN_SETTINGS[dataset]
+    threshold = evaluation.vocabulary_threshold or threshold
+    tokens = evaluation.reference_tokens or tokens
+    if not training_reports:
+        return R2Gen(None, None, tokens, dataset)
+    return R2Gen.from_training_reports(training_reports, threshold=threshold, reference_tokens=tokens, dataset=dataset)
 
 
 def clean_r2gen(text: str, dataset: Dataset = "iu-xray") -> str:

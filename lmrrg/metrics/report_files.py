@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,20 +34,21 @@ class ReportPairs:
 
 
 def read_reports(path: Path) -> ReportFile:
-    """Read a .csv or .jsonl with ``study_id`` and ``report``, or any other file as one report per line.
+    """Read a .csv, or a .jsonl or .ndjson, with ``study_id`` and ``report``; or a .txt with one report per line.
 
-    An empty report is kept; whether it is allowed is the caller's question.
+    A file without a suffix is read as .txt. An empty report is kept; whether it is allowed is the caller's question.
 
     Raises:
-        MetricError: ``file_missing``, ``no_rows``, ``not_text`` (not UTF-8), ``missing_column``, ``bad_row`` (not
-            CSV or JSON), ``missing_id``, ``missing_text`` (NaN or null) or ``duplicate_id``.
+        MetricError: ``file_missing``, ``not_a_file``, ``unknown_format`` (by the suffix), ``no_rows``, ``not_text``
+            (not UTF-8), ``missing_column``, ``bad_row`` (not CSV or JSON, or cells that do not fit the header),
+            ``missing_id``, ``missing_text`` (NaN or null) or ``duplicate_id``.
     """
     path = Path(path)
+    if path.is_dir():
+        raise MetricError("not_a_file", f"{path} is a directory, not a file of reports")
     if not path.is_file():
         raise MetricError("file_missing", f"{path} does not exist")
-    reader: Callable[[Path], Iterable[tuple[object, object]]] = {".csv": _csv_rows, ".jsonl": _jsonl_rows}.get(
-        path.suffix.lower(), _line_rows
-    )
+    reader = _reader(path)
     try:
         rows = list(reader(path))
     except UnicodeDecodeError as error:
@@ -98,13 +99,40 @@ def _check_same_ids(references: ReportFile, hypotheses: ReportFile) -> None:
             raise MetricError("unmatched_id", f"{file.path} has no row for {some_studies(sorted(missing))}")
 
 
+def _reader(path: Path) -> Callable[[Path], Iterable[tuple[object, object]]]:
+    match path.suffix.lower():
+        case ".csv":
+            return _csv_rows
+        case ".jsonl" | ".ndjson":
+            return _jsonl_rows
+        case ".txt" | "":
+            return _line_rows
+    raise MetricError(
+        "unknown_format",
+        f"{path} must be a .csv, a .jsonl (or .ndjson), or a .txt (or a name without suffix) with one report per line",
+    )
+
+
 def _csv_rows(path: Path) -> Iterable[tuple[object, object]]:
     with path.open(newline="", encoding="utf-8-sig") as lines:
         table = csv.DictReader(lines)
         for column in (ID, REPORT):
             if column not in (table.fieldnames or ()):
                 raise MetricError("missing_column", f"{path} has no column {column!r}; it has {table.fieldnames}")
-        yield from ((row[ID], row[REPORT]) for row in table)
+        for number, row in enumerate(table, start=1):
+            _check_cells(row, path, number)
+            yield row[ID], row[REPORT]
+
+
+def _check_cells(row: Mapping[str | None, object], path: Path, number: int) -> None:
+    """DictReader puts surplus cells under None and None into missing ones; a missing report has its own error."""
+    if None in row:
+        why = "more cells than the header; quote reports that contain commas"
+    elif None in row.values() and row[REPORT] is not None:
+        why = "fewer cells than the header"
+    else:
+        return
+    raise MetricError("bad_row", f"{path}, row {number} has {why}")
 
 
 def _jsonl_rows(path: Path) -> Iterable[tuple[object, object]]:

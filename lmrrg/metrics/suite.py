@@ -110,10 +110,12 @@ class ReportScores:
 
     @property
     def per_report(self) -> list[dict[str, object]]:
-        """One record per report: ``study_id``, ``backend`` and every per-report metric."""
+        """One record per report: ``study_id``, ``convention``, ``backend`` and ``backend_version`` as in the stamp, and
+        every per-report metric."""
+        stamp = self.stamp
+        choices = {"convention": stamp.convention, "backend": stamp.backend, "backend_version": stamp.backend_version}
         return [
-            {"study_id": study_id, "backend": self.stamp.backend}
-            | {name: float(column[row]) for name, column in self.columns.items()}
+            {"study_id": study_id} | choices | {name: float(column[row]) for name, column in self.columns.items()}
             for row, study_id in enumerate(self.study_ids)
         ]
 
@@ -161,7 +163,8 @@ def score_reports(
 
     Raises:
         MetricError: ``length_mismatch``, ``no_studies``, ``missing_text`` (not a string), ``empty_reference``,
-            ``duplicate_id``, ``unknown_metric``, ``no_backend`` or ``unscored`` (the backend gave up on a pair).
+            ``duplicate_id``, ``unknown_metric``, ``no_metrics``, ``no_backend`` or ``unscored`` (the backend gave up on
+            a pair).
     """
     wanted = select_metrics(metrics)
     ids = tuple(study_ids) if study_ids is not None else tuple(str(row) for row in range(len(references)))
@@ -231,7 +234,7 @@ def select_metrics(names: Collection[str] | None) -> frozenset[str]:
     """The metrics that ``names`` (groups or single metrics; None: all) stand for.
 
     Raises:
-        MetricError: ``unknown_metric``.
+        MetricError: ``unknown_metric``, or ``no_metrics`` for an empty selection.
     """
     every = {metric for group in GROUPS.values() for metric in group}
     chosen: set[str] = set()
@@ -240,6 +243,8 @@ def select_metrics(names: Collection[str] | None) -> frozenset[str]:
             allowed = ", ".join([*GROUPS, *(metric for group in GROUPS.values() for metric in group)])
             raise MetricError("unknown_metric", f"{name!r} is not one of {allowed}")
         chosen |= set(GROUPS.get(name, (name,)))
+    if not chosen:
+        raise MetricError("no_metrics", f"no metric is selected; name groups ({', '.join(GROUPS)}) or single metrics")
     return frozenset(chosen)
 
 

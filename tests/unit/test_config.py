@@ -32,6 +32,7 @@ def test_saved_config_is_the_same_config(tmp_path):
         ("ppo.clp=0.1", ["ppo.clp", "ppo.clip", "allowed here"]),
         ("pppo=1", ["pppo is not a setting", "ppo", "sft"]),
         ("ppo.clip=3", ["ppo.clip", "less than 1"]),
+        ("evaluation.reference_tokens=0", ["evaluation.reference_tokens", "greater than 0"]),
         ("data.source=flickr", ["data.source", "'phantom'", "'iu-xray'"]),
         ("data.source=jsonl", ["data.path is required"]),
         ("sft.minibatch=5", ["sft", "multiple of microbatch"]),

@@ -13,15 +13,16 @@ from evaluated_run import NORMAL, MemoryEngine, Written, finished_run, memory_en
 from safetensors.numpy import load_file
 
 from lmrrg.cli import main
-from lmrrg.config import Config
+from lmrrg.config import Config, load_config
 from lmrrg.data.sources import studies_of
-from lmrrg.evaluation import evaluate_checkpoint, evaluate_run, read_results
+from lmrrg.errors import CodedError
+from lmrrg.evaluation import _scale, evaluate_checkpoint, evaluate_run, read_results
 from lmrrg.evaluation_results import _metric_names
 from lmrrg.evaluation_systems import EvaluationError, derange
 from lmrrg.metrics.embedded import EmbeddedBackend
 from lmrrg.metrics.labeler import label_report
 from lmrrg.metrics.suite import select_metrics
-from lmrrg.studies import POSITIVE, manifest_hash
+from lmrrg.studies import POSITIVE, Study, StudyImage, manifest_hash
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +198,8 @@ def test_one_checkpoint_from_the_command_line(
         ([], "give --config"),
         (["--studies", "x.jsonl"], "go with --checkpoint"),
         (["--checkpoint", "x"], "needs --studies"),
+        (["--checkpoint", "x", "--studies", "x.jsonl", "--out", "results.md"], "must end in .json"),
+        (["--checkpoint", "x", "--studies", "x.jsonl", "--out", "exp.step1"], "must end in .json"),
         (["--checkpoint", "missing", "--studies", "x.jsonl", "--out", "y.json"], "missing"),
         (["--config", "missing.yaml"], "does not exist"),
     ],
@@ -218,6 +221,23 @@ def test_damaged_results_are_named(tmp_path: Path, content: str, code: str) -> N
     path.write_text(content)
     with pytest.raises(EvaluationError, match=code):
         read_results(path)
+
+
+@pytest.mark.parametrize("name", ["results.json", "results.md", "results.reports.jsonl"])
+def test_outputs_are_checked_before_anything_is_loaded(run: Config, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    manifest, out = run.run_dir / "studies.jsonl", tmp_path / "results.json"
+    with pytest.raises(CodedError, match="bad_output"):
+        evaluate_checkpoint(tmp_path, manifest, run, out, lambda *_: pytest.fail("loaded"))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(("training", "threshold"), [(True, 10), (False, None)])
+def test_mimic_studies_get_the_published_settings_without_a_config(training: bool, threshold: int | None) -> None:
+    study = Study("s1", "p1", (StudyImage(Path("a.png")),), findings="Lungs clear.", source="mimic-cxr")
+    config = load_config(None, ["evaluation.convention=r2gen"])
+    stamp = _scale([study] * training, [study], Path("x"), config).conventions["r2gen"].describe()
+    assert (stamp["dataset"], stamp["vocabulary_threshold"], stamp["reference_tokens"]) == ("mimic-cxr", threshold, 100)
 
 
 def test_evaluate_checkpoint_without_training_reports_keeps_rare_words(run: Config, tmp_path: Path) -> None:

@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmrrg.studies import LABELS, Study, StudyError, StudyImage, atomic_writer, read_studies, write_studies
+from lmrrg.errors import CodedError
+from lmrrg.studies import (
+    LABELS,
+    Study,
+    StudyError,
+    StudyImage,
+    atomic_writer,
+    check_outputs,
+    read_studies,
+    write_studies,
+)
 
 STUDY = Study(
     id="s1",
@@ -93,6 +103,31 @@ def test_atomic_writer_shows_nothing_before_the_end(tmp_path):
         out.write("half")
         assert not (tmp_path / "x").exists()
     assert (tmp_path / "x").read_text() == "half"
+
+
+def test_a_rename_that_fails_leaves_no_temporary_file(tmp_path):
+    (tmp_path / "x").mkdir()
+    with pytest.raises(IsADirectoryError), atomic_writer(tmp_path / "x") as out:
+        out.write("whole")
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_outputs_that_cannot_be_written_are_refused_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    check_outputs([tmp_path / "file", tmp_path / "new" / "deep" / "x.json"], [tmp_path / "other"])
+    for outputs, inputs, reason in (
+        ([tmp_path], [], "a directory"),
+        ([Path("/dev/null")], [], "no regular file"),
+        ([tmp_path / "file"], [tmp_path / "new" / ".." / "file"], "another file"),
+        ([tmp_path / "x", tmp_path / "x"], [], "another file"),
+        ([tmp_path / "file" / "x"], [], "file is no directory"),
+    ):
+        with pytest.raises(CodedError, match=reason) as refusal:
+            check_outputs(outputs, inputs)
+        assert refusal.value.code == "bad_output"
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write everywhere
+    with pytest.raises(CodedError, match="not writable"):
+        check_outputs([tmp_path / "x"])
 
 
 def test_sections_and_abnormality():

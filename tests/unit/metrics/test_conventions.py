@@ -67,6 +67,19 @@ def test_settings_choose_the_convention() -> None:
     assert convention.reference("clear bones") == f"clear {UNKNOWN} ."
 
 
+@pytest.mark.parametrize(("dataset", "published"), R2GEN_SETTINGS.items())
+def test_what_the_settings_leave_open_is_as_published_for_the_data_set(
+    dataset: str, published: tuple[int, int]
+) -> None:
+    open_settings = EvaluationConfig(convention="r2gen")
+    stamp = make_convention(open_settings, ["clear lungs."], dataset).describe()
+    assert (stamp["dataset"], stamp["vocabulary_threshold"], stamp["reference_tokens"]) == (dataset, *published)
+    assert make_convention(open_settings, [], dataset) == R2Gen(None, None, published[1], dataset)
+    chosen = EvaluationConfig(convention="r2gen", vocabulary_threshold=2, reference_tokens=7)
+    stamp = make_convention(chosen, ["clear lungs."], dataset).describe()
+    assert (stamp["vocabulary_threshold"], stamp["reference_tokens"]) == (2, 7)
+
+
 def test_an_empty_report_stays_empty() -> None:
     assert R2Gen(None, None).hypothesis("  ") == ""
 

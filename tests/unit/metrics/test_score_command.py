@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def write(path: Path, rows: dict[str, object]) -> Path:
     if path.suffix == ".csv":
         quoted = (str(text).replace('"', '""') for text in rows.values())
         path.write_text("study_id,report\n" + "".join(f'{k},"{v}"\n' for k, v in zip(rows, quoted, strict=True)))
-    elif path.suffix == ".jsonl":
+    elif path.suffix in (".jsonl", ".ndjson"):
         path.write_text("".join(json.dumps({"study_id": k, "report": v}) + "\n" for k, v in rows.items()))
     else:
         path.write_text("".join(f"{text}\n" for text in rows.values()))
@@ -27,12 +28,12 @@ def write(path: Path, rows: dict[str, object]) -> Path:
 
 
 @pytest.mark.parametrize("first", ["a.csv", "a.jsonl", "a.txt"])
-@pytest.mark.parametrize("second", ["b.csv", "b.jsonl", "b.txt"])
+@pytest.mark.parametrize("second", ["b.csv", "b.jsonl", "b.ndjson", "b.txt", "b"])
 def test_every_form_pairs_with_every_form(tmp_path: Path, first: str, second: str) -> None:
     references, hypotheses = (read_reports(write(tmp_path / name, REPORTS)) for name in (first, second))
     pairs = pair_reports(references, hypotheses)
     assert pairs.references == pairs.hypotheses == tuple(REPORTS.values())
-    named = first != "a.txt" or second != "b.txt"
+    named = first != "a.txt" or second not in ("b.txt", "b")
     assert pairs.study_ids == (tuple(REPORTS) if named else ("1", "2", "3"))
 
 
@@ -63,13 +64,19 @@ def test_a_line_file_is_split_at_line_ends_only(tmp_path: Path) -> None:
         ("a.csv", "study_id,report\ns1,NaN\n", "missing_text"),
         ("a.csv", "study_id,report\n,clear\n", "missing_id"),
         ("a.csv", "study_id,report\ns1,a\ns1,b\n", "duplicate_id"),
+        ("a.csv", "study_id,report\ns1,clear, no effusion\n", "bad_row"),
+        ("a.csv", "study_id,report,age\ns1,60\n", "bad_row"),
         ("a.csv", 'study_id,report\ns1,"a\x00b"\n', None),
         ("a.jsonl", "{not json}\n", "bad_row"),
         ("a.jsonl", '{"study_id": "s1"}\n', "missing_column"),
         ("a.jsonl", '{"study_id": "s1", "report": NaN}\n', "missing_text"),
         ("a.jsonl", '{"study_id": "s1", "report": null}\n', "missing_text"),
         ("a.jsonl", '{"study_id": null, "report": "x"}\n', "missing_id"),
+        ("a.ndjson", "Lungs clear.\n", "bad_row"),
         ("a.txt", "", "no_rows"),
+        ("a.tsv", "study_id\treport\ns1\tclear\n", "unknown_format"),
+        ("a.json", '[{"study_id": "s1", "report": "clear"}]', "unknown_format"),
+        ("a.jsonl.gz", "", "unknown_format"),
     ],
 )
 def test_unusable_files_have_a_named_error(tmp_path: Path, name: str, content: str, code: str | None) -> None:
@@ -82,12 +89,28 @@ def test_unusable_files_have_a_named_error(tmp_path: Path, name: str, content: s
     assert error.value.code == code
 
 
+def test_unquoted_commas_name_the_row_and_the_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('study_id,report\ns1,"Clear, no effusion."\ns2,Heart large, effusion, edema.\n')
+    with pytest.raises(MetricError, match=r"a\.csv, row 2 .*quote reports that contain commas") as error:
+        read_reports(path)
+    assert error.value.code == "bad_row"
+
+
+def test_an_unknown_format_says_what_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.xlsx").write_bytes(b"PK")
+    with pytest.raises(MetricError, match=r"\.csv.*\.jsonl.*\.ndjson.*\.txt"):
+        read_reports(tmp_path / "a.xlsx")
+
+
 def test_binary_and_absent_files_have_a_named_error(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"study_id,report\ns1,\xff\xfe\n")
     with pytest.raises(MetricError, match="not_text"):
         read_reports(tmp_path / "a.csv")
     with pytest.raises(MetricError, match="file_missing"):
         read_reports(tmp_path / "b.csv")
+    with pytest.raises(MetricError, match="is a directory"):
+        read_reports(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -146,3 +169,54 @@ def test_command_refuses_bad_input_in_one_sentence(
     error = capsys.readouterr().err
     assert "file_missing" in error
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("output", ["--out", "--per-report"])
+@pytest.mark.parametrize("name", ["folder", "reports.csv", "reports.csv/results.json"])
+def test_outputs_are_checked_before_scoring(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, output: str, name: str
+) -> None:
+    monkeypatch.setattr("lmrrg.commands.score.score_reports", lambda *_, **__: pytest.fail("scored"))
+    reports = write(tmp_path / "reports.csv", REPORTS)
+    (tmp_path / "folder").mkdir()
+    before = reports.read_text()
+    files = ["--references", str(reports), "--hypotheses", str(reports)]
+    assert main(["score", *files, output, str(tmp_path / name)]) == 2
+    error = capsys.readouterr().err
+    assert "bad_output" in error
+    assert len(error.splitlines()) == 1
+    assert reports.read_text() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"reports.csv", "folder"}
+
+
+def test_a_write_that_fails_ends_with_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "part", None, "results.json")
+
+    monkeypatch.setattr("os.replace", full)
+    reports = write(tmp_path / "a.csv", REPORTS)
+    files = ["--references", str(reports), "--hypotheses", str(reports)]
+    assert main(["score", *files, "--metrics", "rouge_l", "--bootstrap", "5", "--out", str(tmp_path / "r.json")]) == 2
+    assert capsys.readouterr().err == "lmrrg score: results.json: No space left on device\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "least"),
+    [("--bootstrap", "0", 1), ("--bootstrap", "-3", 1), ("--bootstrap", "many", 1), ("--seed", "-1", 0)],
+)
+def test_numbers_out_of_range_are_refused(
+    capsys: pytest.CaptureFixture[str], option: str, value: str, least: int
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["score", "--references", "a.csv", "--hypotheses", "b.csv", option, value])
+    assert end.value.code == 2
+    assert f"argument {option}: '{value}' is no whole number of {least} or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("names", ["", " , "])
+def test_a_selection_of_no_metrics_is_refused(capsys: pytest.CaptureFixture[str], names: str) -> None:
+    assert main(["score", "--references", "a.csv", "--hypotheses", "b.csv", "--metrics", names]) == 2
+    assert "no_metrics" in capsys.readouterr().err

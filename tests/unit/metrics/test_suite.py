@@ -59,6 +59,9 @@ def test_per_report_records_have_the_promised_fields(normal: ReportScores) -> No
     promised = {"study_id", "backend", "rg_e", "rg_er", "rg_bar_er", "radgraph", "bertscore", "semb", "bleu2"}
     assert promised | {"radcliq_v0", "radcliq_v1", "bleu_4", "rouge_l", "cider"} <= record.keys()
     assert record["backend"] == "radcliq-embedded"
+    assert list(record)[:4] == ["study_id", "convention", "backend", "backend_version"]
+    assert record["convention"] == {"name": "raw"}
+    assert record["backend_version"] == EmbeddedBackend.version
     assert [row["study_id"] for row in normal.per_report] == ["0", "1", "2", "3"]
 
 
