@@ -17,6 +17,7 @@ from typing import Any
 from safetensors.torch import save_file
 from tqdm import tqdm
 
+from lmrrg import RESEARCH_USE_ONLY
 from lmrrg.config import Config
 from lmrrg.data.sources import studies_of
 from lmrrg.evaluation_examples import EXAMPLE_RULE, choose_examples
@@ -90,6 +91,7 @@ def evaluate_run(config: Config, load: LoadEngine = load_engine) -> Path:
     comparison = compare_records(by_name["ppo"], by_name["sft"], config)
     results = {
         "schema": SCHEMA,
+        "notice": RESEARCH_USE_ONLY,
         "stamp": _stamp(data, scored[0], scale, config),
         "systems": [system_record(one, config) for one in scored],
         "comparison": comparison,
@@ -126,6 +128,7 @@ def evaluate_checkpoint(
     (scored,) = _score([system], data, scale, config)
     results = {
         "schema": SCHEMA,
+        "notice": RESEARCH_USE_ONLY,
         "stamp": _stamp(data, scored, scale, config),
         "systems": [system_record(scored, config)],
     }

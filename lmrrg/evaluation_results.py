@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lmrrg import RESEARCH_USE_ONLY
 from lmrrg.config import Config
 from lmrrg.evaluation_metrics import ScoreNames, metric_groups, signed
 from lmrrg.evaluation_systems import EvaluationSet, SystemReports
@@ -165,6 +166,7 @@ def write_reports(path: Path, scored: ScoredSystem, data: EvaluationSet) -> None
         for row, study in enumerate(data.studies):
             record: dict[str, Any] = {
                 "id": study.id,
+                "notice": RESEARCH_USE_ONLY,
                 "report": scored.system.reports[row],
                 "reference": data.references[row],
                 "finished": scored.system.finished[row],
@@ -183,6 +185,8 @@ def results_table(results: Mapping[str, Any]) -> str:
     """The results as a Markdown table, metrics down and systems across, with intervals."""
     stamp, systems = results["stamp"], results["systems"]
     lines = [
+        f"**{results['notice']}**",
+        "",
         f"{stamp['studies']} studies of split {stamp['split']}, section {stamp['section']}, "
         f"backend {stamp['backend']['name']}, seed {stamp['seed']}; 95% bootstrap intervals in brackets.",
     ]

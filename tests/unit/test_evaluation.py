@@ -12,6 +12,7 @@ import pytest
 from evaluated_run import NORMAL, MemoryEngine, Written, finished_run, memory_engines
 from safetensors.numpy import load_file
 
+from lmrrg import RESEARCH_USE_ONLY
 from lmrrg.cli import main
 from lmrrg.config import Config, load_config
 from lmrrg.data.sources import studies_of
@@ -122,6 +123,12 @@ def test_the_stamp_says_everything_that_the_numbers_depend_on(run: Config, resul
     hashes = {s["name"]: s["checkpoint"]["sha256"] for s in results["systems"] if s["checkpoint"]}
     assert set(hashes) == {"sft", "ppo"}
     assert hashes["sft"] != hashes["ppo"]
+
+
+def test_every_file_says_what_it_is_not_for(run: Config, results: dict[str, Any]) -> None:
+    assert results["notice"] == RESEARCH_USE_ONLY
+    assert RESEARCH_USE_ONLY in (run.run_dir / "evaluation" / "results.md").read_text().splitlines()[0]
+    assert {record["notice"] for record in _records(run, "ppo")} == {RESEARCH_USE_ONLY}
 
 
 def test_region_attention_belongs_to_the_examples(run: Config, results: dict[str, Any]) -> None:
