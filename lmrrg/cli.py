@@ -6,6 +6,8 @@ import argparse
 import importlib
 import sys
 
+from lmrrg.errors import one_sentence
+
 COMMANDS = {
     "data": "read a data set into a manifest of studies",
     "score": "score hypothesis reports against references",
@@ -35,15 +37,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return command.run(parser.parse_args(argv[1:]))
     except (ValueError, OSError) as error:
-        print(f"lmrrg {name}: {_sentence(error)}", file=sys.stderr)
+        print(f"lmrrg {name}: {one_sentence(error)}", file=sys.stderr)
         return 2
-
-
-def _sentence(error: ValueError | OSError) -> str:
-    """What went wrong; an error of the operating system without its number, and of two files the one that was meant."""
-    if not isinstance(error, OSError) or error.filename is None:
-        return str(error)
-    return f"{error.filename2 or error.filename}: {error.strerror}"
 
 
 def _usage(argv: list[str]) -> int:

@@ -28,6 +28,9 @@ from lmrrg.config_base import ConfigError, Precision, Settings, check_batches
 from lmrrg.config_data import DataConfig, DataSource, PhantomConfig
 from lmrrg.config_ppo import PPOConfig
 
+_NAME_OR_FOLDER = ("pretrained", "text_encoder")
+"""Settings that name a model or the folder it lies in."""
+
 __all__ = ["Config", "ConfigError", "DataConfig", "DataSource", "PPOConfig", "PhantomConfig", "load_config"]
 
 
@@ -221,7 +224,7 @@ class Config(Settings):
     serve: ServeConfig = ServeConfig()
 
     def checkpoint_uri(self, stage: str) -> str | None:
-        """``ray.checkpoint_storage/<name>/<stage>``, or None where that is not set.
+        """``ray.checkpoint_storage/<name>/<stage>``, or None where that is not set; a stage's folders as ``sft/name``.
 
         What follows a "?" (endpoint and scheme of an S3-like store) stays at the end.
         """
@@ -275,7 +278,8 @@ def load_config(path: Path | str | None = None, overrides: Sequence[str] = ()) -
     """Read YAML settings and apply ``key.sub=value`` overrides (values are YAML).
 
     ``path`` may name several files, ``configs/iu_xray.yaml,configs/layouts/8gpu_split.yaml``: later ones win. Relative
-    paths in the settings lie below ``$LMRRG_HOME`` where it is set: the storage that a cluster's nodes share.
+    paths in the settings lie below ``$LMRRG_HOME`` where it is set: the storage that a cluster's nodes share. So do the
+    decoder and the text encoder where a folder of that name is there; else the name is left as it is.
 
     Raises:
         ConfigError: the file is missing or not a mapping, a key is unknown (the nearest known key is named), a value
@@ -340,13 +344,20 @@ def _merge(tree: dict[str, Any], other: dict[str, Any]) -> None:
 
 def _rebase(branch: Any, home: Path) -> Any:
     """The settings with every relative path below ``home``."""
-    changed = {}
+    changed: dict[str, Any] = {}
     for name, value in branch:
         if isinstance(value, Path):
             changed[name] = home / value
         elif isinstance(value, Settings):
             changed[name] = _rebase(value, home)
+        elif name in _NAME_OR_FOLDER and _is_folder(value, home):
+            changed[name] = str(home / value)
     return branch.model_copy(update=changed)
+
+
+def _is_folder(model: str | None, home: Path) -> bool:
+    """Whether a model's name is that of a folder below ``home``; "minilm" always means the packaged one."""
+    return model not in (None, "", "minilm") and (home / model).is_dir()
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:

@@ -1,4 +1,4 @@
-"""The base of the errors that a person may have to read."""
+"""The base of the errors that a person may have to read, and how a command tells them."""
 
 from __future__ import annotations
 
@@ -16,3 +16,10 @@ class CodedError(ValueError):
     def __str__(self) -> str:
         code, message = self.args
         return f"{code}: {message}"
+
+
+def one_sentence(error: ValueError | OSError) -> str:
+    """What went wrong; an error of the operating system without its number, and of two files the one that was meant."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return str(error)
+    return f"{error.filename2 or error.filename}: {error.strerror}"

@@ -39,6 +39,13 @@ Split = Literal["train", "val", "test"]
 Section = Literal["findings", "impression", "findings+impression"]
 
 
+_TYPES: Mapping[str, type] = {
+    **dict.fromkeys(("id", "patient", "findings", "impression", "indication", "comparison", "source", "prior"), str),
+    **dict.fromkeys(("labels", "truth"), dict),
+}
+_MAY_BE_NULL = ("prior", "labels")
+
+
 class StudyError(CodedError):
     """A study record that cannot be used; ``code`` is stable, the message names the record."""
 
@@ -220,6 +227,7 @@ def _from_line(line: str, manifest: Path, number: int) -> Study:
         study = Study(images=images, **record)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise StudyError("manifest_line", f"{manifest}:{number}: {error}") from error
+    _check_types(study, f"{manifest}:{number}")
     _check(study, f"{manifest}:{number}")
     return study
 
@@ -228,6 +236,14 @@ def _view(value: str) -> View:
     if value not in get_args(View):
         raise ValueError(f"view {value!r} is not one of {', '.join(get_args(View))}")
     return cast(View, value)
+
+
+def _check_types(study: Study, where: str) -> None:
+    """A dataclass takes any value, and a wrong one would fail far from its line."""
+    for name, kind in _TYPES.items():
+        value = getattr(study, name)
+        if not isinstance(value, kind) and not (value is None and name in _MAY_BE_NULL):
+            raise StudyError("manifest_line", f"{where}: {name} is no {'text' if kind is str else 'mapping'}")
 
 
 def _check(study: Study, where: str) -> None:

@@ -20,7 +20,15 @@ _TRAINER = "trainer.json"
 _LATEST = "latest.json"
 _FREE_SECTIONS = ("name", "storage_path", "threads", "ray", "sft", "evaluation", "tracking", "serve")
 _FREE_KEYS = (
+    "data.path",
+    "data.images",
+    "data.ids",
+    "data.burned_in_annotation",
+    "data.max_image_mb",
+    "data.max_image_megapixels",
+    "data.decode_workers",
     "data.cache_dir",
+    "data.cache_gb",
     "data.eval_limit",
     "data.eval_split",
     "ppo.iterations",
@@ -44,7 +52,7 @@ _FREE_KEYS = (
     "reward.timeout_s",
     "reward.chunk",
 )
-"""Settings that a resumed run may change: they do not enter the mathematics."""
+"""Settings that a resumed run may change: they do not enter the mathematics, or the data's hash tells what they did."""
 
 
 @dataclass(frozen=True)

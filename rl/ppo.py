@@ -25,6 +25,7 @@ from actors.placement import connect
 from actors.supervision import PoolError
 from lmrrg.config import Config, config_help, load_config
 from lmrrg.data.sources import prepare_studies
+from lmrrg.errors import one_sentence
 from lmrrg.model.checkpoint import read_checkpoint_config
 from lmrrg.studies import manifest_hash
 from lmrrg.tracking import RunTracker, read_metrics, record_run
@@ -156,8 +157,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_intermixed_args(argv)
     try:
         best = run_ppo(load_config(args.config, args.overrides), args.sft_checkpoint)
-    except ValueError as error:
-        print(f"ppo: {error}", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        print(f"ppo: {one_sentence(error)}", file=sys.stderr)
         return 2
     except Preempted as notice:
         print(f"ppo: {notice}")

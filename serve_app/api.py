@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -35,12 +36,19 @@ class Writer(Protocol):
     def check_ready(self) -> None:
         """Raise :class:`ServiceError` while no report can be written."""
 
+    def place(self) -> AbstractContextManager[None]:
+        """Hold one of the places for studies; raise :class:`ServiceError` ``busy`` when all are taken."""
+
     async def write(self, study: UploadedStudy) -> ReportResponse:
         """Write one report."""
 
 
-def build_api(writer: Writer, decoders: DecoderPool, max_upload_bytes: int) -> FastAPI:
-    """The ASGI application: reports, health checks and the upload page; uploads are decoded in child processes."""
+def build_api(writer: Writer, decoders: DecoderPool, max_upload_bytes: int, square: int) -> FastAPI:
+    """The ASGI application: reports, health checks and the upload page; uploads are decoded in child processes.
+
+    ``square`` is the side of the model's input. Of an image only that square is held while its study waits: a file of
+    some kilobytes may have 100 MB of pixels.
+    """
     # The interactive pages of FastAPI load their scripts from other servers; the schema stays at /openapi.json.
     api = FastAPI(title="LM-RRG chest radiograph reports", version="1", docs_url=None, redoc_url=None)
     api.add_middleware(UploadLimit, limit=max_upload_bytes)
@@ -72,18 +80,19 @@ def build_api(writer: Writer, decoders: DecoderPool, max_upload_bytes: int) -> F
         writer.check_ready()
         if len(files) > MAX_IMAGES:
             raise ServiceError("too_many_images", f"{len(files)} images; one study has at most {MAX_IMAGES}")
-        images = [await _decode(decoders, number, file) for number, file in enumerate(files, start=1)]
-        response = await writer.write(UploadedStudy(images, indication, details))
+        with writer.place():
+            images = [await _decode(decoders, square, number, file) for number, file in enumerate(files, start=1)]
+            response = await writer.write(UploadedStudy(images, indication, details))
         logger.info("report written: %d images, %.3f s, model %s", len(files), response.seconds, response.model.version)
         return response
 
     return api
 
 
-async def _decode(decoders: DecoderPool, number: int, file: UploadFile) -> Radiograph:
+async def _decode(decoders: DecoderPool, square: int, number: int, file: UploadFile) -> Radiograph:
     """Decode an upload off the event loop; an error says which image it was by its place, never by its name."""
     try:
-        return await asyncio.to_thread(decoders.decode, await file.read())
+        return await asyncio.to_thread(decoders.decode, await file.read(), square)
     except ImageError as error:
         detail = str(error).removeprefix(f"{error.code}: ")
         raise ImageError(error.code, f"image {number}: {detail}") from error

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,7 +30,7 @@ from serve_app.reporter import Reporter, UploadedStudy
 from serve_app.schemas import ReportResponse
 
 MAX_PENDING = 32
-"""Studies that wait in one replica; more are turned away, so that those who wait are answered in bounded time."""
+"""Studies that are decoded or wait in one replica; more are turned away, so that time and memory are bounded."""
 BATCH = 8
 """Studies that the engine decodes together."""
 
@@ -42,6 +43,7 @@ class ReportService:
 
     def __init__(self, checkpoint: str, config: Config):
         self._config = config
+        self._image_size = read_checkpoint_config(Path(checkpoint))["inputs"]["image_size"]
         self._engine_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._loading = self._engine_thread.submit(Reporter, Path(checkpoint), config)
         self._pending = 0
@@ -54,7 +56,7 @@ class ReportService:
             memory_mb=settings.decoder_memory_mb,
             limits=image_limits(self._config.data),
         )
-        return build_api(self, decoders, settings.max_upload_mb << 20)
+        return build_api(self, decoders, settings.max_upload_mb << 20, self._image_size)
 
     def check_health(self) -> None:
         """Called by Ray Serve, which restarts the replica when the engine could not be loaded."""
@@ -66,8 +68,9 @@ class ReportService:
         if not self._loading.done():
             raise ServiceError("not_ready", "the model is being loaded; try again soon")
 
-    async def write(self, study: UploadedStudy) -> ReportResponse:
-        """Write one report, together with others that wait.
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold one of :data:`MAX_PENDING` places, from before the images are decoded until the report is written.
 
         Raises:
             ServiceError: ``busy``.
@@ -76,9 +79,13 @@ class ReportService:
             raise ServiceError("busy", "too many studies are waiting; try again soon")
         self._pending += 1
         try:
-            return await self._write_batch(study)
+            yield
         finally:
             self._pending -= 1
+
+    async def write(self, study: UploadedStudy) -> ReportResponse:
+        """Write one report, together with others that wait."""
+        return await self._write_batch(study)
 
     @serve.batch(max_batch_size=BATCH, batch_wait_timeout_s=0.01)
     async def _write_batch(self, studies: list[UploadedStudy]) -> list[ReportResponse]:

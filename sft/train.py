@@ -29,6 +29,7 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 from actors.placement import connect
 from lmrrg.config import Config, config_help, load_config
 from lmrrg.data.sources import prepare_studies, studies_of
+from lmrrg.errors import one_sentence
 from lmrrg.model.checkpoint import CheckpointError, read_checkpoint_config
 from lmrrg.model.decoder import build_tokenizer
 from lmrrg.model.features import FeatureFiles
@@ -38,7 +39,21 @@ from sft.worker import Job, SFTError, check_fingerprint, environment, train_rank
 
 _RAY_NAME = "ray_train"
 _MAX_FAILURES = 2  # restarts from the last checkpoint after a lost worker or node
-_NOT_IN_FINGERPRINT = {"resume", "cpus_per_worker", "gpus_per_worker"}
+_NOT_IN_FINGERPRINT = {
+    "sft": {"resume", "cpus_per_worker", "gpus_per_worker"},
+    "data": {
+        "cache_dir",
+        "cache_gb",
+        "decode_workers",
+        "path",
+        "images",
+        "ids",  # the hash of the manifest covers what these three led to
+        "eval_split",
+        "max_image_mb",
+        "max_image_megapixels",
+        "burned_in_annotation",  # an image over the limits, or refused for its text, stops a run; none is left out
+    },
+}
 
 
 def run_sft(config: Config) -> Path:
@@ -59,7 +74,7 @@ def run_sft(config: Config) -> Path:
     fingerprint = _fingerprint(config, manifest, json.dumps(tokenizer.get_vocab(), sort_keys=True))
     storage = _storage(config)
     if not config.sft.resume:
-        _delete(folder, f"{storage}/{_RAY_NAME}")
+        _delete(folder, _storage(config, f"sft/{_RAY_NAME}"))
     elif _is_complete(folder, config, fingerprint):
         return folder / "best"
     _claim(folder, fingerprint)
@@ -72,7 +87,7 @@ def run_sft(config: Config) -> Path:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line; bad input ends with one sentence and exit code 2."""
+    """Command line; bad input, or a file that cannot be read or written, ends with one sentence and exit code 2."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=config_help(), formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -81,8 +96,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_intermixed_args(argv)
     try:
         best = run_sft(load_config(args.config, args.overrides))
-    except (ValueError, FileNotFoundError) as error:
-        print(f"sft: {error}", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        print(f"sft: {one_sentence(error)}", file=sys.stderr)
         return 2
     print(f"best checkpoint: {best}")
     return 0
@@ -105,25 +120,26 @@ def _fingerprint(config: Config, manifest: Path, vocabulary: str) -> str:
     """Hash of everything that a checkpoint's weights and optimizer state depend on."""
     settings = {
         "seed": config.seed,
-        "data": config.data.model_dump(mode="json", exclude={"cache_dir", "cache_gb", "path", "images"}),
+        "data": config.data.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT["data"]),
         "model": config.model.model_dump(mode="json"),
-        "sft": config.sft.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT),
+        "sft": config.sft.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT["sft"]),
         "manifest": manifest_hash(manifest),
         "vocabulary": hashlib.sha256(vocabulary.encode()).hexdigest(),
     }
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def _storage(config: Config) -> str:
+def _storage(config: Config, part: str = "sft") -> str:
     """Where Ray Train keeps its checkpoints: the run's folder, or below ``ray.checkpoint_storage`` (s3://...)."""
-    return config.checkpoint_uri("sft") or str(config.run_dir / "sft")
+    return config.checkpoint_uri(part) or str(config.run_dir / part)
 
 
 def _delete(folder: Path, storage: str) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+    """The store goes first: where it fails, the models in the run's folder are still there."""
     filesystem, path = pyarrow.fs.FileSystem.from_uri(storage)
     if filesystem.get_file_info(path).type == pyarrow.fs.FileType.Directory:
         filesystem.delete_dir(path)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _claim(folder: Path, fingerprint: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from lmrrg.config import DataConfig
@@ -51,9 +52,10 @@ def read_csv_table(path: Path, data: DataConfig) -> Source:
         "ids": f"salted hashes; {exposed} image paths hold the patient's id" if salt else "as in the file",
         "columns not read": ", ".join(sorted(present - {*NEEDED, *OPTIONAL, *LABELS})) or "none",
     }
-    taken = {_id(salt, "study", s): date for s, images in studies.items() if (date := _date(images[0]))}
+    id_of = partial(_id, salt, "study")
+    taken = {id_of(study): date for study, images in studies.items() if (date := _date(images[0]))}
     rows = _rows(path, studies, data.images or path.parent, salt, bool(present & set(LABELS)))
-    return Source("csv", rows, total=len(studies), taken=taken, notes=notes)
+    return Source("csv", rows, total=len(studies), taken=taken, notes=notes, id_of=id_of)
 
 
 def _rows(

@@ -8,7 +8,8 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
+from PIL.ExifTags import Base
 
 from lmrrg.data.dicom import is_dicom, read_dicom
 from lmrrg.data.radiograph import (
@@ -29,6 +30,17 @@ __all__ = ["IMAGE_ERROR_CODES", "ImageError", "Limits", "Radiograph", "read_imag
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError)
+_EXIF_DAMAGE = (*_DAMAGE, TypeError, AttributeError, ArithmeticError)
+_TURNS: dict[object, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image upright, by its EXIF orientation."""
 
 
 def read_image(source: Path | str | bytes, limits: Limits = DEFAULT_LIMITS) -> Radiograph:
@@ -93,10 +105,21 @@ def _read_picture(data: bytes, kind: str, limits: Limits) -> Pixels:
         raise ImageError("multi_frame")
     try:
         image.load()
-        ImageOps.exif_transpose(image, in_place=True)
     except _DAMAGE as error:
         raise ImageError("truncated" if "truncated" in str(error) else "unreadable") from None
-    return _grey(image)
+    return _grey(_upright(image))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF block says, or as it is stored where that block cannot be read.
+
+    ``ImageOps.exif_transpose`` would write the whole block anew, which fails on tags of an unusual type.
+    """
+    try:
+        turn = _TURNS.get(image.getexif().get(Base.Orientation))
+    except _EXIF_DAMAGE:
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 def _grey(image: Image.Image) -> Pixels:

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class Source:
         taken: when a study was made, by its id, as text that sorts in time. It orders studies and is not kept.
         published_splits: the splits are the field's, so results compare only on all of their studies.
         val_share: share of the training patients that become val, where the source publishes no validation split.
+        id_of: a study's id as the manifest has it, from the source's own: a file of labels may be keyed by either.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Source:
     notes: Mapping[str, str] = field(default_factory=dict)
     published_splits: bool = False
     val_share: float = 0.0
+    id_of: Callable[[str], str] = str
 
 
 @dataclass
@@ -135,7 +137,7 @@ def complete_source(
     lateral_only = sum(_lateral_only(study) for study in kept)
     if lateral_only:
         notes["lateral views only"] = f"{lateral_only} studies, kept since their split is a published one"
-    kept = _with_labels(kept, section, labels, notes, progress)
+    kept = _with_labels(kept, section, labels, source.id_of, notes, progress)
     kept = link_priors(without_lost_priors(kept), source.taken)
     check_patient_disjoint(kept)
     return Import(source.name, section, kept, rows, dropped, notes)
@@ -231,10 +233,16 @@ def _with_splits(
 
 
 def _with_labels(
-    kept: list[Study], section: Section, labels: Path | None, notes: dict[str, str], progress: bool
+    kept: list[Study],
+    section: Section,
+    labels: Path | None,
+    id_of: Callable[[str], str],
+    notes: dict[str, str],
+    progress: bool,
 ) -> list[Study]:
     if labels is not None:
-        table = read_labels(labels)
+        given = read_labels(labels)
+        table = {id_of(study): values for study, values in given.items()} | given
         absent = sum(study.id not in table for study in kept)
         if absent:
             raise StudyError("labels_missing", f"{labels} has no row for {absent} of {len(kept)} studies")

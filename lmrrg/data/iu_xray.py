@@ -174,7 +174,10 @@ def _r2gen_splits(path: Path) -> dict[str, Split]:
     splits: dict[str, Split] = {}
     annotation = read_json(path)
     for split in ("train", "val", "test"):
-        for record in annotation.get(split, []):
+        records = annotation.get(split, []) if isinstance(annotation, dict) else None
+        if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+            raise StudyError("source_record", f"{path}: {split} is no list of records")
+        for record in records:
             match = re.match(r"CXR(\d+)_", str(record.get("id")))
             if not match:
                 raise StudyError("source_record", f"{path}: an id in {split} is not of the form CXR<number>_...")

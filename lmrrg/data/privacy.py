@@ -17,17 +17,38 @@ from lmrrg.studies import Study, StudyError
 
 SALT_VARIABLE = "LMRRG_ID_SALT"
 _SHORTEST_SALT = 16
-_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+_MONTH = (
+    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
+    r"|nov(?:ember)?|dec(?:ember)?)"
+)
+_DAY = r"\d{1,2}(?:st|nd|rd|th)?"
+_YEAR = r"(?:19|20)\d{2}"
+# In capitals these are also digital radiography, magnetic resonance or regurgitation, and multiple sclerosis: MR and MS
+# need their point and a name in capitals, and words that often follow the other meaning are no names.
+_CAPITAL_TITLE = (
+    r"(?:DR(?:\. ?| )|M[RS]\. ?(?=[A-Z][A-Z.'’]))"
+    r"(?!(?i:no|new|the|there|lungs?|heart|chest|thorax|abdomen|images?|imaging|films?|ct|cxr|xr|pa|ap|iv)\b)"
+)
+_TITLE = rf"(?:(?:[Dd]r|Mr|Ms|Mrs|MRS|[Pp]rof|PROF)(?:\. ?| )|{_CAPITAL_TITLE})"
+_CAPITAL = "[A-ZÀ-ÖØ-ÞĀ-Ž]"
+_LETTER = r"[^\W\d_]"
+_NAME = (
+    rf"(?:{_CAPITAL}(?:\. ?| )){{0,3}}"  # initials
+    r"(?:(?:van|von|der|den|ten|ter|de|del|della|di|da|dos|du|la|le|el|al|bin) ){0,3}"
+    rf"(?!XX){_CAPITAL}(?:{_LETTER}|['’-](?={_LETTER}))+"  # XX..: the mark of IU X-ray, where a name was
+)
 IDENTIFIERS: dict[str, re.Pattern[str]] = {
     "e-mail address": re.compile(r"\b[\w.+-]+@[\w-]+\.[\w.-]+\w"),
     "date": re.compile(
         rf"\b(?:\d{{1,2}}[/.-]\d{{1,2}}[/.-](?:\d{{4}}|\d{{2}})|\d{{4}}-\d{{2}}-\d{{2}}"
-        rf"|{_MONTH}\.? \d{{1,2}},? \d{{4}}|\d{{1,2}} {_MONTH}\.? \d{{4}})\b",
+        rf"|{_DAY}(?: of )?[ ./-]?{_MONTH}\.?(?:,?[ ./-]?\d{{4}}|[/-]\d{{2}})"
+        rf"|{_MONTH}\.?[ -]{_DAY}(?:, ?|[ -])\d{{4}}"
+        rf"|{_MONTH}\.?,?(?: of)?[ ./-]{_YEAR}|(?:0?[1-9]|1[0-2])[/-]{_YEAR})\b",
         re.IGNORECASE,
     ),
     "phone number": re.compile(r"(?<!\w)(?:\+?\d{1,3}[ .-])?\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}\b"),
     "number of 6 or more digits": re.compile(r"\b\d{6,}\b"),
-    "name after a title": re.compile(r"\b(?:Dr|Mr|Mrs|Ms|Prof)\.? [A-Z][a-z]+(?: [A-Z][a-z]+)?"),
+    "name after a title": re.compile(rf"\b{_TITLE}{{1,2}}{_NAME}(?: {_NAME})?"),
 }
 """Shapes of identifiers in text (ours, after the list of the HIPAA Safe Harbor rule)."""
 

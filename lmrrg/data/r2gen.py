@@ -24,7 +24,8 @@ def read_r2gen(folder: Path, data: DataConfig) -> Source:
     metadata table where it lies in the folder, else unknown.
 
     Raises:
-        StudyError: the file or a field is missing, or ``source_section`` when another section than findings is asked.
+        StudyError: the file or a field is missing, ``source_record`` for one of another type, or ``source_section``
+            when another section than findings is asked.
     """
     if data.section != "findings":
         raise StudyError("source_section", f"an R2Gen annotation holds findings only, not {data.section}")
@@ -32,6 +33,9 @@ def read_r2gen(folder: Path, data: DataConfig) -> Source:
     annotation = read_json(path)
     if not isinstance(annotation, dict) or not any(split in annotation for split in _SPLITS):
         raise StudyError("source_record", f"{path} has none of train, val and test")
+    for split in _SPLITS:
+        if not isinstance(annotation.get(split, []), list):
+            raise StudyError("source_record", f"{path}: {split} is no list of records")
     total = sum(len(annotation.get(split, [])) for split in _SPLITS)
     rows = _rows(annotation, path, data.images or folder / "images", views_of_images(folder))
     return Source("r2gen", rows, total=total, notes={"splits": "annotation.json"}, published_splits=True)
@@ -41,7 +45,7 @@ def _rows(annotation: dict[str, Any], path: Path, folder: Path, views: Mapping[s
     for split in _SPLITS:
         for number, record in enumerate(annotation.get(split, [])):
             try:
-                name, report, names = str(record["id"]), record["report"], list(record["image_path"])
+                name, patient, report, names = _fields(record)
             except (KeyError, TypeError) as error:
                 raise StudyError("source_record", f"{path}: {split}[{number}]: {error}") from error
             images = frontal_first(
@@ -52,8 +56,23 @@ def _rows(annotation: dict[str, Any], path: Path, folder: Path, views: Mapping[s
             if not images:
                 yield Dropped("no image file")
                 continue
-            patient = str(record.get("subject_id", name.split("_")[0]))
             yield Study(id=name, patient=patient, images=images, findings=clean(report), split=split, source="r2gen")
+
+
+def _fields(record: dict[str, Any]) -> tuple[str, str, str, list[str]]:
+    """Id, patient, report and image paths of a record; KeyError or TypeError where one is missing or of another type.
+
+    Ids may be numbers, as MIMIC-CXR's are, and a report may be null, which is one without text.
+    """
+    name, report, names = record["id"], record["report"], record["image_path"]
+    patient = record.get("subject_id", str(name).split("_")[0])
+    if not (isinstance(name, str | int) and isinstance(patient, str | int)):
+        raise TypeError("id or subject_id is neither text nor a number")
+    if not isinstance(report, str | None):
+        raise TypeError("report is no text")
+    if not isinstance(names, list) or not all(isinstance(image, str) for image in names):
+        raise TypeError("image_path is no list of texts")
+    return str(name), str(patient), report or "", names
 
 
 def _views(names: list[str], known: Mapping[str, View]) -> list[View]:

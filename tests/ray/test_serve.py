@@ -22,7 +22,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from lmrrg.config import Config
-from lmrrg.data.images import read_image
+from lmrrg.data.images import read_image, to_square
 from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.model.features import load_features_from_images
 from lmrrg.model.generator import ReportGenerator
@@ -130,7 +130,8 @@ def test_details_show_what_the_model_saw_and_where_it_looked(ready, pngs, tiny_c
         assert heat.sum() == pytest.approx(1, abs=0.02)
     preview = body["images"][0]["preview"]
     shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(preview.removeprefix("data:image/png;base64,")))))
-    assert shown.shape == (tiny_config.data.image_size,) * 2
+    square = to_square(read_image(pngs[0]).pixels, tiny_config.data.image_size)
+    np.testing.assert_array_equal(shown, (square * 255).round())
     assert shown.std() > 10
 
 

@@ -100,3 +100,17 @@ def test_documented_defaults_are_the_defaults():
 def test_a_store_keeps_its_options_behind_the_run(store, address):
     config = load_config(None, ["name=demo", f"ray.checkpoint_storage={store}"])
     assert config.checkpoint_uri("ppo") == address
+
+
+def test_a_model_in_a_folder_lies_below_the_shared_storage(monkeypatch, tmp_path):
+    monkeypatch.setenv("LMRRG_HOME", str(tmp_path))
+    for folder in ("weights/llama", "weights/encoder", "minilm"):
+        (tmp_path / folder).mkdir(parents=True)
+    asked = ["model.decoder.pretrained=weights/llama", "model.text_encoder=weights/encoder"]
+    model = load_config(None, asked).model
+    assert model.decoder.pretrained == str(tmp_path / "weights/llama")
+    assert model.text_encoder == str(tmp_path / "weights/encoder")
+    hub = load_config(None, ["model.decoder.pretrained=meta-llama/Llama-2-7b-hf"]).model
+    assert (hub.decoder.pretrained, hub.text_encoder) == ("meta-llama/Llama-2-7b-hf", "minilm"), "names, not folders"
+    small = load_config(None, ["model.decoder.pretrained=null", f"model.text_encoder={tmp_path}/weights/encoder"]).model
+    assert (small.decoder.pretrained, small.text_encoder) == (None, f"{tmp_path}/weights/encoder")

@@ -9,7 +9,11 @@ import shutil
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import click
 import numpy as np
@@ -19,14 +23,17 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from lmrrg.data.decoding import DecoderPool
+from lmrrg.data.images import ImageError, read_image, to_square
+from lmrrg.model.features import load_features_from_images
 from lmrrg.studies import LABELS
 from serve_app.api import MAX_IMAGES, build_api
-from serve_app.app import app
-from serve_app.http import ServiceError
+from serve_app.app import MAX_PENDING, ReportService, app
+from serve_app.http import CODE_OF_STATUS, STATUS, ServiceError
 from serve_app.reporter import UploadedStudy, model_info
 from serve_app.schemas import ImageInfo, ModelInfo, ReportResponse
 
 LIMIT = 200_000
+SQUARE = 256
 
 
 class FakeWriter:
@@ -35,12 +42,24 @@ class FakeWriter:
     def __init__(self) -> None:
         self.studies: list[UploadedStudy] = []
         self.ready = True
+        self.places = 1
 
     def check_ready(self) -> None:
         if not self.ready:
             raise ServiceError("not_ready", "the model is being loaded")
 
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        if not self.places:
+            raise ServiceError("busy", "too many studies are waiting")
+        self.places -= 1
+        try:
+            yield
+        finally:
+            self.places += 1
+
     async def write(self, study: UploadedStudy) -> ReportResponse:
+        assert not self.places, "the place is held until the report is written"
         self.studies.append(study)
         if study.indication == "crash":
             raise RuntimeError("secret detail")
@@ -70,7 +89,7 @@ def decoders() -> Iterator[DecoderPool]:
 
 @pytest.fixture
 def client(writer: FakeWriter, decoders: DecoderPool) -> TestClient:
-    return TestClient(build_api(writer, decoders, LIMIT), raise_server_exceptions=False)
+    return TestClient(build_api(writer, decoders, LIMIT, SQUARE), raise_server_exceptions=False)
 
 
 def picture(kind: str = "PNG", size: tuple[int, int] = (80, 64)) -> bytes:
@@ -96,7 +115,6 @@ def test_pictures_become_one_study(client, writer):
     assert "research only" in answer.json()["notice"]
     [study] = writer.studies
     assert [image.source for image in study.images] == ["png", "jpeg"], "the content decides, not name or type"
-    assert study.images[0].pixels.shape == (80, 64)
     assert (study.indication, study.details) == ("Cough", True)
 
 
@@ -116,6 +134,43 @@ def test_what_is_not_a_radiograph_is_refused_by_code(client, writer, content, st
     assert "image 2" in answer.json()["error"]["message"]
     assert "john" not in answer.text
     assert not writer.studies
+
+
+def test_of_an_image_only_the_square_is_held_and_nothing_else_changes(client, writer, tiny_config):
+    """Reports come from the features, previews from the square: both are the same as from all pixels, to the bit."""
+    uploads = [picture(size=(300, 200)), picture("JPEG", (64, 1000)), picture(size=(256, 256))]
+    assert client.post("/v1/reports", files=[("files", ("a", upload)) for upload in uploads]).status_code == 200
+    held, whole = writer.studies[0].images, [read_image(upload) for upload in uploads]
+    for image, full in zip(held, whole, strict=True):
+        assert image.pixels.shape == (SQUARE, SQUARE)
+        np.testing.assert_array_equal(to_square(image.pixels, SQUARE), to_square(full.pixels, SQUARE))
+        assert (image.view, image.source, image.burned_in) == (full.view, full.source, full.burned_in)
+    assert tiny_config.data.image_size == SQUARE
+    few, many = (load_features_from_images([images], tiny_config).patches for images in (held, whole))
+    assert few.equal(many)
+
+
+def test_a_busy_service_refuses_before_it_decodes(client, writer):
+    writer.places = 0
+    answer = client.post("/v1/reports", files=[("files", ("x.png", b"not an image"))])
+    assert error_of(answer) == (503, "busy")
+    assert answer.headers["retry-after"]
+    writer.places = 1
+    assert error_of(client.post("/v1/reports", files=[("files", ("x.png", b"not an image"))]))[0] == 415
+    assert writer.places == 1, "a refused study gives its place back"
+
+
+def test_a_replica_has_so_many_places_and_gets_them_back():
+    replica: Any = SimpleNamespace(_pending=0)
+    place = cast(Any, ReportService).func_or_class.place
+    with ExitStack() as taken:
+        for _ in range(MAX_PENDING):
+            taken.enter_context(place(replica))
+        with pytest.raises(ServiceError, match="busy"), place(replica):
+            pass
+    with pytest.raises(ImageError), place(replica):
+        raise ImageError("truncated")
+    assert replica._pending == 0
 
 
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(client):
@@ -153,7 +208,7 @@ def test_an_upload_above_the_limit_is_refused_while_it_is_read(writer, decoders)
         "query_string": b"",
         "headers": [(b"content-type", b"multipart/form-data; boundary=x")],
     }
-    asyncio.run(build_api(writer, decoders, LIMIT)(scope, receive, send))
+    asyncio.run(build_api(writer, decoders, LIMIT, SQUARE)(scope, receive, send))
     assert sent[0]["status"] == 413
     assert b'"too_large"' in sent[1]["body"]
     assert read <= LIMIT + 20_000
@@ -188,7 +243,7 @@ def test_malformed_requests(client):
     assert error_of(client.post("/v1/reports")) == (422, "invalid_request")
     assert error_of(client.post("/v1/reports", data={"files": "text"})) == (422, "invalid_request")
     broken = client.post("/v1/reports", content=b"junk", headers={"content-type": "multipart/form-data; boundary=x"})
-    assert error_of(broken)[0] in (400, 422)
+    assert error_of(broken) == (400, "bad_request")
     assert error_of(client.get("/v1/reports")) == (405, "method_not_allowed")
     assert error_of(client.get("/nothing")) == (404, "not_found")
     many = [("files", (f"{i}.png", picture())) for i in range(MAX_IMAGES + 1)]
@@ -237,6 +292,12 @@ def test_the_page_needs_nothing_from_elsewhere(client):
     assert "http://" not in answer.text
     assert "https://" not in answer.text
     assert "For research only" in answer.text
+
+
+def test_the_documentation_names_every_code():
+    table = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+    for code in {*STATUS, *CODE_OF_STATUS.values(), "too_many_images", "invalid_request", "internal"}:
+        assert f"`{code}`" in table, code
 
 
 def test_the_schema_is_published(client):

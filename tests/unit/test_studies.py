@@ -62,6 +62,13 @@ def test_any_text_survives(tmp_path_factory, text):
         ({"images": [{"path": "a.png", "view": "sideways"}]}, "manifest_line"),
         ({"images": [{"view": "PA"}]}, "manifest_line"),
         ({"colour": "grey"}, "manifest_line"),
+        *(({name: value}, "manifest_line") for name in ("id", "patient") for value in (None, 7, ["a"], {})),
+        *(({name: value}, "manifest_line") for name in ("findings", "impression", "source") for value in (None, 5, [])),
+        ({"prior": [1]}, "manifest_line"),
+        ({"labels": ["Edema"]}, "manifest_line"),
+        ({"labels": 5}, "manifest_line"),
+        ({"truth": 5}, "manifest_line"),
+        ({"truth": None}, "manifest_line"),
     ],
 )
 def test_bad_records_name_the_line(tmp_path, change, code):
@@ -71,6 +78,12 @@ def test_bad_records_name_the_line(tmp_path, change, code):
     with pytest.raises(StudyError, match=r"m\.jsonl:2") as refusal:
         read_studies(tmp_path / "m.jsonl")
     assert refusal.value.code == code
+
+
+def test_what_may_be_null(tmp_path):
+    record = {"id": "x", "patient": "y", "images": [{"path": "a.png"}], "labels": None, "prior": None, "split": None}
+    (tmp_path / "m.jsonl").write_text(json.dumps(record) + "\n")
+    assert read_studies(tmp_path / "m.jsonl") == [Study("x", "y", (StudyImage(tmp_path / "a.png"),))]
 
 
 def test_leaks_and_duplicates_are_refused(tmp_path):

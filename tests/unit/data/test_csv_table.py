@@ -12,7 +12,7 @@ from trees import CLEAR, LARGE, import_from, picture, table
 
 from lmrrg.cli import main
 from lmrrg.data.privacy import hashed_id, scrub
-from lmrrg.studies import StudyError
+from lmrrg.studies import LABELS, StudyError
 
 SALT = "a salt of sixteen or more characters"
 COLUMNS = ["study_id", "patient_id", "image", "view", "date", "report", "findings", "Edema", "phone"]
@@ -73,6 +73,20 @@ def test_hashes_need_a_salt_and_depend_on_it(export, monkeypatch):
         monkeypatch.setenv("LMRRG_ID_SALT", salt)
         with pytest.raises(StudyError, match="salt_missing"):
             import_from("csv", export)
+
+
+@pytest.mark.parametrize("ids", ["hashed", "published"])
+def test_labels_are_keyed_by_the_sources_ids_or_the_manifests(export, tmp_path, ids):
+    def labels(name: str, *keys: str) -> Path:
+        return table(tmp_path / name, ["study_id", *LABELS], [[key, *"1" * len(LABELS)] for key in keys])
+
+    plain = import_from("csv", export, ids=ids)
+    for keys in (["ACC1", "ACC2"], [study.id for study in plain.studies]):
+        made = import_from("csv", export, ids=ids, labels=labels("labels.csv", *keys))
+        assert [study.id for study in made.studies] == [study.id for study in plain.studies]
+        assert all(study.labels == dict.fromkeys(LABELS, 1) for study in made.studies)
+    with pytest.raises(StudyError, match="no row for 1 of 2 studies"):
+        import_from("csv", export, ids=ids, labels=labels("less.csv", "ACC1"))
 
 
 @given(text=st.text(max_size=60))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import struct
 import zlib
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from lmrrg.data import radiograph
 from lmrrg.data.images import IMAGE_ERROR_CODES, ImageError, Limits, read_image, to_square
@@ -78,6 +79,58 @@ def test_exif_orientation(orientation, turn):
     image = read_image(saved(stored, "JPEG", quality=100, exif=exif))
     assert image.source == "jpeg"
     np.testing.assert_allclose(image.pixels * 255, np.asarray(upright), atol=4)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "I;16"])
+@pytest.mark.parametrize("orientation", range(10))
+def test_every_exif_orientation_is_as_pillow_turns_it(orientation, mode, kind):
+    """0 and 9 mean nothing, and leave the image as it is."""
+    if (kind, mode) == ("JPEG", "I;16"):
+        pytest.skip("a JPEG has 8 bits")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(grey().astype(np.uint16) * 9) if mode == "I;16" else Image.fromarray(grey()).convert(mode)
+    data = saved(image, kind, exif=exif)
+    turned = saved(ImageOps.exif_transpose(Image.open(io.BytesIO(data))), "PNG", exif=b"")
+    np.testing.assert_array_equal(read_image(data).pixels, read_image(turned).pixels)
+
+
+def exif_block(*tags: tuple[int, int, int, bytes]) -> bytes:
+    """An EXIF block of (tag, type, count, value of up to 4 bytes), in ascending order."""
+    entries = b"".join(struct.pack("<HHI4s", tag, kind, count, value) for tag, kind, count, value in tags)
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+
+
+SIDEWAYS = (0x0112, 3, 1, struct.pack("<H", 6))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_tag_of_an_unusual_type_does_not_matter(kind):
+    x_resolution_as_text = (0x011A, 2, 3, b"72\0")
+    plain, odd = (
+        saved(Image.fromarray(grey()), kind, exif=exif_block(SIDEWAYS, *more)) for more in ((), (x_resolution_as_text,))
+    )
+    assert read_image(odd).pixels.shape == grey().T.shape
+    np.testing.assert_array_equal(read_image(odd).pixels, read_image(plain).pixels)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"Exif\0\0",
+        b"Exif\0\0no TIFF header",
+        exif_block(SIDEWAYS)[:9],
+        exif_block(SIDEWAYS)[:20],
+        exif_block((0x0112, 2, 1, b"6\0")),
+        exif_block((0x0112, 5, 1, b"\xff\xff\xff\x7f")),
+        exif_block((0x0112, 3, 0xFFFFFFF, b"\xff\xff\xff\x7f")),
+    ],
+)
+def test_behind_a_damaged_exif_block_the_image_is_as_stored(exif, kind):
+    pixels = read_image(saved(Image.fromarray(grey()), kind, exif=exif)).pixels
+    np.testing.assert_array_equal(pixels, read_image(saved(Image.fromarray(grey()), kind)).pixels)
 
 
 def test_cmyk_jpeg():

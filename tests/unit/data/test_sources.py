@@ -140,6 +140,33 @@ def test_r2gen_refuses_a_broken_record(r2gen):
         import_from("r2gen", r2gen)
 
 
+@pytest.mark.parametrize(
+    ("annotation", "words"),
+    [
+        ({"train": 1}, "train is no list"),
+        ({"train": [], "val": None}, "val is no list"),
+        ({"train": {"id": "a"}}, "train is no list"),
+        ({"train": [5]}, r"train\[0\]"),
+        ({"train": [{"id": "a", "report": "b", "image_path": [1]}]}, r"train\[0\]: image_path"),
+        ({"train": [{"id": "a", "report": "b", "image_path": "a/0.png"}]}, r"train\[0\]: image_path"),
+        ({"train": [{"id": "a", "report": 5, "image_path": []}]}, r"train\[0\]: report"),
+        ({"train": [{"id": None, "report": "b", "image_path": []}]}, r"train\[0\]: id"),
+        ({"train": [{"id": "a", "subject_id": [1], "report": "b", "image_path": []}]}, r"train\[0\]: id or subject_id"),
+    ],
+)
+def test_r2gen_refuses_values_of_another_type(r2gen, annotation, words):
+    (r2gen / "annotation.json").write_text(json.dumps(annotation), encoding="utf-8")
+    with pytest.raises(StudyError, match=f"source_record.*{words}"):
+        import_from("r2gen", r2gen)
+
+
+def test_r2gen_takes_a_report_that_is_null_as_one_without_text(r2gen):
+    annotation = json.loads((r2gen / "annotation.json").read_text())
+    annotation["train"][1]["report"] = None
+    (r2gen / "annotation.json").write_text(json.dumps(annotation), encoding="utf-8")
+    assert import_from("r2gen", r2gen).dropped == {"no text in the section findings": 1}
+
+
 @pytest.fixture
 def manifest(tmp_path: Path) -> Path:
     folder = tmp_path / "own"

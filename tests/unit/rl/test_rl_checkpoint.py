@@ -91,7 +91,19 @@ def test_other_weights_or_data_are_refused(tmp_path):
         store(tmp_path, origin={"sft": "z", "data": "b"}).latest()
 
 
-@pytest.mark.parametrize("key", ["ppo.iterations=100", "ppo.eval_every=3", "rollout.engines=2", "threads=2", "name=x"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "ppo.iterations=100",
+        "ppo.eval_every=3",
+        "rollout.engines=2",
+        "threads=2",
+        "name=x",
+        "data.decode_workers=3",
+        "data.max_image_mb=9",
+        "data.cache_gb=1",
+    ],
+)
 def test_settings_outside_the_mathematics_may_change(tmp_path, key):
     store(tmp_path).save(5, writer("five"))
     assert store(tmp_path, key).latest()[0] == 5

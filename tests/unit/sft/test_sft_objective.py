@@ -11,7 +11,6 @@ from lmrrg.model.classifier import BLANK, UNLABELLED
 from lmrrg.model.features import FeatureFiles
 from sft.batches import Examples
 from sft.objective import Objective, attention_loss, learning_rate, macro_auc, parameter_groups
-from sft.train import main
 
 
 def slow_auc(scores: list[float], truth: list[int]) -> float:
@@ -125,13 +124,6 @@ def test_a_few_steps_on_one_batch_learn_it(tiny_checkpoint, examples: Examples):
         optimizer.step()
     assert float(nll.detach()) < 0.5 * first[0]
     assert float(disease.detach()) < 0.5 * first[1]
-
-
-def test_the_command_refuses_a_wrong_setting_in_one_sentence(capsys):
-    assert main(["sft.epoch=3"]) == 2
-    error = capsys.readouterr().err
-    assert "sft.epoch is not a setting" in error
-    assert "Traceback" not in error
 
 
 def test_the_attention_is_not_supervised_unless_asked(tiny_checkpoint, tiny_studies, tiny_config, examples: Examples):

@@ -1,0 +1,107 @@
+"""The driver of SFT: what its checkpoints are known by, where they lie, and what its command says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.fs
+import pytest
+
+from lmrrg.config import Config, load_config
+from sft.train import _delete, _fingerprint, _storage, main
+
+STORE = "s3://bucket/prefix?endpoint_override=127.0.0.1%3A9&scheme=http"
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    path = tmp_path / "studies.jsonl"
+    path.write_text("{}\n")
+    return path
+
+
+def named(manifest: Path, *overrides: str) -> str:
+    return _fingerprint(load_config(None, overrides), manifest, "vocabulary")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "data.decode_workers=0",
+        "data.eval_split=val",
+        "data.max_image_mb=1",
+        "data.max_image_megapixels=2",
+        "data.burned_in_annotation=refuse",
+        "data.ids=published",
+        "data.cache_dir=elsewhere",
+        "sft.resume=false",
+        "sft.gpus_per_worker=1",
+    ],
+)
+def test_what_touches_no_weights_continues_a_run(manifest: Path, override: str):
+    assert named(manifest, override) == named(manifest)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=8",
+        "data.image_size=128",
+        "data.max_views=1",
+        "data.max_report_tokens=50",
+        "data.train_limit=5",
+        "data.eval_limit=5",  # chooses the best checkpoint
+        "data.section=impression",
+        "model.extractor_width=128",
+        "sft.learning_rate=0.1",
+    ],
+)
+def test_what_touches_weights_starts_another_run(manifest: Path, override: str):
+    assert named(manifest, override) != named(manifest)
+
+
+def test_other_data_are_another_run(manifest: Path):
+    before = named(manifest)
+    manifest.write_text("{ }\n")
+    assert named(manifest) != before
+
+
+def test_the_options_of_a_store_stay_at_the_end():
+    part = _storage(load_config(None, ["name=demo", f"ray.checkpoint_storage={STORE}"]), "sft/ray_train")
+    assert part == "s3://bucket/prefix/demo/sft/ray_train?endpoint_override=127.0.0.1%3A9&scheme=http"
+    _, path = pyarrow.fs.FileSystem.from_uri(part)
+    assert path == "bucket/prefix/demo/sft/ray_train"
+
+
+def test_without_a_store_checkpoints_lie_in_the_run(tmp_path: Path):
+    config = Config(name="demo", storage_path=tmp_path / "what?")
+    assert _storage(config, "sft/ray_train") == str(tmp_path / "what?" / "demo" / "sft" / "ray_train")
+
+
+def test_starting_again_deletes_the_store_and_the_folder(tmp_path: Path):
+    folder, store = tmp_path / "sft", tmp_path / "store" / "ray_train"
+    for part in (folder / "best", store / "checkpoint"):
+        part.mkdir(parents=True)
+    for _ in range(2):  # the second time there is nothing
+        _delete(folder, store.as_uri())
+        assert [path.name for path in tmp_path.rglob("*")] == ["store"]
+
+
+def test_a_store_that_fails_leaves_the_models(tmp_path: Path):
+    (tmp_path / "best").mkdir()
+    with pytest.raises(pyarrow.ArrowInvalid):
+        _delete(tmp_path, "nowhere://bucket/prefix/ray_train")
+    assert (tmp_path / "best").is_dir()
+
+
+def test_the_command_refuses_a_wrong_setting_in_one_sentence(capsys: pytest.CaptureFixture[str]):
+    assert main(["sft.epoch=3"]) == 2
+    error = capsys.readouterr().err
+    assert "sft.epoch is not a setting" in error
+    assert "Traceback" not in error
+
+
+def test_a_run_folder_that_cannot_be_made_ends_with_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "file").write_text("")
+    assert main([f"storage_path={tmp_path}/file", "name=demo"]) == 2
+    assert capsys.readouterr().err == f"sft: {tmp_path}/file/demo: Not a directory\n"
