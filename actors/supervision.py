@@ -19,11 +19,13 @@ from ray.actor import ActorHandle
 from ray.exceptions import (
     GetTimeoutError,
     ObjectLostError,
+    OutOfMemoryError,
     RayActorError,
     RayTaskError,
     UnserializableException,
 )
 
+from actors.weights import WeightsLostError
 from lmrrg.errors import CodedError
 
 if TYPE_CHECKING:
@@ -73,6 +75,8 @@ def results(name: str, actors: Sequence[ActorHandle], calls: Sequence[ray.Object
         return ray.get(list(calls), timeout=timeout)
     except GetTimeoutError as error:
         raise PoolError("actors_lost", f"{name}: no answer in {timeout:g} s") from error
+    except OutOfMemoryError as error:  # Ray's memory monitor killed one; it is no RayActorError
+        raise PoolError("actors_lost", f"{name}: an actor was killed, its node ran out of memory") from error
     except (RayActorError, RayTaskError, ObjectLostError) as error:
         if getattr(error, "actor_init_failed", False) or not (dead := _dead(actors)):
             raise
@@ -87,7 +91,7 @@ def _dead(actors: Sequence[ActorHandle]) -> int:
     for ping in answered:
         try:
             ray.get(ping)
-        except RayActorError:
+        except (RayActorError, OutOfMemoryError):
             dead += 1
     return dead
 
@@ -273,6 +277,8 @@ class ActorPool:
 
     def _failed(self, result: CallResult, flight: _Flight, work: _Work) -> None:
         error = result.get()
+        if isinstance(error, RayTaskError) and isinstance(error.cause, WeightsLostError):
+            raise PoolError("actors_lost", f"{self._name}: {error.cause}") from error
         started_badly = isinstance(error, RayActorError) and error.actor_init_failed
         if isinstance(error, (RayTaskError, UnserializableException)) or started_badly:
             raise PoolError("actor_error", f"{self._name}: {_last_line(error)}") from error

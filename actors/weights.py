@@ -14,9 +14,14 @@ import ray
 import torch
 from torch import Tensor
 
+from lmrrg.errors import CodedError
 from lmrrg.model.checkpoint import state_checksum
 
 _ALIGNMENT = 64
+
+
+class WeightsLostError(CodedError):
+    """Published weights that went with the process that held them; ``code`` is ``weights_lost``."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,14 @@ class StoredState:
         """The state as views of the buffer, which must not be written to.
 
         Raises:
-            OSError: the process that wrote it is gone, or on another node.
+            WeightsLostError: the process that wrote it is gone, or on another node.
         """
-        buffer = _mapped(self.buffer) if isinstance(self.buffer, str) else _bytes(self.buffer)
+        try:
+            buffer = _mapped(self.buffer) if isinstance(self.buffer, str) else _bytes(self.buffer)
+        except OSError as error:
+            raise WeightsLostError(
+                "weights_lost", f"the policy rank that published the weights is gone: {error}"
+            ) from error
         return {name: place.tensor(buffer) for name, place in self.places.items()}
 
 

@@ -20,14 +20,13 @@ import numpy as np
 from lmrrg.config import Config, load_config
 from lmrrg.tracking import read_metrics
 
-CRITIC_FREE = ("ppo.sibling_baseline=false",)
 VARIANTS: dict[str, tuple[str, ...]] = {
     "PPO, reward controller": (),
     "PPO, target controller": ("ppo.kl.controller=target",),
     "PPO, rllib controller": ("ppo.kl.controller=rllib",),
     "PPO, rollouts ahead": ("ppo.rollout_ahead=true",),
-    "RLOO": ("ppo.algorithm=rloo", *CRITIC_FREE),
-    "GRPO": ("ppo.algorithm=grpo", *CRITIC_FREE),
+    "RLOO": ("ppo.algorithm=rloo",),
+    "GRPO": ("ppo.algorithm=grpo",),
 }
 LENGTH = ("ppo.iterations=15", "ppo.eval_every=5", "ppo.eval_studies=200", "ppo.mixtures=[]")
 STUDIES = ("data.phantom.train=400", "data.phantom.val=200", "data.phantom.test=1")

@@ -161,7 +161,9 @@ class RolloutConfig(Settings):
     tensor_parallel_size: PositiveInt = Field(1, description="GPUs that one engine spreads the decoder over")
     max_sequences: PositiveInt = Field(64, description="sequences decoded at once")
     max_new_tokens: PositiveInt = Field(100, description="longest report, tokens with EOS")
-    temperature: PositiveFloat = Field(1.0, description="sampling temperature in PPO; 1 keeps log-probs comparable")
+    temperature: PositiveFloat = Field(
+        1.0, description="sampling temperature; PPO takes 1 alone, at which its log-probs are"
+    )
     timeout_s: PositiveFloat = Field(300, description="an engine that takes longer is replaced, seconds")
 
 

@@ -49,7 +49,9 @@ class PPOConfig(Settings):
         "detached", description="value head on the policy's decoder, on it without gradient into it, or on a copy"
     )
     sibling_baseline: bool = Field(
-        False, description="ppo: a report's return is compared with the study's other samples before the critic sees it"
+        False,
+        description="ppo: a report's reward is compared with the study's other samples before the critic sees it; "
+        "rloo and grpo do so anyway, and have no use for it",
     )
     iterations: PositiveInt = Field(40, description="rollout + update rounds")
     studies_per_iteration: PositiveInt = Field(32, description="studies drawn per iteration")
@@ -146,6 +148,8 @@ class PPOConfig(Settings):
         check_batches("minibatch", self.minibatch, 1 if self.microbatch_tokens else self.microbatch, self.workers)
         if self.algorithm != "ppo" and self.samples_per_study < 2:
             raise ValueError(f"algorithm {self.algorithm} compares samples: samples_per_study must be 2 or more")
+        if self.algorithm == "ppo" and self.sibling_baseline and self.samples_per_study < 2:
+            raise ValueError("sibling_baseline compares samples: samples_per_study must be 2 or more")
         if self.algorithm == "ppo" and self.old_log_probs == "engine":
             raise ValueError("old_log_probs=engine goes without the trainer's forward, which gives ppo its values")
         if self.rollout_batch % self.minibatch:

@@ -52,7 +52,8 @@ _FREE_KEYS = (
     "reward.timeout_s",
     "reward.chunk",
 )
-"""Settings that a resumed run may change: they do not enter the mathematics, or the data's hash tells what they did."""
+"""Settings that a resumed run may change: they do not enter the mathematics, or the data's hash tells what they did.
+``ppo.iterations`` may, so that a run can be made longer: a learning rate that falls then falls over the new number."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class StateStore:
         part.mkdir(parents=True)
         write(str(part))
         os.replace(part, target)
-        record = {"iteration": iteration, "folder": target.name, "identity": self._identity}
+        record = self._record(iteration, target)
         self._name(record)
         self._prune(iteration)
         if self._mirror:
@@ -129,14 +130,22 @@ class StateStore:
     def restore(self) -> None:
         """Where the folder holds no state, bring back the newest one of the mirror with its models and metrics.
 
+        A state whose copy failed is copied now: a finished run saves no other one.
+
         Raises:
             PPOError: ``resume_mismatch``, before anything is copied; ``checkpoint_store``.
         """
-        if self._mirror is None or (self._folder / _LATEST).is_file() or not (record := self._mirror.newest()):
+        if self._mirror is None:
             return
-        self._check(record)
-        self._mirror.fetch(record["folder"])
-        self._name(record)
+        copied, held = self._mirror.newest(), self.latest()
+        if held is not None:
+            iteration, folder = held
+            if copied is None or copied["iteration"] < iteration:
+                self._mirror.put(folder, self._record(iteration, folder))
+        elif copied is not None:
+            self._check(copied)
+            self._mirror.fetch(copied["folder"])
+            self._name(copied)
 
     def iteration(self) -> int:
         """Iteration of the newest state; 0 where there is none.
@@ -159,6 +168,9 @@ class StateStore:
         record = json.loads(path.read_text(encoding="utf-8"))
         self._check(record)
         return record["iteration"], self._folder / record["folder"]
+
+    def _record(self, iteration: int, folder: Path) -> dict[str, Any]:
+        return {"iteration": iteration, "folder": folder.name, "identity": self._identity}
 
     def _name(self, record: Mapping[str, Any]) -> None:
         """From here on this state is the newest."""

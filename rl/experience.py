@@ -103,7 +103,7 @@ def make_experience(
     in_loss = ppo.kl.placement == "loss"
     charged = loss_kl_weights(mask, kl_weight, ppo.kl, findings)
     earned = torch.from_numpy(rewards).float()
-    if ppo.sibling_baseline:
+    if ppo.algorithm == "ppo" and ppo.sibling_baseline:
         earned = sibling_advantages(earned, sample.rollout.study, scored, scaled=False)
     per_token = token_rewards(earned, kl, mask, 0.0 if in_loss else kl_weight)
     if ppo.algorithm == "ppo":

@@ -19,7 +19,7 @@ from lmrrg.config import Config
 from lmrrg.ppo.errors import PPOError
 
 _COMPLETE = "COMPLETE"
-_BESIDE = ("ppo/best", "ppo/last", "metrics/ppo.jsonl")
+_BESIDE = ("ppo/best", "ppo/last", "metrics/ppo.jsonl", "metrics/mixtures.jsonl")
 """What travels with a state, where it is there: the models and the history that belong to it."""
 
 

@@ -71,7 +71,7 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
         connect(config)
         with preemption_notice() as preempted, full_disk_named(config.run_dir):
             _train_to_the_end(config, sft, store, preempted)
-    if read_checkpoint_config(folder / "best")["provenance"]["iteration"] == 0:
+    if read_checkpoint_config(folder / "best")["provenance"]["weights"] == 0:
         logger.warning("no checkpoint was as good as the SFT model and as varied: %s is the SFT model", folder / "best")
     return folder / "best"
 
@@ -117,12 +117,17 @@ def _train(
             bar.update()
             bar.set_postfix({name: f"{metrics[name]:.3f}" for name in ("reward", "kl_per_sequence", "distinct_ratio")})
             stopping = preempted()  # asked once: a notice after this line waits for the next iteration's state
-            if done % config.ppo.checkpoint_every == 0 or done == iterations or stopping:
-                algorithm.save_model(config.run_dir / "ppo" / "last")
-                store.save(done, algorithm.save_checkpoint)
+            if done < iterations and (done % config.ppo.checkpoint_every == 0 or stopping):
+                _save(algorithm, store, config)
             if stopping and done < iterations:
                 raise Preempted(f"stopped after iteration {done}; the same command continues from there")
     _record_mixtures(config, mixtures)
+    _save(algorithm, store, config)  # the last: from here on the run counts as finished
+
+
+def _save(algorithm: CQRL, store: StateStore, config: Config) -> None:
+    algorithm.save_model(config.run_dir / "ppo" / "last")
+    store.save(algorithm.iterations_done, algorithm.save_checkpoint)
 
 
 def _record_mixtures(config: Config, found: Mapping[str, Mapping[str, float]]) -> None:

@@ -67,7 +67,8 @@ class CQRL(Algorithm):
 
     Raises:
         PlacementError: the cluster is too small.
-        PPOError: ``parity_broken``, ``ratio_not_one``, ``kl_not_zero``, ``no_scored_report``, ``no_studies``.
+        PPOError: ``parity_broken``, ``ratio_not_one``, ``kl_not_zero``, ``no_scored_report``, ``no_studies``,
+            ``sampling_temperature``.
         PoolError: ``actors_lost``, policy or reference died (:mod:`rl.recovery` starts again), or an actor failed.
     """
 
@@ -82,6 +83,12 @@ class CQRL(Algorithm):
         self._set_up_metrics()
         self.settings = Config.model_validate(config.settings)
         self.ppo, sft = self.settings.ppo, Path(config.sft_checkpoint)
+        if (temperature := self.settings.rollout.temperature) != 1:
+            raise PPOError(
+                "sampling_temperature", f"log-probs are those at 1: rollout.temperature {temperature:g} is not"
+            )
+        if self.ppo.algorithm == "ppo" and self.ppo.value_warmup_iterations >= self.ppo.iterations:
+            logger.warning("ppo.value_warmup_iterations leaves no iteration that trains the policy")
         self.studies = StudyPool(self.settings, "train", sft)
         self.heldout_studies = StudyPool(self.settings, "val", sft, self.ppo.eval_studies)
         self.sampler = StudySampler(len(self.studies), self.ppo.studies_per_iteration, self.settings.seed)

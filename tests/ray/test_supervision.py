@@ -12,6 +12,7 @@ import ray
 from ray.actor import ActorHandle
 
 from actors.supervision import ActorPool, PoolError, Supervised
+from actors.weights import StoredState
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]
 
@@ -51,6 +52,9 @@ class Worker(Supervised):
 
     def fail(self) -> None:
         raise KeyError("bad input")
+
+    def miss_weights(self) -> None:
+        StoredState({}, "/proc/0/fd/0").tensors()
 
     def fail_unpicklably(self) -> None:
         raise TwoArguments("unpicklable", "too bad")
@@ -143,6 +147,12 @@ def test_an_error_of_the_method_is_not_tried_again(make_pool):
     assert caught.value.code == "actor_error"
     assert isinstance(caught.value.__cause__, KeyError)
     assert pool.replaced == 0
+
+
+def test_weights_that_went_with_their_publisher_are_a_loss(make_pool):
+    with pytest.raises(PoolError, match="published the weights is gone") as caught:
+        list(make_pool(1).map([("miss_weights", {})]))
+    assert caught.value.code == "actors_lost"
 
 
 def test_an_error_that_cannot_be_pickled_is_not_taken_for_a_death(make_pool):

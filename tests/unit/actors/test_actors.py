@@ -5,11 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+import ray
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.exceptions import OutOfMemoryError
 
 from actors.placement import actor_options, bundle, torch_environment
 from actors.rollout import rollout_bundle, study_chunks
+from actors.supervision import PoolError, results
 from lmrrg.config import Config
 
 
@@ -44,3 +48,13 @@ def test_an_actor_process_does_not_pay_for_rllib():
     """Every actor imports these modules when it starts; RLlib alone would cost each 2 s of CPU."""
     code = "import sys, actors.reward, actors.supervision; sys.exit('ray.rllib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+
+
+def test_an_actor_that_the_memory_monitor_killed_is_lost(monkeypatch):
+    def killed(*_: object, **__: object) -> None:
+        raise OutOfMemoryError("killed")
+
+    monkeypatch.setattr(ray, "get", killed)
+    with pytest.raises(PoolError, match="out of memory") as caught:
+        results("policy", [], [], timeout=1)
+    assert caught.value.code == "actors_lost"

@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 import pytest
 import torch
 
-from actors.weights import WeightBuffers, _mapped
+from actors.weights import WeightBuffers, WeightsLostError, _mapped
 from lmrrg.model.checkpoint import state_checksum
 
 
@@ -63,5 +63,5 @@ def test_another_process_reads_the_memory_until_its_owner_is_gone():
     owner.kill()
     owner.join()
     _mapped.cache_clear()
-    with pytest.raises(OSError, match="No such file"):
+    with pytest.raises(WeightsLostError, match="No such file"):
         stored.tensors()

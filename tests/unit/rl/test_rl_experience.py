@@ -150,6 +150,16 @@ def test_experience_metrics_of_a_perfect_critic(sample, scores):
 
 
 @pytest.mark.parametrize("algorithm", ["rloo", "grpo"])
+def test_critic_free_algorithms_compare_siblings_once(sample, scores, algorithm):
+    rewards, reference = np.array([1.0, 0.8, -2.0, -1.0]), scores.log_probs - 0.3
+    plain, switched = (
+        make_experience(sample, rewards, scores, reference, 0.5, PPOConfig(algorithm=algorithm, sibling_baseline=on))
+        for on in (False, True)
+    )
+    assert torch.equal(plain.advantages, switched.advantages)
+
+
+@pytest.mark.parametrize("algorithm", ["rloo", "grpo"])
 def test_without_a_critic_a_report_is_compared_with_the_other_samples_of_its_study(sample, scores, algorithm):
     """An easy study and a hard one: what counts is which sample of the two was better, on every token alike."""
     rewards = np.array([1.0, 0.8, -2.0, -1.0])
@@ -189,3 +199,9 @@ def test_wording_is_tied_to_the_sft_model_at_tokens_without_a_finding(sample, sc
 def test_the_loss_charges_k2_for_wording_whatever_the_reward_charges():
     for placement, estimator, charged in (("reward", "k1", "k2"), ("reward", "k3", "k2"), ("loss", "k3", "k3")):
         assert KLConfig(placement=placement, estimator=estimator, wording_weight=1.0).loss_estimator == charged
+
+
+@pytest.mark.parametrize("settings", [{"sibling_baseline": True}, {"algorithm": "rloo"}, {"algorithm": "grpo"}])
+def test_a_comparison_of_samples_needs_two(settings):
+    with pytest.raises(ValueError, match="samples_per_study must be 2 or more"):
+        PPOConfig(samples_per_study=1, **settings)

@@ -91,6 +91,16 @@ def test_a_copy_that_was_not_finished_does_not_count(tmp_path, address):
     assert not there.run_dir.exists()
 
 
+def test_a_last_state_whose_copy_failed_is_copied_at_the_next_start(tmp_path, address):
+    config = run(tmp_path / "here", address)
+    train(config, 5)
+    StateStore(config.run_dir / "ppo" / "state", config, ORIGIN).save(10, lambda folder: None)
+    assert Mirror.of(config).newest()["iteration"] == 5
+    states(config).restore()
+    assert Mirror.of(config).newest()["iteration"] == 10
+    assert states(config).iteration() == 10
+
+
 def test_as_many_copies_stay_as_states(tmp_path, address):
     config = run(tmp_path / "here", address, "ppo.keep_checkpoints=2")
     train(config, 5, 10, 15)

@@ -5,9 +5,11 @@ from types import SimpleNamespace
 import pytest
 
 from actors.supervision import PoolError
+from lmrrg.config import load_config
 from lmrrg.ppo.errors import PPOError
 from rl import recovery
 from rl.recovery import Preempted, Restarts, full_disk_named, preemption_notice
+from rl.trainer import CQRL, CQRLConfig
 
 LOST, FAILED = PoolError("actors_lost", "policy: 1 of 2 actors died"), PoolError("actor_error", "rewards: bad input")
 
@@ -65,3 +67,8 @@ def test_a_full_disk_is_told_apart_from_other_failures(tmp_path, monkeypatch, fr
         raise error
     assert (raised.value is error) is not full
     assert not full or (raised.value.code == "disk_full" and raised.value.__cause__ is error)
+
+
+def test_a_sampling_temperature_that_the_log_probs_do_not_know_is_refused(tmp_path):
+    with pytest.raises(PPOError, match="sampling_temperature"):
+        CQRL(CQRLConfig.of(load_config(None, ["rollout.temperature=0.5"]), tmp_path))
