@@ -82,12 +82,13 @@ def test_many_threads_share_the_children(pool):
 
 
 def test_a_child_that_dies_is_replaced():
+    film = slow()
     with DecoderPool() as pool:
         pool.decode(png())
         (first,) = children_of(pool)
         stopped = threading.Timer(0.3, first.send_signal, [signal.SIGSEGV])
         stopped.start()
-        assert code_of(pool, slow()) == "decoder_crashed"
+        assert code_of(pool, film) == "decoder_crashed"
         assert pool.decode(png()).source == "png"
         (second,) = children_of(pool)
         assert second.pid != first.pid
