@@ -25,7 +25,6 @@ from ray.exceptions import (
     UnserializableException,
 )
 
-from actors.weights import WeightsLostError
 from lmrrg.errors import CodedError
 
 if TYPE_CHECKING:
@@ -41,6 +40,10 @@ POLL_S = 0.02
 
 class PoolError(CodedError):
     """A pool that cannot do its work; ``code`` is ``actors_lost``, ``chunk_failed`` or ``actor_error``."""
+
+
+class PeerLostError(CodedError):
+    """Raised by an actor that needs what another, which is gone, held; its pool takes that for the other's loss."""
 
 
 class Supervised:
@@ -277,7 +280,7 @@ class ActorPool:
 
     def _failed(self, result: CallResult, flight: _Flight, work: _Work) -> None:
         error = result.get()
-        if isinstance(error, RayTaskError) and isinstance(error.cause, WeightsLostError):
+        if isinstance(error, RayTaskError) and isinstance(error.cause, PeerLostError):
             raise PoolError("actors_lost", f"{self._name}: {error.cause}") from error
         started_badly = isinstance(error, RayActorError) and error.actor_init_failed
         if isinstance(error, (RayTaskError, UnserializableException)) or started_badly:

@@ -14,14 +14,10 @@ import ray
 import torch
 from torch import Tensor
 
-from lmrrg.errors import CodedError
+from actors.supervision import PeerLostError
 from lmrrg.model.checkpoint import state_checksum
 
 _ALIGNMENT = 64
-
-
-class WeightsLostError(CodedError):
-    """Published weights that went with the process that held them; ``code`` is ``weights_lost``."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +50,12 @@ class StoredState:
         """The state as views of the buffer, which must not be written to.
 
         Raises:
-            WeightsLostError: the process that wrote it is gone, or on another node.
+            PeerLostError: the process that wrote it is gone, or on another node.
         """
         try:
             buffer = _mapped(self.buffer) if isinstance(self.buffer, str) else _bytes(self.buffer)
         except OSError as error:
-            raise WeightsLostError(
+            raise PeerLostError(
                 "weights_lost", f"the policy rank that published the weights is gone: {error}"
             ) from error
         return {name: place.tensor(buffer) for name, place in self.places.items()}

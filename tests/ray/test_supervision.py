@@ -11,8 +11,7 @@ import pytest
 import ray
 from ray.actor import ActorHandle
 
-from actors.supervision import ActorPool, PoolError, Supervised
-from actors.weights import StoredState
+from actors.supervision import ActorPool, PeerLostError, PoolError, Supervised
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]
 
@@ -53,8 +52,8 @@ class Worker(Supervised):
     def fail(self) -> None:
         raise KeyError("bad input")
 
-    def miss_weights(self) -> None:
-        StoredState({}, "/proc/0/fd/0").tensors()
+    def miss_another(self) -> None:
+        raise PeerLostError("weights_lost", "the publisher is gone")
 
     def fail_unpicklably(self) -> None:
         raise TwoArguments("unpicklable", "too bad")
@@ -149,9 +148,9 @@ def test_an_error_of_the_method_is_not_tried_again(make_pool):
     assert pool.replaced == 0
 
 
-def test_weights_that_went_with_their_publisher_are_a_loss(make_pool):
-    with pytest.raises(PoolError, match="published the weights is gone") as caught:
-        list(make_pool(1).map([("miss_weights", {})]))
+def test_what_another_actor_took_with_it_is_a_loss(make_pool):
+    with pytest.raises(PoolError, match="the publisher is gone") as caught:
+        list(make_pool(1).map([("miss_another", {})]))
     assert caught.value.code == "actors_lost"
 
 

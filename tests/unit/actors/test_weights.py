@@ -8,7 +8,8 @@ from multiprocessing.connection import Connection
 import pytest
 import torch
 
-from actors.weights import WeightBuffers, WeightsLostError, _mapped
+from actors.supervision import PeerLostError
+from actors.weights import WeightBuffers, _mapped
 from lmrrg.model.checkpoint import state_checksum
 
 
@@ -63,5 +64,5 @@ def test_another_process_reads_the_memory_until_its_owner_is_gone():
     owner.kill()
     owner.join()
     _mapped.cache_clear()
-    with pytest.raises(WeightsLostError, match="No such file"):
+    with pytest.raises(PeerLostError, match="No such file"):
         stored.tensors()
