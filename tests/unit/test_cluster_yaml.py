@@ -44,8 +44,13 @@ def test_ray_starts_in_the_checkout_with_the_shared_storage(config):
         if "ray start" in command
     ]
     assert len(starts) == 2
-    assert all(f"cd {checkout} && LMRRG_HOME=/mnt/lmrrg ray start" in command for command in starts)
+    assert all(f"cd {checkout} && LMRRG_HOME=/mnt/lmrrg " in command for command in starts)
     assert any("mountpoint -q /mnt/lmrrg" in command for command in config["setup_commands"])
+
+
+def test_a_stopped_job_has_the_time_to_save_its_state(config):
+    head = next(command for command in config["head_start_ray_commands"] if "--head" in command)
+    assert "RAY_JOB_STOP_WAIT_TIME_S=600 ray start" in head, "after three seconds it would be killed"
 
 
 def test_the_dashboard_is_not_open_to_the_network(config):
