@@ -43,7 +43,10 @@ class PoolError(CodedError):
 
 
 class PeerLostError(CodedError):
-    """Raised by an actor that needs what another, which is gone, held; its pool takes that for the other's loss."""
+    """Raised by an actor that needs what another, which is gone, held: ``code`` says what, like ``weights_lost``.
+
+    Its pool takes that for the other's loss.
+    """
 
 
 class Supervised:

@@ -28,8 +28,8 @@ from lmrrg.data.tables import (
     frontal_first,
     image_stem,
     index_images,
+    read_annotation,
     read_csv,
-    read_json,
     view_of,
 )
 from lmrrg.studies import Split, Study, StudyError, StudyImage, View
@@ -172,13 +172,9 @@ def _stem(name: str) -> str:
 def _r2gen_splits(path: Path) -> dict[str, Split]:
     """Split of every uid that the annotation file names."""
     splits: dict[str, Split] = {}
-    annotation = read_json(path)
-    for split in ("train", "val", "test"):
-        records = annotation.get(split, []) if isinstance(annotation, dict) else None
-        if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-            raise StudyError("source_record", f"{path}: {split} is no list of records")
+    for split, records in read_annotation(path).items():
         for record in records:
-            match = re.match(r"CXR(\d+)_", str(record.get("id")))
+            match = re.match(r"CXR(\d+)_", str(record.get("id")) if isinstance(record, dict) else "")
             if not match:
                 raise StudyError("source_record", f"{path}: an id in {split} is not of the form CXR<number>_...")
             splits[match.group(1)] = split

@@ -9,10 +9,8 @@ from typing import Any
 from lmrrg.config import DataConfig
 from lmrrg.data.importing import Dropped, Source
 from lmrrg.data.mimic_cxr import views_of_images
-from lmrrg.data.tables import clean, frontal_first, read_json
+from lmrrg.data.tables import clean, frontal_first, read_annotation
 from lmrrg.studies import Split, Study, StudyError, StudyImage, View
-
-_SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 def read_r2gen(folder: Path, data: DataConfig) -> Source:
@@ -30,20 +28,17 @@ def read_r2gen(folder: Path, data: DataConfig) -> Source:
     if data.section != "findings":
         raise StudyError("source_section", f"an R2Gen annotation holds findings only, not {data.section}")
     path = folder / "annotation.json"
-    annotation = read_json(path)
-    if not isinstance(annotation, dict) or not any(split in annotation for split in _SPLITS):
-        raise StudyError("source_record", f"{path} has none of train, val and test")
-    for split in _SPLITS:
-        if not isinstance(annotation.get(split, []), list):
-            raise StudyError("source_record", f"{path}: {split} is no list of records")
-    total = sum(len(annotation.get(split, [])) for split in _SPLITS)
+    annotation = read_annotation(path)
+    total = sum(map(len, annotation.values()))
     rows = _rows(annotation, path, data.images or folder / "images", views_of_images(folder))
     return Source("r2gen", rows, total=total, notes={"splits": "annotation.json"}, published_splits=True)
 
 
-def _rows(annotation: dict[str, Any], path: Path, folder: Path, views: Mapping[str, View]) -> Iterator[Study | Dropped]:
-    for split in _SPLITS:
-        for number, record in enumerate(annotation.get(split, [])):
+def _rows(
+    annotation: Mapping[Split, list[Any]], path: Path, folder: Path, views: Mapping[str, View]
+) -> Iterator[Study | Dropped]:
+    for split, records in annotation.items():
+        for number, record in enumerate(records):
             try:
                 name, patient, report, names = _fields(record)
             except (KeyError, TypeError) as error:

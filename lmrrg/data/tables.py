@@ -8,9 +8,9 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
-from lmrrg.studies import StudyError, StudyImage, View
+from lmrrg.studies import Split, StudyError, StudyImage, View
 
 _EXTRA = "more cells than columns"
 _VIEWS: dict[str, View] = {
@@ -91,6 +91,22 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise StudyError("source_json", f"{path} is not valid JSON: {error}") from error
+
+
+def read_annotation(path: Path) -> dict[Split, list[Any]]:
+    """The records of each split that an annotation file of R2Gen's form names: JSON, ``{"train": [...], ...}``.
+
+    Raises:
+        StudyError: ``source_missing``, ``source_json``, or ``source_record`` where it has no split or another form.
+    """
+    annotation = read_json(path)
+    if not isinstance(annotation, dict) or not any(split in annotation for split in get_args(Split)):
+        raise StudyError("source_record", f"{path} has none of train, val and test")
+    found = {split: annotation[split] for split in get_args(Split) if split in annotation}
+    for split, records in found.items():
+        if not isinstance(records, list):
+            raise StudyError("source_record", f"{path}: {split} is no list of records")
+    return found
 
 
 def clean(text: str | None) -> str:

@@ -165,12 +165,13 @@ def topics_of(read: Sentence) -> list[tuple[int, str, int]]:
         after = places[at + 1] if at + 1 < len(places) else len(words)
         before = places[at - 1] + 1 if at else 0
         judged = {j: value for j in range(len(words)) if (value := _judge(read, topic, j)) is not None}
-        own = {j: value for j, value in judged.items() if not _is_of_another(read, topic, j, i)}
-        nearest = [value for j, value in own.items() if before <= j < i][-1:]
-        for told in (_verdict(read, judged, i + 1, after), nearest, list(own.values())):
-            if told:
-                found.append((i, topic.label, _settle(told)))
-                break
+        told = _verdict(read, judged, i + 1, after)
+        if not told:
+            own = {j: value for j, value in judged.items() if not _is_of_another(read, topic, j, i)}
+            nearest = [value for j, value in own.items() if before <= j < i][-1:]
+            told = nearest or list(own.values())
+        if told:
+            found.append((i, topic.label, _settle(told)))
     return found
 
 

@@ -24,9 +24,8 @@ from lmrrg.studies import NEGATIVE, POSITIVE
 
 _TOPIC_FINDING = {"Cardiomegaly": "cardiomegaly", "Enlarged Cardiomediastinum": "mediastinum"}
 _RANK = {PRESENT: 2, UNCERTAIN: 1, ABSENT: 0}
-_PREPOSITIONS = frozenset(["in", "of", "on", "at", "within", "over", "overlying", "projecting", "along"])
 _VERBS = frozenset(["is", "are", "has", "have", "appears"])
-_OPENERS = _PREPOSITIONS | _VERBS
+_OPENERS = _VERBS | {"in", "of", "on", "at", "within", "over", "overlying", "projecting", "along"}
 _JOINTS = frozenset([",", "and", "or", "with", "but", "no", "without"])
 _SIDED_NAMES = frozenset(["atrium", "atrial", "ventricle", "ventricular"])
 """After these names, "right" and "left" are part of the name and no side of the chest."""
