@@ -70,7 +70,7 @@ class RolloutPool:
             index = -1 if first_bundle is None else first_bundle + place
             options = actor_options(rollout_bundle(rollout), placement_group, index)
             kept = torch_environment(config.threads, rollout.gpus_per_engine)
-            options["runtime_env"] = {"env_vars": kept | engine_environment(config.threads)}
+            options["runtime_env"] = {"env_vars": kept | engine_environment(config.threads, gpu=rollout.gpus_per_engine > 0)}
             return spawn(RolloutActor, options, str(checkpoint_dir), rollout, config.seed, config.threads)
 
         self._pool = ActorPool("rollout engines", create, rollout.engines, timeout=rollout.timeout_s)

@@ -67,8 +67,11 @@ class SelectableFeatures(Protocol):
     def select(self, index: Sequence[int]) -> StudyFeatures: ...
 
 
-def engine_environment(threads: int) -> dict[str, str]:
-    """Environment variables of a process that holds an engine; they must be set before vLLM is imported."""
+def engine_environment(threads: int, *, gpu: bool) -> dict[str, str]:
+    """Environment variables of a process that holds an engine; they must be set before vLLM is imported.
+
+    ``gpu``: whether that process gets one, which the process that asks cannot see.
+    """
     env = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine lives in this process, where its weights can be replaced
         # vLLM's own set-up of logging closes every handler of the process: Ray Serve's log files would end there.
@@ -77,7 +80,7 @@ def engine_environment(threads: int) -> dict[str, str]:
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # else every engine of a machine binds itself to core 0
         "OMP_NUM_THREADS": str(threads),
     }
-    return env if torch.cuda.is_available() else {**env, "TORCHDYNAMO_DISABLE": "1"}
+    return env if gpu else {**env, "TORCHDYNAMO_DISABLE": "1"}
 
 
 def study_seeds(seed: int, studies: int) -> list[int]:
@@ -109,7 +112,7 @@ class ReportEngine:
         if ReportEngine._is_open:
             # They would share vLLM's process groups, which the first one to close takes away from the others.
             raise EngineError("engine_open", "a process holds one engine at a time: close the other one first")
-        for name, value in engine_environment(threads).items():
+        for name, value in engine_environment(threads, gpu=torch.cuda.is_available()).items():
             os.environ.setdefault(name, value)
         torch.set_num_threads(threads)
         self._rollout, self.version = rollout, 0

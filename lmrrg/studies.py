@@ -118,7 +118,8 @@ def read_studies(path: Path, split: Split | None = None) -> list[Study]:
     """
     path = Path(path)
     if not path.is_file():
-        raise StudyError("manifest_missing", f"{path} does not exist; make it with `lmrrg data --help`")
+        what = "is a folder, no manifest" if path.is_dir() else "does not exist"
+        raise StudyError("manifest_missing", f"{path} {what}; make one with `lmrrg data --help`")
     studies = []
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
@@ -247,10 +248,12 @@ def _check_types(study: Study, where: str) -> None:
 
 
 def _check(study: Study, where: str) -> None:
+    if not study.id.strip():
+        raise StudyError("manifest_line", f"{where}: the id is empty")
     if not study.images:
         raise StudyError("manifest_line", f"{where}: study {study.id} has no images")
     if study.split is not None and study.split not in get_args(Split):
         raise StudyError("manifest_line", f"{where}: split {study.split!r} is not one of {', '.join(get_args(Split))}")
     for label, value in (study.labels or {}).items():
-        if label not in LABELS or value not in (POSITIVE, NEGATIVE, UNCERTAIN):
+        if label not in LABELS or isinstance(value, bool) or value not in (POSITIVE, NEGATIVE, UNCERTAIN):
             raise StudyError("manifest_line", f"{where}: {label!r}: {value!r} is no CheXbert class with 1, 0 or -1")

@@ -23,7 +23,7 @@ from lmrrg.config import Config, load_config
 from lmrrg.config_base import ConfigError
 from lmrrg.data.decoding import DecoderPool, image_limits
 from lmrrg.engine import engine_environment
-from lmrrg.model.checkpoint import CheckpointError, read_checkpoint_config
+from lmrrg.model.checkpoint import CheckpointError, checkpoint_settings
 from serve_app.api import build_api
 from serve_app.http import ServiceError
 from serve_app.reporter import Reporter, UploadedStudy
@@ -43,7 +43,8 @@ class ReportService:
 
     def __init__(self, checkpoint: str, config: Config):
         self._config = config
-        self._image_size = read_checkpoint_config(Path(checkpoint))["inputs"]["image_size"]
+        _, inputs = checkpoint_settings(Path(checkpoint))
+        self._image_size = inputs.image_size
         self._engine_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._loading = self._engine_thread.submit(Reporter, Path(checkpoint), config)
         self._pending = 0
@@ -112,7 +113,7 @@ def app(arguments: Mapping[str, str]) -> Application:
             ray_actor_options={
                 "num_cpus": rollout.cpus_per_engine,
                 "num_gpus": rollout.gpus_per_engine,
-                "runtime_env": {"env_vars": engine_environment(config.threads)},
+                "runtime_env": {"env_vars": engine_environment(config.threads, gpu=rollout.gpus_per_engine > 0)},
             },
         )
         .bind(str(checkpoint), config)
@@ -127,5 +128,5 @@ def _checkpoint(argument: str | None, config: Config) -> Path:
             "or serve.checkpoint in the file that LMRRG_CONFIG names"
         )
     checkpoint = Path(chosen).expanduser().resolve()
-    read_checkpoint_config(checkpoint)
+    checkpoint_settings(checkpoint)
     return checkpoint

@@ -18,7 +18,7 @@ from PIL import Image
 from lmrrg.config import Config
 from lmrrg.data.images import Radiograph, to_square
 from lmrrg.engine import ReportEngine
-from lmrrg.model.checkpoint import read_checkpoint_config
+from lmrrg.model.checkpoint import checkpoint_settings, read_checkpoint_config
 from lmrrg.model.features import choose_views, load_features_from_images
 from lmrrg.model.prompts import prompt_ids
 from lmrrg.model.regions import REGIONS
@@ -45,12 +45,11 @@ class Reporter:
 
     def __init__(self, checkpoint: Path, config: Config):
         self._model_info = model_info(checkpoint)
-        settings = read_checkpoint_config(checkpoint)
+        model, inputs = checkpoint_settings(checkpoint)
         # A report of the configured length must fit into the checkpoint's own decoder.
-        longest = min(config.rollout.max_new_tokens, settings["model"]["decoder"]["max_positions"] // 2)
+        longest = min(config.rollout.max_new_tokens, model.decoder.max_positions // 2)
         rollout = config.rollout.model_copy(update={"max_new_tokens": longest})
         self._engine = ReportEngine(checkpoint, rollout, seed=config.seed, threads=config.threads)
-        inputs = self._engine.model.inputs
         data = config.data.model_copy(update={"image_size": inputs.image_size, "max_views": inputs.max_views})
         self._config = config.model_copy(update={"data": data})
         ramp = np.linspace(0, 1, inputs.image_size, dtype=np.float32)

@@ -83,10 +83,10 @@ def _settings(args: argparse.Namespace) -> Config:
 
 def _seen_by(checkpoint: Path) -> list[str]:
     """Without a config the checkpoint itself says how large its images are and how many it sees."""
-    from lmrrg.model.checkpoint import read_checkpoint_config
+    from lmrrg.model.checkpoint import checkpoint_settings
 
-    inputs: dict[str, Any] = read_checkpoint_config(checkpoint)["inputs"]
-    return [f"data.image_size={inputs['image_size']}", f"data.max_views={inputs['max_views']}"]
+    _, inputs = checkpoint_settings(checkpoint)
+    return [f"data.image_size={inputs.image_size}", f"data.max_views={inputs.max_views}"]
 
 
 def _sanity(system: dict[str, Any]) -> list[Any]:

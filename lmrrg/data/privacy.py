@@ -46,7 +46,9 @@ IDENTIFIERS: dict[str, re.Pattern[str]] = {
         rf"|{_MONTH}\.?,?(?: of)?[ ./-]{_YEAR}|(?:0?[1-9]|1[0-2])[/-]{_YEAR})\b",
         re.IGNORECASE,
     ),
-    "phone number": re.compile(r"(?<!\w)(?:\+?\d{1,3}[ .-])?\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}\b"),
+    "phone number": re.compile(
+        r"(?<!\w)(?:\+?\d{1,3}[ .-])?\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}\b|(?<![\w.-])\d{3}-\d{4}(?![\w-])"
+    ),
     "number of 6 or more digits": re.compile(r"\b\d{6,}\b"),
     "name after a title": re.compile(rf"\b{_TITLE}{{1,2}}{_NAME}(?: {_NAME})?"),
 }

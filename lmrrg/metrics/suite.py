@@ -163,7 +163,7 @@ def score_reports(
 
     Raises:
         MetricError: ``length_mismatch``, ``no_studies``, ``missing_text`` (not a string), ``empty_reference``,
-            ``duplicate_id``, ``unknown_metric``, ``no_metrics``, ``no_backend`` or ``unscored`` (the backend gave up on
+            ``duplicate_id``, ``unknown_metric``, ``no_metrics``, ``no_backend``, ``bad_bootstrap`` or ``unscored`` (the backend gave up on
             a pair).
     """
     wanted = select_metrics(metrics)
@@ -171,6 +171,8 @@ def score_reports(
     if labeler is None:
         labeler = RuleLabeler() if backend is None else backend.labeler
     _check(references, hypotheses, ids, reference_labels)
+    if bootstrap < 1:
+        raise MetricError("bad_bootstrap", f"{bootstrap} resamples give no interval: take 1 or more")
     columns: dict[str, Array] = {}
     aggregates: dict[str, Aggregate] = {}
     classes: dict[str, dict[str, ClassScore]] = {}

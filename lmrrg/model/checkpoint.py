@@ -61,12 +61,7 @@ def load_checkpoint(directory: Path) -> ReportGenerator:
             or of another shape, in either half).
     """
     directory = Path(directory)
-    settings = read_checkpoint_config(directory)
-    try:
-        config = ModelConfig.model_validate(settings["model"])
-        inputs = VisualInputs(**settings["inputs"])
-    except (KeyError, TypeError, ValidationError) as error:
-        raise CheckpointError("bad_config", f"{directory}/config.json: {error}") from error
+    config, inputs = checkpoint_settings(directory)
     visual = _read_tensors(directory / "model.safetensors")
     if "extractor.query_vectors" not in visual:
         raise CheckpointError("bad_weights", f"{directory}/model.safetensors lacks extractor.query_vectors")
@@ -97,6 +92,19 @@ def read_checkpoint_config(directory: Path) -> dict[str, Any]:
     ):
         raise CheckpointError("bad_config", f"{directory}/config.json is not {ARCHITECTURE}, format {FORMAT}")
     return settings
+
+
+def checkpoint_settings(directory: Path) -> tuple[ModelConfig, VisualInputs]:
+    """How the model of a checkpoint directory is built, and what it sees.
+
+    Raises:
+        CheckpointError: as :func:`read_checkpoint_config`.
+    """
+    settings = read_checkpoint_config(directory)
+    try:
+        return ModelConfig.model_validate(settings["model"]), VisualInputs(**settings["inputs"])
+    except (KeyError, TypeError, ValidationError) as error:
+        raise CheckpointError("bad_config", f"{directory}/config.json: {error}") from error
 
 
 def full_state(model: ReportGenerator, *, copy: bool = True) -> dict[str, Tensor]:

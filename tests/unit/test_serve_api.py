@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import logging
 import shutil
 import struct
@@ -321,6 +322,15 @@ def test_the_application_says_in_one_sentence_what_it_lacks(monkeypatch):
     monkeypatch.setenv("LMRRG_CONFIG", "/nowhere.yaml")
     with pytest.raises(click.ClickException, match=r"config file /nowhere\.yaml does not exist"):
         app({})
+
+
+@pytest.mark.usefixtures("no_environment")
+def test_a_checkpoint_that_does_not_say_what_it_sees_is_not_deployed(tiny_checkpoint, tmp_path):
+    copy = shutil.copytree(tiny_checkpoint, tmp_path / "copy")
+    settings = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({k: v for k, v in settings.items() if k != "inputs"}))
+    with pytest.raises(click.ClickException, match="bad_config.*inputs"):
+        app({"checkpoint": str(copy)})
 
 
 @pytest.mark.usefixtures("no_environment")

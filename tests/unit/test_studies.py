@@ -57,6 +57,8 @@ def test_any_text_survives(tmp_path_factory, text):
     [
         ({"labels": {"Flu": 1}}, "manifest_line"),
         ({"labels": {"Edema": 2}}, "manifest_line"),
+        ({"labels": {"Edema": True}}, "manifest_line"),
+        ({"id": " "}, "manifest_line"),
         ({"split": "training"}, "manifest_line"),
         ({"images": []}, "manifest_line"),
         ({"images": [{"path": "a.png", "view": "sideways"}]}, "manifest_line"),

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import ray
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from ray.exceptions import OutOfMemoryError
@@ -15,6 +16,7 @@ from actors.placement import actor_options, bundle, torch_environment
 from actors.rollout import rollout_bundle, study_chunks
 from actors.supervision import PoolError, results
 from lmrrg.config import Config
+from lmrrg.engine import engine_environment
 
 
 @given(st.integers(1, 200), st.integers(1, 40), st.integers(1, 5), st.integers(1, 300))
@@ -42,6 +44,13 @@ def test_an_actor_takes_exactly_its_bundle():
 def test_only_actors_that_compute_on_cpu_keep_the_pages_of_freed_tensors():
     assert torch_environment(2, gpus=0.5) == {"OMP_NUM_THREADS": "2"}
     assert torch_environment(2, gpus=0).items() > {("OMP_NUM_THREADS", "2"), ("MALLOC_MMAP_MAX_", "0")}
+
+
+def test_an_engine_compiles_nothing_without_a_gpu_whatever_the_driver_has(monkeypatch):
+    for driver_has_one in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: driver_has_one)  # noqa: B023
+        assert "TORCHDYNAMO_DISABLE" in engine_environment(1, gpu=False)
+        assert "TORCHDYNAMO_DISABLE" not in engine_environment(1, gpu=True)
 
 
 def test_a_scorer_does_not_pay_for_rllib_or_torch():

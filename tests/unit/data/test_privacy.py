@@ -60,6 +60,7 @@ DATES = [
     "03/2011",
     "03-2011",
 ]
+PHONES = ["555-0142", "617-555-0142", "(617) 555-0142", "617.555.0142", "+1 617 555 0142"]
 PROSE = [
     "Opacity may represent pneumonia; 2 may be nodes.",
     "Signal at T1/2, wedge of T12, L1-2 and T7/8.",
@@ -71,6 +72,7 @@ PROSE = [
     "The drain and the Drain. Dr. is away. An adr Smith.",
     "Told Dr. XXXX XXXX and Dr. XXXX.",
     "Intubated 3 days ago, on 2/3 films, grade 1/6.",
+    "Seen T12-1000, of 100-2000-50 ml, 1.234-5678 or v123-4567b.",
 ]
 
 
@@ -84,6 +86,11 @@ def test_names_after_a_title_go_whole(name):
 def test_dates_go_whole(date):
     for form in (date, date.lower(), date.upper()):
         assert scrub(f"Film of {form}. Clear.") == "Film of ___. Clear."
+
+
+@pytest.mark.parametrize("phone", PHONES)
+def test_phone_numbers_go_whole(phone):
+    assert scrub(f"Call {phone}. Clear.") == "Call ___. Clear."
 
 
 @pytest.mark.parametrize("text", PROSE)
@@ -102,7 +109,7 @@ def test_the_audit_counts_what_the_scrub_removes():
 
 @pytest.mark.parametrize(
     "unit",
-    ["Dr. ", "DR ", "Dr", "DR.", "Dr. A. ", "MR. A.", "Dr. van ", "Dr. A-", "Dr. Aa'", "1", "1/", "11-", "may ",
+    ["Dr. ", "DR ", "Dr", "DR.", "Dr. A. ", "MR. A.", "Dr. van ", "Dr. A-", "Dr. Aa'", "1", "1/", "11-", "111-", "may ",
      "1 mar ", "mar 1", "march 1, ", "1st of ", "12/20", "A. ", "A-", "O'", "a@", "a.", "1.1 "],
 )  # fmt: skip
 def test_time_is_linear_in_the_text(unit):

@@ -134,6 +134,7 @@ def test_table_shows_every_metric(normal: ReportScores) -> None:
         (NORMAL, {"metrics": ["bleu9"]}, "unknown_metric"),
         (NORMAL, {"backend": None}, "no_backend"),
         (NORMAL, {"reference_labels": [{}]}, "length_mismatch"),
+        (NORMAL, {"bootstrap": 0}, "bad_bootstrap"),
     ],
 )
 def test_refusals(hypotheses: list[str], changes: dict[str, object], code: str) -> None:
