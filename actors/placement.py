@@ -69,6 +69,7 @@ def preflight(bundles: Sequence[Bundle], timeout: float, *, strategy: str = "PAC
     Raises:
         PlacementError: ``resources_short``, with what is asked, what each node has and what is missing.
     """
+    warn_of_idle_gpus(sum(each.get("GPU", 0) for each in bundles))
     if short := shortage(bundles, _nodes("free")):
         logger.warning("waiting up to %g s for %s; missing now: %s", timeout, describe(bundles), short)
     group = placement_group([dict(b) for b in bundles], strategy=strategy)
@@ -76,6 +77,12 @@ def preflight(bundles: Sequence[Bundle], timeout: float, *, strategy: str = "PAC
         return group
     remove_placement_group(group)
     raise PlacementError("resources_short", _explain(bundles, timeout))
+
+
+def warn_of_idle_gpus(asked: float) -> None:
+    """Say so when a run asks for no GPU on a cluster that has some."""
+    if not asked and any(node.get("GPU") for node in _nodes("total")):
+        logger.warning("the cluster has GPUs and this run asks for none: add one of configs/layouts to --config")
 
 
 def actor_options(asked: Bundle, group: PlacementGroup | None, index: int = -1) -> dict[str, Any]:
@@ -91,10 +98,11 @@ def torch_environment(threads: int, gpus: float) -> dict[str, str]:
 
     glibc gives the pages of freed tensors back, and gets new ones from the kernel, zeroed, for the next: a third of the
     reference's forward. Kept, they are there for the next batch (ours). With a GPU the host has no batches to compute,
-    and would only keep the pages that the weights were loaded through.
+    and would only keep the pages that the weights were loaded through. Ray lets an actor that asked for no GPU see all.
     """
     env = {"OMP_NUM_THREADS": str(threads)}
-    return env if gpus else {**env, "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
+    on_cpu = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "CUDA_VISIBLE_DEVICES": ""}
+    return env if gpus else env | on_cpu
 
 
 def shortage(bundles: Sequence[Bundle], nodes: Sequence[Bundle]) -> str:

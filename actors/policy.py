@@ -25,7 +25,7 @@ from lmrrg.config_ppo import PPOConfig
 from lmrrg.model.checkpoint import full_state, load_checkpoint, load_full_state, save_checkpoint
 from lmrrg.model.decoder import adapters_off, add_lora
 from lmrrg.model.generator import ReportGenerator
-from lmrrg.model.gradients import gradient_norm
+from lmrrg.model.gradients import gradient_norm, zero_settings
 from lmrrg.ppo.actor_critic import VALUE_HEAD_FILE, ActorCritic, load_value_head, save_value_head
 from lmrrg.ppo.batches import Experience, PolicyScores, Rollout, in_order, rank_microbatches, shuffled_minibatches
 from lmrrg.ppo.dump import require_finite
@@ -377,7 +377,7 @@ def deepspeed_config(ppo: PPOConfig) -> dict[str, Any]:
         "train_micro_batch_size_per_gpu": microbatch,
         "gradient_accumulation_steps": ppo.minibatch // (microbatch * ppo.workers),
         "gradient_clipping": ppo.gradient_clip,
-        "zero_optimization": {"stage": ppo.zero_stage},
+        "zero_optimization": zero_settings(ppo.zero_stage),
         "optimizer": {"type": "AdamW", "params": {"lr": ppo.learning_rate, "torch_adam": True}},
         "steps_per_print": 1 << 30,
         "wall_clock_breakdown": False,

@@ -49,7 +49,9 @@ class RewardPool:
         def create(place: int) -> ActorHandle:
             index = -1 if first_bundle is None else first_bundle + place
             options = actor_options(reward_bundle(config.reward), placement_group, index)
-            options["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": str(config.threads)}}
+            # Ray lets an actor that asked for no GPU see all of them.
+            hidden = {} if config.reward.gpus_per_scorer else {"CUDA_VISIBLE_DEVICES": ""}
+            options["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": str(config.threads), **hidden}}
             return spawn(RewardActor, options, config.reward)
 
         self._pool = ActorPool("reward scorers", create, config.reward.scorers, timeout=config.reward.timeout_s)
@@ -114,7 +116,7 @@ def joined(parts: Sequence[RewardScores]) -> RewardScores:
 
 def reward_bundle(reward: RewardConfig) -> dict[str, float]:
     """What one scorer asks of the cluster."""
-    return bundle(reward.cpus_per_scorer)
+    return bundle(reward.cpus_per_scorer, reward.gpus_per_scorer)
 
 
 _FIELDS = fields(RewardScores)

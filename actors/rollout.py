@@ -69,11 +69,14 @@ class RolloutPool:
         def create(place: int) -> ActorHandle:
             index = -1 if first_bundle is None else first_bundle + place
             options = actor_options(rollout_bundle(rollout), placement_group, index)
-            kept = torch_environment(config.threads, rollout.gpus_per_engine)
-            options["runtime_env"] = {"env_vars": kept | engine_environment(config.threads, gpu=rollout.gpus_per_engine > 0)}
+            gpus = rollout.gpus_per_engine
+            env = torch_environment(config.threads, gpus) | engine_environment(config.threads, gpu=gpus > 0)
+            options["runtime_env"] = {"env_vars": env}
             return spawn(RolloutActor, options, str(checkpoint_dir), rollout, config.seed, config.threads)
 
-        self._pool = ActorPool("rollout engines", create, rollout.engines, timeout=rollout.timeout_s)
+        self._pool = ActorPool(
+            "rollout engines", create, rollout.engines, timeout=rollout.timeout_s, start_timeout=rollout.start_timeout_s
+        )
 
     def start(self) -> None:
         """Wait until every engine has loaded the model.

@@ -110,7 +110,7 @@ def summarise(config: Config, accidents: collections.Counter[str]) -> int:
     faults = {
         "an iteration is missing or there twice": steps != list(range(1, config.ppo.iterations + 1)),
         "weights went back": versions != sorted(versions),
-        "parity broken": any(line["parity"] > config.ppo.parity_tolerance for line in lines),
+        "parity broken": any(line["parity"] > config.parity_tolerance for line in lines),
     }
     found = [name for name, wrong in faults.items() if wrong]
     print("every iteration once, weights never back, parity kept" if not found else f"WRONG: {', '.join(found)}")

@@ -103,6 +103,7 @@ class RewardConfig(Settings):
     )
     scorers: PositiveInt = Field(1, description="reward actors")
     cpus_per_scorer: PositiveFloat = Field(0.5, description="CPUs asked for each scorer")
+    gpus_per_scorer: NonNegativeFloat = Field(0, description="GPUs asked for each scorer; only reference uses them")
     chunk: PositiveInt = Field(32, description="report pairs per call of a scorer")
     timeout_s: PositiveFloat = Field(120, description="a scorer that takes longer is replaced, seconds")
     clip_low: float = Field(-3.0, description="lowest reward")
@@ -126,14 +127,17 @@ class RolloutConfig(Settings):
     cpus_per_engine: PositiveFloat = Field(1, description="CPUs asked for each engine")
     gpus_per_engine: NonNegativeFloat = Field(0, description="GPUs asked for each engine")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="compute type of the engine")
-    kv_cache_mb: PositiveInt = Field(192, description="size of the KV cache on CPU, MB")
-    gpu_memory: float = Field(0.3, gt=0, le=1, description="share of a GPU's memory for the engine")
+    kv_cache_mb: PositiveInt = Field(
+        192, description="size of the KV cache on CPU, and on a GPU of which the engine has a part, MB"
+    )
+    gpu_memory: float = Field(0.8, gt=0, le=1, description="share of its GPUs' memory that an engine fills alone")
     tensor_parallel_size: PositiveInt = Field(1, description="GPUs that one engine spreads the decoder over")
     max_sequences: PositiveInt = Field(64, description="sequences decoded at once")
     max_new_tokens: PositiveInt = Field(100, description="longest report, tokens with EOS")
     temperature: PositiveFloat = Field(
         1.0, description="sampling temperature; PPO takes 1 alone, at which its log-probs are"
     )
+    start_timeout_s: PositiveFloat = Field(1200, description="an engine that starts longer is replaced, seconds")
     timeout_s: PositiveFloat = Field(300, description="an engine that takes longer is replaced, seconds")
 
 
@@ -215,6 +219,19 @@ class Config(Settings):
         Where PPO moves the visual half too (``ppo.trainable=all``) it is not.
         """
         return self.model.decoder.lora_rank > 0 and self.ppo.trainable == "decoder"
+
+    @property
+    def parity_tolerance(self) -> float:
+        """Largest mean difference of an engine's log-probs from the trainer's, nats.
+
+        vLLM's float32 attention on a GPU rounds its products to TF32; a forward in 16 bits is some 0.01 nats a
+        token off.
+        """
+        if self.ppo.parity_tolerance is not None:
+            return self.ppo.parity_tolerance
+        if self.rollout.dtype != "float32":
+            return 0.2
+        return 0.01 if self.rollout.gpus_per_engine else 1e-3
 
     @model_validator(mode="after")
     def _combinations(self) -> Config:

@@ -24,7 +24,7 @@ from lmrrg.config import RolloutConfig
 from lmrrg.engine_weights import DirectLoader
 from lmrrg.errors import CodedError
 from lmrrg.model.checkpoint import load_checkpoint, load_full_state, state_checksum
-from lmrrg.model.decoder import decoder_state
+from lmrrg.model.decoder import decoder_weights
 from lmrrg.model.features import StudyFeatures
 
 if TYPE_CHECKING:
@@ -80,7 +80,8 @@ def engine_environment(threads: int, *, gpu: bool) -> dict[str, str]:
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # else every engine of a machine binds itself to core 0
         "OMP_NUM_THREADS": str(threads),
     }
-    return env if gpu else {**env, "TORCHDYNAMO_DISABLE": "1"}
+    # Ray lets an actor that asked for no GPU see all of them.
+    return env if gpu else {**env, "TORCHDYNAMO_DISABLE": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def study_seeds(seed: int, studies: int) -> list[int]:
@@ -99,10 +100,12 @@ class ReportEngine:
 
     Raises:
         CheckpointError: the checkpoint cannot be read.
-        EngineError: ``engine_open``: this process has an engine that is not closed.
+        EngineError: ``engine_open`` (this process has an engine that is not closed), ``no_gpu`` (vLLM is built for GPUs
+            and sees none).
 
     Attributes:
         version: of the weights; 0 is the checkpoint itself.
+        device: where all of it computes.
         model: the visual half (visual tokens, disease logits, attention maps). Its decoder is only the embedding table.
     """
 
@@ -116,6 +119,8 @@ class ReportEngine:
             os.environ.setdefault(name, value)
         torch.set_num_threads(threads)
         self._rollout, self.version = rollout, 0
+        _require_device()
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = load_checkpoint(Path(checkpoint_dir))
         self._embedding_name = _name_of(self.model.decoder, self.model.decoder.get_input_embeddings())
         self._shapes = _state_shapes(self.model)
@@ -124,6 +129,7 @@ class ReportEngine:
         )
         # vLLM holds the decoder; a second copy here would only cost memory.
         self.model.decoder = cast(Any, _EmbeddingTable(self.model.decoder.get_input_embeddings()))
+        self.model.to(self.device)
         self._llm = _start_vllm(Path(checkpoint_dir) / "decoder", rollout, self._max_length, seed)
         ReportEngine._is_open = True
         self._hidden_size = self._llm.llm_engine.model_config.get_hidden_size()
@@ -206,7 +212,7 @@ class ReportEngine:
         limit = self._max_length - self._rollout.max_new_tokens
         for start in range(0, len(prompts), ENCODE_BATCH):
             places = range(start, min(start + ENCODE_BATCH, len(prompts)))
-            tokens = self.model.visual(features.select(list(places))).tokens
+            tokens = self.model.visual(features.select(list(places)).to(self.device)).tokens
             for each in self.model.prompt_embeddings(tokens, [prompts[i] for i in places]):
                 if each.ndim != 2 or each.shape[1] != self._hidden_size:
                     raise EngineError(
@@ -217,7 +223,7 @@ class ReportEngine:
                     raise EngineError(
                         "prompt_too_long", f"{len(each)} tokens leave no room for a report: at most {limit}"
                     )
-                yield each.to(DTYPES[self._rollout.dtype])
+                yield each.to("cpu", DTYPES[self._rollout.dtype])  # vLLM takes prompts from there
 
     def _sampling(self, temperature: float, seed: int, sample: int) -> SamplingParams:
         from vllm import SamplingParams
@@ -291,19 +297,14 @@ def _start_vllm(decoder: Path, rollout: RolloutConfig, max_length: int, seed: in
     from vllm import LLM
 
     logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])
-    memory: dict[str, Any] = (
-        {"gpu_memory_utilization": rollout.gpu_memory}
-        if torch.cuda.is_available()
-        # Without a fixed size vLLM takes most of the machine's memory; blocks of 128 tokens, its default on CPU, would
-        # leave most of a block empty for prompts and reports of our lengths.
-        else {"kv_cache_memory_bytes": rollout.kv_cache_mb << 20, "block_size": CPU_BLOCK}
-    )
     return LLM(
         model=str(decoder),
         dtype=rollout.dtype,
         enforce_eager=True,
         enable_prompt_embeds=True,
         tensor_parallel_size=rollout.tensor_parallel_size,
+        # Not Ray's, which vLLM would choose inside an actor: it wants bundles of its own.
+        distributed_executor_backend="uni" if rollout.tensor_parallel_size == 1 else "mp",
         max_num_seqs=rollout.max_sequences,
         max_model_len=max_length,
         # On CPU a request with a seed fails when its prompt is computed in parts, so prompts are never split.
@@ -312,8 +313,33 @@ def _start_vllm(decoder: Path, rollout: RolloutConfig, max_length: int, seed: in
         logprobs_mode="raw_logprobs",
         use_tqdm_on_load=False,
         seed=seed,
-        **memory,
+        **_memory(rollout),
     )
+
+
+def _memory(rollout: RolloutConfig) -> dict[str, Any]:
+    """vLLM's settings of the memory that an engine takes beside its weights."""
+    fixed = {"kv_cache_memory_bytes": rollout.kv_cache_mb << 20}
+    if not torch.cuda.is_available():
+        # Without a fixed size vLLM takes most of the machine's memory; blocks of 128 tokens, its default on CPU, would
+        # leave most of a block empty for prompts and reports of our lengths.
+        return {**fixed, "block_size": CPU_BLOCK}
+    if rollout.gpus_per_engine < 1:
+        # vLLM finds its size by measuring, which fails while others on the GPU take and free memory. The share is only
+        # what it wants to see free when it starts.
+        return {**fixed, "gpu_memory_utilization": 0.01}
+    return {"gpu_memory_utilization": rollout.gpu_memory}
+
+
+def _require_device() -> None:
+    from vllm.platforms import current_platform
+
+    if current_platform.is_unspecified():
+        raise EngineError(
+            "no_gpu",
+            "vLLM is built for GPUs and this process has none: set rollout.gpus_per_engine, or take one of "
+            "configs/layouts; for a machine without GPUs run scripts/setup.sh cpu",
+        )
 
 
 def _name_of(model: nn.Module, part: nn.Module) -> str:
@@ -323,9 +349,9 @@ def _name_of(model: nn.Module, part: nn.Module) -> str:
 
 def _state_shapes(model: Any) -> dict[str, tuple[int, ...]]:
     """Name and shape of everything that a full state must hold."""
-    visual = {f"visual.{n}": t for n, t in model.state_dict().items() if not n.startswith("decoder.")}
-    decoder = {f"decoder.{n}": t for n, t in decoder_state(model.decoder).items()}
-    return {name: tuple(tensor.shape) for name, tensor in (visual | decoder).items()}
+    visual = {f"visual.{n}": t.shape for n, t in model.state_dict().items() if not n.startswith("decoder.")}
+    decoder = {f"decoder.{n}": t.shape for n, t in decoder_weights(model.decoder)}
+    return {name: tuple(shape) for name, shape in (visual | decoder).items()}
 
 
 def _check_shapes(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:

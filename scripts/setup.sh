@@ -14,6 +14,8 @@ stamp=.venv/lmrrg-stamp
 [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && exit 0
 
 echo "setup: installing the $engine lock file into .venv (4.3 GB, about two minutes)"
+# The other engine's packages have the same names and versions: pip would keep them.
+case "$(cat "$stamp" 2>/dev/null)" in ''|*-"$engine") ;; *) rm -rf .venv ;; esac
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 pip=(.venv/bin/python -m pip --disable-pip-version-check install --quiet --no-deps)
 pinned=("${pip[@]}" --require-hashes)
@@ -30,6 +32,7 @@ if [ "$engine" = cpu ]; then
 fi
 DS_BUILD_OPS=0 "${pinned[@]}" --no-build-isolation -r "$lock"
 "${pip[@]}" --no-build-isolation --editable .
-.venv/bin/python -c 'import torch, vllm, ray, deepspeed' >/dev/null 2>.venv/import.log ||
-    { echo "setup: the installed packages do not import:" >&2; tail -5 .venv/import.log >&2; exit 1; }
+check='import sys, torch, vllm, ray, deepspeed; assert (torch.version.cuda is not None) == (sys.argv[1] == "gpu"), torch'
+.venv/bin/python -c "$check" "$engine" >/dev/null 2>.venv/import.log ||
+    { echo "setup: the installed packages do not work together:" >&2; tail -5 .venv/import.log >&2; exit 1; }
 echo "$wanted" >"$stamp"

@@ -67,17 +67,17 @@ class Reporter:
         features = load_features_from_images([study.images for study in studies], self._config)
         prompts = [prompt_ids(model.tokenizer, model.config, study.indication) for study in studies]
         reports = [samples[0] for samples in self._engine.generate(features, prompts)]
-        visual = model.visual(features)
+        visual = model.visual(features.to(self._engine.device))
         seconds = round(time.perf_counter() - started, 3)
         return [
             ReportResponse(
                 findings=report.text,
                 complete=report.finished,
-                probabilities=_probabilities(visual.disease_logits[row]),
+                probabilities=_probabilities(visual.disease_logits[row].cpu()),
                 images=self._images(study),
                 images_not_used=max(0, len(study.images) - self._config.data.max_views),
                 indication_used=model.config.use_indication and bool(study.indication.strip()),
-                regions=_regions(visual.attention[row], features.view_mask[row]) if study.details else None,
+                regions=_regions(visual.attention[row].cpu(), features.view_mask[row]) if study.details else None,
                 model=self._model_info,
                 generated_at=datetime.now(UTC),
                 seconds=seconds,

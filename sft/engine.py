@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import nn
 
 from lmrrg.config import SFTConfig
+from lmrrg.model.gradients import zero_settings
 from sft.objective import parameter_groups
 
 
@@ -45,6 +46,6 @@ def _settings(config: SFTConfig) -> dict[str, Any]:
         "gradient_accumulation_steps": config.minibatch // (config.microbatch * workers),
         "gradient_clipping": config.gradient_clip,
         "optimizer": {"type": "AdamW", "params": adam},
-        "zero_optimization": {"stage": config.zero_stage},
+        "zero_optimization": zero_settings(config.zero_stage),
         "steps_per_print": 10**9,
     }

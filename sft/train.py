@@ -26,7 +26,7 @@ from ray.train.v2._internal.execution.callback import RayTrainCallback
 from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
-from actors.placement import connect
+from actors.placement import connect, warn_of_idle_gpus
 from lmrrg.config import Config, config_help, load_config
 from lmrrg.data.sources import prepare_studies, studies_of
 from lmrrg.errors import one_sentence
@@ -83,6 +83,7 @@ def run_sft(config: Config) -> Path:
     files = [FeatureFiles(studies, config) for studies in (train, val)]
     job = Job(config, train, val, files[0], files[1], tokenizer, fingerprint, provenance)
     connect(config)
+    warn_of_idle_gpus(config.sft.gpus_per_worker)
     return _materialise(_trainer(job, storage).fit(), folder)
 
 

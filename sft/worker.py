@@ -78,7 +78,7 @@ def environment(config: Config) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONWARNINGS": "ignore::FutureWarning",
     }
-    return env if config.sft.gpus_per_worker else {**env, "DS_ACCELERATOR": "cpu"}
+    return env if config.sft.gpus_per_worker else {**env, "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def train_rank(loop_config: dict[str, ray.ObjectRef[Job]]) -> None:

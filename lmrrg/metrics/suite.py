@@ -163,8 +163,8 @@ def score_reports(
 
     Raises:
         MetricError: ``length_mismatch``, ``no_studies``, ``missing_text`` (not a string), ``empty_reference``,
-            ``duplicate_id``, ``unknown_metric``, ``no_metrics``, ``no_backend``, ``bad_bootstrap`` or ``unscored`` (the backend gave up on
-            a pair).
+            ``duplicate_id``, ``unknown_metric``, ``no_metrics``, ``no_backend``, ``bad_bootstrap`` or ``unscored``
+            (the backend gave up on a pair).
     """
     wanted = select_metrics(metrics)
     ids = tuple(study_ids) if study_ids is not None else tuple(str(row) for row in range(len(references)))

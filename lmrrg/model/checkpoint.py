@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from lmrrg.config import ModelConfig
 from lmrrg.errors import CodedError
-from lmrrg.model.decoder import decoder_state
+from lmrrg.model.decoder import decoder_weights
 from lmrrg.model.generator import ReportGenerator, VisualInputs
 
 ARCHITECTURE = "LMRRG"
@@ -113,9 +114,11 @@ def full_state(model: ReportGenerator, *, copy: bool = True) -> dict[str, Tensor
     Adapters are merged and ``decoder.lm_head.weight`` is there even when it is tied. Without ``copy`` a tensor that is
     on CPU already is the model's own memory.
     """
-    state = {f"visual.{name}": tensor for name, tensor in _visual_state(model).items()}
-    state |= {f"decoder.{name}": tensor for name, tensor in decoder_state(model.decoder).items()}
-    return {name: tensor.detach().to("cpu", copy=copy).contiguous() for name, tensor in state.items()}
+    weights = chain(
+        ((f"visual.{name}", tensor) for name, tensor in _visual_state(model).items()),
+        ((f"decoder.{name}", tensor) for name, tensor in decoder_weights(model.decoder)),
+    )
+    return {name: tensor.detach().to("cpu", copy=copy).contiguous() for name, tensor in weights}
 
 
 def load_full_state(model: ReportGenerator, state: Mapping[str, Tensor], *, decoder: bool = True) -> None:
@@ -164,7 +167,7 @@ def _write(model: ReportGenerator, folder: Path, extra: Mapping[str, Any]) -> No
     (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     visual = {name: tensor.detach().cpu().contiguous() for name, tensor in _visual_state(model).items()}
     save_file(visual, folder / "model.safetensors", metadata={"format": "pt"})
-    decoder = {name: tensor.cpu() for name, tensor in decoder_state(model.decoder).items()}
+    decoder = {name: tensor.cpu() for name, tensor in decoder_weights(model.decoder)}
     model.decoder.save_pretrained(folder / "decoder", state_dict=decoder)
     model.tokenizer.save_pretrained(folder / "decoder")
 

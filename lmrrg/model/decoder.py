@@ -116,20 +116,21 @@ def adapters_off(decoder: nn.Module) -> Iterator[None]:
             layer._disable_adapters = False
 
 
-def decoder_state(decoder: PreTrainedModel) -> dict[str, Tensor]:
-    """The full state under the plain Hugging Face names: adapters merged, ``lm_head.weight`` included when tied."""
+def decoder_weights(decoder: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+    """The full state under the plain Hugging Face names: adapters merged, ``lm_head.weight`` included when tied.
+
+    One after the other: all merged weights at once would not fit on a GPU beside the decoder itself.
+    """
     adapters: dict[str, Any] = {
         name: module for name, module in decoder.named_modules() if isinstance(module, LoraLayer)
     }
-    state: dict[str, Tensor] = {}
     for name, tensor in decoder.state_dict().items():
         if ".lora_" in name:
             continue
         owner = name.rpartition(".base_layer.")[0]
         if owner in adapters and name.endswith(".weight"):
             tensor = tensor + adapters[owner].get_delta_weight("default").to(tensor.dtype)
-        state[name.replace(".base_layer.", ".")] = tensor.detach()
-    return state
+        yield name.replace(".base_layer.", "."), tensor.detach()
 
 
 def token_embedding(decoder: PreTrainedModel) -> nn.Embedding:

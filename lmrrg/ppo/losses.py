@@ -47,6 +47,8 @@ class PolicyLoss:
     """Sum of the k3 estimate of KL(old || new), nats."""
     ratio_error: Tensor
     """Largest |ratio - 1|; a maximum, not a sum."""
+    ratio_distance: Tensor
+    """Sum of |ratio - 1|."""
 
 
 def policy_loss(
@@ -89,8 +91,8 @@ def policy_loss(
         surrogate = surrogate * fill(weights, mask)
     with torch.no_grad():
         approx_kl = (torch.expm1(difference) - difference).sum()
-        ratio_error = (ratio - 1).abs().max()
-    return PolicyLoss(-(fill(surrogate, mask) * shares).sum(), decided.sum(), approx_kl, ratio_error)
+        away = (ratio - 1).abs()
+    return PolicyLoss(-(fill(surrogate, mask) * shares).sum(), decided.sum(), approx_kl, away.max(), away.sum())
 
 
 def value_loss(

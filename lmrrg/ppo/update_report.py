@@ -24,6 +24,10 @@ class UpdateTotals:
     grad_norms: list[float] = field(default_factory=list)
     first_ratio_error: float = 0.0
     """Largest |ratio - 1| of a token before the first optimizer step."""
+    first_ratio_distance: float = 0.0
+    """Sum of it over the same tokens of this rank."""
+    first_tokens: float = 0.0
+    """Tokens of all ranks before the first optimizer step."""
 
     def add(self, actor: PolicyLoss, critic: Tensor) -> None:
         """Add one microbatch."""
@@ -33,9 +37,11 @@ class UpdateTotals:
         self.sums["update_kl_per_token"] += actor.approx_kl.item()
         if not self.grad_norms:
             self.first_ratio_error = max(self.first_ratio_error, actor.ratio_error.item())
+            self.first_ratio_distance += actor.ratio_distance.item()
 
     def step(self, tokens: float, grad_norm: float) -> None:
         """Note one optimizer step."""
+        self.first_tokens = self.first_tokens or tokens
         self.tokens += tokens
         self.grad_norms.append(grad_norm)
 
@@ -48,6 +54,8 @@ class UpdateReport:
     """Losses per optimizer step, means over tokens, and the mean and largest gradient norm before clipping."""
     first_ratio_error: float
     """Largest |ratio - 1| of a token before the first optimizer step: 0 up to rounding."""
+    first_ratio_mean: float
+    """Mean of it over the same tokens."""
 
     @classmethod
     def of(cls, ranks: Sequence[UpdateTotals]) -> UpdateReport:
@@ -60,4 +68,5 @@ class UpdateReport:
         return cls(
             metrics={**means, "grad_norm": sum(norms) / len(norms), "grad_norm_max": max(norms), "steps": len(norms)},
             first_ratio_error=max(rank.first_ratio_error for rank in ranks),
+            first_ratio_mean=sum(rank.first_ratio_distance for rank in ranks) / max(lead.first_tokens, 1.0),
         )

@@ -329,7 +329,7 @@ def test_a_checkpoint_that_does_not_say_what_it_sees_is_not_deployed(tiny_checkp
     copy = shutil.copytree(tiny_checkpoint, tmp_path / "copy")
     settings = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({k: v for k, v in settings.items() if k != "inputs"}))
-    with pytest.raises(click.ClickException, match="bad_config.*inputs"):
+    with pytest.raises(click.ClickException, match=r"bad_config.*inputs"):
         app({"checkpoint": str(copy)})
 
 
