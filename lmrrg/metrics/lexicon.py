@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,12 @@ class GraphLexicon:
     """Words between a finding and what it suggests."""
     dull: frozenset[str]
     """Words that tell nothing."""
-    cues: Phrases
-    """Cue phrases; meanings are ``negation.before``, ``uncertainty.after``, ``neutral``, ``breaker``."""
+    affirming: frozenset[str]
+    """Words that open a new fact behind a denied one: "no pneumothorax, mild edema"."""
+    cues: dict[tuple[str, ...], str]
+    """Words of a cue -> its meaning: ``negation.before``, ``uncertainty.after``, ``neutral``, ``breaker``."""
+    cue_lengths: dict[str, list[int]]
+    """First word of a cue -> how many words the cues have that begin with it, longest first."""
 
 
 def read_yaml(name: str) -> dict[str, Any]:
@@ -86,12 +91,23 @@ def graph_lexicon() -> GraphLexicon:
     meaning = {
         word: line.split()[0] for line in read_yaml("lexicon_synonyms.yaml")["synonyms"] for word in line.split()
     }
-    suggest, dull = (frozenset(words[name].split()) for name in ("suggest", "dull"))
-    return GraphLexicon(kind, glued, skeletal, thoracic, meaning, suggest, dull, phrase_table(_cue_phrases()))
+    suggest, dull, affirming = (frozenset(words[name].split()) for name in ("suggest", "dull", "affirming"))
+    data = read_yaml("lexicon_cues.yaml")
+    cues = {words: sense for phrase, sense in _cue_phrases(data) for words in _spelled_out(phrase, data["groups"])}
+    lengths: dict[str, set[int]] = {}
+    for cue in cues:
+        lengths.setdefault(cue[0], set()).add(len(cue))
+    longest_first = {word: sorted(found, reverse=True) for word, found in lengths.items()}
+    return GraphLexicon(kind, glued, skeletal, thoracic, meaning, suggest, dull, affirming, cues, longest_first)
 
 
-def _cue_phrases() -> list[tuple[str, str]]:
-    cues = read_yaml("lexicon_cues.yaml")
+def _spelled_out(phrase: str, groups: dict[str, list[str]]) -> list[tuple[str, ...]]:
+    """ "not SEEN" once for every entry of the group SEEN."""
+    choices = [[tuple(entry.split()) for entry in groups.get(word, [word])] for word in phrase.split()]
+    return [sum(chosen, ()) for chosen in product(*choices)]
+
+
+def _cue_phrases(cues: dict[str, Any]) -> list[tuple[str, str]]:
     found = [(phrase, "neutral") for phrase in cues["neutral"]]
     found += [(phrase, "breaker") for phrase in cues["breakers"]]
     for assertion in ("negation", "uncertainty"):

@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from lmrrg.metrics.lexicon import ANATOMY, OBSERVATION, STATE, Phrases, graph_lexicon
+from lmrrg.metrics.lexicon import ANATOMY, MODIFIER, OBSERVATION, STATE, GraphLexicon, graph_lexicon
 
 PRESENT, ABSENT, UNCERTAIN = 0, 1, 2
 """Assertion of a word."""
@@ -21,6 +21,10 @@ _WORD = re.compile(r"\d+(?:\.\d+)?|[a-z]+(?:\d+)?(?:'[a-z]+)?|,")
 _VERBS = frozenset(["is", "are", "was", "were", "appear", "appears", "remain", "remains", "be", "been", "has", "have"])
 _SEEN = frozenset(["seen", "identified", "noted", "present", "visualized", "evident", "demonstrated", "appreciated"])
 _JOINTS = frozenset([",", "and", "with"])
+_ENDS = frozenset([",", "given"])
+"""Words behind a forward cue that, like the end of the sentence, leave it nothing to speak of."""
+_TIPS = frozenset(["tip", "tips"])
+"""A tube whose tip is out of sight is there."""
 _NEAR_ENDS = frozenset([",", "with"])
 CHOICE = frozenset(["or", "versus", "vs"])
 """Words between two findings of which one is meant."""
@@ -43,7 +47,7 @@ class Sentence(NamedTuple):
 
 def sentences_of(text: str) -> list[str]:
     """Sentences of a report in lower case; works on prose and on "a . b . c ." alike."""
-    text = text.lower()
+    text = text.lower().replace(" vs.", " vs")
     # Without a number or a line break, only full stops and their like end a sentence.
     parts = _SENTENCE_END.split(text) if _NUMBER_OR_BREAK.search(text) else text.translate(_STOPS).split(".")
     return [s for s in map(str.strip, parts) if s]
@@ -58,10 +62,10 @@ def read_sentence(sentence: str) -> Sentence:
         words = [part for word in words for part in lexicon.glued.get(word, (word,))]
     get = lexicon.kind.get
     kinds = [get(word, "") for word in words]
-    if lexicon.cues.keys().isdisjoint(words):
+    if lexicon.cue_lengths.keys().isdisjoint(words):
         assertions = [PRESENT] * len(words)
     else:
-        assertions = _Scopes(words, kinds, lexicon.cues).settle()
+        assertions = _Scopes(words, kinds, lexicon).settle()
     if not CHOICE.isdisjoint(words):
         _doubt_choices(words, kinds, assertions)
     return Sentence(tuple(words), tuple(kinds), tuple(assertions))
@@ -70,8 +74,8 @@ def read_sentence(sentence: str) -> Sentence:
 class _Scopes:
     """One pass over a sentence: forward cues hold to the end of their clause, backward cues from its start."""
 
-    def __init__(self, words: list[str], kinds: list[str], cues: Phrases):
-        self.words, self.kinds, self.cues = words, kinds, cues
+    def __init__(self, words: list[str], kinds: list[str], lexicon: GraphLexicon):
+        self.words, self.kinds, self.lexicon = words, kinds, lexicon
         self.assertions = [PRESENT] * len(words)
         self.scope, self.clause_start, self.verb_seen = PRESENT, 0, False
         self.near = False
@@ -81,7 +85,7 @@ class _Scopes:
         i = 0
         while i < len(self.words):
             word = self.words[i]
-            meaning, length = self._cue(i) if word in self.cues else ("", 1)
+            meaning, length = self._cue(i) if word in self.lexicon.cue_lengths else ("", 1)
             if meaning:
                 self._on_cue(meaning, i, length)
             else:
@@ -93,18 +97,33 @@ class _Scopes:
         return self.assertions
 
     def _cue(self, i: int) -> tuple[str, int]:
-        for phrase, meaning in self.cues[self.words[i]]:
-            if tuple(self.words[i : i + len(phrase)]) == phrase:
-                return meaning, len(phrase)
+        for length in self.lexicon.cue_lengths[self.words[i]]:
+            cue = tuple(self.words[i : i + length])
+            meaning = self.lexicon.cues.get(cue)
+            if meaning:
+                return self._turned(i, i + len(cue), meaning), len(cue)
         return "", 1
+
+    def _turned(self, start: int, end: int, meaning: str) -> str:
+        """A forward cue with nothing behind it reaches back: "Effusion: no", "pneumonia is suspected"."""
+        if not meaning.endswith("before") or (end < len(self.words) and self.words[end] not in _ENDS):
+            return meaning
+        if start == 0 or not (self.kinds[start - 1] or self.words[start - 1] in _VERBS):
+            return meaning
+        while "," in self.words[self.clause_start : start]:
+            self.clause_start = self.words.index(",", self.clause_start) + 1
+        return meaning.replace("before", "after")
 
     def _on_cue(self, meaning: str, i: int, length: int) -> None:
         if meaning == "breaker":
             self.scope, self.clause_start, self.verb_seen = PRESENT, i + 1, False
         elif meaning in _AFTER:
+            if meaning == "negation.after" and not _TIPS.isdisjoint(self.words[self.clause_start : i]):
+                return
             self.assertions[self.clause_start : i] = [_AFTER[meaning]] * (i - self.clause_start)
         elif meaning == "negation.itself":
             self.assertions[i : i + length] = [ABSENT] * length
+            self.scope = PRESENT  # "no effusion, no change in the edema": what has a course is there
         elif meaning in _BEFORE and self.scope != ABSENT:  # "no signs to suggest": a denial stays one
             self.scope, self.near = _BEFORE[meaning], meaning == "negation.near"
 
@@ -121,14 +140,19 @@ class _Scopes:
 
     def _new_clause(self, start: int) -> bool:
         """Whether the words from ``start`` to the next joint tell a new fact ("and the heart is normal")."""
-        if self.words[start : start + 1] == ["there"]:
+        words = self.words[start:]
+        if words[:1] == ["there"]:
+            return True
+        if self.scope == ABSENT and words and words[0] in self.lexicon.affirming and CHOICE.isdisjoint(words):
             return True
         anatomy = False
-        for word, kind, following in zip(
-            self.words[start:], self.kinds[start:], [*self.words[start + 1 :], "seen"], strict=False
-        ):  # a sentence that ends with a joint leaves only the stand-in, and nothing to read
-            if word in (",", "and", "no", "without") or kind == OBSERVATION:
+        for word, kind, following in zip(words, self.kinds[start:], [*words[1:], "seen"], strict=False):
+            # A sentence that ends with a joint leaves only the stand-in, and nothing to read.
+            if word in (",", "and", "no", "without"):
                 return False
+            if kind == OBSERVATION:
+                at = start + words.index(word) + 2
+                return following in _VERBS and self.kinds[at : at + 1] in ([STATE], [MODIFIER])
             if anatomy and (kind == STATE or (word in _VERBS and following not in _SEEN)):
                 return True
             anatomy = anatomy or kind == ANATOMY
