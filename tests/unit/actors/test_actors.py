@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.exceptions import OutOfMemoryError
 
+from actors import placement
 from actors.placement import actor_options, bundle, torch_environment
 from actors.rollout import rollout_bundle, study_chunks
 from actors.supervision import PoolError, results
@@ -44,6 +45,21 @@ def test_an_actor_takes_exactly_its_bundle():
 def test_only_actors_that_compute_on_cpu_keep_the_pages_of_freed_tensors():
     assert torch_environment(2, gpus=0.5) == {"OMP_NUM_THREADS": "2"}
     assert torch_environment(2, gpus=0).items() > {("OMP_NUM_THREADS", "2"), ("MALLOC_MMAP_MAX_", "0")}
+
+
+def test_an_actor_that_asked_for_no_gpu_sees_none():
+    for env in (torch_environment(1, gpus=0), engine_environment(1, gpu=False)):
+        assert env["CUDA_VISIBLE_DEVICES"] == ""
+    for env in (torch_environment(1, gpus=0.5), engine_environment(1, gpu=True)):
+        assert "CUDA_VISIBLE_DEVICES" not in env
+
+
+def test_a_run_that_leaves_all_gpus_idle_is_told(monkeypatch, caplog):
+    monkeypatch.setattr(placement, "_nodes", lambda _: [{"CPU": 8}, {"CPU": 96, "GPU": 8}])
+    placement.warn_of_idle_gpus(0.3)
+    assert not caplog.messages
+    placement.warn_of_idle_gpus(0)
+    assert "configs/layouts" in caplog.text
 
 
 def test_an_engine_compiles_nothing_without_a_gpu_whatever_the_driver_has(monkeypatch):
