@@ -26,7 +26,7 @@ from actors.supervision import PoolError
 from lmrrg.config import Config, config_help, load_config
 from lmrrg.data.sources import prepare_studies
 from lmrrg.errors import one_sentence
-from lmrrg.model.checkpoint import read_checkpoint_config
+from lmrrg.model.checkpoint import CheckpointError, read_checkpoint_config
 from lmrrg.studies import manifest_hash
 from lmrrg.tracking import RunTracker, read_metrics, record_run
 from rl.checkpoint import StateStore
@@ -54,7 +54,12 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
     """
     config = config.model_copy(update={"storage_path": config.storage_path.resolve()})
     sft = Path(sft_checkpoint or config.run_dir / "sft" / "best").resolve()
-    read_checkpoint_config(sft)  # a missing model is told before any work
+    if not sft.is_dir():  # told before any work
+        raise CheckpointError(
+            "missing_file",
+            f"{sft} holds no SFT model: run sft/train.py with the same --config, or give --sft-checkpoint",
+        )
+    read_checkpoint_config(sft)
     manifest = prepare_studies(config)
     folder = config.run_dir / "ppo"
     origin = {"sft": weights_digest(sft), "data": manifest_hash(manifest)}
@@ -156,7 +161,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=config_help(), formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", help="YAML file with settings")
+    parser.add_argument("--config", default="configs/demo.yaml", help="YAML file with settings (default: %(default)s)")
     parser.add_argument("--sft-checkpoint", type=Path, help="model directory to start from (default: <run>/sft/best)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that win over the file's")
     args = parser.parse_intermixed_args(argv)

@@ -98,8 +98,12 @@ def app(arguments: Mapping[str, str]) -> Application:
     """Build the application for ``serve run`` and ``serve deploy``.
 
     Raises:
-        click.ClickException: no checkpoint, or one that cannot be served; the command ends with that sentence.
+        click.ClickException: no checkpoint, one that cannot be served, or an unknown argument; the command ends with
+            that sentence.
     """
+    if unknown := sorted(arguments.keys() - {"checkpoint", "config"}):
+        known = "checkpoint=DIR and config=FILE are known"
+        raise click.ClickException(f"unknown argument {', '.join(unknown)}: {known}")
     try:
         config = load_config(arguments.get("config") or os.environ.get("LMRRG_CONFIG"))
         checkpoint = _checkpoint(arguments.get("checkpoint"), config)

@@ -22,13 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the stages in order; a stage that was finished before resumes from its checkpoints."""
+    config = load_config(args.config, args.overrides)  # before the stages are imported, which takes long
+
     from lmrrg.data.sources import prepare_studies
     from lmrrg.evaluation import evaluate_run
     from lmrrg.run_report import write_report
     from rl.ppo import run_ppo
     from sft.train import run_sft
 
-    config = load_config(args.config, args.overrides)
     started = time.monotonic()
     _stage("studies", lambda: prepare_studies(config))
     sft = _stage("SFT", lambda: run_sft(config))

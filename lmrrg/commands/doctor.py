@@ -92,12 +92,10 @@ def _imports() -> Iterator[Check]:
 
 
 def _reference_backend(folder: Path | None) -> Iterator[Check]:
-    from lmrrg.metrics.reference_files import SOURCES, missing_files
+    from lmrrg.metrics.reference_files import missing_files
 
-    missing = missing_files(folder)
-    for part, source in SOURCES.items():
-        absent = missing.get(part)
-        yield Check(f"reference: {part}", "optional" if absent else "ok", source.command if absent else "found")
+    for part, commands in missing_files(folder).items():
+        yield Check(f"reference: {part}", "optional" if commands else "ok", "; ".join(commands) or "found")
 
 
 def _browser() -> Check:

@@ -47,9 +47,10 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: arguments that do not belong together, or a bad setting.
     """
     _check(args)
+    config = _settings(args)  # before what takes long to import
+
     from lmrrg.evaluation import evaluate_checkpoint, evaluate_run, read_results
 
-    config = _settings(args)
     if args.checkpoint is None:
         results = read_results(evaluate_run(config))
     else:

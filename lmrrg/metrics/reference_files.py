@@ -20,11 +20,10 @@ class Source:
     files: tuple[str, ...]
     aliases: tuple[str, ...] = ()
 
-    @property
-    def command(self) -> str:
-        """How to fetch the files into the current folder."""
-        name = self.repository.rpartition("/")[2]
-        return f"hf download {self.repository} {' '.join(self.files)} --local-dir {name}"
+    def command(self, folder: Path | None) -> str:
+        """How to fetch the files to where they are looked for: a folder, or the Hugging Face cache."""
+        where = "" if folder is None else f" --local-dir {folder / self.repository.rpartition('/')[2]}"
+        return f"hf download {self.repository} {' '.join(self.files)}{where}"
 
 
 SOURCES: dict[str, Source] = {
@@ -58,7 +57,7 @@ def find(part: str, folder: Path | None) -> dict[str, Path]:
         where = f"in {folder} or " if folder is not None else "in "
         raise MetricError(
             "weights_missing",
-            f"{part} lacks {', '.join(absent)} {where}the Hugging Face cache; fetch it with `{source.command}`",
+            f"{part} lacks {', '.join(absent)} {where}the Hugging Face cache; fetch it with `{source.command(folder)}`",
         )
     return found
 
@@ -66,7 +65,7 @@ def find(part: str, folder: Path | None) -> dict[str, Path]:
 def missing_files(folder: Path | None) -> dict[str, list[str]]:
     """For each part of the backend the commands that fetch what is absent; an empty list where all is there."""
     return {
-        part: [source.command] if any(_locate(source, name, folder) is None for name in source.files) else []
+        part: [source.command(folder)] if any(_locate(source, name, folder) is None for name in source.files) else []
         for part, source in SOURCES.items()
     }
 

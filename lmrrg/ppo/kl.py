@@ -119,6 +119,8 @@ class KLController:
             return 0.5 if signal.kl_per_sequence < 0.5 * config.target_per_sequence else 1.0
         if config.controller == "target":
             error = signal.kl_per_sequence / config.target_per_sequence - 1
-        else:
+        elif config.controller == "reward":
             error = (signal.reference_reward - signal.policy_reward) / config.reward_scale
+        else:
+            raise PPOError("kl_settings", f"no rule moves lambda for controller {config.controller}")
         return 1 + min(max(error, -0.2), 0.2) * signal.episodes / config.horizon_episodes

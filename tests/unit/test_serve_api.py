@@ -319,6 +319,8 @@ def test_the_application_says_in_one_sentence_what_it_lacks(monkeypatch):
         app({})
     with pytest.raises(click.ClickException, match=r"missing_file: /nowhere has no config\.json"):
         app({"checkpoint": "/nowhere"})
+    with pytest.raises(click.ClickException, match="unknown argument checkpont"):
+        app({"checkpont": "/nowhere"})
     monkeypatch.setenv("LMRRG_CONFIG", "/nowhere.yaml")
     with pytest.raises(click.ClickException, match=r"config file /nowhere\.yaml does not exist"):
         app({})

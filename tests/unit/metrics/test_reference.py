@@ -332,7 +332,9 @@ def test_a_missing_file_is_named_with_the_way_to_fetch_it(tmp_path: Path, part: 
     assert not any(missing_files(folder).values())
     for path in find(part, folder).values():
         path.unlink()
-    command = SOURCES[part].command
+    command = SOURCES[part].command(folder)
+    assert f"--local-dir {folder}" in command
+    assert "--local-dir" not in SOURCES[part].command(None)
     assert command in missing_files(folder)[part]
     with pytest.raises(MetricError, match="weights_missing") as error:
         ReferenceBackend(folder)
