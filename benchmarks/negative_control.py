@@ -58,7 +58,7 @@ def _radcliq(checkpoint: Path, config: Config, system: str) -> list[float]:
     """RadCliQ-v1 of the greedy report of every evaluated study."""
     out = config.run_dir / "evaluation" / f"{system}.json"
     evaluate_checkpoint(checkpoint, prepare_studies(config), config, out)
-    lines = out.with_suffix(".reports.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = out.with_suffix(".reports.jsonl").read_text(encoding="utf-8").rstrip("\n").split("\n")
     return [json.loads(line)["radcliq_v1"] for line in lines]
 
 

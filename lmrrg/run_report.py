@@ -189,5 +189,6 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _read_reports(run_dir: Path, system: str) -> dict[str, dict[str, Any]]:
     path = run_dir / "evaluation" / f"{system}.jsonl"
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    with path.open(encoding="utf-8") as lines:  # not splitlines(), which also splits at separators inside a text
+        records = [json.loads(line) for line in lines]
     return {record["id"]: record for record in records}

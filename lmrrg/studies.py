@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, cast, get_args
+from uuid import uuid4
 
 from lmrrg.errors import CodedError
 
@@ -104,7 +104,7 @@ def write_studies(path: Path, studies: Iterable[Study]) -> int:
     count = 0
     with atomic_writer(path) as out:
         for study in studies:
-            out.write(json.dumps(_to_record(study, path.parent.resolve()), ensure_ascii=False) + "\n")
+            out.write(json.dumps(_to_record(study, Path(os.path.abspath(path.parent))), ensure_ascii=False) + "\n")
             count += 1
     return count
 
@@ -165,16 +165,15 @@ class atomic_writer:
         self._path = Path(path)
 
     def __enter__(self):
-        self._file = tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=self._path.parent, prefix=f".{self._path.name}.", delete=False
-        )
+        # Not tempfile's: its files are for their owner alone, and what is shared is for the umask to say.
+        part = self._path.with_name(f".{self._path.name}.{uuid4().hex}")
+        self._file = part.open("x", encoding="utf-8")
         return self._file
 
     def __exit__(self, error_type, error, traceback) -> None:
         try:
             self._file.close()
             if error_type is None:
-                os.chmod(self._file.name, 0o644)
                 os.replace(self._file.name, self._path)
         finally:
             Path(self._file.name).unlink(missing_ok=True)  # gone already where it was renamed
@@ -210,11 +209,13 @@ def _obstacle(path: Path, taken: Set[Path]) -> str | None:
 def _to_record(study: Study, folder: Path) -> dict[str, object]:
     record = asdict(study)
     record["images"] = [{"path": _relative(image.path, folder), "view": image.view} for image in study.images]
-    return {key: value for key, value in record.items() if value not in ("", None, {})}
+    if not record["truth"]:
+        del record["truth"]
+    return {key: value for key, value in record.items() if value not in ("", None)}  # labels {}: nothing is mentioned
 
 
 def _relative(path: Path, folder: Path) -> str:
-    path = Path(path).resolve()
+    path = Path(os.path.abspath(path))  # not resolved: what a link hides may be an identifier
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
 
 

@@ -179,8 +179,8 @@ def _git(*arguments: str) -> str | None:
         done = subprocess.run(
             ["git", "-C", str(Path(__file__).parent), *arguments], capture_output=True, text=True, timeout=30
         )
-    except FileNotFoundError:
-        return None  # a machine without git still runs
+    except (OSError, subprocess.TimeoutExpired):
+        return None  # a machine without git, or with one that hangs, still runs
     return done.stdout.strip() if done.returncode == 0 else None
 
 

@@ -56,7 +56,7 @@ def read_rollouts(run_dir: Path) -> list[DumpedRollout]:
     return [
         DumpedRollout(
             iteration=int(path.stem.split("-")[1]),
-            rows=[json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()],
+            rows=[json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line],
             experience=load_experience(path.with_suffix(".safetensors")),
         )
         for path in paths

@@ -24,20 +24,22 @@ from ray.train.torch import TorchConfig
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.callback import RayTrainCallback
 from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.exceptions import WorkerGroupError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from actors.placement import connect, warn_of_idle_gpus
 from lmrrg.config import Config, config_help, load_config
 from lmrrg.data.sources import prepare_studies, studies_of
-from lmrrg.errors import one_sentence
+from lmrrg.errors import CodedError, one_sentence
 from lmrrg.model.checkpoint import CheckpointError, read_checkpoint_config
 from lmrrg.model.decoder import build_tokenizer
-from lmrrg.model.features import FeatureFiles
+from lmrrg.model.features import FeatureFiles, encoder_version
+from lmrrg.model.regions import load_regions
 from lmrrg.studies import Study, atomic_writer, manifest_hash
-from lmrrg.tracking import record_run
+from lmrrg.tracking import metrics_path, record_run
 from sft.worker import Job, SFTError, check_fingerprint, environment, train_rank
 
-_RAY_NAME = "ray_train"
+_RAY_NAME, _MARK = "ray_train", "fingerprint"
 _MAX_FAILURES = 2  # restarts from the last checkpoint after a lost worker or node
 _NOT_IN_FINGERPRINT = {
     "sft": {"resume", "cpus_per_worker", "gpus_per_worker"},
@@ -63,7 +65,8 @@ def run_sft(config: Config) -> Path:
 
     Raises:
         SFTError: ``no_studies``, ``no_region_masks`` (asked to supervise the attention without any),
-            ``resume_mismatch`` (settings or data changed since the last checkpoint).
+            ``resume_mismatch`` (settings or data changed since the last checkpoint), ``loss_not_finite``.
+        CodedError: any other of a rank's.
     """
     config = config.model_copy(update={"storage_path": Path(config.storage_path).resolve()})
     folder = config.run_dir / "sft"
@@ -75,16 +78,19 @@ def run_sft(config: Config) -> Path:
     storage = _storage(config)
     if not config.sft.resume:
         _delete(folder, _storage(config, f"sft/{_RAY_NAME}"))
+        metrics_path(config.run_dir, "sft").unlink(missing_ok=True)
     elif _is_complete(folder, config, fingerprint):
         return folder / "best"
-    _claim(folder, fingerprint)
-    record_run(config, manifest)
+    _check_mark(folder, fingerprint)
     provenance = {"data_sha256": manifest_hash(manifest), "seed": config.seed, "stage": "sft"}
-    files = [FeatureFiles(studies, config) for studies in (train, val)]
-    job = Job(config, train, val, files[0], files[1], tokenizer, fingerprint, provenance)
+    train_files = FeatureFiles(train, config)
+    val_files = FeatureFiles(val, config, beside=[train_files])
+    job = Job(config, train, val, train_files, val_files, tokenizer, fingerprint, provenance)
     connect(config)
     warn_of_idle_gpus(config.sft.gpus_per_worker)
-    return _materialise(_trainer(job, storage).fit(), folder)
+    _mark(folder, fingerprint)  # now that it can start: settings that do not work leave the name free
+    record_run(config, manifest)
+    return _materialise(_fit(_trainer(job, storage)), folder)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -92,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=config_help(), formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", help="YAML file with settings")
+    parser.add_argument("--config", default="configs/demo.yaml", help="YAML file with settings (default: %(default)s)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that win over the file's")
     args = parser.parse_intermixed_args(argv)
     try:
@@ -125,9 +131,18 @@ def _fingerprint(config: Config, manifest: Path, vocabulary: str) -> str:
         "model": config.model.model_dump(mode="json"),
         "sft": config.sft.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT["sft"]),
         "manifest": manifest_hash(manifest),
+        "regions": load_regions(config.model.regions_file),
+        "encoder": encoder_version(config.data.image_size),
+        "pretrained": [_files_of(name) for name in (config.model.decoder.pretrained, config.model.text_encoder)],
         "vocabulary": hashlib.sha256(vocabulary.encode()).hexdigest(),
     }
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _files_of(name: str | None) -> list[tuple[str, int]]:
+    """Names and sizes of a model's files, where the name is a folder's: other weights seldom have all of them."""
+    folder = Path(name or "")
+    return sorted((path.name, path.stat().st_size) for path in folder.glob("*") if name and path.is_file())
 
 
 def _storage(config: Config, part: str = "sft") -> str:
@@ -143,13 +158,17 @@ def _delete(folder: Path, storage: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _claim(folder: Path, fingerprint: str) -> None:
-    """Mark the folder as this run's, so that a mismatch is told before any worker starts."""
-    mark = folder / "fingerprint"
+def _check_mark(folder: Path, fingerprint: str) -> None:
+    """Tell a mismatch before any work; SFTError ``resume_mismatch``."""
+    mark = folder / _MARK
     if mark.is_file():
         check_fingerprint(mark.read_text(encoding="utf-8"), fingerprint)
+
+
+def _mark(folder: Path, fingerprint: str) -> None:
+    """Mark the folder as this run's."""
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_writer(mark) as out:
+    with atomic_writer(folder / _MARK) as out:
         out.write(fingerprint)
 
 
@@ -193,6 +212,17 @@ def _trainer(job: Job, storage: str) -> TorchTrainer:
             worker_runtime_env={"env_vars": environment(job.config)},
         ),
     )
+
+
+def _fit(trainer: TorchTrainer) -> ray.train.Result:
+    """Train; what a rank has to say comes out as it was raised there."""
+    try:
+        return trainer.fit()
+    except WorkerGroupError as error:
+        for failure in error.worker_failures.values():
+            if isinstance(failure, CodedError):
+                raise failure from error
+        raise
 
 
 def _materialise(result: ray.train.Result, folder: Path) -> Path:

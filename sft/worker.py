@@ -38,6 +38,7 @@ from sft.objective import Objective, learning_rate, macro_auc
 TAG = "state"
 _CALIBRATION = 256  # training studies that fix the scale of the image features
 _LOG_EVERY = 5
+_NOT_FINITE = "the loss became NaN or infinite; a lower learning rate may help"
 
 
 class SFTError(CodedError):
@@ -219,7 +220,7 @@ class RankTrainer:
         sums = self._sum_over_ranks(*(totals[name] for name in ("nll", "disease", "seen", "waited")))
         nll, disease, seen, waited = sums
         if not math.isfinite(nll + disease):
-            raise SFTError("loss_not_finite", "the loss became NaN or infinite; a lower learning rate may help")
+            raise SFTError("loss_not_finite", _NOT_FINITE)
         steps = totals["steps"]
         supervised = {"train/attention_loss": seen / max(1, totals["masked"])} if self.sft.attention_weight else {}
         return supervised | {
@@ -234,7 +235,11 @@ class RankTrainer:
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
-        """Means over the validation studies, the same on every rank."""
+        """Means over the validation studies, the same on every rank.
+
+        Raises:
+            SFTError: ``loss_not_finite``: what the last optimizer step left is no model.
+        """
         self.engine.eval()
         mine = list(range(self.rank, len(self.val), self.workers))
         # ZeRO-3 gathers weights in step: every rank runs as many batches as the one with the most studies.
@@ -248,6 +253,8 @@ class RankTrainer:
                 logits[share] = seen.float().cpu()
         total_nll, total_disease = self._sum_over_ranks(sums["nll"], sums["disease"])
         logits = torch.tensor(self._sum_over_ranks(*logits.flatten().tolist())).reshape(logits.shape)
+        if not math.isfinite(total_nll + total_disease):
+            raise SFTError("loss_not_finite", f"on the validation studies {_NOT_FINITE}")
         classes = int(binary_targets(self.val.labels, self.sft)[1].sum())
         return {
             "val/nll_per_token": total_nll / sum(self.val.lengths),

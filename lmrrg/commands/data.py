@@ -8,9 +8,9 @@ from typing import get_args
 
 from lmrrg.config import DataConfig, DataSource, PhantomConfig
 from lmrrg.data.audit import find_duplicates
-from lmrrg.data.importing import write_import
+from lmrrg.data.importing import audit_path, write_import
 from lmrrg.data.sources import import_studies
-from lmrrg.studies import Section
+from lmrrg.studies import Section, check_outputs
 
 EPILOG = """\
 data sets, and what --source names (images may lie elsewhere: --images):
@@ -84,6 +84,9 @@ def run(args: argparse.Namespace) -> int:
     """Import, write the manifest and its audit, print the audit."""
     if args.kind != "phantom" and args.source is None:
         raise ValueError(f"--source is required for {args.kind}")
+    if args.out.suffix != ".jsonl":  # the audit replaces the suffix: a.v1 and a.v2 would have the same
+        raise ValueError(f"--out {args.out} must end in .jsonl; the audit is written beside it")
+    check_outputs([args.out, audit_path(args.out)], [path for path in (args.source, args.labels) if path is not None])
     train, val, test = args.count
     data = DataConfig(
         source=args.kind,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from lmrrg.studies import LABELS, Split, Study, StudyError, StudyImage
 NEEDED = ("study_id", "patient_id", "image")
 OPTIONAL = ("view", "date", "split", "report", *Texts._fields)
 _SPLITS: dict[str, Split | None] = {"train": "train", "val": "val", "valid": "val", "test": "test", "": None}
+_DATE = re.compile(r"\d{4}(-?)\d{2}\1\d{2}(?!\d)")
 
 
 def read_csv_table(path: Path, data: DataConfig) -> Source:
@@ -35,7 +37,7 @@ def read_csv_table(path: Path, data: DataConfig) -> Source:
 
     Raises:
         StudyError: ``salt_missing``, a missing column, ``source_record`` (a study of two patients or splits, an
-            unknown split), ``labels_value``.
+            unknown split, a date that does not sort), ``labels_value``.
     """
     salt = salt_from_environment() if data.ids == "hashed" else None
     studies: dict[str, list[dict[str, str]]] = {}
@@ -53,7 +55,7 @@ def read_csv_table(path: Path, data: DataConfig) -> Source:
         "columns not read": ", ".join(sorted(present - {*NEEDED, *OPTIONAL, *LABELS})) or "none",
     }
     id_of = partial(_id, salt, "study")
-    taken = {id_of(study): date for study, images in studies.items() if (date := _date(images[0]))}
+    taken = {id_of(study): date for study, images in studies.items() if (date := _date(path, images[0]))}
     rows = _rows(path, studies, data.images or path.parent, salt, bool(present & set(LABELS)))
     return Source("csv", rows, total=len(studies), taken=taken, notes=notes, id_of=id_of)
 
@@ -96,8 +98,12 @@ def _shows_patient(row: Mapping[str, str]) -> bool:
     return bool(patient) and patient in row["image"]
 
 
-def _date(row: Mapping[str, str]) -> str:
-    return row.get("date", "").strip()
+def _date(path: Path, row: Mapping[str, str]) -> str:
+    """As digits, which sort in time; "" for none."""
+    date = row.get("date", "").strip()
+    if date and not _DATE.match(date):
+        raise StudyError("source_record", f"{path}: a date is not of the form 2011-03-28, which sorts in time")
+    return date.replace("-", "")
 
 
 def _check_study(path: Path, rows: list[dict[str, str]]) -> None:

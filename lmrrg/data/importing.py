@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from collections import Counter
@@ -15,6 +14,7 @@ from tqdm import tqdm
 
 from lmrrg.data.audit import audit_of, audit_table
 from lmrrg.data.priors import link_priors, without_lost_priors
+from lmrrg.data.tables import read_csv
 from lmrrg.studies import (
     LABELS,
     NEGATIVE,
@@ -143,10 +143,15 @@ def complete_source(
     return Import(source.name, section, kept, rows, dropped, notes)
 
 
+def audit_path(manifest: Path) -> Path:
+    """Where the audit of a manifest lies."""
+    return manifest.with_suffix(".audit.json")
+
+
 def write_import(manifest: Path, imported: Import) -> Path:
     """Write the manifest and, beside it, ``<name>.audit.json``; both atomically. Returns the audit's path."""
     write_studies(manifest, imported.studies)
-    path = manifest.with_suffix(".audit.json")
+    path = audit_path(manifest)
     with atomic_writer(path) as out:
         json.dump(imported.audit(), out, indent=2, ensure_ascii=False)
     return path
@@ -162,24 +167,23 @@ def read_labels(path: Path) -> dict[str, dict[str, int]]:
     """Read labels in CheXbert's output form: a ``study_id`` column and the 14 classes with 1, 0, -1 or blank.
 
     Raises:
-        StudyError: ``labels_missing_file``, ``labels_columns``, ``labels_value`` or ``labels_duplicate``.
+        StudyError: ``labels_missing_file``, ``labels_columns``, ``labels_value``, ``labels_duplicate``, or
+            ``source_csv`` (a row that does not fit the header, or a file that is no text).
     """
     if not path.is_file():
         raise StudyError("labels_missing_file", f"{path} does not exist")
     table: dict[str, dict[str, int]] = {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        missing = sorted({"study_id", *LABELS} - set(reader.fieldnames or ()))
-        if missing:
-            raise StudyError("labels_columns", f"{path} lacks the columns {', '.join(missing)}")
-        for number, row in enumerate(reader, start=2):
+    try:
+        for number, row in enumerate(read_csv(path, {"study_id", *LABELS}), start=2):
             if row["study_id"] in table:
                 raise StudyError("labels_duplicate", f"{path}:{number}: the study occurs twice")
             table[row["study_id"]] = {
-                label: label_value(row[label], f"{path}:{number}: {label}")
-                for label in LABELS
-                if (row[label] or "").strip()
+                label: label_value(row[label], f"{path}:{number}: {label}") for label in LABELS if row[label].strip()
             }
+    except StudyError as error:
+        if error.code == "source_columns":
+            raise StudyError("labels_columns", error.args[1]) from error
+        raise
     return table
 
 
@@ -192,7 +196,8 @@ def label_value(text: str | float, where: str) -> int:
     try:
         return _VALUES[float(text)]
     except (ValueError, KeyError):
-        raise StudyError("labels_value", f"{where}: {text!r} is not 1, 0, -1 or blank") from None
+        # The cell stays unsaid: where columns are shifted it may be a name.
+        raise StudyError("labels_value", f"{where}: not 1, 0, -1 or blank") from None
 
 
 def _place(patient: str, seed: int) -> float:

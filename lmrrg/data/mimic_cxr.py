@@ -13,6 +13,7 @@ One folder holds what the user downloaded::
 from __future__ import annotations
 
 import os
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -121,9 +122,14 @@ def _report_reader(folder: Path, stack: ExitStack) -> Callable[[str], str | None
     except BadZipFile as error:
         raise StudyError("source_archive", f"{archive} is no zip archive: {error}") from error
     names = set(reports.namelist())
-    return lambda place: (
-        reports.read(f"files/{place}").decode("utf-8", "replace") if f"files/{place}" in names else None
-    )
+    return lambda place: _member_of(reports, f"files/{place}") if f"files/{place}" in names else None
+
+
+def _member_of(archive: ZipFile, name: str) -> str:
+    try:
+        return archive.read(name).decode("utf-8", "replace")
+    except (BadZipFile, zlib.error, EOFError) as error:
+        raise StudyError("source_archive", f"{archive.filename}: {name} is damaged: {error}") from error
 
 
 def _text_of(path: Path) -> str | None:

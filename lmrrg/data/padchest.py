@@ -42,8 +42,9 @@ def read_padchest(folder: Path, data: DataConfig) -> Source:
     english = ""
     for row in read_csv(find_file(folder, _TABLE), _COLUMNS):
         english = english or next((name for name in row if name.lower() in _ENGLISH), "-")
-        kept = {column: "" if row[column].strip() == "nan" else row[column] for column in _COLUMNS}
-        kept["text"] = row.get(english, kept["Report"])
+        row = {column: "" if cell.strip() == "nan" else cell for column, cell in row.items()}
+        kept = {column: row[column] for column in _COLUMNS}
+        kept["text"] = row.get(english, row["Report"])
         studies.setdefault(row["StudyID"], []).append(kept)
     taken = {study: rows[0]["StudyDate_DICOM"] for study, rows in studies.items() if rows[0]["StudyDate_DICOM"]}
     is_english = english not in ("", "-")

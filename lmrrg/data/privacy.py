@@ -40,16 +40,18 @@ _NAME = (
 IDENTIFIERS: dict[str, re.Pattern[str]] = {
     "e-mail address": re.compile(r"\b[\w.+-]+@[\w-]+\.[\w.-]+\w"),
     "date": re.compile(
-        rf"\b(?:\d{{1,2}}[/.-]\d{{1,2}}[/.-](?:\d{{4}}|\d{{2}})|\d{{4}}-\d{{2}}-\d{{2}}"
-        rf"|{_DAY}(?: of )?[ ./-]?{_MONTH}\.?(?:,?[ ./-]?\d{{4}}|[/-]\d{{2}})"
+        rf"\b(?:\d{{1,2}}[/.-]\d{{1,2}}[/.-](?:\d{{4}}|\d{{2}})|\d{{4}}(?P<sep>[/.-])\d{{1,2}}(?P=sep)\d{{1,2}}(?:T\d[\d:.]*)?"
+        rf"|{_DAY}(?: of )?[ ./-]?{_MONTH}\.?(?:,?[ ./-]?\d{{4}}|[/-]\d{{2}}| [0-3]\d)"
         rf"|{_MONTH}\.?[ -]{_DAY}(?:, ?|[ -])\d{{4}}"
         rf"|{_MONTH}\.?,?(?: of)?[ ./-]{_YEAR}|(?:0?[1-9]|1[0-2])[/-]{_YEAR})\b",
         re.IGNORECASE,
     ),
     "phone number": re.compile(
-        r"(?<!\w)(?:\+?\d{1,3}[ .-])?\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}\b|(?<![\w.-])\d{3}-\d{4}(?![\w-])"
+        r"(?<!\w)(?:\+?\d{1,3}[ .-])?(?:\(\d{3}\)[ .-]?|\d{3}[ .-])\d{3}[ .-]\d{4}\b"
+        r"|(?<![\w.-])\d{3}-\d{4}(?![\w-])"
     ),
-    "number of 6 or more digits": re.compile(r"\b\d{6,}\b"),
+    "social security number": re.compile(r"(?<![\w-])\d{3}-\d{2}-\d{4}(?![\w-])"),
+    "number of 6 or more digits": re.compile(r"\b[A-Za-z]{0,3}\d{6,}\b"),
     "name after a title": re.compile(rf"\b{_TITLE}{{1,2}}{_NAME}(?: {_NAME})?"),
 }
 """Shapes of identifiers in text (ours, after the list of the HIPAA Safe Harbor rule)."""
@@ -80,7 +82,7 @@ def scrub(text: str, *ids: str) -> str:
     """Text with ``___``, MIMIC's mark, in place of everything in :data:`IDENTIFIERS` and of the given ids."""
     for value in ids:
         if value.strip():
-            text = re.sub(rf"(?<!\w){re.escape(value.strip())}(?!\w)", "___", text)
+            text = re.sub(rf"(?<!\w){re.escape(value.strip())}(?!\w)", "___", text, flags=re.IGNORECASE)
     for pattern in IDENTIFIERS.values():
         text = pattern.sub("___", text)
     return text

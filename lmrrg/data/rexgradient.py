@@ -32,6 +32,8 @@ def read_rexgradient(folder: Path, data: DataConfig) -> Source:
     tables = [(path, split, read_json(path)) for path, split in found if path.is_file()]
     if not tables:
         raise StudyError("source_missing", f"{folder} has no metadata/train_metadata_view_position.json")
+    if wrong := [path.name for path, _, table in tables if not isinstance(table, dict)]:
+        raise StudyError("source_record", f"{folder}/metadata: {', '.join(wrong)} maps no study to its record")
     records = [(path, split, str(key), record) for path, split, table in tables for key, record in table.items()]
     taken = {key: str(r["StudyDate"]) for _, _, key, r in records if isinstance(r, dict) and r.get("StudyDate")}
     notes = {"splits": "published: " + ", ".join(path.name for path, *_ in tables)}

@@ -118,6 +118,7 @@ _INLINE = sorted(
 
 _LINE_HEADING = re.compile(r"^[ \t]*(?:\d{1,2}[.)][ \t]*)?([A-Za-z][\w \t/&,()'-]{0,70}?)[ \t]*:(?!\d\d)", re.MULTILINE)
 _BARE_HEADING = re.compile(r"^[ \t]*([A-Z][A-Z /&()]{2,50}[A-Z)])[ \t\r]*$", re.MULTILINE)
+_WET_READ = re.compile(r"^[ \t]*WET READ VERSION\b[^\n:]*:?", re.MULTILINE)
 _RULE = re.compile(r"^[ \t]*_{5,}[ \t\r]*$", re.MULTILINE)
 _INLINE_HEADING = re.compile(
     r"(?<![A-Za-z])("
@@ -179,7 +180,9 @@ def _blocks(text: str) -> list[tuple[Kind, Span]]:
     begin = 0
     for found, at, after in headings:
         inside_aside = kind in ("addendum", "preliminary") and at < last_start and found != "start"
-        if at < begin or inside_aside or (kind == "findings" and found == "narrative"):
+        # "Addendum: the IMPRESSION: should read": what an addendum speaks of
+        spoken_of = kind == "addendum" and text[text.rfind("\n", 0, at) + 1 : at].strip() != ""
+        if at < begin or inside_aside or spoken_of or (kind in ("findings", "impression") and found == "narrative"):
             continue
         blocks.append((kind, (begin, at)))
         kind, begin = found, after
@@ -189,9 +192,11 @@ def _blocks(text: str) -> list[tuple[Kind, Span]]:
 def _headings(text: str) -> list[tuple[Kind, int, int]]:
     """Headings in order: kind, offset of the heading, offset of the text after it."""
     found: dict[int, tuple[Kind, int, int]] = {}
+    in_small_letters = text.islower()
     for match in _LINE_HEADING.finditer(text):
         kind = _kind_of(match[1])
-        if kind:
+        # "compared with the prior\nstudy: ..." is a sentence that was wrapped
+        if kind and (in_small_letters or match[1][0].isupper()):
             found[match.end()] = (kind, match.start(), match.end())
     for pattern in (_INLINE_HEADING, _AFTER_SENTENCE):
         for match in pattern.finditer(text):
@@ -203,6 +208,8 @@ def _headings(text: str) -> list[tuple[Kind, int, int]]:
         kind = _NAMES.get(_plain(match[1]))
         if kind:
             found[match.end()] = (kind, match.start(), match.end())
+    for match in _WET_READ.finditer(text):
+        found[match.end()] = ("preliminary", match.start(), match.end())
     for match in _RULE.finditer(text):
         found[match.end()] = ("start", match.start(), match.end())
     return sorted(found.values(), key=lambda heading: heading[1:])
@@ -254,7 +261,7 @@ def _body(text: str, span: Span) -> Span:
     """A stretch without the titles at its top: lines without a small letter, then a short paragraph without a stop."""
     start, end = span
     for line in text[start:end].splitlines(keepends=True):
-        if any(letter.islower() for letter in line):
+        if text.isupper() or any(letter.islower() for letter in line):
             break
         start += len(line)
     rest = _after_first_paragraph(text, (start, end))
@@ -265,9 +272,10 @@ def _body(text: str, span: Span) -> Span:
 
 
 def _says_something(text: str, span: Span) -> bool:
-    """Whether a stretch reads as prose: three words and a small letter, not a date, a mark or a title."""
+    """Whether a stretch reads as prose: three words and, unless the report has none, a small letter; not a date, a mark
+    or a title."""
     part = text[span[0] : span[1]]
-    return len(_WORD.findall(part)) >= 3 and any(letter.islower() for letter in part)
+    return len(_WORD.findall(part)) >= 3 and (text.isupper() or any(letter.islower() for letter in part))
 
 
 def _form(blocks: list[tuple[Kind, Span]], spans: dict[Kind, Span]) -> frozenset[str]:

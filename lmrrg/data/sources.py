@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from lmrrg.config import Config, DataConfig
 from lmrrg.data import phantom
@@ -35,27 +36,28 @@ _READERS: dict[str, Callable[[Path, DataConfig], Source]] = {
 }
 _SETTINGS = ("source", "path", "images", "labels", "section", "ids", "phantom", "check_views")
 """The settings of ``config.data`` that decide what the manifest holds."""
+_TABLES = {".csv", ".json", ".jsonl", ".tsv", ".gz", ".zip"}
 
 
 def prepare_studies(config: Config, *, progress: bool = True) -> Path:
     """Make ``config.run_dir/studies.jsonl`` from ``config.data``, or re-use the one made from the same settings.
 
-    Beside it lie ``studies.audit.json`` (what was kept and dropped) and ``studies.made_from.json`` (the hash of the
-    settings and of the manifest that a later call compares).
+    Beside it lie ``studies.audit.json`` (what was kept and dropped) and ``studies.made_from.json`` (what a later call
+    compares: hashes of the settings and of the manifest, and when the source's tables last changed).
 
     Raises:
         StudyError: the source cannot be read; nothing is left half written.
     """
     manifest = config.run_dir / "studies.jsonl"
     made_from = manifest.with_suffix(".made_from.json")
-    settings = _settings_hash(config)
-    if manifest.is_file() and made_from.is_file() and _is_current(manifest, made_from, settings):
+    origin = {"settings": _settings_hash(config), "tables": _tables(config.data)}
+    if manifest.is_file() and made_from.is_file() and _is_current(manifest, made_from, origin):
         return manifest
     manifest.parent.mkdir(parents=True, exist_ok=True)
     made_from.unlink(missing_ok=True)
     write_import(manifest, import_studies(config.data, manifest.parent, config.seed, progress=progress))
     with atomic_writer(made_from) as out:
-        json.dump({"settings": settings, "manifest": manifest_hash(manifest)}, out)
+        json.dump({**origin, "manifest": manifest_hash(manifest)}, out)
     return manifest
 
 
@@ -113,11 +115,19 @@ def _settings_hash(config: Config) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _is_current(manifest: Path, made_from: Path, settings: str) -> bool:
+def _tables(data: DataConfig) -> list[list[Any]]:
+    """Name, size and time of change of the source's tables: of the files that are named, and of those in the folder."""
+    named = [path for path in (data.path, data.labels) if path is not None]
+    files = {file for path in named for file in (path.iterdir() if path.is_dir() else [path]) if file.is_file()}
+    tables = sorted(file for file in files if file.suffix in _TABLES)
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in tables]
+
+
+def _is_current(manifest: Path, made_from: Path, origin: dict[str, Any]) -> bool:
     try:
         known = json.loads(made_from.read_text(encoding="utf-8"))
     except ValueError:
         return False
-    if known != {"settings": settings, "manifest": manifest_hash(manifest)}:
+    if known != {**origin, "manifest": manifest_hash(manifest)}:
         return False
     return all(image.path.is_file() for study in read_studies(manifest) for image in study.images)

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -51,7 +52,7 @@ def read_csv(path: Path, columns: Iterable[str], *, encoding: str = "utf-8-sig")
                 if _EXTRA in row or None in row.values():
                     raise StudyError("source_csv", f"{path}:{reader.line_num}: the row does not fit the header")
                 yield row
-    except (UnicodeDecodeError, EOFError, OSError, csv.Error) as error:
+    except (UnicodeDecodeError, EOFError, OSError, csv.Error, zlib.error) as error:
         raise StudyError("source_csv", f"{path} cannot be read as CSV: {error}") from error
 
 

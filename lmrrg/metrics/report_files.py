@@ -161,6 +161,8 @@ def _text(report: object, path: Path, row: int) -> str:
 
 
 def _identifier(study: object, path: Path, row: int) -> str:
+    if isinstance(study, float) and study.is_integer():
+        study = int(study)  # how pandas writes whole numbers in a column with gaps
     if isinstance(study, bool) or not isinstance(study, str | int):
         raise MetricError("missing_id", f"{path}, row {row}: the study id is missing")
     text = str(study).strip()

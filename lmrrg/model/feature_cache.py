@@ -7,10 +7,11 @@ write the same bytes; an entry that another run's bound removed is made anew by 
 from __future__ import annotations
 
 import os
-import tempfile
 import time
+import zipfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -33,10 +34,13 @@ def entry_path(folder: Path, digest: str) -> Path:
 def write_entry(path: Path, values: np.ndarray) -> None:
     """Write an entry; it appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    with os.fdopen(handle, "wb") as out:
-        np.save(out, values, allow_pickle=False)
-    os.replace(temporary, path)
+    part = path.with_name(f"{path.stem}.{uuid4().hex}.part")
+    try:
+        with part.open("xb") as out:  # readable for others as far as the umask lets it: caches are shared
+            np.save(out, values, allow_pickle=False)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)  # a full disk
 
 
 def read_entry(path: Path, shape: tuple[int, int]) -> Tensor:
@@ -48,7 +52,7 @@ def read_entry(path: Path, shape: tuple[int, int]) -> Tensor:
     """
     try:
         values = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise FeatureError("cache_corrupt", f"{path} is no feature file; delete it") from error
     if values.shape != shape or values.dtype != np.float16:
         raise FeatureError("cache_corrupt", f"{path} has shape {values.shape}, expected {shape}; delete it")
@@ -63,6 +67,8 @@ def touch(entries: Collection[Path]) -> list[Path]:
             os.utime(entry)
         except FileNotFoundError:
             missing.append(entry)
+        except PermissionError:
+            pass  # another user's, who alone can mark it
     return missing
 
 

@@ -86,6 +86,11 @@ def feature_shape(image_size: int) -> tuple[int, int]:
     return (image_size // 32) ** 2, _WIDTHS[32] + 2 * (_WIDTHS[16] + _WIDTHS[8])
 
 
+READER_REVISION = 1
+"""Of all that makes an image file the square which the encoder sees: raise it when a change moves a pixel, or cached
+features would differ from those of an uploaded image."""
+
+
 @lru_cache
 def encoder_version(image_size: int) -> str:
     """Name of the encoder's weights and of the layout of its features."""
@@ -165,15 +170,22 @@ class FeatureFiles:
 
     Only the batches that are asked for are in memory, and the object pickles as a list of paths, so workers of a
     cluster can share one cache folder. Entries are keyed by the SHA-256 of the image file and the encoder's version.
-    The cache keeps to ``data.cache_gb``: the longest unused entries of other runs make room. An entry that another run
-    removed is encoded again when it is read.
+    The cache keeps to ``data.cache_gb``: the longest unused entries of other runs make room, none of those ``beside``,
+    which the same run reads. An entry that another run removed is encoded again when it is read.
 
     Raises:
         FeatureError: ``cache_corrupt`` for an entry of the wrong shape (delete the named file), ``cache_too_small``.
         ImageError: image files that cannot be read; all others are encoded first.
     """
 
-    def __init__(self, studies: Sequence[Study], config: Config, *, progress: bool = True) -> None:
+    def __init__(
+        self,
+        studies: Sequence[Study],
+        config: Config,
+        *,
+        beside: Sequence[FeatureFiles] = (),
+        progress: bool = True,
+    ) -> None:
         self._data = config.data
         size = config.data.image_size
         self._shape, self._max_views = feature_shape(size), config.data.max_views
@@ -181,7 +193,8 @@ class FeatureFiles:
         cache = Path(config.data.cache_dir).resolve()
         paths = [Path(image.path) for images in chosen for image in images]
         digests = file_hashes(paths, cache / "image_hashes.json", progress=progress)
-        folder = cache / encoder_version(size)
+        # An image that "flag" let in may be one that "refuse" would not.
+        folder = cache / f"{encoder_version(size)}-reader{READER_REVISION}-{config.data.burned_in_annotation}"
         self._files = [
             [
                 (entry_path(folder, digests[Path(image.path)]), Path(image.path), VIEWS.index(image.view))
@@ -193,7 +206,8 @@ class FeatureFiles:
         missing = [(entry, sources[entry]) for entry in touch(sources)]
         if missing:
             wanted = len(missing) * (2 * self._shape[0] * self._shape[1] + _ENTRY_HEADER)
-            make_room(cache, wanted, round(config.data.cache_gb * 1e9), sources.keys())
+            kept = sources.keys() | {entry for other in beside for files in other._files for entry, *_ in files}
+            make_room(cache, wanted, round(config.data.cache_gb * 1e9), kept)
             _encode_all(missing, image_encoder(size), config.data, progress)
 
     def __len__(self) -> int:

@@ -15,6 +15,7 @@ import torch
 from lmrrg.config import Config
 from lmrrg.data.sources import prepare_studies, studies_of
 from lmrrg.model.checkpoint import full_state, load_checkpoint, read_checkpoint_config, state_checksum
+from lmrrg.model.feature_cache import FeatureError
 from lmrrg.model.features import FeatureFiles
 from lmrrg.studies import StudyError
 from lmrrg.tracking import read_metrics
@@ -138,6 +139,22 @@ def test_other_settings_do_not_continue_a_run(finished: Config):
     changed = finished.model_copy(update={"sft": finished.sft.model_copy(update={"learning_rate": 1e-5})})
     with pytest.raises(SFTError, match="resume_mismatch"):
         run_sft(changed)
+
+
+def test_weights_that_are_no_numbers_become_no_model(config: Config, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sft.train._MAX_FAILURES", 0)
+    run = settings(config, "nan", learning_rate=1e25, epochs=1, minibatch=64, microbatch=32)
+    with pytest.raises(SFTError, match="loss_not_finite: on the validation studies"):
+        run_sft(run)
+    assert not (run.run_dir / "sft" / "best").exists()
+
+
+def test_settings_that_cannot_start_leave_the_name_free(config: Config):
+    run = settings(config, "free")
+    wrong = run.model_copy(update={"data": run.data.model_copy(update={"image_size": 100})})
+    with pytest.raises(FeatureError, match="image_size"):
+        run_sft(wrong)
+    assert not (run.run_dir / "sft" / "fingerprint").exists()
 
 
 def test_a_manifest_without_validation_studies_is_refused(config: Config):

@@ -97,8 +97,8 @@ def test_foreign_text_is_escaped_wherever_it_comes_from(copied: Path) -> None:
     manifest.write_text("".join(json.dumps(study) + "\n" for study in studies))
     path = copied / "evaluation" / "ppo.jsonl"
     records = [json.loads(line) for line in path.read_text().splitlines()]
-    next(record for record in records if record["id"] == shown)["report"] = "GENERATED " + HOSTILE
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    next(record for record in records if record["id"] == shown)["report"] = "GENERATED \u2028 \x85 " + HOSTILE
+    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
     run_json = json.loads((copied / "run.json").read_text())
     run_json["history"][0]["command"] = "COMMAND " + HOSTILE
     (copied / "run.json").write_text(json.dumps(run_json))

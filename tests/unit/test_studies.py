@@ -1,6 +1,7 @@
 """The manifest: what is written is what is read, and nothing half-written or leaking gets through."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,6 +51,30 @@ def test_any_text_survives(tmp_path_factory, text):
     path = tmp_path_factory.mktemp("m") / "m.jsonl"
     write_studies(path, [replace(STUDY, findings=text)])
     assert read_studies(path)[0].findings == text
+
+
+@pytest.mark.parametrize("labels", [None, {}, {"Edema": 1}])
+def test_labelled_without_a_mention_is_not_the_same_as_not_labelled(tmp_path, labels):
+    path = tmp_path / "m.jsonl"
+    write_studies(path, [replace(STUDY, labels=labels)])
+    assert read_studies(path)[0].labels == labels
+
+
+def test_a_link_is_written_by_its_own_name(tmp_path):
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive" / "NUMBER.png").touch()
+    (tmp_path / "a.png").symlink_to(tmp_path / "archive" / "NUMBER.png")
+    write_studies(tmp_path / "m.jsonl", [replace(STUDY, images=(StudyImage(tmp_path / "a.png"),))])
+    assert "NUMBER" not in (tmp_path / "m.jsonl").read_text()
+
+
+def test_who_may_read_is_for_the_umask_to_say(tmp_path):
+    before = os.umask(0o077)
+    try:
+        write_studies(tmp_path / "m.jsonl", [STUDY])
+    finally:
+        os.umask(before)
+    assert (tmp_path / "m.jsonl").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize(

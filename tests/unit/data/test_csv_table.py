@@ -115,8 +115,27 @@ def test_refusals(tmp_path, columns, cells, code):
     assert caught.value.code == code
 
 
+@pytest.mark.parametrize("date", ["9/2/2011", "28.03.2011", "2011-3-28", "March", "201103280"])
+def test_a_date_that_does_not_sort_is_refused(tmp_path, date):
+    path = table(
+        tmp_path / "a.csv", ["study_id", "patient_id", "image", "findings", "date"], [["a", "p", "x", CLEAR, date]]
+    )
+    with pytest.raises(StudyError, match="source_record") as caught:
+        import_from("csv", path, ids="published")
+    assert date not in str(caught.value)
+
+
 def test_a_study_of_two_patients_is_refused(tmp_path):
     columns = ["study_id", "patient_id", "image", "findings"]
     path = table(tmp_path / "t.csv", columns, [["a", "p", "x.png", CLEAR], ["a", "q", "x.png", CLEAR]])
     with pytest.raises(StudyError, match="source_record"):
         import_from("csv", path, ids="published")
+
+
+def test_a_damaged_gzip_file_is_an_error_with_a_code(tmp_path):
+    path = table(tmp_path / "a.csv.gz", ["study_id", "patient_id", "image", "findings"], [["a", "p", "x", CLEAR]] * 50)
+    content = path.read_bytes()
+    for place in range(12, len(content) - 8, 7):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        with pytest.raises(StudyError):
+            import_from("csv", path, ids="published")

@@ -37,15 +37,22 @@ def test_phantom_then_jsonl(tmp_path, capsys):
         (["iu-xray", "--out", "x.jsonl"], "--source is required"),
         (["r2gen", "--source", "nowhere", "--out", "x.jsonl"], "source_missing"),
         (["jsonl", "--source", "nowhere.jsonl", "--out", "x.jsonl"], "manifest_missing"),
+        (["csv", "--source", "x.v1", "--out", "x.v1"], "must end in .jsonl"),
+        (["jsonl", "--source", "there.jsonl", "--out", "there.jsonl"], "bad_output"),
+        (["csv", "--source", "a.csv", "--labels", "there.jsonl", "--out", "there.jsonl"], "bad_output"),
+        (["csv", "--source", "a.csv", "--out", "folder.jsonl"], "bad_output"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_2(arguments, said, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.jsonl").write_text("precious")
+    (tmp_path / "folder.jsonl").mkdir()
     assert main(["data", *arguments]) == 2
     shown = capsys.readouterr().err.strip()
     assert said in shown
     assert len(shown.splitlines()) == 1
     assert not (tmp_path / "x.jsonl").exists()
+    assert (tmp_path / "there.jsonl").read_text() == "precious"
 
 
 def test_help_names_every_source(capsys):

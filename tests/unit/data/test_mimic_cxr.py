@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from zipfile import ZipFile
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
 from trees import CLEAR, LARGE, import_from, picture, table
@@ -115,6 +115,18 @@ def test_reports_in_their_archive_and_dicom_images_elsewhere(mimic, tmp_path):
     made = import_from("mimic-cxr", mimic, images=tmp_path / "dicoms")
     assert [study.findings for study in made.studies] == [study.findings for study in unpacked.studies]
     assert made.studies[0].images[0].path == tmp_path / "dicoms/p10/p10000032/s50414267/a2.dcm"
+
+
+def test_a_damaged_report_in_the_archive_is_named(mimic):
+    with ZipFile(mimic / "mimic-cxr-reports.zip", "w", ZIP_DEFLATED) as archive:
+        for report in (mimic / "files").rglob("*.txt"):
+            archive.write(report, report.relative_to(mimic))
+        first = archive.infolist()[0]
+    content = bytearray((mimic / "mimic-cxr-reports.zip").read_bytes())
+    content[first.header_offset + 30 + len(first.filename) + 2] ^= 0xFF
+    (mimic / "mimic-cxr-reports.zip").write_bytes(content)
+    with pytest.raises(StudyError, match=rf"source_archive: .*{first.filename} is damaged"):
+        import_from("mimic-cxr", mimic)
 
 
 def test_unusual_reports_are_counted(mimic):

@@ -79,6 +79,14 @@ def test_english_where_the_table_has_it(padchest):
     assert made.notes["language"] == "English (column Report_en)"
 
 
+def test_a_blank_cell_of_the_english_column_is_no_report(padchest):
+    name = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv.gz"
+    cells = row("b", "1", "10", "PA") | {"Report_en": "nan"}
+    table(padchest / name, [*COLUMNS, "Report_en"], [cells.values()])
+    with pytest.raises(StudyError, match="no text"):
+        import_from("padchest", padchest)
+
+
 def test_refusals(padchest):
     with pytest.raises(StudyError, match="source_section"):
         import_from("padchest", padchest, section="impression")

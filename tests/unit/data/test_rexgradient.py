@@ -63,5 +63,8 @@ def test_refusals(rexgradient):
     path.write_text(json.dumps({"x": {"PatientID": "A"}}))
     with pytest.raises(StudyError, match=r"source_record.*ImagePath"):
         import_from("rexgradient", rexgradient)
+    path.write_text("[]")
+    with pytest.raises(StudyError, match=r"source_record: .*test_metadata_view_position\.json"):
+        import_from("rexgradient", rexgradient)
     with pytest.raises(StudyError, match="source_missing"):
         import_from("rexgradient", rexgradient / "metadata")

@@ -229,6 +229,10 @@ def test_labels_files_that_are_refused(iu, tmp_path):
     assert code_of(labels_csv(tmp_path / "c.csv", {"CXR1": {"Edema": "yes"}})) == "labels_value"
     (tmp_path / "d.csv").write_text("study_id,Edema\nCXR1,1\n")
     assert code_of(tmp_path / "d.csv") == "labels_columns"
+    whole = labels_csv(tmp_path / "f.csv", {"CXR1": {}, "CXR2": {}}).read_text().rstrip()
+    for cut in (whole[:-1], whole + ",1"):
+        (tmp_path / "f.csv").write_text(cut)
+        assert code_of(tmp_path / "f.csv") == "source_csv", "a row that does not fit"
     twice = labels_csv(tmp_path / "e.csv", {"CXR1": {}})
     twice.write_text(twice.read_text() + "CXR1" + "," * 14 + "\n")
     assert code_of(twice) == "labels_duplicate"
@@ -267,6 +271,18 @@ def test_prepare_studies_again_after_other_settings_or_an_edit(tmp_path):
     assert again.read_text() == first
     again.write_text(first.replace("Normal", "Edited") + "\n")
     assert prepare_studies(phantom_config(tmp_path), progress=False).read_text() == first
+
+
+def test_prepare_studies_again_after_the_source_was_corrected(tmp_path):
+    picture(tmp_path / "in" / "x.png")
+    rows = [[str(i), str(i), "x.png", "Heart is enlarged."] for i in range(40)]
+    path = table(tmp_path / "in" / "a.csv", ["study_id", "patient_id", "image", "findings"], rows)
+    overrides = ["data.source=csv", f"data.path={path}", "data.ids=published", f"storage_path={tmp_path}", "name=r"]
+    config = load_config(None, overrides)
+    prepare_studies(config, progress=False)
+    rows[0][3] = "Heart is normal now."
+    table(path, ["study_id", "patient_id", "image", "findings"], rows)
+    assert "normal now" in prepare_studies(config, progress=False).read_text()
 
 
 def test_prepare_studies_again_when_an_image_is_gone(tmp_path):

@@ -92,3 +92,54 @@ def test_the_setting_bounds_the_cache(tiny_studies: list[Study], tiny_config: Co
     small = tiny_config.data.model_copy(update={"cache_dir": tmp_path, "cache_gb": 1e-6})
     with pytest.raises(FeatureError, match="cache_too_small"):
         FeatureFiles(tiny_studies[:2], tiny_config.model_copy(update={"data": small}), progress=False)
+
+
+def test_what_the_same_run_reads_stays(tiny_studies: list[Study], tiny_config: Config, tmp_path):
+    first, second = tiny_studies[:3], tiny_studies[3:6]
+    data = tiny_config.data.model_copy(update={"cache_dir": tmp_path})
+    config = tiny_config.model_copy(update={"data": data})
+    train = FeatureFiles(first, config, progress=False)
+    entries = list(tmp_path.rglob("*.npy"))
+    size = entries[0].stat().st_size
+    small = config.model_copy(update={"data": data.model_copy(update={"cache_gb": len(entries) * size / 1e9})})
+    with pytest.raises(FeatureError, match="cache_too_small"):
+        FeatureFiles(second, small, beside=[train], progress=False)
+    assert all(entry.is_file() for entry in entries)
+
+
+def test_an_entry_is_for_all_whom_the_umask_lets_read(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_entry(tmp_path / "ab" / "x.npy", np.zeros(SHAPE, np.float16))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "ab" / "x.npy").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_full_disk_leaves_no_part(tmp_path, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        write_entry(tmp_path / "x.npy", np.zeros(SHAPE, np.float16))
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_users_entry_is_used_without_a_mark(tmp_path, monkeypatch):
+    def not_mine(_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "utime", not_mine)
+    assert touch([tmp_path / "x.npy"]) == []
+
+
+def test_an_image_that_one_policy_let_in_is_judged_again_by_the_other(
+    tiny_studies: list[Study], tiny_config: Config, tmp_path
+):
+    def entries(policy: str) -> set[Path]:
+        data = tiny_config.data.model_copy(update={"cache_dir": tmp_path, "burned_in_annotation": policy})
+        FeatureFiles(tiny_studies[:1], tiny_config.model_copy(update={"data": data}), progress=False)
+        return set(tmp_path.rglob("*.npy"))
+
+    assert entries("flag") < entries("refuse")

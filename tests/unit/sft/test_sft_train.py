@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pyarrow.fs
 import pytest
+from ray.train.v2.api.exceptions import WorkerGroupError
 
 from lmrrg.config import Config, load_config
-from sft.train import _delete, _fingerprint, _storage, main
+from sft.train import _delete, _fingerprint, _fit, _storage, main
+from sft.worker import SFTError
 
 STORE = "s3://bucket/prefix?endpoint_override=127.0.0.1%3A9&scheme=http"
 
@@ -64,6 +66,26 @@ def test_other_data_are_another_run(manifest: Path):
     before = named(manifest)
     manifest.write_text("{ }\n")
     assert named(manifest) != before
+
+
+def test_other_region_texts_or_weights_are_another_run(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    before = named(manifest)
+    monkeypatch.setattr("sft.train.load_regions", lambda _: {"right lung": "other words"})
+    assert named(manifest) != before
+    (tmp_path / "decoder").mkdir()
+    decoder = f"model.decoder.pretrained={tmp_path / 'decoder'}"
+    without = named(manifest, decoder)
+    (tmp_path / "decoder" / "model.safetensors").write_bytes(b"weights")
+    assert named(manifest, decoder) != without
+
+
+def test_what_a_rank_says_comes_out_as_it_was_raised():
+    class Trainer:
+        def fit(self) -> None:
+            raise WorkerGroupError("a wall of text", {0: ValueError("closed"), 1: SFTError("loss_not_finite", "NaN")})
+
+    with pytest.raises(SFTError, match="loss_not_finite"):
+        _fit(Trainer())
 
 
 def test_the_options_of_a_store_stay_at_the_end():
