@@ -239,8 +239,13 @@ class Config(Settings):
             raise ValueError(f"data.path is required with data.source={self.data.source}")
         if self.reward.backend == "reference" and self.reward.reference_dir is None:
             raise ValueError("reward.reference_dir is required with reward.backend=reference; see `lmrrg doctor`")
-        if self.rollout.max_new_tokens > self.model.decoder.max_positions // 2:
-            raise ValueError("rollout.max_new_tokens may be at most half of model.decoder.max_positions")
+        # The other half is the prompt's.
+        for name, tokens in (
+            ("rollout.max_new_tokens", self.rollout.max_new_tokens),
+            ("data.max_report_tokens", self.data.max_report_tokens),
+        ):
+            if tokens > self.model.decoder.max_positions // 2:
+                raise ValueError(f"{name} may be at most half of model.decoder.max_positions")
         self._check_placement()
         return self
 

@@ -14,9 +14,9 @@ class ConfigError(ValueError):
 
 
 class Settings(BaseModel):
-    """Base of every branch of the tree: unknown keys are errors and values do not change after loading."""
+    """Base of every branch: unknown keys and infinite numbers are errors, values do not change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
 def check_batches(name: str, minibatch: int, microbatch: int, workers: int) -> None:

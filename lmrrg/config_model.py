@@ -21,7 +21,11 @@ class DecoderConfig(Settings):
     layers: PositiveInt = Field(4, description="blocks of the small decoder")
     heads: PositiveInt = Field(4, description="attention heads of the small decoder")
     intermediate_size: PositiveInt = Field(768, description="feed-forward width of the small decoder")
-    vocabulary: PositiveInt = Field(2000, description="most tokens in the tokenizer trained on the training reports")
+    vocabulary: int = Field(
+        2000,
+        ge=260,  # the bytes and the special tokens
+        description="most tokens in the tokenizer trained on the training reports",
+    )
     max_positions: PositiveInt = Field(512, description="longest prompt plus report, tokens")
     lora_rank: int = Field(0, ge=0, description="rank of LoRA adapters on the decoder; 0 trains all weights")
     dropout: float = Field(0.0, ge=0.0, lt=1.0, description="dropout inside the decoder, where it has any")
@@ -49,3 +53,11 @@ class ModelConfig(Settings):
     use_indication: bool = Field(False, description="put the study's indication into the prompt")
     max_indication_tokens: PositiveInt = Field(32, description="longest indication in the prompt, tokens")
     decoder: DecoderConfig = DecoderConfig()
+
+    @model_validator(mode="after")
+    def _extractor_heads(self) -> ModelConfig:
+        if self.extractor_width % self.extractor_heads:
+            raise ValueError(
+                f"extractor_heads {self.extractor_heads} must divide extractor_width {self.extractor_width}"
+            )
+        return self

@@ -39,7 +39,7 @@ def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Config:
             "model.decoder.layers=2",
             "model.decoder.heads=2",
             "model.decoder.intermediate_size=128",
-            "model.decoder.vocabulary=200",
+            "model.decoder.vocabulary=260",
             "model.decoder.max_positions=160",
             "rollout.kv_cache_mb=16",
             "rollout.max_sequences=16",

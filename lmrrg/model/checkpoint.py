@@ -7,6 +7,7 @@ decoder/            a plain Hugging Face directory with the tokenizer, LoRA merg
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
@@ -19,15 +20,13 @@ from typing import Any
 
 import torch
 import xxhash
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from lmrrg.config import ModelConfig
 from lmrrg.errors import CodedError
-from lmrrg.model.decoder import decoder_weights
+from lmrrg.model.decoder import DecoderError, decoder_weights, load_decoder, load_tokenizer
 from lmrrg.model.generator import ReportGenerator, VisualInputs
 
 ARCHITECTURE = "LMRRG"
@@ -39,7 +38,11 @@ class CheckpointError(CodedError):
 
 
 def save_checkpoint(model: ReportGenerator, directory: Path, extra: Mapping[str, Any]) -> None:
-    """Write the model as ``directory``, replacing an older one only when all of it is on disk.
+    """Write the model as ``directory``, replacing an older one only when all of it is written.
+
+    On Linux's own file systems the name is there all the time. Where two folders cannot change places (NFS), it is gone
+    for a moment, and a crash right then leaves the older model beside it as ``.<name>.<random>.old``. A reader that was
+    halfway through the older model does not find its other files, or finds those of the new one.
 
     ``extra`` is provenance (step, metrics, data hash, ...): JSON values, never report text.
     """
@@ -58,17 +61,21 @@ def load_checkpoint(directory: Path) -> ReportGenerator:
     """Read a model, float32 on CPU, in evaluation mode.
 
     Raises:
-        CheckpointError: ``missing_file``, ``bad_config``, ``bad_weights`` (unreadable, or weights missing, unexpected
-            or of another shape, in either half).
+        CheckpointError: ``missing_file``, ``bad_config`` (also of the decoder or its tokenizer), ``bad_weights``
+            (unreadable, or weights missing, unexpected or of another shape, in either half).
     """
     directory = Path(directory)
     config, inputs = checkpoint_settings(directory)
     visual = _read_tensors(directory / "model.safetensors")
     if "extractor.query_vectors" not in visual:
         raise CheckpointError("bad_weights", f"{directory}/model.safetensors lacks extractor.query_vectors")
-    tokenizer = AutoTokenizer.from_pretrained(directory / "decoder", local_files_only=True)
-    decoder = _read_decoder(directory / "decoder")
-    model = ReportGenerator(config, inputs, visual["extractor.query_vectors"], tokenizer, decoder)
+    try:
+        tokenizer = load_tokenizer(directory / "decoder", local_files_only=True)
+        decoder = load_decoder(directory / "decoder", local_files_only=True, unexpected_weights=False)
+        model = ReportGenerator(config, inputs, visual["extractor.query_vectors"], tokenizer, decoder)
+    except DecoderError as error:
+        code = "bad_weights" if error.code in ("bad_weights", "pretrained_missing") else "bad_config"
+        raise CheckpointError(code, f"{directory}: {error}") from error
     _load_visual(model, visual)
     return model.eval()
 
@@ -99,12 +106,13 @@ def checkpoint_settings(directory: Path) -> tuple[ModelConfig, VisualInputs]:
     """How the model of a checkpoint directory is built, and what it sees.
 
     Raises:
-        CheckpointError: as :func:`read_checkpoint_config`.
+        CheckpointError: as :func:`read_checkpoint_config`; ``bad_config`` also when the image encoder is not the one
+            that the model was trained on.
     """
     settings = read_checkpoint_config(directory)
     try:
-        return ModelConfig.model_validate(settings["model"]), VisualInputs(**settings["inputs"])
-    except (KeyError, TypeError, ValidationError) as error:
+        return ModelConfig.model_validate(settings["model"]), _inputs(settings["inputs"])
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError("bad_config", f"{directory}/config.json: {error}") from error
 
 
@@ -172,13 +180,42 @@ def _write(model: ReportGenerator, folder: Path, extra: Mapping[str, Any]) -> No
     model.tokenizer.save_pretrained(folder / "decoder")
 
 
+def _inputs(stored: Mapping[str, Any]) -> VisualInputs:
+    """What the model sees, as far as this code's image encoder shows the same to it."""
+    inputs = VisualInputs(**stored)
+    if not all(type(number) is int and number > 0 for number in (inputs.image_size, inputs.max_views)):
+        raise ValueError(f"image_size and max_views must be positive whole numbers, not {dict(stored)}")
+    here = VisualInputs.of(inputs.image_size, inputs.max_views)
+    if inputs.encoder_version != here.encoder_version:
+        raise ValueError(f"the model sees through {inputs.encoder_version}, this is {here.encoder_version}")
+    if inputs != here:
+        raise ValueError(f"the encoder's features are {here}, not {inputs}")
+    return here
+
+
 def _swap(part: Path, directory: Path) -> None:
-    """Put a finished folder in place; a reader sees the old one or the new one, never a part of either."""
+    """Put a finished folder in place of ``directory``; what was there is gone afterwards, or back after an error."""
+    if not directory.exists():
+        os.replace(part, directory)
+        return
+    if _exchange(part, directory):
+        shutil.rmtree(part, ignore_errors=True)
+        return
     old = Path(f"{part}.old")
-    if directory.exists():
-        os.replace(directory, old)
-    os.replace(part, directory)
+    os.replace(directory, old)
+    try:
+        os.replace(part, directory)
+    except OSError:
+        os.replace(old, directory)
+        raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Have two paths change places in one step; False where the system or the file system cannot."""
+    rename: Any = getattr(ctypes.CDLL(None), "renameat2", None)
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
@@ -186,26 +223,6 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError("bad_weights", f"{path}: {error}") from error
-
-
-def _read_decoder(folder: Path) -> PreTrainedModel:
-    try:
-        # The annotations of transformers leave the pair out.
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            local_files_only=True,
-            dtype=torch.float32,
-            attn_implementation="sdpa",
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    except (SafetensorError, OSError, RuntimeError) as error:
-        raise CheckpointError("bad_weights", f"{folder}: {error}") from error
-    decoder, found = loaded
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if found[kind]:
-            raise CheckpointError("bad_weights", f"{folder}: {kind}: {sorted(map(str, found[kind]))[:5]}")
-    return decoder
 
 
 def _load_visual(model: ReportGenerator, visual: Mapping[str, Tensor]) -> None:

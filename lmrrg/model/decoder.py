@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
+from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import (
@@ -17,6 +19,7 @@ from transformers import (
     GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -38,7 +41,7 @@ def build_tokenizer(config: ModelConfig, training_reports: Sequence[str]) -> Pre
     """The pretrained decoder's tokenizer, or one trained on the reports and the instruction.
 
     Raises:
-        DecoderError: ``no_reports`` (nothing to train on), ``pretrained_missing`` or ``no_eos``.
+        DecoderError: ``no_reports`` (nothing to train on), ``no_eos``, or as :func:`load_tokenizer`.
     """
     name = config.decoder.pretrained
     if not name:
@@ -47,10 +50,7 @@ def build_tokenizer(config: ModelConfig, training_reports: Sequence[str]) -> Pre
         # Every prompt holds the instruction: as frequent as the reports, its words become single tokens.
         texts = [text for report in training_reports for text in (report, config.instruction)]
         return train_tokenizer(texts, config.decoder.vocabulary)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except OSError as error:
-        raise DecoderError("pretrained_missing", f"cannot load the tokenizer of {name}: {error}") from error
+    tokenizer = load_tokenizer(name)
     if tokenizer.eos_token_id is None:
         raise DecoderError("no_eos", f"the tokenizer of {name} has no end-of-sequence token")
     if tokenizer.pad_token_id is None:
@@ -62,9 +62,9 @@ def build_decoder(config: DecoderConfig, tokenizer: PreTrainedTokenizerBase) -> 
     """A float32 causal LM as the settings ask for, with random or pretrained weights, LoRA adapters included.
 
     Raises:
-        DecoderError: ``pretrained_missing``.
+        DecoderError: as :func:`load_decoder`.
     """
-    decoder = _pretrained(config.pretrained) if config.pretrained else _small(config, tokenizer)
+    decoder = load_decoder(config.pretrained) if config.pretrained else _small(config, tokenizer)
     ids = _special_ids(tokenizer)
     decoder.config.update(ids)
     decoder.generation_config = GenerationConfig(**ids)  # vLLM reads the end of a report from here
@@ -73,13 +73,74 @@ def build_decoder(config: DecoderConfig, tokenizer: PreTrainedTokenizerBase) -> 
     return decoder
 
 
+def load_tokenizer(name: str | Path, *, local_files_only: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a Hugging Face model or directory.
+
+    Raises:
+        DecoderError: ``pretrained_missing`` or ``bad_config`` (torn, or of no kind that is known).
+    """
+    with _coded(f"the tokenizer of {name}"):
+        return AutoTokenizer.from_pretrained(name, local_files_only=local_files_only)
+
+
+def load_decoder(
+    name: str | Path, *, local_files_only: bool = False, unexpected_weights: bool = True
+) -> PreTrainedModel:
+    """A float32 causal LM with every weight that its architecture has; from safetensors, so nothing is unpickled.
+
+    ``unexpected_weights`` accepts weights that the architecture has no use for, as published models bring them (heads
+    for other tasks).
+
+    Raises:
+        DecoderError: ``pretrained_missing`` (there is no such model, or it has no safetensors), ``bad_config`` (of no
+            kind that is known) or ``bad_weights`` (torn, missing, of another shape, or unexpected).
+    """
+    with _coded(str(name)):
+        # The annotations of transformers leave the pair out.
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            name,
+            local_files_only=local_files_only,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    decoder, found = loaded
+    # transformers fills what is missing with random weights and only warns.
+    for kind in ("missing_keys", "mismatched_keys", *(() if unexpected_weights else ("unexpected_keys",))):
+        if found[kind]:
+            raise DecoderError("bad_weights", f"{name}: {kind}: {sorted(map(str, found[kind]))[:5]}")
+    return decoder
+
+
+def check_attention(decoder: PreTrainedModel, max_positions: int) -> None:
+    """Refuse a decoder in which some of ``max_positions`` tokens have no position, or do not see the first one.
+
+    The masks of padded and of packed rows take the place of a decoder's own window: results would depend on the batch.
+
+    Raises:
+        DecoderError: ``max_positions`` or ``decoder_attention``.
+    """
+    config = decoder.config.get_text_config()
+    longest, window = getattr(config, "max_position_embeddings", None), _attention_window(config)
+    if longest and longest < max_positions:
+        raise DecoderError(
+            "max_positions", f"the decoder has {longest} positions: model.decoder.max_positions {max_positions} is more"
+        )
+    if window and window < max_positions:
+        raise DecoderError(
+            "decoder_attention",
+            f"the decoder's attention sees {window} tokens, model.decoder.max_positions are {max_positions}",
+        )
+
+
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer: case is kept, every text comes back exactly, no unknown tokens."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=max(vocabulary, 256 + 4),
+        vocab_size=vocabulary,
         min_frequency=2,
         special_tokens=[PAD, BOS, EOS, UNK],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
@@ -166,8 +227,23 @@ def _small(settings: DecoderConfig, tokenizer: PreTrainedTokenizerBase) -> PreTr
     )
 
 
-def _pretrained(name: str) -> PreTrainedModel:
+def _attention_window(config: PreTrainedConfig) -> int | None:
+    """Tokens that the layers with the shortest sight attend to; None where all of them see everything before."""
+    kinds = getattr(config, "layer_types", None)
+    if kinds and not any(kind in ("sliding_attention", "chunked_attention") for kind in kinds):
+        return None
+    windows = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    return min((window for window in windows if window), default=None)
+
+
+@contextmanager
+def _coded(what: str) -> Iterator[None]:
+    """Name what cannot be loaded; on damaged files transformers raises whatever it stumbles over."""
     try:
-        return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, attn_implementation="sdpa")
+        yield
     except OSError as error:
-        raise DecoderError("pretrained_missing", f"cannot load {name}: {error}") from error
+        raise DecoderError("pretrained_missing", f"cannot load {what}: {error}") from error
+    except (SafetensorError, RuntimeError) as error:
+        raise DecoderError("bad_weights", f"cannot load {what}: {error}") from error
+    except Exception as error:  # the tokenizers library raises the plain class
+        raise DecoderError("bad_config", f"cannot load {what}: {type(error).__name__}: {error}") from error

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lmrrg.config import Config, ModelConfig
 from lmrrg.model.classifier import DiseaseClassifier
-from lmrrg.model.decoder import build_decoder, build_tokenizer, token_embedding
+from lmrrg.model.decoder import build_decoder, build_tokenizer, check_attention, token_embedding
 from lmrrg.model.extractor import RegionExtractor
 from lmrrg.model.features import FeatureError, StudyFeatures, encoder_version, feature_shape
 from lmrrg.model.regions import REGIONS, region_queries
@@ -29,6 +29,15 @@ class VisualInputs:
     patches: int
     patch_width: int
     encoder_version: str
+
+    @classmethod
+    def of(cls, image_size: int, max_views: int) -> VisualInputs:
+        """What the image encoder makes of ``max_views`` squares of ``image_size`` pixels.
+
+        Raises:
+            FeatureError: ``image_size`` when the side is no multiple of 32.
+        """
+        return cls(image_size, max_views, *feature_shape(image_size), encoder_version(image_size))
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,12 @@ class ReportForward:
 
 
 class ReportGenerator(nn.Module):
-    """Extractor, projector, disease head and decoder of LM-RRG; ``config`` are its model settings."""
+    """Extractor, projector, disease head and decoder of LM-RRG; ``config`` are its model settings.
+
+    Raises:
+        DecoderError: the decoder cannot attend to ``max_positions`` tokens
+            (:func:`~lmrrg.model.decoder.check_attention`).
+    """
 
     def __init__(
         self,
@@ -64,6 +78,7 @@ class ReportGenerator(nn.Module):
         decoder: PreTrainedModel,
     ) -> None:
         super().__init__()
+        check_attention(decoder, config.decoder.max_positions)
         self.config, self.inputs, self.tokenizer = config, inputs, tokenizer
         self.extractor = RegionExtractor(config, queries, inputs.patches, inputs.patch_width)
         self.classifier = DiseaseClassifier(config.extractor_width)
@@ -140,8 +155,7 @@ def build_generator(
     Without a ``tokenizer``, :func:`~lmrrg.model.decoder.build_tokenizer` makes one of ``training_reports`` (a
     pretrained decoder brings its own). Random weights depend on ``config.seed`` alone.
     """
-    size = config.data.image_size
-    inputs = VisualInputs(size, config.data.max_views, *feature_shape(size), encoder_version(size))
+    inputs = VisualInputs.of(config.data.image_size, config.data.max_views)
     queries = region_queries(config.model.text_encoder, config.model.regions_file, config.data.cache_dir)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

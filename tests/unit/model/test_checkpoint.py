@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -128,6 +129,29 @@ def edit_config(path: Path, **changes) -> None:
     path.write_text(json.dumps({**settings, **changes}))
 
 
+def edit_inputs(path: Path, **changes) -> None:
+    edit_config(path, inputs={**json.loads(path.read_text())["inputs"], **changes})
+
+
+def test_the_name_is_there_while_a_model_is_replaced(model: ReportGenerator, tmp_path: Path, monkeypatch):
+    directory, looked = tmp_path / "m", []
+    save_checkpoint(model, directory, {"step": 1})
+    rename = os.replace
+
+    def watched(old: Path, new: Path) -> None:
+        looked.append(directory.exists())
+        rename(old, new)
+
+    monkeypatch.setattr(os, "replace", watched)
+    save_checkpoint(model, directory, {"step": 2})
+    assert all(looked)
+    assert json.loads((directory / "config.json").read_text())["provenance"] == {"step": 2}
+    monkeypatch.setattr(module, "_exchange", lambda *_: False)  # as on NFS
+    save_checkpoint(model, directory, {"step": 3})
+    assert json.loads((directory / "config.json").read_text())["provenance"] == {"step": 3}
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
 @pytest.mark.parametrize(
     ("damage", "code"),
     [
@@ -138,6 +162,12 @@ def edit_config(path: Path, **changes) -> None:
         (lambda d: edit_config(d / "config.json", format=99), "bad_config"),
         (lambda d: edit_config(d / "config.json", model={"colour": "blue"}), "bad_config"),
         (lambda d: edit_config(d / "config.json", inputs={}), "bad_config"),
+        (lambda d: edit_inputs(d / "config.json", patches="64"), "bad_config"),
+        (lambda d: edit_inputs(d / "config.json", max_views=-1), "bad_config"),
+        (lambda d: edit_inputs(d / "config.json", encoder_version="another encoder"), "bad_config"),
+        (lambda d: (d / "decoder" / "tokenizer.json").write_text("{"), "bad_config"),
+        (lambda d: (d / "decoder" / "tokenizer.json").unlink(), "bad_config"),
+        (lambda d: edit_config(d / "decoder" / "config.json", model_type="unheard-of"), "bad_config"),
     ],
 )
 def test_a_folder_that_is_no_checkpoint_is_refused(tiny_checkpoint: Path, tmp_path: Path, damage, code: str):
