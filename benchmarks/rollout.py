@@ -27,7 +27,7 @@ from common.pairs import Spread, measure_in_turns, ratio, verdict
 from common.stage import demo_config, endless_writer, start_ray
 
 from lmrrg.config import Config
-from lmrrg.data.sources import studies_of
+from lmrrg.data.sources import priors_of, studies_of
 from lmrrg.engine import ReportEngine
 from lmrrg.model.checkpoint import full_state, load_checkpoint, save_checkpoint, state_checksum
 from lmrrg.model.features import StudyFeatures, load_features
@@ -68,7 +68,8 @@ def compare_sampling(config: Config, checkpoint: Path, rounds: int) -> dict[str,
     engine = ReportEngine(checkpoint, config.rollout, threads=config.threads)
     model = load_checkpoint(checkpoint)
     features = load_features(studies, config)
-    prompts = [prompt_ids(model.tokenizer, config.model, study.indication) for study in studies]
+    priors = priors_of(config)
+    prompts = [prompt_ids(model.tokenizer, config.model, s.indication, priors.get(s.id, "")) for s in studies]
     turns: dict[str, Callable[[], float]] = {}
     for size in SIZES:
         index = [i % len(studies) for i in range(size)]

@@ -22,7 +22,7 @@ from common.pairs import Spread, measure_in_turns, ratio, verdict
 from common.stage import demo_config, start_ray
 
 from lmrrg.config import Config
-from lmrrg.data.sources import prepare_studies, studies_of
+from lmrrg.data.sources import prepare_studies, priors_of, studies_of
 from lmrrg.model.classifier import binary_targets, positive_weights
 from lmrrg.model.decoder import build_tokenizer
 from lmrrg.model.features import FeatureFiles
@@ -41,7 +41,8 @@ def make_job(config: Config) -> Job:
     prepare_studies(config)
     train, val = studies_of(config, "train"), studies_of(config, "val")
     tokenizer = build_tokenizer(config.model, [study.report(config.data.section) for study in train])
-    return Job(config, train, val, FeatureFiles(train, config), FeatureFiles(val, config), tokenizer, "benchmark", {})
+    files = [FeatureFiles(studies, config) for studies in (train, val)]
+    return Job(config, train, val, files[0], files[1], tokenizer, "benchmark", {}, priors_of(config))
 
 
 def rank_loop(settings: dict[str, Any]) -> None:
@@ -127,7 +128,7 @@ class Bare:
     def __init__(self, job: Job):
         config, sft = job.config, job.config.sft
         torch.set_num_threads(config.threads)
-        examples = Examples(job.train, job.train_files, job.tokenizer, config)
+        examples = Examples(job.train, job.train_files, job.tokenizer, config, job.priors)
         model = build_generator(config, [], job.tokenizer)
         model.extractor.calibrate(job.train_files.select(range(len(examples))))
         self._objective = Objective(model, sft, positive_weights(examples.labels, sft)).train()

@@ -52,6 +52,10 @@ class ModelConfig(Settings):
     instruction: str = Field("describe the findings of this chest radiograph :", description="text after the image")
     use_indication: bool = Field(False, description="put the study's indication into the prompt")
     max_indication_tokens: PositiveInt = Field(32, description="longest indication in the prompt, tokens")
+    use_prior: bool = Field(
+        False, description="put the report of the patient's previous study into the prompt, where the manifest has it"
+    )
+    max_prior_tokens: PositiveInt = Field(64, description="longest prior report in the prompt, tokens")
     decoder: DecoderConfig = DecoderConfig()
 
     @model_validator(mode="after")

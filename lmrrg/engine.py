@@ -80,8 +80,7 @@ def engine_environment(threads: int, *, gpu: bool) -> dict[str, str]:
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # else every engine of a machine binds itself to core 0
         "OMP_NUM_THREADS": str(threads),
     }
-    # Ray lets an actor that asked for no GPU see all of them.
-    return env if gpu else {**env, "TORCHDYNAMO_DISABLE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return env if gpu else {**env, "TORCHDYNAMO_DISABLE": "1"}
 
 
 def study_seeds(seed: int, studies: int) -> list[int]:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from lmrrg import RESEARCH_USE_ONLY
 from lmrrg.config import Config
+from lmrrg.data.priors import prior_reports
 from lmrrg.data.sources import studies_of
 from lmrrg.evaluation_examples import EXAMPLE_RULE, choose_examples
 from lmrrg.evaluation_metrics import ScoreNames
@@ -79,7 +80,8 @@ def evaluate_run(config: Config, load: LoadEngine = load_engine) -> Path:
         checkpoint_record(checkpoint)  # a missing one is told before any work
     training, evaluated = studies_of(config, "train"), studies_of(config, config.data.eval_split)
     scale = _scale(training, evaluated, manifest, config)
-    data = evaluation_set(evaluated, config, scale.backend.labeler)
+    priors = prior_reports(read_studies(manifest), config.data.section)
+    data = evaluation_set(evaluated, config, scale.backend.labeler, priors)
     record_run(config, manifest)
     examples = choose_examples(data.studies, config.evaluation.examples, config.seed)
     systems = [
@@ -123,7 +125,8 @@ def evaluate_checkpoint(
     studies = read_studies(manifest)
     chosen = [study for study in studies if study.split == config.data.eval_split][: config.data.eval_limit]
     scale = _scale([study for study in studies if study.split == "train"], chosen, manifest, config)
-    data = evaluation_set(chosen, config, scale.backend.labeler)
+    priors = prior_reports(studies, config.data.section)
+    data = evaluation_set(chosen, config, scale.backend.labeler, priors)
     system = model_system("checkpoint", checkpoint.name, checkpoint, data, [], config, load)
     (scored,) = _score([system], data, scale, config)
     results = {

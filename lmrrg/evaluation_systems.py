@@ -60,10 +60,12 @@ def load_engine(checkpoint: Path, config: Config) -> Any:
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """N studies with their references (one section, never empty), labels and image features."""
+    """N studies with their references (one section, never empty), prior reports (empty where a study has none), labels
+    and image features."""
 
     studies: list[Study]
     references: list[str]
+    priors: list[str]
     labels: list[dict[str, int]]
     labels_from: str
     """"studies": given with the data (for phantoms the known truth); "labeler": read from the references."""
@@ -127,7 +129,10 @@ def model_system(
     blank = blank_features(data.features, config)
     with closing(load(checkpoint, config)) as engine:
         model = engine.model
-        prompts = [prompt_ids(model.tokenizer, model.config, study.indication) for study in data.studies]
+        prompts = [
+            prompt_ids(model.tokenizer, model.config, study.indication, prior)
+            for study, prior in zip(data.studies, data.priors, strict=True)
+        ]
         written = _generate(engine, data.features, prompts, f"{title}: reports")
         without_image = _generate(engine, blank, prompts, f"{title}: blank image")
         with_other = _generate(engine, other, prompts, f"{title}: another patient's image")
@@ -171,8 +176,13 @@ def baseline_systems(data: EvaluationSet, training: Sequence[Study], config: Con
     return [SystemReports(name, title, rows[name](), finished) for name, title in BASELINES.items()]
 
 
-def evaluation_set(studies: Sequence[Study], config: Config, labeler: Labeler) -> EvaluationSet:
+def evaluation_set(
+    studies: Sequence[Study], config: Config, labeler: Labeler, priors: Mapping[str, str] | None = None
+) -> EvaluationSet:
     """Load the features of the studies that have the section; labels are the studies' own where all have them.
+
+    Args:
+        priors: the prior reports by study id (:func:`lmrrg.data.priors.prior_reports`).
 
     Raises:
         EvaluationError: ``no_studies``, none of them has the section.
@@ -189,6 +199,7 @@ def evaluation_set(studies: Sequence[Study], config: Config, labeler: Labeler) -
     return EvaluationSet(
         studies=used,
         references=references,
+        priors=[(priors or {}).get(study.id, "") for study in used],
         labels=given if labelled else read,
         labels_from="studies" if labelled else "labeler",
         features=features,

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer
 
 from lmrrg.config import Config
-from lmrrg.data.sources import studies_of
+from lmrrg.data.sources import priors_of, studies_of
 from lmrrg.metrics.finding_tokens import carries_finding
 from lmrrg.metrics.labeler import label_report
 from lmrrg.model.features import FeatureFiles, StudyFeatures
@@ -54,7 +54,8 @@ class StudyPool:
         if not self.studies:
             raise PPOError("no_studies", f"no study of the split {split} has a {section} section")
         self._tokenizer = tokenizer = AutoTokenizer.from_pretrained(Path(checkpoint) / "decoder", local_files_only=True)
-        self._prompts = [prompt_ids(tokenizer, config.model, s.indication) for s in self.studies]
+        priors = priors_of(config)
+        self._prompts = [prompt_ids(tokenizer, config.model, s.indication, priors.get(s.id, "")) for s in self.studies]
         self._references = [s.report(section) for s in self.studies]
         limit_tokens = config.data.max_report_tokens
         self._reference_tokens = [len(report_ids(tokenizer, text, limit_tokens)) for text in self._references]

@@ -74,6 +74,7 @@ def build_api(writer: Writer, decoders: DecoderPool, max_upload_bytes: int, squa
     async def create_report(
         files: Annotated[list[UploadFile], File(description="DICOM, PNG or JPEG images of one study")],
         indication: Annotated[str, Form(max_length=2000, description="why the study was made")] = "",
+        prior: Annotated[str, Form(max_length=2000, description="the report of the patient's previous study")] = "",
         details: Annotated[bool, Query(description="add previews and the heat maps of the 29 regions")] = False,
     ) -> ReportResponse:
         """Write the report of one study."""
@@ -82,7 +83,7 @@ def build_api(writer: Writer, decoders: DecoderPool, max_upload_bytes: int, squa
             raise ServiceError("too_many_images", f"{len(files)} images; one study has at most {MAX_IMAGES}")
         with writer.place():
             images = [await _decode(decoders, square, number, file) for number, file in enumerate(files, start=1)]
-            response = await writer.write(UploadedStudy(images, indication, details))
+            response = await writer.write(UploadedStudy(images, indication, prior, details))
         logger.info("report written: %d images, %.3f s, model %s", len(files), response.seconds, response.model.version)
         return response
 

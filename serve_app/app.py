@@ -110,6 +110,9 @@ def app(arguments: Mapping[str, str]) -> Application:
     except (ConfigError, CheckpointError) as error:
         raise click.ClickException(str(error)) from error
     rollout = config.rollout
+    env = engine_environment(config.threads, gpu=rollout.gpus_per_engine > 0)
+    if not rollout.gpus_per_engine:
+        env["CUDA_VISIBLE_DEVICES"] = ""  # Ray lets a replica that asked for no GPU see all of them
     return (
         cast(Any, ReportService)
         .options(
@@ -117,7 +120,7 @@ def app(arguments: Mapping[str, str]) -> Application:
             ray_actor_options={
                 "num_cpus": rollout.cpus_per_engine,
                 "num_gpus": rollout.gpus_per_engine,
-                "runtime_env": {"env_vars": engine_environment(config.threads, gpu=rollout.gpus_per_engine > 0)},
+                "runtime_env": {"env_vars": env},
             },
         )
         .bind(str(checkpoint), config)

@@ -28,10 +28,11 @@ from serve_app.schemas import ImageInfo, ModelInfo, RegionHeat, ReportResponse
 
 @dataclass(frozen=True)
 class UploadedStudy:
-    """The images of one study; ``details`` asks for previews and heat maps."""
+    """The images of one study; ``prior`` is the report of the last one, ``details`` asks for previews and heat maps."""
 
     images: list[Radiograph]
     indication: str = ""
+    prior: str = ""
     details: bool = False
 
 
@@ -65,7 +66,7 @@ class Reporter:
         started = time.perf_counter()
         model = self._engine.model
         features = load_features_from_images([study.images for study in studies], self._config)
-        prompts = [prompt_ids(model.tokenizer, model.config, study.indication) for study in studies]
+        prompts = [prompt_ids(model.tokenizer, model.config, study.indication, study.prior) for study in studies]
         reports = [samples[0] for samples in self._engine.generate(features, prompts)]
         visual = model.visual(features.to(self._engine.device))
         seconds = round(time.perf_counter() - started, 3)
@@ -77,6 +78,7 @@ class Reporter:
                 images=self._images(study),
                 images_not_used=max(0, len(study.images) - self._config.data.max_views),
                 indication_used=model.config.use_indication and bool(study.indication.strip()),
+                prior_used=model.config.use_prior and bool(study.prior.strip()),
                 regions=_regions(visual.attention[row].cpu(), features.view_mask[row]) if study.details else None,
                 model=self._model_info,
                 generated_at=datetime.now(UTC),

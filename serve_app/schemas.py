@@ -56,6 +56,7 @@ class ReportResponse(Schema):
     images: list[ImageInfo] = Field(description="the images that the model saw, frontal first")
     images_not_used: int = Field(description="images beyond the number of views that the model takes")
     indication_used: bool = Field(description="whether the model reads the indication, and one was given")
+    prior_used: bool = Field(description="whether the model reads the prior report, and one was given")
     regions: list[RegionHeat] | None = Field(None, description="with details=true")
     model: ModelInfo
     generated_at: datetime = Field(description="UTC")

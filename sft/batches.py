@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -53,14 +53,22 @@ class Batch:
 
 
 class Examples:
-    """Studies with a reference report, tokenized once; features are read from the cache batch by batch."""
+    """Studies with a reference report, tokenized once; features are read from the cache batch by batch.
+
+    ``priors`` are the prior reports by study id (:func:`~lmrrg.data.sources.priors_of`).
+    """
 
     def __init__(
-        self, studies: Sequence[Study], files: FeatureFiles, tokenizer: PreTrainedTokenizerBase, config: Config
+        self,
+        studies: Sequence[Study],
+        files: FeatureFiles,
+        tokenizer: PreTrainedTokenizerBase,
+        config: Config,
+        priors: Mapping[str, str] | None = None,
     ) -> None:
-        section, longest = config.data.section, config.data.max_report_tokens
+        section, longest, priors = config.data.section, config.data.max_report_tokens, priors or {}
         self.reports = [report_ids(tokenizer, study.report(section), longest) for study in studies]
-        self.prompts = [prompt_ids(tokenizer, config.model, study.indication) for study in studies]
+        self.prompts = [prompt_ids(tokenizer, config.model, s.indication, priors.get(s.id, "")) for s in studies]
         self.labels = label_targets(studies)
         self._files = files
         # The masks are for measuring: without the weight they are not even kept.

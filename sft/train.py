@@ -29,7 +29,7 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from actors.placement import connect, warn_of_idle_gpus
 from lmrrg.config import Config, config_help, load_config
-from lmrrg.data.sources import prepare_studies, studies_of
+from lmrrg.data.sources import prepare_studies, priors_of, studies_of
 from lmrrg.errors import CodedError, one_sentence
 from lmrrg.model.checkpoint import CheckpointError, read_checkpoint_config
 from lmrrg.model.decoder import build_tokenizer
@@ -85,7 +85,7 @@ def run_sft(config: Config) -> Path:
     provenance = {"data_sha256": manifest_hash(manifest), "seed": config.seed, "stage": "sft"}
     train_files = FeatureFiles(train, config)
     val_files = FeatureFiles(val, config, beside=[train_files])
-    job = Job(config, train, val, train_files, val_files, tokenizer, fingerprint, provenance)
+    job = Job(config, train, val, train_files, val_files, tokenizer, fingerprint, provenance, priors_of(config))
     connect(config)
     warn_of_idle_gpus(config.sft.gpus_per_worker)
     _mark(folder, fingerprint)  # now that it can start: settings that do not work leave the name free

@@ -8,9 +8,9 @@ import math
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ class Job:
     tokenizer: PreTrainedTokenizerBase
     fingerprint: str
     provenance: dict[str, Any]
+    priors: Mapping[str, str] = field(default_factory=dict)
 
 
 class Totals(defaultdict[str, float]):
@@ -126,8 +127,8 @@ class RankTrainer:
     def __init__(self, job: Job) -> None:
         self.job, self.config, self.sft = job, job.config, job.config.sft
         self.rank, self.workers = dist.get_rank(), dist.get_world_size()
-        self.train = Examples(job.train, job.train_files, job.tokenizer, job.config)
-        self.val = Examples(job.val, job.val_files, job.tokenizer, job.config)
+        self.train = Examples(job.train, job.train_files, job.tokenizer, job.config, job.priors)
+        self.val = Examples(job.val, job.val_files, job.tokenizer, job.config, job.priors)
         self.model = build_generator(job.config, [], job.tokenizer)
         self.model.extractor.calibrate(job.train_files.select(range(min(_CALIBRATION, len(self.train)))))
         objective = Objective(self.model, self.sft, positive_weights(self.train.labels, self.sft))

@@ -1,4 +1,4 @@
-"""Which study of the same patient came before."""
+"""Which study of the same patient came before, and what its report says."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from lmrrg.studies import Study
+from lmrrg.studies import Section, Study
 
 
 def link_priors(studies: Sequence[Study], taken: Mapping[str, str]) -> list[Study]:
@@ -38,3 +38,13 @@ def without_lost_priors(studies: Sequence[Study]) -> list[Study]:
     """Studies whose prior is no longer among them lose the link."""
     here = {study.id for study in studies}
     return [replace(s, prior=None) if s.prior is not None and s.prior not in here else s for s in studies]
+
+
+def prior_reports(studies: Sequence[Study], section: Section) -> dict[str, str]:
+    """By the id of each study that has a prior: the section of the prior's report, empty where it has none.
+
+    Args:
+        studies: a whole manifest, so that every prior is among them.
+    """
+    report_of = {study.id: study.report(section) for study in studies}
+    return {study.id: report_of[study.prior] for study in studies if study.prior is not None}

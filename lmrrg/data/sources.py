@@ -19,6 +19,7 @@ from lmrrg.data.mimic_cxr import read_mimic_cxr
 from lmrrg.data.padchest import read_padchest
 from lmrrg.data.padchest_gr import read_padchest_gr
 from lmrrg.data.phantom import import_phantoms
+from lmrrg.data.priors import prior_reports
 from lmrrg.data.r2gen import read_r2gen
 from lmrrg.data.rexgradient import read_rexgradient
 from lmrrg.studies import Split, Study, StudyError, atomic_writer, manifest_hash, read_studies
@@ -102,6 +103,19 @@ def studies_of(config: Config, split: Split) -> list[Study]:
     if not studies:
         raise StudyError("empty_split", f"the run's manifest has no studies in the split {split}")
     return studies[: config.data.train_limit if split == "train" else config.data.eval_limit]
+
+
+def priors_of(config: Config) -> dict[str, str]:
+    """The prior reports that belong into the prompts of the run's studies, by study id; none without ``use_prior``.
+
+    The whole manifest is read: a limit on the studies of a split must not take a prior away.
+
+    Raises:
+        StudyError: ``manifest_missing``.
+    """
+    if not config.model.use_prior:
+        return {}
+    return prior_reports(read_studies(config.run_dir / "studies.jsonl"), config.data.section)
 
 
 def _settings_hash(config: Config) -> str:

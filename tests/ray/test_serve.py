@@ -97,7 +97,7 @@ def pngs(tiny_studies: list[Study]) -> list[bytes]:
 
 
 def test_a_png_becomes_the_report_that_the_model_writes(ready, model, pngs, tiny_config):
-    body = post(ready, pngs[1], indication="Cough").json()
+    body = post(ready, pngs[1], indication="Cough", prior="The lungs are clear.").json()
     text, probabilities = greedy(model, [pngs[1]], tiny_config)
     assert body["findings"] == text
     assert list(body["probabilities"]) == list(LABELS)
@@ -107,6 +107,7 @@ def test_a_png_becomes_the_report_that_the_model_writes(ready, model, pngs, tiny
     assert body["model"]["decoder"] == "llama"
     assert "research only" in body["notice"]
     assert body["indication_used"] is False, "this model was built without the indication"
+    assert body["prior_used"] is False, "and without the prior report"
     assert body["regions"] is None
     assert body["images"] == [{"view": "unknown", "source": "png", "burned_in": False, "preview": None}]
 
@@ -173,11 +174,11 @@ def test_a_stream_without_length_is_cut_at_the_limit(ready):
 
 def test_the_logs_hold_no_text_and_no_names(ready, pngs, ray_cluster):
     """That they hold anything at all is not given: vLLM, left alone, closes the log handlers of its process."""
-    body = post(ready, pngs[5], indication="haemoptysis").json()
+    body = post(ready, pngs[5], indication="haemoptysis", prior="hydropneumothorax").json()
     post(ready, b"junk")
     logs = "\n".join(path.read_text(errors="replace") for path in (ray_cluster / "logs" / "serve").glob("*.log"))
     assert "report written: 1 images" in logs
-    for private in (body["findings"], "haemoptysis", "secret-0", "Secret"):
+    for private in (body["findings"], "haemoptysis", "hydropneumothorax", "secret-0", "Secret"):
         assert private not in logs
 
 

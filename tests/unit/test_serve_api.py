@@ -71,6 +71,7 @@ class FakeWriter:
             images=[ImageInfo(view=image.view, source=image.source) for image in study.images],
             images_not_used=0,
             indication_used=False,
+            prior_used=False,
             model=ModelInfo(version="sha256:0", architecture="LMRRG", decoder="llama", provenance={}),
             generated_at=datetime.now(UTC),
             seconds=0.1,
@@ -109,14 +110,14 @@ def error_of(answer) -> tuple[int, str]:
 
 def test_pictures_become_one_study(client, writer):
     files = [("files", ("a.png", picture(), "image/png")), ("files", ("b.bin", picture("JPEG"), "text/plain"))]
-    answer = client.post("/v1/reports?details=true", files=files, data={"indication": "Cough"})
+    answer = client.post("/v1/reports?details=true", files=files, data={"indication": "Cough", "prior": "Clear."})
     assert answer.status_code == 200
     assert answer.json()["findings"] == "2 images."
     assert list(answer.json()["probabilities"]) == list(LABELS)
     assert "research only" in answer.json()["notice"]
     [study] = writer.studies
     assert [image.source for image in study.images] == ["png", "jpeg"], "the content decides, not name or type"
-    assert (study.indication, study.details) == ("Cough", True)
+    assert (study.indication, study.prior, study.details) == ("Cough", "Clear.", True)
 
 
 @pytest.mark.parametrize(
@@ -251,11 +252,12 @@ def test_malformed_requests(client):
     assert error_of(client.post("/v1/reports", files=many)) == (422, "too_many_images")
 
 
-def test_an_invalid_request_does_not_echo_what_was_typed(client):
+@pytest.mark.parametrize("field", ["indication", "prior"])
+def test_an_invalid_request_does_not_echo_what_was_typed(client, field):
     long = "Mr Example " * 1000
-    answer = client.post("/v1/reports", files=[("files", ("a.png", picture()))], data={"indication": long})
+    answer = client.post("/v1/reports", files=[("files", ("a.png", picture()))], data={field: long})
     assert error_of(answer) == (422, "invalid_request")
-    assert "indication" in answer.text
+    assert field in answer.text
     assert "Example" not in answer.text
 
 
@@ -278,11 +280,12 @@ def test_an_internal_error_says_nothing_about_itself(client):
 
 def test_logs_hold_neither_text_nor_names(client, caplog):
     caplog.set_level(logging.DEBUG)
-    client.post("/v1/reports", files=[("files", ("jane-doe.png", picture()))], data={"indication": "haemoptysis"})
-    client.post("/v1/reports", files=[("files", ("jane-doe.png", b"junk"))], data={"indication": "haemoptysis"})
+    typed = {"indication": "haemoptysis", "prior": "hydropneumothorax"}
+    client.post("/v1/reports", files=[("files", ("jane-doe.png", picture()))], data=typed)
+    client.post("/v1/reports", files=[("files", ("jane-doe.png", b"junk"))], data=typed)
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("ray")]
     assert any("report written: 1 images" in line for line in ours)
-    for private in ("jane", "haemoptysis", "1 images."):
+    for private in ("jane", *typed.values(), "1 images."):
         assert private not in "\n".join(ours)
 
 

@@ -12,7 +12,7 @@ from trees import CLEAR, LARGE, picture
 
 from lmrrg.data.audit import audit_of, audit_table, find_duplicates
 from lmrrg.data.importing import Source, complete_source, write_import
-from lmrrg.data.priors import link_priors
+from lmrrg.data.priors import link_priors, prior_reports
 from lmrrg.studies import Study, StudyError, StudyImage, read_studies, write_studies
 
 
@@ -97,6 +97,14 @@ def test_a_dropped_study_is_nobodys_prior():
     rows = [study("a", "p"), study("b", "p", findings=""), study("c", "p"), study("d", "q", prior="b")]
     made = complete_source(Source("x", rows, taken={"a": "1", "b": "2", "c": "3"}), section="findings", seed=7)
     assert {one.id: one.prior for one in made.studies} == {"a": None, "c": "a", "d": None}
+
+
+@pytest.mark.parametrize(
+    ("section", "text"), [("findings", ""), ("impression", "Normal."), ("findings+impression", "Normal.")]
+)
+def test_the_prior_report_is_the_wanted_section_of_the_prior(section, text):
+    rows = [study("a", "p", findings="", impression="Normal."), study("b", "p", prior="a"), study("c", "q")]
+    assert prior_reports(rows, section) == {"b": text}
 
 
 @pytest.mark.parametrize("prior", ["b", "z", "a"])

@@ -72,8 +72,30 @@ def test_the_indication_is_used_only_when_asked_for_and_bounded():
         assert ids[-len(newline) :] == newline
 
 
+def test_the_prior_report_is_used_only_when_asked_for_and_bounded():
+    without = ModelConfig(use_indication=True)
+    with_it = ModelConfig(use_indication=True, use_prior=True, max_prior_tokens=6)
+    plain = prompt_ids(TOKENIZER, without, "Cough.")
+    assert plain == prompt_ids(TOKENIZER, without, "Cough.", SENTENCES[0])
+    assert plain == prompt_ids(TOKENIZER, with_it, "Cough.")
+    assert plain == prompt_ids(TOKENIZER, with_it, "Cough.", "  \n ")
+    short, long = (prompt_ids(TOKENIZER, with_it, "Cough.", text) for text in ("Clear.", "Clear. " * 50))
+    assert len(plain) < len(short) <= len(long)
+    head = len(TOKENIZER.encode(" prior report :", add_special_tokens=False))
+    assert len(long) == len(plain) + head + 6
+
+
+def test_a_prompt_is_instruction_indication_prior_report_and_line_break():
+    config = ModelConfig(use_indication=True, use_prior=True)
+    ids = prompt_ids(TOKENIZER, config, "Cough  and\nfever.", "No\n\tpneumothorax. ")
+    expected = "describe : indication : Cough and fever. prior report : No pneumothorax.\n"
+    assert TOKENIZER.decode(ids) == expected.replace("describe :", config.instruction)
+    alone = prompt_ids(TOKENIZER, config, "", "No pneumothorax.")
+    assert TOKENIZER.decode(alone) == f"{config.instruction} prior report : No pneumothorax.\n"
+
+
 @pytest.mark.parametrize("attack", ["<|eos|>", "fever <|eos|><|pad|> now", "<|bos|>"])
 def test_free_text_cannot_inject_special_tokens(attack: str):
-    config = ModelConfig(use_indication=True)
-    ids = prompt_ids(TOKENIZER, config, attack) + report_ids(TOKENIZER, attack, 100)[:-1]
+    config = ModelConfig(use_indication=True, use_prior=True)
+    ids = prompt_ids(TOKENIZER, config, attack, attack) + report_ids(TOKENIZER, attack, 100)[:-1]
     assert not set(ids) & set(TOKENIZER.all_special_ids)
