@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from lmrrg.data.r2gen import read_r2gen
 from lmrrg.data.rexgradient import read_rexgradient
 from lmrrg.studies import Split, Study, StudyError, atomic_writer, manifest_hash, read_studies
 
+logger = logging.getLogger(__name__)
+
 _READERS: dict[str, Callable[[Path, DataConfig], Source]] = {
     "iu-xray": read_iu_xray,
     "mimic-cxr": read_mimic_cxr,
@@ -35,30 +38,42 @@ _READERS: dict[str, Callable[[Path, DataConfig], Source]] = {
     "csv": read_csv_table,
     "jsonl": read_jsonl,
 }
+READERS_REVISION = 1
+"""Raised when a reader makes other studies of the same files: the manifests of earlier runs are then made anew."""
+_TABLES: dict[str, tuple[str, ...]] = {
+    "iu-xray": ("indiana_*.csv", "nlmcxr_dicom_metadata.csv*", "NLMCXR_reports.tgz", "r2gen_annotation.json"),
+    "mimic-cxr": ("mimic-cxr-2.0.0-*.csv*", "mimic-cxr-reports.zip"),
+    "chexpert-plus": ("df_chexpert_plus_240401.csv*", "chexbert_labels/*.json"),
+    "padchest": ("PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv*",),
+    "padchest-gr": ("grounded_reports_20240819.json", "master_table.csv*"),
+    "rexgradient": ("metadata/*_metadata_view_position.json",),
+    "r2gen": ("annotation.json", "mimic-cxr-2.0.0-metadata.csv*"),
+}
+"""The files with texts, labels and splits in the folder of a source; where the source is a file, it is that file."""
 _SETTINGS = ("source", "path", "images", "labels", "section", "ids", "phantom", "check_views")
 """The settings of ``config.data`` that decide what the manifest holds."""
-_TABLES = {".csv", ".json", ".jsonl", ".tsv", ".gz", ".zip"}
 
 
 def prepare_studies(config: Config, *, progress: bool = True) -> Path:
-    """Make ``config.run_dir/studies.jsonl`` from ``config.data``, or re-use the one made from the same settings.
+    """Make ``config.run_dir/studies.jsonl`` from ``config.data``, or re-use the one made from the same.
 
-    Beside it lie ``studies.audit.json`` (what was kept and dropped) and ``studies.made_from.json`` (what a later call
-    compares: hashes of the settings and of the manifest, and when the source's tables last changed).
+    Beside it lie ``studies.audit.json`` (what was kept and dropped) and ``studies.made_from.json``, which a later call
+    compares: hashes of the settings and of the manifest, the readers' revision, size and time of the source's tables.
+    Texts in single files (unpacked reports) and images are not compared, and a source that is gone has not changed.
 
     Raises:
         StudyError: the source cannot be read; nothing is left half written.
     """
     manifest = config.run_dir / "studies.jsonl"
     made_from = manifest.with_suffix(".made_from.json")
-    origin = {"settings": _settings_hash(config), "tables": _tables(config.data)}
-    if manifest.is_file() and made_from.is_file() and _is_current(manifest, made_from, origin):
+    made = {"settings": _settings_hash(config), "readers": READERS_REVISION, "tables": _tables(config.data)}
+    if manifest.is_file() and made_from.is_file() and _is_current(manifest, made_from, made):
         return manifest
     manifest.parent.mkdir(parents=True, exist_ok=True)
     made_from.unlink(missing_ok=True)
     write_import(manifest, import_studies(config.data, manifest.parent, config.seed, progress=progress))
     with atomic_writer(made_from) as out:
-        json.dump({**origin, "manifest": manifest_hash(manifest)}, out)
+        json.dump(made | {"manifest": manifest_hash(manifest)}, out)
     return manifest
 
 
@@ -129,19 +144,30 @@ def _settings_hash(config: Config) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _tables(data: DataConfig) -> list[list[Any]]:
-    """Name, size and time of change of the source's tables: of the files that are named, and of those in the folder."""
-    named = [path for path in (data.path, data.labels) if path is not None]
-    files = {file for path in named for file in (path.iterdir() if path.is_dir() else [path]) if file.is_file()}
-    tables = sorted(file for file in files if file.suffix in _TABLES)
-    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in tables]
+def _tables(data: DataConfig) -> dict[str, list[int]]:
+    """Size and time of every table that the studies come from; nothing where the source has none, or is gone."""
+    if data.path is None:
+        return {}
+    folder = data.path.parent if data.path.is_file() else data.path
+    named = [path for pattern in _TABLES.get(data.source, ()) for path in folder.glob(pattern)]
+    tables = [path for path in (data.path, *named) if path.is_file()]
+    if tables and data.labels is not None and data.labels.is_file():
+        tables.append(data.labels)
+    return {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in tables}
 
 
-def _is_current(manifest: Path, made_from: Path, origin: dict[str, Any]) -> bool:
+def _is_current(manifest: Path, made_from: Path, made: dict[str, Any]) -> bool:
     try:
         known = json.loads(made_from.read_text(encoding="utf-8"))
     except ValueError:
         return False
-    if known != {**origin, "manifest": manifest_hash(manifest)}:
+    if not isinstance(known, dict) or known.get("settings") != made["settings"]:
         return False
+    if known.get("manifest") != manifest_hash(manifest):
+        return False
+    for name, what in (("tables", "the source's tables"), ("readers", "how the source is read")):
+        # a record of an earlier version has neither and stays good; nor does a source that is gone make it bad
+        if made[name] and known.get(name, made[name]) != made[name]:
+            logger.warning("%s is made anew: %s changed", manifest, what)
+            return False
     return all(image.path.is_file() for study in read_studies(manifest) for image in study.images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -308,6 +309,70 @@ def test_a_failed_import_leaves_no_manifest_that_passes_for_current(tmp_path, iu
         prepare_studies(broken, progress=False)
     fixed = phantom_config(tmp_path, "data.source=iu-xray", f"data.path={iu}")
     assert {study.id for study in read_studies(prepare_studies(fixed, progress=False))} == {"CXR1", "CXR2", "CXR6"}
+
+
+def iu_run(folder: Path, iu: Path, *overrides: str) -> Config:
+    return phantom_config(folder, "data.source=iu-xray", f"data.path={iu}", *overrides)
+
+
+def test_prepare_studies_again_after_a_table_of_the_source_changed(tmp_path, iu, caplog):
+    config = iu_run(tmp_path, iu)
+    prepare_studies(config, progress=False)
+    reports = iu / "indiana_reports.csv"
+    reports.write_text(reports.read_text().replace(LARGE, "The heart is normal."))
+    texts = {study.id: study.findings for study in read_studies(prepare_studies(config, progress=False))}
+    assert texts["CXR2"] == "The heart is normal."
+    assert f"{config.run_dir / 'studies.jsonl'} is made anew: the source's tables changed" in caplog.text
+    annotate(iu, train=["CXR1_IM-0001"], val=["CXR2_IM-0652"])
+    splits = {study.id: study.split for study in read_studies(prepare_studies(config, progress=False))}
+    assert splits == {"CXR1": "train", "CXR2": "val"}, "a table that was not there before"
+
+
+def test_prepare_studies_again_after_the_labels_changed_at_equal_size(tmp_path, iu):
+    rows = {name: {"Edema": "0"} for name in ("CXR1", "CXR2", "CXR6")}
+    labels = labels_csv(tmp_path / "l.csv", rows)
+    config = iu_run(tmp_path, iu, f"data.labels={labels}")
+    first = prepare_studies(config, progress=False).read_text()
+    before = labels.stat()
+    labels_csv(labels, rows | {"CXR2": {"Edema": "1"}})
+    os.utime(labels, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert labels.stat().st_size == before.st_size
+    assert prepare_studies(config, progress=False).read_text() != first
+
+
+def test_prepare_studies_again_after_a_revision_of_the_readers(tmp_path, iu, monkeypatch, caplog):
+    prepare_studies(iu_run(tmp_path, iu), progress=False)
+    monkeypatch.setattr("lmrrg.data.sources.READERS_REVISION", 1000)
+    prepare_studies(iu_run(tmp_path, iu), progress=False)
+    assert "how the source is read changed" in caplog.text
+
+
+def _forget(made_from: Path, *names: str) -> None:
+    known = json.loads(made_from.read_text())
+    made_from.write_text(json.dumps({name: known[name] for name in known if name not in names}))
+
+
+@pytest.mark.parametrize("case", ["made before tables were recorded", "images touched", "source gone"])
+def test_a_manifest_is_kept_where_no_table_is_known_to_have_changed(tmp_path, manifest, case, monkeypatch):
+    config = phantom_config(tmp_path, "data.source=jsonl", f"data.path={manifest}")
+    made = prepare_studies(config, progress=False)
+    monkeypatch.setattr("lmrrg.data.sources.import_studies", lambda *_, **__: pytest.fail("imported again"))
+    if case == "made before tables were recorded":
+        _forget(made.with_suffix(".made_from.json"), "readers", "tables")
+    elif case == "images touched":
+        os.utime(manifest.parent / "x" / "a.png", ns=(1, 1))
+    else:
+        manifest.unlink()
+    assert prepare_studies(config, progress=False) == made
+
+
+@pytest.mark.parametrize("record", ["[]", "{}", "1", "{"])
+def test_a_damaged_record_is_no_reason_to_keep_a_manifest(tmp_path, record):
+    made_from = prepare_studies(phantom_config(tmp_path), progress=False).with_suffix(".made_from.json")
+    before = made_from.read_text()
+    made_from.write_text(record)
+    prepare_studies(phantom_config(tmp_path), progress=False)
+    assert made_from.read_text() == before
 
 
 def test_studies_of_applies_the_limits(tmp_path):
