@@ -28,6 +28,8 @@ from lmrrg.config_base import ConfigError, Precision, Settings, check_batches
 from lmrrg.config_data import DataConfig, DataSource, PhantomConfig
 from lmrrg.config_model import DecoderConfig, ModelConfig
 from lmrrg.config_ppo import PPOConfig
+from lmrrg.config_yaml import read_yaml
+from lmrrg.studies import atomic_writer
 
 __all__ = [
     "Config",
@@ -274,13 +276,13 @@ def load_config(path: Path | str | None = None, overrides: Sequence[str] = ()) -
     decoder and the text encoder where a folder of that name is there; else the name is left as it is.
 
     Raises:
-        ConfigError: the file is missing or not a mapping, a key is unknown (the nearest known key is named), a value
-            is not allowed, or a combination is impossible.
+        ConfigError: the file is missing or not a mapping, a key occurs twice or is unknown (the nearest known key is
+            named), a value is not allowed, or a combination is impossible.
     """
     origin = str(path) if path else "defaults"
     tree: dict[str, Any] = {}
     for file in str(path).split(",") if path else []:
-        _merge(tree, _read_yaml(Path(file)))
+        _merge(tree, read_yaml(Path(file)))
     for override in overrides:
         _apply_override(tree, override)
     try:
@@ -295,7 +297,8 @@ def load_config(path: Path | str | None = None, overrides: Sequence[str] = ()) -
 def save_config(config: Config, path: Path) -> None:
     """Write the resolved tree as YAML, every default included."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+    with atomic_writer(path) as out:
+        yaml.safe_dump(config.model_dump(mode="json"), out, sort_keys=False)
 
 
 def describe_config(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
@@ -311,18 +314,6 @@ def config_help() -> str:
     """The settings as a text table."""
     rows = (f"  {key}  ({kind}; default {default})\n      {text}" for key, kind, default, text in describe_config())
     return "settings, given in the YAML file or as key=value:\n" + "\n".join(rows)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ConfigError(f"config file {path} does not exist")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} must hold a mapping of settings")
-    return tree
 
 
 def _merge(tree: dict[str, Any], other: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import IO, Any, Literal, cast, get_args
 from uuid import uuid4
 
 from lmrrg.errors import CodedError
@@ -113,7 +113,7 @@ def read_studies(path: Path, split: Split | None = None) -> list[Study]:
     """Read a JSONL manifest, optionally one split of it.
 
     Raises:
-        StudyError: ``manifest_missing``, ``manifest_line`` (not JSON, unknown or missing field, bad value),
+        StudyError: ``manifest_missing``, ``manifest_line`` (not JSON in UTF-8, unknown or missing field, bad value),
             ``duplicate_id``, ``split_leak`` (one patient in two splits) or ``bad_prior``.
     """
     path = Path(path)
@@ -121,7 +121,7 @@ def read_studies(path: Path, split: Split | None = None) -> list[Study]:
         what = "is a folder, no manifest" if path.is_dir() else "does not exist"
         raise StudyError("manifest_missing", f"{path} {what}; make one with `lmrrg data --help`")
     studies = []
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:  # decoded one by one, so that an error names its line
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 studies.append(_from_line(line, path, number))
@@ -159,15 +159,18 @@ def manifest_hash(path: Path) -> str:
 
 
 class atomic_writer:
-    """Context manager: a text file that appears under its name only when the block ended without an error."""
+    """Context manager: a file that appears under its name only when the block ended without an error.
 
-    def __init__(self, path: Path):
-        self._path = Path(path)
+    It takes text in UTF-8, with ``mode`` "wb" bytes.
+    """
+
+    def __init__(self, path: Path, mode: Literal["w", "wb"] = "w"):
+        self._path, self._mode = Path(path), mode
 
     def __enter__(self):
         # Not tempfile's: its files are for their owner alone, and what is shared is for the umask to say.
         part = self._path.with_name(f".{self._path.name}.{uuid4().hex}")
-        self._file = part.open("x", encoding="utf-8")
+        self._file: IO[Any] = part.open("x", encoding="utf-8") if self._mode == "w" else part.open("xb")
         return self._file
 
     def __exit__(self, error_type, error, traceback) -> None:
@@ -219,15 +222,15 @@ def _relative(path: Path, folder: Path) -> str:
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
 
 
-def _from_line(line: str, manifest: Path, number: int) -> Study:
+def _from_line(line: bytes, manifest: Path, number: int) -> Study:
     try:
-        record = json.loads(line)
+        record = json.loads(line.decode("utf-8"))
         images = tuple(
             StudyImage(manifest.parent / image["path"], _view(image.get("view", "unknown")))
             for image in record.pop("images")
         )
         study = Study(images=images, **record)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise StudyError("manifest_line", f"{manifest}:{number}: {error}") from error
     _check_types(study, f"{manifest}:{number}")
     _check(study, f"{manifest}:{number}")

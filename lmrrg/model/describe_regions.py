@@ -17,8 +17,9 @@ import httpx
 import yaml
 from tqdm import tqdm
 
+from lmrrg.errors import one_sentence
 from lmrrg.model.regions import MAXIMUM_WORDS, MINIMUM_WORDS, REGIONS, RegionError, check_regions
-from lmrrg.studies import atomic_writer
+from lmrrg.studies import atomic_writer, check_outputs
 
 _PROMPT = (
     "You are a chest radiologist. Describe the region '{region}' on a frontal chest radiograph in {low} to {high} "
@@ -34,34 +35,41 @@ def describe(endpoint: str, model: str, *, key: str = "", timeout: float = 120.0
     A text of the wrong length is asked for again, up to four times.
 
     Raises:
-        RegionError: ``endpoint`` (it cannot be reached, refuses, or answers in another format) or ``regions_words``.
+        RegionError: ``endpoint`` (it is no URL, cannot be reached, refuses, or answers in another format) or
+            ``regions_words``.
     """
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    with httpx.Client(base_url=endpoint.rstrip("/") + "/", headers=headers, timeout=timeout) as client:
+    try:
+        base = httpx.URL(endpoint.rstrip("/") + "/")
+    except httpx.InvalidURL as error:
+        raise RegionError("endpoint", f"{endpoint} is no URL: {error}") from error
+    with httpx.Client(base_url=base, headers=headers, timeout=timeout) as client:
         texts = {region: _one(client, model, region) for region in tqdm(REGIONS, desc="regions", unit="region")}
     return check_regions(texts, endpoint)
 
 
 def write_regions(path: Path, texts: dict[str, str], model: str) -> None:
     """Write the descriptions as a YAML file that :func:`~lmrrg.model.regions.load_regions` reads."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_writer(path) as out:
         out.write(f"# Descriptions of the 29 chest regions, written by {model}; review them before use.\n")
         yaml.safe_dump(texts, out, sort_keys=False, allow_unicode=True, width=118)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line; a failure ends with one sentence and exit code 2."""
+    """Command line; a failure ends with one sentence and exit code 2. A bad output is refused before any request."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--endpoint", required=True, help="base URL that ends with /v1")
     parser.add_argument("--model", required=True, help="name of the model at the endpoint")
     parser.add_argument("--out", required=True, type=Path, help="YAML file to write")
     args = parser.parse_args(argv)
     try:
+        check_outputs([args.out])
         texts = describe(args.endpoint, args.model, key=os.environ.get("OPENAI_API_KEY", ""))
-    except RegionError as error:
-        print(f"describe_regions: {error}", file=sys.stderr)
+        write_regions(args.out, texts, args.model)
+    except (ValueError, OSError) as error:
+        print(f"describe_regions: {one_sentence(error)}", file=sys.stderr)
         return 2
-    write_regions(args.out, texts, args.model)
     return 0
 
 

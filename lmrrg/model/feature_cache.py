@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import time
-import zipfile
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
+from tokenize import TokenError
 from uuid import uuid4
 
 import numpy as np
@@ -51,8 +52,9 @@ def read_entry(path: Path, shape: tuple[int, int]) -> Tensor:
         FileNotFoundError: there is none.
     """
     try:
-        values = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        with path.open("rb") as entry:  # np.load would also take a zip or a pickle, with errors of their own
+            values = np.lib.format.read_array(entry, allow_pickle=False)
+    except (ValueError, EOFError, SyntaxError, TokenError) as error:
         raise FeatureError("cache_corrupt", f"{path} is no feature file; delete it") from error
     if values.shape != shape or values.dtype != np.float16:
         raise FeatureError("cache_corrupt", f"{path} has shape {values.shape}, expected {shape}; delete it")
@@ -93,8 +95,9 @@ def make_room(cache: Path, wanted: int, limit: int, keep: Collection[Path]) -> i
         if total <= limit:
             break
         if path not in kept:
-            Path(path).unlink(missing_ok=True)  # another run may have been quicker
-            total, deleted = total - size, deleted + 1
+            with suppress(PermissionError):  # another user's folder
+                Path(path).unlink(missing_ok=True)  # another run may have been quicker
+                total, deleted = total - size, deleted + 1
     return deleted
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
-import tempfile
 from pathlib import Path
 
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from transformers import AutoModel, AutoTokenizer
 
 from lmrrg.errors import CodedError
+from lmrrg.studies import atomic_writer
 
 REGIONS: tuple[str, ...] = (
     "right lung",
@@ -68,9 +68,9 @@ def load_regions(path: Path | None = None) -> dict[str, str]:
         raise RegionError("regions_missing", f"{source} does not exist")
     try:
         texts = yaml.safe_load(source.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RegionError("regions_format", f"{source} is not valid YAML: {error}") from error
-    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
+    if not isinstance(texts, dict) or not all(isinstance(text, str) for pair in texts.items() for text in pair):
         raise RegionError("regions_format", f"{source} must map region names to texts")
     return check_regions(texts, str(source))
 
@@ -107,9 +107,12 @@ def region_queries(
         return _encode(folder, texts)
     key = hashlib.sha256("\0".join([weights_hash, *(f"{n}\0{t}" for n, t in texts.items())]).encode()).hexdigest()
     cached = Path(cache_dir) / f"regions-{key}.safetensors"
-    if not cached.is_file():
-        _save_atomically(_encode(folder, texts), cached)
-    return load_file(cached)["queries"]
+    try:
+        return load_file(cached)["queries"]
+    except (FileNotFoundError, SafetensorError):  # not there, or torn when a machine stopped
+        queries = _encode(folder, texts)
+        _save(queries, cached)
+        return queries
 
 
 def _encoder_folder(text_encoder: str) -> Path:
@@ -144,9 +147,7 @@ def _encode(folder: Path, texts: dict[str, str]) -> torch.Tensor:
     return torch.nn.functional.normalize(mean, dim=-1)
 
 
-def _save_atomically(queries: torch.Tensor, path: Path) -> None:
+def _save(queries: torch.Tensor, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    os.close(handle)
-    save_file({"queries": queries.contiguous()}, temporary)
-    os.replace(temporary, path)
+    with atomic_writer(path, "wb") as out:
+        out.write(save({"queries": queries.contiguous()}))

@@ -10,6 +10,7 @@ They serve ``data.check_views``: a missing view is filled in, and a tag that dis
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -20,14 +21,15 @@ from typing import Literal
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from lmrrg.config import Config, load_config
 from lmrrg.data.tables import frontal_first
+from lmrrg.errors import one_sentence
 from lmrrg.model.features import FeatureError, FeatureFiles, encoder_version
-from lmrrg.studies import Study, StudyImage, View, read_studies
+from lmrrg.studies import Split, Study, StudyImage, View, atomic_writer, check_outputs, read_studies
 
 SIDE = 256
 """The classifier's own image size, pixels, whatever the model's is."""
@@ -36,6 +38,7 @@ SURE = 0.9
 _REGULARISATION = 0.02
 _GRID = 8
 _CHUNK = 256
+_SPLITS: tuple[Split, ...] = ("train", "val")
 Side = Literal["frontal", "lateral", "unknown"]
 
 
@@ -80,7 +83,9 @@ class ViewClassifier:
     def save(self, path: Path, origin: str) -> None:
         """Write the weights as safetensors, with the encoder and the data that they come from."""
         tensors = {"weight": self.weight, "bias": np.array([self.bias], np.float32)}
-        save_file(tensors, path, metadata={"encoder": encoder_version(SIDE), "trained_on": origin})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_writer(path, "wb") as out:
+            out.write(save(tensors, metadata={"encoder": encoder_version(SIDE), "trained_on": origin}))
 
     @classmethod
     def load(cls, path: Path) -> ViewClassifier:
@@ -137,27 +142,35 @@ def _checked(image: StudyImage, side: Side, counts: dict[str, int]) -> StudyImag
     return image
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Train on a manifest, write the weights, print the agreement with its val split."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; bad input, or a file that cannot be read or written, ends with one sentence and exit code 2."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=Path, required=True, help="manifest with views and splits")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("views.safetensors"))
     parser.add_argument("--origin", default="", help="said in the file about the data (default: the studies' source)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, such as data.cache_dir=DIR")
     args = parser.parse_args(argv)
-    config = load_config(None, args.overrides)
+    try:
+        check_outputs([args.out], [args.studies])
+        _train(args.studies, args.out, args.origin, load_config(None, args.overrides))
+    except (ValueError, OSError) as error:
+        print(f"views: {one_sentence(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _train(manifest: Path, out: Path, origin: str, config: Config) -> None:
+    """Train on a manifest, write the weights, print the agreement with its val split."""
     torch.set_num_threads(config.threads)
     seen, lateral = {}, {}
-    for split in ("train", "val"):
-        studies = read_studies(args.studies, split)
-        known = [replace(s, images=tuple(i for i in s.images if i.view != "unknown")) for s in studies]
-        known = [study for study in known if study.images]
+    for split in _SPLITS:
+        known = _with_known_views(manifest, split)
         seen[split] = describe_views(known, config)
         lateral[split] = np.array([image.view == "lateral" for study in known for image in study.images])
-        origin = args.origin or known[0].source
+        origin = origin or known[0].source
     classifier = ViewClassifier.fit(seen["train"], lateral["train"])
-    classifier.save(args.out, f"{origin}, {len(lateral['train'])} images of the train split")
-    for split in ("train", "val"):
+    classifier.save(out, f"{origin}, {len(lateral['train'])} images of the train split")
+    for split in _SPLITS:
         scores = classifier.lateral(seen[split])
         right, sure = (scores > 0.5) == lateral[split], np.maximum(scores, 1 - scores) >= SURE
         print(
@@ -166,5 +179,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
 
 
+def _with_known_views(manifest: Path, split: Split) -> list[Study]:
+    """The studies of a split, less the images whose view nobody said.
+
+    Raises:
+        FeatureError: ``no_views`` where nothing is left.
+    """
+    studies = read_studies(manifest, split)
+    known = [replace(s, images=tuple(i for i in s.images if i.view != "unknown")) for s in studies]
+    known = [study for study in known if study.images]
+    if not known:
+        raise FeatureError("no_views", f"{manifest} says the view of no image of the {split} split")
+    return known
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

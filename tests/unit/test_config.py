@@ -33,6 +33,7 @@ def test_saved_config_is_the_same_config(tmp_path):
         ("pppo=1", ["pppo is not a setting", "ppo", "sft"]),
         ("ppo.clip=3", ["ppo.clip", "less than 1"]),
         ("evaluation.reference_tokens=0", ["evaluation.reference_tokens", "greater than 0"]),
+        ("data.cache_gb=.inf", ["data.cache_gb", "finite"]),
         ("data.source=flickr", ["data.source", "'phantom'", "'iu-xray'"]),
         ("data.source=jsonl", ["data.path is required"]),
         ("sft.minibatch=5", ["sft", "multiple of microbatch"]),
@@ -70,6 +71,48 @@ def test_files_that_are_no_settings(tmp_path, text):
     file.write_text(text)
     with pytest.raises(ConfigError, match=r"bad\.yaml"):
         load_config(file)
+
+
+def test_a_file_that_is_not_utf8_is_named(tmp_path):
+    (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9\n")
+    with pytest.raises(ConfigError, match=r"latin\.yaml"):
+        load_config(tmp_path / "latin.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("sft: {epochs: 3}\ndata: {max_views: 1}\nsft:\n  workers: 2\n", "sft"),
+        ("sft: {epochs: 3, epochs: 4}\n", "epochs"),
+        ("ppo:\n  kl:\n    initial: 0.1\n  clip: 0.1\n  kl: {target: 1}\n", "kl"),
+    ],
+)
+def test_a_key_that_occurs_twice_is_refused(tmp_path, text, key):
+    (tmp_path / "twice.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=rf"twice\.yaml.*the key {key} occurs twice"):
+        load_config(tmp_path / "twice.yaml")
+
+
+def test_a_setting_may_replace_one_that_is_merged_in(tmp_path):
+    file = tmp_path / "merged.yaml"
+    file.write_text("sft: &shared {gradient_clip: 2.0}\nppo: {<<: *shared, gradient_clip: 3.0}\n")
+    assert load_config(file).ppo.gradient_clip == 3.0
+
+
+def test_a_save_that_fails_leaves_the_old_settings(tmp_path, monkeypatch):
+    save_config(Config(), tmp_path / "config.yaml")
+
+    def full(tree, stream=None, **_):
+        if stream is None:
+            return "na"
+        stream.write("na")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(yaml, "safe_dump", full)
+    with pytest.raises(OSError, match="No space"):
+        save_config(Config(), tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == Config()
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
 def test_missing_file():

@@ -177,3 +177,11 @@ def test_sections_and_abnormality():
     assert replace(STUDY, labels={"Edema": 1}).is_abnormal
     assert not replace(STUDY, labels={"Edema": -1}).is_abnormal
     assert len(set(LABELS)) == 14
+
+
+@pytest.mark.parametrize("line", [b'{"id": "h\xe9"}', b"[" * 100_000])
+def test_a_line_that_is_no_text_or_too_deep_is_named(tmp_path, line):
+    path = tmp_path / "m.jsonl"
+    path.write_bytes(line + b"\n")
+    with pytest.raises(StudyError, match=r"manifest_line: .*m\.jsonl:1"):
+        read_studies(path)

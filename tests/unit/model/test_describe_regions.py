@@ -83,3 +83,20 @@ def test_a_failing_endpoint_leaves_no_file(
 def test_an_unreachable_endpoint_is_told_in_one_sentence(tmp_path: Path, capsys):
     assert main(["--endpoint", "http://127.0.0.1:9/v1", "--model", "m", "--out", str(tmp_path / "r.yaml")]) == 2
     assert "endpoint" in capsys.readouterr().err
+
+
+def test_an_impossible_address_is_told_in_one_sentence(tmp_path: Path, capsys):
+    assert main(["--endpoint", "http://[::1", "--model", "m", "--out", str(tmp_path / "r.yaml")]) == 2
+    assert "endpoint: http://[::1 is no URL" in capsys.readouterr().err
+
+
+def test_an_impossible_output_is_refused_before_any_request(endpoint: str, tmp_path: Path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["--endpoint", endpoint, "--model", "m", "--out", str(tmp_path / "file" / "r.yaml")]) == 2
+    assert "bad_output" in capsys.readouterr().err
+    assert not Endpoint.requests
+
+
+def test_the_folder_of_the_output_is_made(endpoint: str, tmp_path: Path):
+    assert main(["--endpoint", endpoint, "--model", "m", "--out", str(tmp_path / "new" / "dir" / "r.yaml")]) == 0
+    assert load_regions(tmp_path / "new" / "dir" / "r.yaml") == TEXTS

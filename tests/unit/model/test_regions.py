@@ -39,6 +39,7 @@ def test_names_are_those_of_the_field(repo_root: Path):
         (lambda texts: texts.update(liver="word " * 50), "regions_names"),
         (lambda texts: texts.update(svc="too short"), "regions_words"),
         (lambda texts: texts.update(svc=7), "regions_format"),
+        (lambda texts: texts.update({1: "word " * 50}), "regions_format"),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path: Path, change, code: str):
@@ -48,6 +49,12 @@ def test_a_wrong_file_is_refused(tmp_path: Path, change, code: str):
     path.write_text(yaml.safe_dump(texts))
     with pytest.raises(RegionError, match=code):
         load_regions(path)
+
+
+def test_a_file_that_is_not_utf8_is_named(tmp_path: Path):
+    (tmp_path / "latin.yaml").write_bytes(b"svc: caf\xe9\n")
+    with pytest.raises(RegionError, match=r"regions_format: .*latin\.yaml"):
+        load_regions(tmp_path / "latin.yaml")
 
 
 def test_the_order_of_the_file_does_not_matter(tmp_path: Path):
@@ -87,6 +94,18 @@ def test_cached_queries_are_used_until_a_text_changes(tmp_path: Path, queries: t
     monkeypatch.setattr(regions, "_encode", lambda *_: pytest.fail("the cache was not used"))
     assert torch.equal(region_queries(cache_dir=tmp_path), queries)
     assert cached.is_file()
+
+
+def test_torn_queries_are_made_anew(tmp_path: Path, queries: torch.Tensor, monkeypatch):
+    monkeypatch.setattr(regions, "_encode", lambda *_: queries)
+    region_queries(cache_dir=tmp_path)
+    (cached,) = tmp_path.iterdir()
+    assert cached.stat().st_mode & 0o777 == 0o644  # a shared cache
+    whole = cached.read_bytes()
+    for torn in (whole[:100], b""):
+        cached.write_bytes(torn)
+        assert torch.equal(region_queries(cache_dir=tmp_path), queries)
+        assert cached.read_bytes() == whole
 
 
 def test_another_file_under_minilms_name_is_refused(monkeypatch):
