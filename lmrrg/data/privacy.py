@@ -38,20 +38,20 @@ _NAME = (
     rf"(?!XX){_CAPITAL}(?:{_LETTER}|['’-](?={_LETTER}))+"  # XX..: the mark of IU X-ray, where a name was
 )
 IDENTIFIERS: dict[str, re.Pattern[str]] = {
-    "e-mail address": re.compile(r"\b[\w.+-]+@[\w-]+\.[\w.-]+\w"),
+    "e-mail address": re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+\.[\w.-]+\w"),
+    "social security number": re.compile(r"(?<![\w-])\d{3}-\d{2}-\d{4}(?![\w-])"),  # its end is a month and year
     "date": re.compile(
-        rf"\b(?:\d{{1,2}}[/.-]\d{{1,2}}[/.-](?:\d{{4}}|\d{{2}})|\d{{4}}(?P<sep>[/.-])\d{{1,2}}(?P=sep)\d{{1,2}}(?:T\d[\d:.]*)?"
-        rf"|{_DAY}(?: of )?[ ./-]?{_MONTH}\.?(?:,?[ ./-]?\d{{4}}|[/-]\d{{2}}| [0-3]\d)"
+        r"\b\d{4}[/.-]\d{1,2}[/.-]\d{1,2}(?!\d)(?:T\d{2}:?\d{2}(?::?\d{2})?)?"
+        rf"|\b(?:\d{{1,2}}[/.-]\d{{1,2}}[/.-](?:\d{{4}}|\d{{2}})"
+        rf"|{_DAY}(?: of )?[ ./-]?{_MONTH}\.?(?:,?[ ./-]?\d{{4}}|[ ./-]\d{{2}})"
         rf"|{_MONTH}\.?[ -]{_DAY}(?:, ?|[ -])\d{{4}}"
         rf"|{_MONTH}\.?,?(?: of)?[ ./-]{_YEAR}|(?:0?[1-9]|1[0-2])[/-]{_YEAR})\b",
         re.IGNORECASE,
     ),
     "phone number": re.compile(
-        r"(?<!\w)(?:\+?\d{1,3}[ .-])?(?:\(\d{3}\)[ .-]?|\d{3}[ .-])\d{3}[ .-]\d{4}\b"
-        r"|(?<![\w.-])\d{3}-\d{4}(?![\w-])"
+        r"(?<!\w)(?:\+?\d{1,3}[ .-])?\(?\d{3}(?:\)[ .-]?|[ .-])\d{3}[ .-]\d{4}\b|(?<![\w.-])\d{3}-\d{4}(?![\w-])"
     ),
-    "social security number": re.compile(r"(?<![\w-])\d{3}-\d{2}-\d{4}(?![\w-])"),
-    "number of 6 or more digits": re.compile(r"\b[A-Za-z]{0,3}\d{6,}\b"),
+    "number of 6 or more digits": re.compile(r"\b[A-Za-z]{0,3}\d{6,}\w*"),
     "name after a title": re.compile(rf"\b{_TITLE}{{1,2}}{_NAME}(?: {_NAME})?"),
 }
 """Shapes of identifiers in text (ours, after the list of the HIPAA Safe Harbor rule)."""

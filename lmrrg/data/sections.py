@@ -6,7 +6,11 @@ a section is one stretch of the report, and no stretch is given to two sections.
 
 - Of repeated findings or impressions the last with text counts, of any other section the first.
 - "FINDINGS AND IMPRESSION:" is findings.
-- A wet read, a provisional reading and an addendum are neither findings nor impression.
+- A wet read, a provisional reading and an addendum are neither findings nor impression; a heading that one of them
+  quotes inside a line, below the report, is none.
+- A heading that names the film ("CHEST:") is part of the findings or the impression that it lies in.
+- A name in small letters, as a wrapped sentence may begin a line ("study: ..."), is no heading, unless the whole report
+  has no capital.
 - Without findings, a stretch under a heading that names the film ("AP CHEST:") is taken, else the paragraphs that
   follow the first one of the last section before the impression, else the text before the first heading.
 """
@@ -18,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
+from string import ascii_lowercase, ascii_uppercase
 from typing import Literal
 
 Kind = Literal[
@@ -28,6 +33,7 @@ Kind = Literal[
     "technique",
     "history",
     "narrative",
+    "film",
     "preliminary",
     "addendum",
     "exam",
@@ -36,6 +42,7 @@ Kind = Literal[
 ]
 Span = tuple[int, int]
 
+_ASIDES = ("addendum", "preliminary")
 _CONTEXT = ("indication", "comparison", "technique", "history", "exam")
 SECTIONS: tuple[Kind, ...] = ("findings", "impression", "indication", "comparison", "technique", "history")
 
@@ -110,6 +117,8 @@ _STARTS: tuple[tuple[str, Kind], ...] = (
     ("examination", "exam"),
 )
 _OFTEN_MISSPELT = tuple(name for name in _NAMES if " " not in name and len(name) > 6)
+_PARTS: dict[Kind, tuple[Kind, ...]] = {"findings": ("film", "narrative"), "impression": ("film",)}
+"""Headings that do not end the section they lie in."""
 _FILM = {"ap", "cxr", "chest", "film", "films", "frontal", "lateral", "pa", "portable", "view", "views", "xray"}
 _FILM |= {"radiograph", "radiographs"}
 _INLINE = sorted(
@@ -118,7 +127,8 @@ _INLINE = sorted(
 
 _LINE_HEADING = re.compile(r"^[ \t]*(?:\d{1,2}[.)][ \t]*)?([A-Za-z][\w \t/&,()'-]{0,70}?)[ \t]*:(?!\d\d)", re.MULTILINE)
 _BARE_HEADING = re.compile(r"^[ \t]*([A-Z][A-Z /&()]{2,50}[A-Z)])[ \t\r]*$", re.MULTILINE)
-_WET_READ = re.compile(r"^[ \t]*WET READ VERSION\b[^\n:]*:?", re.MULTILINE)
+# with "#1" or blanks for a name and a time where other headings have a colon
+_WET_READ = re.compile(r"^[ \t]*WET READ(?: VERSION)?[ \t]*[#\d_\r\n]", re.MULTILINE)
 _RULE = re.compile(r"^[ \t]*_{5,}[ \t\r]*$", re.MULTILINE)
 _INLINE_HEADING = re.compile(
     r"(?<![A-Za-z])("
@@ -129,6 +139,8 @@ _AFTER_SENTENCE = re.compile(
     r"(?<=[.!?_)])[ \t]+(Findings|Impression|Conclusion|Comparison|Indication|Technique|History)[ \t]*:"
 )
 _PARAGRAPH = re.compile(r"\n[ \t\r]*\n")
+_WORD_AND_STOP = re.compile(r"\w{2}\.(?!\w)")
+_TO_SMALL = str.maketrans(ascii_uppercase, ascii_lowercase)
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _NOT_LETTERS = re.compile(r"[^a-z]+")
 
@@ -178,12 +190,13 @@ def _blocks(text: str) -> list[tuple[Kind, Span]]:
     blocks: list[tuple[Kind, Span]] = []
     kind: Kind = "start"
     begin = 0
+    reported = False
     for found, at, after in headings:
-        inside_aside = kind in ("addendum", "preliminary") and at < last_start and found != "start"
-        # "Addendum: the IMPRESSION: should read": what an addendum speaks of
-        spoken_of = kind == "addendum" and text[text.rfind("\n", 0, at) + 1 : at].strip() != ""
-        if at < begin or inside_aside or spoken_of or (kind in ("findings", "impression") and found == "narrative"):
+        quoted = at < last_start or (reported and at > 0 and text[at - 1] != "\n")
+        inside_aside = kind in _ASIDES and found != "start" and quoted
+        if at < begin or inside_aside or found in _PARTS.get(kind, ()):
             continue
+        reported = reported or found in _PARTS
         blocks.append((kind, (begin, at)))
         kind, begin = found, after
     return [*blocks, (kind, (begin, len(text)))]
@@ -192,17 +205,16 @@ def _blocks(text: str) -> list[tuple[Kind, Span]]:
 def _headings(text: str) -> list[tuple[Kind, int, int]]:
     """Headings in order: kind, offset of the heading, offset of the text after it."""
     found: dict[int, tuple[Kind, int, int]] = {}
-    in_small_letters = text.islower()
+    no_capitals = text.islower()
     for match in _LINE_HEADING.finditer(text):
         kind = _kind_of(match[1])
-        # "compared with the prior\nstudy: ..." is a sentence that was wrapped
-        if kind and (in_small_letters or match[1][0].isupper()):
+        if kind and (no_capitals or match[1][0].isupper()):
             found[match.end()] = (kind, match.start(), match.end())
     for pattern in (_INLINE_HEADING, _AFTER_SENTENCE):
         for match in pattern.finditer(text):
             known = found.get(match.end())
             # "CHEST TWO VIEWS   INDICATION:" is a line that names a film up to its colon; the nearer heading counts
-            if known is None or known[0] == "narrative":
+            if known is None or known[0] == "film":
                 found[match.end()] = (_NAMES[_plain(match[1])], match.start(1), match.end())
     for match in _BARE_HEADING.finditer(text):
         kind = _NAMES.get(_plain(match[1]))
@@ -229,7 +241,7 @@ def _kind_of(name: str) -> Kind | None:
     near = get_close_matches(plain, _OFTEN_MISSPELT, n=1, cutoff=0.88)
     if near:
         return _NAMES[near[0]]
-    return "narrative" if _FILM.intersection(plain.split()) else None
+    return "film" if _FILM.intersection(plain.split()) else None
 
 
 def _plain(name: str) -> str:
@@ -238,13 +250,16 @@ def _plain(name: str) -> str:
 
 def _add_unheaded_findings(text: str, filled: list[tuple[Kind, Span]], spans: dict[Kind, Span]) -> None:
     backwards = filled[::-1]
+    capitals = text.isupper()
+    if capitals:
+        text = text.translate(_TO_SMALL)  # small letters tell prose from titles; here a full stop must
     context = [block for block in backwards if block[0] in _CONTEXT][:1]
     candidates: list[tuple[Span, Kind, Span]]
-    candidates = [(span, kind, span) for kind, span in backwards if kind == "narrative"]
+    candidates = [(span, kind, span) for kind, span in backwards if kind in ("film", "narrative")]
     candidates += [(_body(text, _after_first_paragraph(text, span)), kind, span) for kind, span in context]
     candidates += [(_body(text, span), kind, span) for kind, span in backwards if kind == "start"]
     for found, kind, span in candidates:
-        if _says_something(text, found):
+        if _says_something(text, found) and (not capitals or _WORD_AND_STOP.search(text, *found)):
             spans["findings"] = found
             if spans.get(kind) == span:
                 spans[kind] = (span[0], found[0])
@@ -261,7 +276,7 @@ def _body(text: str, span: Span) -> Span:
     """A stretch without the titles at its top: lines without a small letter, then a short paragraph without a stop."""
     start, end = span
     for line in text[start:end].splitlines(keepends=True):
-        if text.isupper() or any(letter.islower() for letter in line):
+        if any(letter.islower() for letter in line):
             break
         start += len(line)
     rest = _after_first_paragraph(text, (start, end))
@@ -272,10 +287,9 @@ def _body(text: str, span: Span) -> Span:
 
 
 def _says_something(text: str, span: Span) -> bool:
-    """Whether a stretch reads as prose: three words and, unless the report has none, a small letter; not a date, a mark
-    or a title."""
+    """Whether a stretch reads as prose: three words and a small letter, not a date, a mark or a title."""
     part = text[span[0] : span[1]]
-    return len(_WORD.findall(part)) >= 3 and (text.isupper() or any(letter.islower() for letter in part))
+    return len(_WORD.findall(part)) >= 3 and any(letter.islower() for letter in part)
 
 
 def _form(blocks: list[tuple[Kind, Span]], spans: dict[Kind, Span]) -> frozenset[str]:

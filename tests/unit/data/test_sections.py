@@ -78,7 +78,9 @@ def test_white_space_around_a_report_changes_nothing(text, ending):
 
 
 def test_a_hostile_report_takes_no_time():
-    for text in ("A " * 50_000, "FINDINGS" * 20_000, "\n \n" * 50_000, "IMPRESSION: x\n" * 10_000, "a" * 200_000 + ":"):
+    texts = ["A " * 50_000, "FINDINGS" * 20_000, "\n \n" * 50_000, "IMPRESSION: x\n" * 10_000, "a" * 200_000 + ":"]
+    texts += ["IMPRESSION: X ADDENDUM: " * 10_000, "A BB CC DD\n_____\n" * 10_000, "WET READ " * 20_000]
+    for text in texts:
         began = time.perf_counter()
         parse_sections(text)
         assert time.perf_counter() - began < 2
