@@ -166,7 +166,7 @@ class RankTrainer:
 
     def _train_epoch(self, epoch: int, log: RunLog | None) -> None:
         # Seeded by epoch and rank: a resumed run draws the same dropout masks as one that was never interrupted.
-        torch.manual_seed((self.config.seed * 1_000_003 + epoch) * 1009 + self.rank)
+        torch.manual_seed(((self.config.seed * 1_000_003 + epoch) * 1009 + self.rank) % 2**64)
         forgotten = forgotten_views(len(self.train), self.config.data.max_views, self.config.seed, epoch)
         self.engine.train()
         totals, since = Totals(), time.perf_counter()
