@@ -64,11 +64,11 @@ _RADIOGRAPHY = (
 _PIXEL_DATA_TAGS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
 _SQUARE_ENOUGH = 0.01
 # Elements are parsed when they are asked for, so damage shows anywhere, as whatever pydicom or a decoder raises:
-# RuntimeError from the decoder plug-ins, NotImplementedError for an unknown VR, AttributeError for an absent element,
+# RuntimeError from the decoder plug-ins and (as a kind of it) for an unknown VR, AttributeError for an absent element,
 # TypeError for an empty or a multiple number. The files of `benchmarks/fuzz_images.py` raise each of these.
 _DAMAGE = (
     InvalidDicomError, BytesLengthException, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError,
-    NotImplementedError, OverflowError, OSError, RuntimeError, struct.error, zlib.error,
+    OverflowError, OSError, RuntimeError, struct.error, zlib.error,
 )  # fmt: skip
 
 # pydicom quotes header values in its complaints, its warnings and its log.

@@ -35,6 +35,7 @@ def entry_path(folder: Path, digest: str) -> Path:
 def write_entry(path: Path, values: np.ndarray) -> None:
     """Write an entry; it appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    # No atomic_writer: by its suffix `make_room` finds what a killed writer left.
     part = path.with_name(f"{path.stem}.{uuid4().hex}.part")
     try:
         with part.open("xb") as out:  # readable for others as far as the umask lets it: caches are shared
