@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 import torch
@@ -23,7 +23,7 @@ from actors.weights import StoredState, WeightBuffers
 from lmrrg.config import Config
 from lmrrg.config_ppo import PPOConfig
 from lmrrg.model.checkpoint import full_state, load_checkpoint, load_full_state, save_checkpoint
-from lmrrg.model.decoder import adapters_off, add_lora
+from lmrrg.model.decoder import adapters_off, add_lora, decoder_weights
 from lmrrg.model.generator import ReportGenerator
 from lmrrg.model.gradients import gradient_norm, zero_settings
 from lmrrg.ppo.actor_critic import VALUE_HEAD_FILE, ActorCritic, load_value_head, save_value_head
@@ -36,6 +36,9 @@ from lmrrg.ppo.mixture import mix
 from lmrrg.ppo.update_report import UpdateReport, UpdateTotals
 from lmrrg.profiling import traced
 
+if TYPE_CHECKING:
+    from actors.transfer import WeightSender
+
 _TAG = "policy"
 
 
@@ -46,7 +49,8 @@ class PolicyWorker:
         torch.set_num_threads(config.threads)
         self._config, self._ppo, self._rank = config, config.ppo, rank
         self._checkpoint_dir = Path(checkpoint_dir)
-        self._buffers, self._updates = WeightBuffers(), 0
+        self._buffers, self._rest_buffers, self._updates = WeightBuffers(), WeightBuffers(), 0
+        self._sender: WeightSender | None = None
         self._broken = config.run_dir / "ppo" / f"not_finite-rank{rank}.safetensors"
 
     def address(self) -> tuple[str, int]:
@@ -112,17 +116,27 @@ class PolicyWorker:
                         self._minibatch(experience, rows, value_only, totals)
         return totals
 
-    def state(self, shared: bool, share: float) -> tuple[StoredState | None, str]:
-        """All weights and their checksum, on rank 0 (see :meth:`WeightBuffers.write`); the others help to gather."""
+    def state(self, shared: bool, share: float, decoder: bool) -> tuple[StoredState | None, str]:
+        """Weights and their checksum, on rank 0 (see :meth:`WeightBuffers.write`); the others help to gather."""
         with self._gathered():
             if self._rank:
                 return None, ""
             state = (
-                full_state(self._model.generator, copy=False)
+                full_state(self._model.generator, copy=False, decoder=decoder)
                 if share == 1
                 else self._mixed(load_checkpoint(self._checkpoint_dir), share)
             )
-            return self._buffers.write(state, shared=shared)
+            return (self._buffers if decoder else self._rest_buffers).write(state, shared=shared)
+
+    def transfer(self, engines: list[ActorHandle], address: tuple[str, int]) -> int | None:
+        """Send the decoder from GPU to GPU: see :meth:`actors.transfer.WeightSender.send`."""
+        from actors.transfer import WeightSender  # it needs vLLM, which costs every other run seconds and memory
+
+        with self._gathered():
+            if self._sender is None:
+                decoder = self._model.generator.decoder
+                self._sender = WeightSender(self._config.rollout, self._rank, lambda: decoder_weights(decoder))
+            return self._sender.send(engines, address)
 
     def save(self, directory: Path) -> None:
         """Write weights, optimizer and value head for :meth:`load`; every rank writes its part into ``directory``."""
@@ -311,19 +325,30 @@ class PolicyGroup:
         learns."""
         return UpdateReport.of(self._call("update", ray.put(experience), seed, learning_rate))
 
-    def state(self, share: float = 1.0) -> tuple[ray.ObjectRef, str]:
+    def state(self, share: float = 1.0, *, decoder: bool = True) -> tuple[ray.ObjectRef, str]:
         """All weights (see :func:`lmrrg.model.checkpoint.full_state`) as a :class:`StoredState`, and their checksum.
 
         With a ``share`` below 1 the rest is the SFT model's (:func:`lmrrg.ppo.mixture.mix`).
         It is good until the next but one: in memory of the node where the cluster has one, in the object store, which
         takes it to every other node once, where there are more.
         """
-        shared = sum(node["Alive"] for node in ray.nodes()) == 1
-        parts: list[list[ray.ObjectRef]] = [
-            worker.state.options(num_returns=2).remote(shared, share) for worker in self._workers
-        ]
+        parts = self._states(share, decoder)
         checksums = self.wait([checksum for _, checksum in parts])
         return parts[0][0], checksums[0]
+
+    def start_state(self) -> tuple[ray.ObjectRef, ray.ObjectRef]:
+        """All weights and their checksum as :meth:`state` gives them, as soon as the ranks come to it."""
+        state, checksum = self._states(1.0, decoder=True)[0]
+        return state, checksum
+
+    def transfer(self, engines: list[ActorHandle]) -> int | None:
+        """Send the decoder to the engines from GPU to GPU (``rollout.weight_transfer``).
+
+        Returns:
+            The checksum of what was sent; None when an engine was lost, after which nothing is known of the others.
+        """
+        address: ray.ObjectRef = self._workers[0].address.remote()
+        return self._call("transfer", engines, address)[0]
 
     def save(self, directory: Path) -> None:
         """Write the training state; ``directory`` must be shared by the nodes."""
@@ -349,6 +374,10 @@ class PolicyGroup:
     def _start(self) -> list[ray.ObjectRef]:
         master: ray.ObjectRef = self._workers[0].address.remote()
         return [worker.start.remote(master) for worker in self._workers]
+
+    def _states(self, share: float, decoder: bool) -> list[list[ray.ObjectRef]]:
+        shared = sum(node["Alive"] for node in ray.nodes()) == 1
+        return [worker.state.options(num_returns=2).remote(shared, share, decoder) for worker in self._workers]
 
     def _call(self, method: str, *arguments: Any) -> list[Any]:
         return self.wait([getattr(worker, method).remote(*arguments) for worker in self._workers])

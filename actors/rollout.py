@@ -13,9 +13,9 @@ from ray.util.placement_group import PlacementGroup
 
 from actors.placement import actor_options, bundle, torch_environment
 from actors.supervision import ActorPool, Supervised, spawn
-from actors.weights import StoredState, WeightVersion
+from actors.weights import StoredState, Transferred, WeightVersion
 from lmrrg.config import Config, RolloutConfig
-from lmrrg.engine import GeneratedReport, ReportEngine, engine_environment, study_seeds
+from lmrrg.engine import EngineError, GeneratedReport, ReportEngine, engine_environment, study_seeds
 from lmrrg.model.features import StudyFeatures
 
 
@@ -32,12 +32,26 @@ class RolloutActor(Supervised):
         reports = self._engine.generate(features, prompts, samples=samples, temperature=temperature, seed=seeds)
         return self._engine.version, reports
 
-    def update_weights(self, state: StoredState, version: int, checksum: str) -> float:
-        """Load a newer state; returns the seconds it took. The version that is loaded already is left as it is."""
+    def update_weights(
+        self, state: StoredState, version: int, checksum: str, transferred: Transferred | None = None
+    ) -> float:
+        """Load a newer state; returns the seconds it took. The version that is loaded already is left as it is.
+
+        With ``transferred``, ``state`` is what is to be loaded beside it; an engine that got nothing loads the whole.
+        """
         started = time.perf_counter()
         if version != self._engine.version:
-            self._engine.update_weights(state.tensors(), version, checksum)
+            received = self._engine.received() if transferred else None
+            if transferred and received is None:
+                state, checksum = transferred.whole()
+            elif transferred and received != transferred.checksum:
+                raise EngineError("checksum", f"the decoder of version {version} was damaged on its way")
+            self._engine.update_weights(state.tensors(), version, checksum, transferred=received is not None)
         return time.perf_counter() - started
+
+    def transfer(self, step: str, request: dict[str, Any] | None) -> None:
+        """One step of a transfer of weights: see :meth:`lmrrg.engine.ReportEngine.transfer`."""
+        self._engine.transfer(step, request)
 
 
 class RolloutPool:
@@ -139,9 +153,9 @@ class RolloutPool:
                 finished(chunks[index], reports)
         return results
 
-    def sync(self, state: ray.ObjectRef, version: int, checksum: str) -> float:
+    def sync(self, state: ray.ObjectRef, version: int, checksum: str, transferred: Transferred | None = None) -> float:
         """Bring every engine, and every later replacement, to ``state`` (a reference to a
-        :class:`actors.weights.StoredState`).
+        :class:`actors.weights.StoredState`), with what was ``transferred`` before.
 
         Returns:
             Seconds until the last engine holds it.
@@ -150,11 +164,15 @@ class RolloutPool:
             PoolError: an engine refuses the state, or none is left.
         """
         started = time.perf_counter()
-        published = WeightVersion(version, checksum, state)
+        published = WeightVersion(version, checksum, state, transferred)
         self._pool.broadcast(("update_weights", published.arguments()))
         # Kept until the next version: a replacement loads it from the object store.
         self._published, self.version = published, version
         return time.perf_counter() - started
+
+    def renew(self, reason: str) -> None:
+        """Replace every engine; they start with the weights of the last :meth:`sync`."""
+        self._pool.renew(reason)
 
     def metrics(self) -> dict[str, float]:
         """Size of the pool, engines that are ready, engines replaced so far."""

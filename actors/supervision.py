@@ -224,6 +224,11 @@ class ActorPool:
                 self._begin_initialisation(actor_id)
         self.wait_ready()
 
+    def renew(self, reason: str) -> None:
+        """Replace every actor: none of them is in a state that is known."""
+        for actor_id in self._manager.actor_ids():
+            self._replace(actor_id, reason)
+
     def actors(self) -> list[ActorHandle]:
         """The handles, for tests and for calls that are outside supervision."""
         return list(self._manager.actors().values())

@@ -97,6 +97,22 @@ def stored(state: Mapping[str, Tensor]) -> ray.ObjectRef:
 
 
 @dataclass(frozen=True)
+class Transferred:
+    """What went to the engines another way: the decoder (:meth:`actors.policy.PolicyGroup.transfer`)."""
+
+    checksum: int | None
+    """Of what was sent; None when it did not arrive."""
+    state: ray.ObjectRef
+    """The whole :class:`StoredState`, for an engine that was not there."""
+    state_checksum: ray.ObjectRef
+
+    def whole(self) -> tuple[StoredState, str]:
+        """The whole state and its checksum."""
+        state, checksum = ray.get([self.state, self.state_checksum])
+        return state, checksum
+
+
+@dataclass(frozen=True)
 class WeightVersion:
     """One published state of the whole model.
 
@@ -107,11 +123,17 @@ class WeightVersion:
     version: int
     checksum: str
     state: ray.ObjectRef
-    """Of a :class:`StoredState`."""
+    """Of a :class:`StoredState`; without decoder where that was transferred."""
+    transferred: Transferred | None = None
 
     def arguments(self) -> dict[str, object]:
         """The keyword arguments of ``update_weights``; Ray hands the receiver the state itself."""
-        return {"state": self.state, "version": self.version, "checksum": self.checksum}
+        return {
+            "state": self.state,
+            "version": self.version,
+            "checksum": self.checksum,
+            "transferred": self.transferred,
+        }
 
 
 def _layout(state: Mapping[str, Tensor]) -> dict[str, TensorPlace]:

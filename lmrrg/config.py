@@ -134,6 +134,11 @@ class RolloutConfig(Settings):
     )
     gpu_memory: float = Field(0.8, gt=0, le=1, description="share of its GPUs' memory that an engine fills alone")
     tensor_parallel_size: PositiveInt = Field(1, description="GPUs that one engine spreads the decoder over")
+    weight_transfer: Literal["memory", "nccl", "ipc"] = Field(
+        "memory",
+        description="how the decoder's new weights reach the engines: through host memory; or from GPU to GPU with "
+        "vLLM's backends, nccl for engines with GPUs of their own, ipc for engines that share a policy rank's GPU",
+    )
     max_sequences: PositiveInt = Field(64, description="sequences decoded at once")
     max_new_tokens: PositiveInt = Field(100, description="longest report, tokens with EOS")
     temperature: PositiveFloat = Field(
@@ -258,6 +263,7 @@ class Config(Settings):
                 f"rollout.tensor_parallel_size {rollout.tensor_parallel_size} needs as many rollout.gpus_per_engine, "
                 f"not {rollout.gpus_per_engine:g}"
             )
+        self._check_weight_transfer()
         trainers = 1 if self.is_own_reference else 2
         shared = trainers * ppo.gpus_per_worker + rollout.gpus_per_engine
         if self.ray.placement == "colocated" and shared > 1 + 1e-6:
@@ -266,6 +272,19 @@ class Config(Settings):
                 f"ray.placement=colocated puts {who} ({ppo.gpus_per_worker:g} GPU each) and an engine "
                 f"({rollout.gpus_per_engine:g} GPU) on one GPU: together {shared:g}, at most 1"
             )
+
+    def _check_weight_transfer(self) -> None:
+        rollout, ppo = self.rollout, self.ppo
+        if rollout.weight_transfer == "nccl" and not (ppo.gpus_per_worker and rollout.gpus_per_engine >= 1):
+            raise ValueError(
+                "rollout.weight_transfer=nccl needs policy ranks on GPUs and engines with GPUs of their own"
+            )
+        if rollout.weight_transfer == "ipc":
+            shared = ppo.gpus_per_worker and 0 < rollout.gpus_per_engine < 1 and self.ray.placement == "colocated"
+            if not shared or rollout.engines > ppo.workers:
+                raise ValueError(
+                    "rollout.weight_transfer=ipc needs ray.placement=colocated with a policy rank on each engine's GPU"
+                )
 
 
 def load_config(path: Path | str | None = None, overrides: Sequence[str] = ()) -> Config:

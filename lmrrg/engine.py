@@ -24,7 +24,7 @@ from lmrrg.config import RolloutConfig
 from lmrrg.engine_weights import DirectLoader
 from lmrrg.errors import CodedError
 from lmrrg.model.checkpoint import load_checkpoint, load_full_state, state_checksum
-from lmrrg.model.decoder import decoder_weights
+from lmrrg.model.decoder import decoder_weights, embedding_name
 from lmrrg.model.features import StudyFeatures
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class ReportEngine:
         _require_device()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = load_checkpoint(Path(checkpoint_dir))
-        self._embedding_name = _name_of(self.model.decoder, self.model.decoder.get_input_embeddings())
+        self._embedding_name = embedding_name(self.model.decoder)
         self._shapes = _state_shapes(self.model)
         self._max_length = min(
             self.model.config.decoder.max_positions, self.model.decoder.config.max_position_embeddings
@@ -174,10 +174,13 @@ class ReportEngine:
         reports = [self._report(output) for output in self._run(requests, parameters, progress)]
         return [reports[start : start + samples] for start in range(0, len(reports), samples)]
 
-    def update_weights(self, state: Mapping[str, Tensor], version: int, checksum: str) -> None:
+    def update_weights(
+        self, state: Mapping[str, Tensor], version: int, checksum: str, *, transferred: bool = False
+    ) -> None:
         """Load a newer state of the whole model, as :func:`lmrrg.model.checkpoint.full_state` gives it.
 
-        Nothing is loaded unless everything fits.
+        Nothing is loaded unless everything fits. With ``transferred`` the decoder came by :meth:`transfer`, and
+        ``state`` holds the rest alone.
 
         Raises:
             EngineError: ``stale_version`` (not newer than what is loaded), ``bad_state`` (names or shapes),
@@ -185,18 +188,35 @@ class ReportEngine:
         """
         if version <= self.version:
             raise EngineError("stale_version", f"version {version} is not newer than {self.version}, which is loaded")
-        _check_shapes(state, self._shapes)
+        _check_shapes(state, self._shapes_beside_vllm() if transferred else self._shapes)
         if (found := state_checksum(state)) != checksum:
             raise EngineError("checksum", f"the weights of version {version} give {found}, not {checksum}")
         load_full_state(self.model, state, decoder=False)
         decoder = {n.removeprefix("decoder."): t for n, t in state.items() if n.startswith("decoder.")}
         with torch.no_grad():
             cast(nn.Embedding, self.model.decoder.get_input_embeddings()).weight.copy_(decoder[self._embedding_name])
-        self._reload(decoder)
+        if not transferred:
+            self._reload(decoder)
         # Cached blocks of long prompts were computed with the old weights, and nothing else would notice.
         if not self._llm.reset_prefix_cache():
             raise EngineError("prefix_cache", "the prefix cache is in use and was not reset")
         self.version = version
+
+    def transfer(self, step: str, request: Mapping[str, Any] | None = None) -> None:
+        """One step of vLLM's weight transfer: ``init_weight_transfer_engine``, ``start_weight_update``, … with its
+        request. New weights count, and are to be used, after :meth:`update_weights`."""
+        getattr(self._llm, step)(*([] if request is None else [dict(request)]))
+
+    def received(self) -> int | None:
+        """Checksum of the decoder that came by :meth:`transfer` since this was last asked; None: there was none.
+
+        Raises:
+            EngineError: ``checksum``: the processes of this engine received different weights.
+        """
+        found = set(self._llm.collective_rpc("take_received_checksum"))
+        if len(found) > 1:
+            raise EngineError("checksum", "the GPUs of an engine received different weights")
+        return found.pop()
 
     def close(self) -> None:
         """Free the engine; a further one may then start in this process."""
@@ -277,6 +297,10 @@ class ReportEngine:
             save_file(dict(decoder), Path(folder) / "model.safetensors")
             self._llm.collective_rpc("reload_weights", kwargs={"weights_path": folder})
 
+    def _shapes_beside_vllm(self) -> dict[str, tuple[int, ...]]:
+        embedding = f"decoder.{self._embedding_name}"
+        return {n: shape for n, shape in self._shapes.items() if not n.startswith("decoder.") or n == embedding}
+
     def _runner(self) -> Any:
         return cast(Any, self._llm.llm_engine).model_executor.driver_worker.worker.model_runner
 
@@ -313,6 +337,7 @@ def _start_vllm(decoder: Path, rollout: RolloutConfig, max_length: int, seed: in
         use_tqdm_on_load=False,
         seed=seed,
         **_memory(rollout),
+        **_transfer(rollout),
     )
 
 
@@ -330,6 +355,20 @@ def _memory(rollout: RolloutConfig) -> dict[str, Any]:
     return {"gpu_memory_utilization": rollout.gpu_memory}
 
 
+def _transfer(rollout: RolloutConfig) -> dict[str, Any]:
+    """vLLM's settings of the way that new weights come."""
+    if rollout.weight_transfer == "memory":
+        return {}
+    from vllm.config import WeightTransferConfig
+
+    from lmrrg.engine_transfer import TransferWorker, backend
+
+    return {
+        "weight_transfer_config": WeightTransferConfig(backend=backend(rollout.weight_transfer)),
+        "worker_extension_cls": f"{TransferWorker.__module__}.{TransferWorker.__qualname__}",
+    }
+
+
 def _require_device() -> None:
     from vllm.platforms import current_platform
 
@@ -339,11 +378,6 @@ def _require_device() -> None:
             "vLLM is built for GPUs and this process has none: set rollout.gpus_per_engine, or take one of "
             "configs/layouts; for a machine without GPUs run scripts/setup.sh cpu",
         )
-
-
-def _name_of(model: nn.Module, part: nn.Module) -> str:
-    """Name of the weight of ``part`` in the state of ``model``."""
-    return next(f"{name}.weight" for name, module in model.named_modules() if module is part)
 
 
 def _state_shapes(model: Any) -> dict[str, tuple[int, ...]]:

@@ -49,6 +49,7 @@ _FREE_KEYS = (
     "rollout.gpus_per_engine",
     "rollout.kv_cache_mb",
     "rollout.gpu_memory",
+    "rollout.weight_transfer",
     "rollout.start_timeout_s",
     "rollout.timeout_s",
     "reward.scorers",

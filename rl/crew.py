@@ -14,6 +14,7 @@ from actors.policy import PolicyGroup
 from actors.reference import AdapterReference, Reference
 from actors.reward import RewardPool
 from actors.rollout import RolloutPool
+from actors.weights import Transferred
 from lmrrg.config import Config
 
 
@@ -26,6 +27,8 @@ class Crew:
     rollouts: RolloutPool
     rewards: RewardPool
     placement: PlacementGroup
+    transfers: bool = False
+    """Whether new weights go to the engines from GPU to GPU."""
 
     @classmethod
     def start(cls, config: Config, sft_checkpoint: Path) -> Crew:
@@ -46,6 +49,7 @@ class Crew:
             rollouts=RolloutPool(config, sft_checkpoint, placement, first_bundle=layout.rollouts),
             rewards=RewardPool(config, placement, first_bundle=layout.rewards),
             placement=placement,
+            transfers=config.rollout.weight_transfer != "memory",
         )
         with ExitStack() as undo:
             undo.callback(crew.close)
@@ -53,6 +57,22 @@ class Crew:
                 member.start()
             undo.pop_all()
         return crew
+
+    def sync(self, version: int, share: float = 1.0) -> None:
+        """Give the policy's weights, mixed with the SFT model's where ``share`` is below 1, to every engine.
+
+        What goes from GPU to GPU is copied to the host all the same, for engines that have to be replaced; nobody waits
+        for that copy, which is made while reports are written.
+        """
+        if not self.transfers or share < 1:  # a mixture is made on the host
+            state, checksum = self.policy.state(share)
+            self.rollouts.sync(state, version, checksum)
+            return
+        sent = self.policy.transfer(self.rollouts.actors())
+        if sent is None:
+            self.rollouts.renew("an engine was lost while weights were sent")
+        state, checksum = self.policy.state(decoder=False)
+        self.rollouts.sync(state, version, checksum, Transferred(sent, *self.policy.start_state()))
 
     def close(self) -> None:
         """Stop every actor and give the resources back."""

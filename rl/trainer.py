@@ -275,8 +275,7 @@ class CQRL(Algorithm):
     def _sync(self, version: int, share: float = 1.0) -> None:
         """Give the policy's weights, mixed with the SFT model's where ``share`` is below 1, to every engine."""
         self.sampling.rest()
-        state, checksum = self.crew.policy.state(share)
-        self.crew.rollouts.sync(state, version, checksum)
+        self.crew.sync(version, share)
         self.version = version
 
     def _adapt_kl(self, metrics: dict[str, float], episodes: int) -> None:

@@ -12,7 +12,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -26,7 +27,14 @@ from torch import Tensor
 
 from lmrrg.config import ModelConfig
 from lmrrg.errors import CodedError
-from lmrrg.model.decoder import DecoderError, decoder_weights, load_decoder, load_tokenizer
+from lmrrg.model.decoder import (
+    DecoderError,
+    decoder_weights,
+    embedding_name,
+    load_decoder,
+    load_tokenizer,
+    token_embedding,
+)
 from lmrrg.model.generator import ReportGenerator, VisualInputs
 
 ARCHITECTURE = "LMRRG"
@@ -116,15 +124,20 @@ def checkpoint_settings(directory: Path) -> tuple[ModelConfig, VisualInputs]:
         raise CheckpointError("bad_config", f"{directory}/config.json: {error}") from error
 
 
-def full_state(model: ReportGenerator, *, copy: bool = True) -> dict[str, Tensor]:
+def full_state(model: ReportGenerator, *, copy: bool = True, decoder: bool = True) -> dict[str, Tensor]:
     """All weights on CPU: ``visual.*`` (all but the decoder) and ``decoder.*`` under the Hugging Face names.
 
     Adapters are merged and ``decoder.lm_head.weight`` is there even when it is tied. Without ``copy`` a tensor that is
-    on CPU already is the model's own memory.
+    on CPU already is the model's own memory. Without ``decoder`` only its token embedding is left of it.
     """
+    held = (
+        decoder_weights(model.decoder)
+        if decoder
+        else [(embedding_name(model.decoder), token_embedding(model.decoder).weight)]
+    )
     weights = chain(
         ((f"visual.{name}", tensor) for name, tensor in _visual_state(model).items()),
-        ((f"decoder.{name}", tensor) for name, tensor in decoder_weights(model.decoder)),
+        ((f"decoder.{name}", tensor) for name, tensor in held),
     )
     return {name: tensor.detach().to("cpu", copy=copy).contiguous() for name, tensor in weights}
 
@@ -157,6 +170,27 @@ def state_checksum(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def tensor_sum(name: str, tensor: Tensor) -> Tensor:
+    """A checksum that is computed where the tensor lies: int64 scalar, to be added to those of the others (ours).
+
+    Every element counts by its bits and its place, every tensor by its name, so that what is lost, stale or elsewhere
+    shows. Sums run over the rows and the columns of the last dimension, which needs no copy of the tensor.
+    """
+    bits = tensor.detach().contiguous().view(_BITS[tensor.dtype.itemsize])
+    bits = bits.reshape(-1, bits.shape[-1] if bits.ndim else 1)
+    sums = bits.sum(0, dtype=torch.int64), bits.sum(1, dtype=torch.int64)
+    of_columns, of_rows = ((each * torch.arange(1, len(each) + 1, device=each.device)).sum() for each in sums)
+    return (1 + of_columns + _ROWS * of_rows) * (zlib.crc32(name.encode()) | 1)
+
+
+def add_sums(sums: Iterable[Tensor]) -> int:
+    """The checksum of a state from the :func:`tensor_sum` of each of its tensors."""
+    return int(torch.stack(list(sums)).sum())
+
+
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_ROWS = 1_000_003
+"""Any odd number: so that rows and columns do not count alike."""
 _PREFIXES = ("visual.", "decoder.")
 
 

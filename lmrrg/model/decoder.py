@@ -201,6 +201,12 @@ def token_embedding(decoder: PreTrainedModel) -> nn.Embedding:
     return embedding
 
 
+def embedding_name(decoder: PreTrainedModel) -> str:
+    """Name of :func:`token_embedding`'s weight among :func:`decoder_weights`."""
+    embedding = decoder.get_input_embeddings()
+    return next(f"{name}.weight" for name, module in decoder.named_modules() if module is embedding)
+
+
 def _special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | None]:
     return {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
 

@@ -181,3 +181,29 @@ def test_one_node_with_everything_is_enough(asked):
 def test_descriptions_count_every_bundle(asked):
     counts = [int(part.split(" x ")[0]) for part in describe(asked).split("}, ")]
     assert sum(counts) == len(asked)
+
+
+@pytest.mark.parametrize(
+    ("way", "fitting"),
+    [("nccl", {"8gpu_split", "4x8gpu_split"}), ("ipc", {"1gpu_colocated", "8gpu_colocated", "4x8gpu_colocated"})],
+)
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_weights_go_from_gpu_to_gpu_where_the_layout_allows_it(file, way, fitting):
+    override = f"rollout.weight_transfer={way}"
+    if file.stem in fitting:
+        assert on("iu_xray", file, override).rollout.weight_transfer == way
+    else:
+        with pytest.raises(ConfigError, match=override):
+            on("iu_xray", file, override)
+
+
+@pytest.mark.parametrize("way", ["nccl", "ipc"])
+def test_weights_do_not_go_from_gpu_to_gpu_without_gpus(way):
+    with pytest.raises(ConfigError, match=f"rollout.weight_transfer={way} needs"):
+        load_config(None, [f"rollout.weight_transfer={way}"])
+
+
+def test_every_engine_needs_a_neighbour_that_it_can_map():
+    seats = ["ppo.workers=2", "rollout.engines=3", "ppo.minibatch=64", "ppo.microbatch=8"]
+    with pytest.raises(ConfigError, match="a policy rank on each engine's GPU"):
+        on("iu_xray", named("8gpu_colocated"), "rollout.weight_transfer=ipc", *seats)

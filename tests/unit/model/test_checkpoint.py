@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -12,11 +14,13 @@ from lmrrg.config import Config
 from lmrrg.model import checkpoint as module
 from lmrrg.model.checkpoint import (
     CheckpointError,
+    add_sums,
     full_state,
     load_checkpoint,
     load_full_state,
     save_checkpoint,
     state_checksum,
+    tensor_sum,
 )
 from lmrrg.model.features import StudyFeatures
 from lmrrg.model.generator import ReportGenerator, build_generator
@@ -265,6 +269,35 @@ def test_the_checksum_sees_every_difference_but_not_the_order():
     assert base not in sums
     assert len(set(sums)) == len(sums)
     assert state_checksum({**state, "a": state["a"].t().contiguous().t()}) == base  # strides are no difference
+
+
+@given(
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.uint8]),
+    shape=st.lists(st.integers(1, 7), max_size=3),
+    seed=st.integers(0, 99),
+)
+def test_the_checksum_of_tensors_on_their_way_sees_every_difference(dtype, shape, seed):
+    random = torch.Generator().manual_seed(seed)
+    tensor = torch.randint(0, 200, shape, generator=random).to(dtype)
+    other = torch.randint(0, 200, shape, generator=random).to(dtype)
+    sums = [tensor_sum("a", tensor), tensor_sum("b", other)]
+    base = add_sums(sums)
+    assert add_sums(reversed(sums)) == base
+    assert add_sums([tensor_sum("a", tensor.clone()), sums[1]]) == base
+    assert add_sums([tensor_sum("a", tensor)]) != base
+    if not torch.equal(tensor, other):
+        assert add_sums([tensor_sum("a", other), tensor_sum("b", tensor)]) != base
+        assert add_sums([tensor_sum("a", other), sums[1]]) != base
+    flat = tensor.reshape(-1)
+    moved = flat.roll(1).reshape(shape)
+    if not torch.equal(moved, tensor):
+        assert add_sums([tensor_sum("a", moved), sums[1]]) != base
+
+
+def test_a_state_without_decoder_keeps_its_embedding(model: ReportGenerator):
+    whole, rest = full_state(model), full_state(model, decoder=False)
+    assert {n for n in whole if n.startswith("visual.")} | {"decoder.model.embed_tokens.weight"} == set(rest)
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in rest.items())
 
 
 def test_nothing_is_pickled(tiny_checkpoint: Path):

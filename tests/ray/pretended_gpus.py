@@ -1,0 +1,96 @@
+"""Actors on CPU that take vLLM's GPU backends for weights as far as a machine without a GPU can.
+
+Real: every process and every call between them, vLLM's trainer and worker ends, its rendezvous, its packing. Pretended:
+NCCL's communicator (the store of the rendezvous carries the bytes), CUDA IPC (a file that both map), streams.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from actors.policy import PolicyWorker
+from actors.rollout import RolloutActor
+
+
+class _Communicator:
+    """NCCL's, over the store that the group met at."""
+
+    def __init__(self, group: Any, device: Any):
+        self._group = group
+
+    def broadcast(self, tensor: torch.Tensor, src: int, stream: Any = None) -> None:
+        sent = self._group.broadcast_obj(tensor if self._group.rank == src else None, src)
+        tensor.copy_(sent)
+
+    def destroy(self) -> None:
+        pass
+
+
+class _Torch:
+    """torch, whose CUDA memory is a file."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+    @staticmethod
+    def empty(*shape: Any, **options: Any) -> torch.Tensor:
+        if options.get("device") != "cuda":
+            return torch.empty(*shape, **options)
+        path = tempfile.mktemp(dir="/dev/shm")
+        tensor = torch.from_file(path, shared=True, size=shape[0], dtype=options["dtype"])
+        _FILES[tensor.data_ptr()] = path
+        return tensor
+
+
+_FILES: dict[int, str] = {}
+
+
+def _export(tensor: torch.Tensor) -> tuple[None, tuple[Any, ...]]:
+    return None, (_FILES[tensor.data_ptr()], len(tensor), 2, 3, 4, 5, "device")
+
+
+def _rebuild(path: str, size: int, *_: Any) -> torch.Tensor:
+    tensor = torch.from_file(path, shared=True, size=size, dtype=torch.uint8)
+    os.unlink(path)
+    return tensor
+
+
+def pretend() -> None:
+    """In this process, from now on."""
+    from vllm.distributed.device_communicators import pynccl
+    from vllm.distributed.weight_transfer import packed_tensor
+
+    stream = SimpleNamespace(synchronize=lambda: None)
+    pynccl.PyNcclCommunicator = _Communicator
+    packed_tensor._get_streams = lambda device, count: (stream,) * count
+    packed_tensor.torch = _Torch()
+    packed_tensor.reduce_tensor = _export
+    torch.multiprocessing.reductions.rebuild_cuda_tensor = _rebuild
+    torch.accelerator.current_device_index = lambda: 0
+    torch.accelerator.synchronize = lambda: None
+    torch.cuda.stream = lambda _: contextlib.nullcontext()
+    torch.cuda.current_stream = lambda: stream
+    torch.cuda.get_device_properties = lambda _: SimpleNamespace(uuid="GPU-pretended")
+    torch.cuda.ipc_collect = lambda: None
+
+
+class PretendingEngine(RolloutActor):
+    """An engine that receives."""
+
+    def __init__(self, *arguments: Any):
+        super().__init__(*arguments)
+        pretend()
+
+
+class PretendingRank(PolicyWorker):
+    """A policy rank that sends."""
+
+    def transfer(self, *arguments: Any) -> int | None:
+        pretend()
+        return super().transfer(*arguments)
