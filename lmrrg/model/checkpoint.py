@@ -174,13 +174,19 @@ def tensor_sum(name: str, tensor: Tensor) -> Tensor:
     """A checksum that is computed where the tensor lies: int64 scalar, to be added to those of the others (ours).
 
     Every element counts by its bits and its place, every tensor by its name, so that what is lost, stale or elsewhere
-    shows. Sums run over the rows and the columns of the last dimension, which needs no copy of the tensor.
+    shows. Some rows are added up at once: all of an embedding in bfloat16 would take four times its size on the way.
     """
     bits = tensor.detach().contiguous().view(_BITS[tensor.dtype.itemsize])
     bits = bits.reshape(-1, bits.shape[-1] if bits.ndim else 1)
-    sums = bits.sum(0, dtype=torch.int64), bits.sum(1, dtype=torch.int64)
-    of_columns, of_rows = ((each * torch.arange(1, len(each) + 1, device=each.device)).sum() for each in sums)
-    return (1 + of_columns + _ROWS * of_rows) * (zlib.crc32(name.encode()) | 1)
+    columns = _place_weights(bits.shape[1], bits.device)
+    rows = torch.cat([(part * columns).sum(1) for part in bits.split(max(1, _SUMMED // bits.shape[1]))])
+    return (1 + (rows * _place_weights(len(rows), bits.device)).sum()) * (zlib.crc32(name.encode()) | 1)
+
+
+def _place_weights(count: int, device: torch.device) -> Tensor:
+    """Odd numbers [count], int64, that follow no line: else what one place lost another could make good."""
+    spread = torch.arange(1, count + 1, device=device) * _GOLDEN
+    return (spread ^ (spread >> 29)) | 1
 
 
 def add_sums(sums: Iterable[Tensor]) -> int:
@@ -189,8 +195,10 @@ def add_sums(sums: Iterable[Tensor]) -> int:
 
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-_ROWS = 1_000_003
-"""Any odd number: so that rows and columns do not count alike."""
+_SUMMED = 1 << 22
+"""Elements that are added up at once."""
+_GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
+"""2^64 divided by the golden ratio, as int64 has it: its multiples lie far apart."""
 _PREFIXES = ("visual.", "decoder.")
 
 

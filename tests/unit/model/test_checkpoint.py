@@ -294,6 +294,22 @@ def test_the_checksum_of_tensors_on_their_way_sees_every_difference(dtype, shape
         assert add_sums([tensor_sum("a", moved), sums[1]]) != base
 
 
+def test_the_checksum_of_tensors_on_their_way_sees_what_sums_of_rows_and_columns_do_not():
+    line, square = torch.tensor([2, 4, 3]), torch.tensor([[1, 2], [3, 4]])
+    assert tensor_sum("a", line) != tensor_sum("a", line.roll(1))
+    assert tensor_sum("a", square) != tensor_sum("a", square + torch.tensor([[1, -1], [-1, 1]]))
+
+
+def test_the_checksum_of_a_large_tensor_needs_little_memory(monkeypatch):
+    tensor = torch.randint(0, 200, (64, 96)).to(torch.bfloat16)
+    whole = tensor_sum("a", tensor)
+    monkeypatch.setattr(module, "_SUMMED", 7 * 96)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        assert tensor_sum("a", tensor) == whole
+    largest = max(event.self_cpu_memory_usage for event in profile.events())
+    assert largest <= 7 * 96 * 8 < tensor.nbytes
+
+
 def test_a_state_without_decoder_keeps_its_embedding(model: ReportGenerator):
     whole, rest = full_state(model), full_state(model, decoder=False)
     assert {n for n in whole if n.startswith("visual.")} | {"decoder.model.embed_tokens.weight"} == set(rest)
