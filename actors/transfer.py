@@ -50,6 +50,7 @@ class WeightSender:
         self._source = _DecoderSource(weights, DTYPES[rollout.dtype])
         self._engines: list[ActorHandle] = []
         self._trainer: Any = None
+        self._client: _Engines
 
     def send(self, engines: list[ActorHandle], address: tuple[str, int]) -> int | None:
         """Send the weights to every engine: their checksum; None when an engine was lost.
@@ -57,13 +58,16 @@ class WeightSender:
         NCCL waits for ever for an engine that dies while it receives: the caller has to set a limit.
 
         Args:
-            engines: as before, or others, with which a new group is founded.
+            engines: as before, or others, with which a new group is founded; none that is still starting.
             address: for a new group, of rank 0, with a port where nobody listens yet.
         """
         try:
             if engines != self._engines:
                 self._connect(engines, address)
+            torch.accelerator.synchronize()  # vLLM reads the weights on streams that wait for no other
             self._trainer.send_weights()
+            if self._client.loss:
+                raise self._client.loss
         except _LOSSES as error:
             logger.warning("an engine was lost while weights were sent: %s", type(error).__name__)
             self._engines = []
@@ -80,8 +84,14 @@ class WeightSender:
             info: Any = NCCLTrainerInitInfo(*address, size, packed_buffer_size_bytes=buffer, rank=self._rank)
         else:
             info = IPCTrainerInitInfo(packed=True, packed_buffer_size_bytes=buffer, rank=self._rank)
-        client = _Engines(engines, per_engine, self._rollout.start_timeout_s)
-        self._trainer = WeightTransferTrainerFactory.trainer_init(info, client=client, source=self._source)
+        # With IPC every rank waits for every other at each step.
+        together = self._rollout.weight_transfer == "ipc"
+        self._client = _Engines(engines, per_engine, self._rollout.timeout_s, together=together)
+        if self._rank == 0:
+            self._client.release()
+        # vLLM would leave this thread on another stream, to which torch gives no memory that it keeps for this one.
+        with torch.cuda.stream(torch.cuda.current_stream()):
+            self._trainer = WeightTransferTrainerFactory.trainer_init(info, client=self._client, source=self._source)
         self._engines = engines
 
 
@@ -113,13 +123,25 @@ class _DecoderSource(WeightSource):
 
 
 class _Engines:
-    """The engines as vLLM's trainer wants them (its ``VLLMWeightSyncClient``)."""
+    """The engines as vLLM's trainer wants them (its ``VLLMWeightSyncClient``).
 
-    def __init__(self, engines: Sequence[ActorHandle], per_engine: int, timeout: float):
-        self._engines, self._per_engine, self._timeout = list(engines), per_engine, timeout
+    Args:
+        engines: all of them.
+        per_engine: GPUs of each.
+        timeout: longest time for one step, seconds.
+        together: other ranks wait for this one at every step: a loss is only kept in ``loss`` and what follows does
+            nothing, while else it is raised too.
+    """
+
+    def __init__(self, engines: Sequence[ActorHandle], per_engine: int, timeout: float, *, together: bool):
+        self._engines, self._per_engine, self._timeout, self._together = list(engines), per_engine, timeout, together
+        self.loss: Exception | None = None
+
+    def release(self) -> None:
+        """Let them leave a group that had other members; shows who is gone before a new one is waited for."""
+        self._call("shutdown_weight_transfer_engine")
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
-        self._call("shutdown_weight_transfer_engine")  # of a group that had other members
         requests = [{"init_info": dict(init_info)} for _ in self._engines]
         if "rank_offset" in init_info:
             # vLLM counts the workers of one engine alone; an engine's ranks follow those of the engines before it.
@@ -137,6 +159,13 @@ class _Engines:
         self._call("finish_weight_update")
 
     def _call(self, step: str, requests: Sequence[Any] | None = None) -> None:
+        if self.loss:
+            return
         requests = requests or [None] * len(self._engines)
         calls = [engine.transfer.remote(step, request) for engine, request in zip(self._engines, requests, strict=True)]
-        ray.get(calls, timeout=self._timeout)
+        try:
+            ray.get(calls, timeout=self._timeout)
+        except _LOSSES as error:
+            self.loss = error
+            if not self._together:
+                raise

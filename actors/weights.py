@@ -12,6 +12,7 @@ from functools import lru_cache
 import numpy as np
 import ray
 import torch
+from ray.exceptions import RayError
 from torch import Tensor
 
 from actors.supervision import PeerLostError
@@ -107,8 +108,17 @@ class Transferred:
     state_checksum: ray.ObjectRef
 
     def whole(self) -> tuple[StoredState, str]:
-        """The whole state and its checksum."""
-        state, checksum = ray.get([self.state, self.state_checksum])
+        """The whole state and its checksum.
+
+        Raises:
+            PeerLostError: a policy rank is gone before it was written, or the node where it lay.
+        """
+        try:
+            state, checksum = ray.get([self.state, self.state_checksum])
+        except RayError as error:
+            raise PeerLostError(
+                "weights_lost", f"the policy cannot give its weights: {type(error).__name__}"
+            ) from error
         return state, checksum
 
 

@@ -68,6 +68,8 @@ class Crew:
             state, checksum = self.policy.state(share)
             self.rollouts.sync(state, version, checksum)
             return
+        # One that is still starting would get steps of the transfer and the state that it starts with in any order.
+        self.rollouts.start()
         sent = self.policy.transfer(self.rollouts.actors())
         if sent is None:
             self.rollouts.renew("an engine was lost while weights were sent")

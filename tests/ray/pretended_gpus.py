@@ -1,7 +1,8 @@
 """Actors on CPU that take vLLM's GPU backends for weights as far as a machine without a GPU can.
 
 Real: every process and every call between them, vLLM's trainer and worker ends, its rendezvous, its packing. Pretended:
-NCCL's communicator (the store of the rendezvous carries the bytes), CUDA IPC (a file that both map), streams.
+NCCL's communicator (the store of the rendezvous carries the bytes), CUDA IPC (a file that both map), streams (whether
+the one that computes was waited for, and which one the thread is on).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,8 +25,10 @@ class _Communicator:
 
     def __init__(self, group: Any, device: Any):
         self._group = group
+        _STREAMS.current = "vLLM's"  # as vllm.utils.torch_utils.current_stream does, which it asks for one
 
     def broadcast(self, tensor: torch.Tensor, src: int, stream: Any = None) -> None:
+        assert self._group.rank != src or not _STREAMS.busy, "the weights are sent before they are computed"
         sent = self._group.broadcast_obj(tensor if self._group.rank == src else None, src)
         tensor.copy_(sent)
 
@@ -49,6 +53,7 @@ class _Torch:
 
 
 _FILES: dict[int, str] = {}
+_STREAMS = SimpleNamespace(current="default", busy=False)
 
 
 def _export(tensor: torch.Tensor) -> tuple[None, tuple[Any, ...]]:
@@ -56,9 +61,20 @@ def _export(tensor: torch.Tensor) -> tuple[None, tuple[Any, ...]]:
 
 
 def _rebuild(path: str, size: int, *_: Any) -> torch.Tensor:
-    tensor = torch.from_file(path, shared=True, size=size, dtype=torch.uint8)
-    os.unlink(path)
-    return tensor
+    return torch.from_file(path, shared=True, size=size, dtype=torch.uint8)
+
+
+def _collect() -> None:
+    """Whoever reads the files has mapped them by now."""
+    while _FILES:
+        os.unlink(_FILES.popitem()[1])
+
+
+@contextlib.contextmanager
+def _on(stream: Any) -> Iterator[None]:
+    before, _STREAMS.current = _STREAMS.current, stream
+    yield
+    _STREAMS.current = before
 
 
 def pretend() -> None:
@@ -73,11 +89,12 @@ def pretend() -> None:
     packed_tensor.reduce_tensor = _export
     torch.multiprocessing.reductions.rebuild_cuda_tensor = _rebuild
     torch.accelerator.current_device_index = lambda: 0
-    torch.accelerator.synchronize = lambda: None
-    torch.cuda.stream = lambda _: contextlib.nullcontext()
+    torch.accelerator.synchronize = lambda: setattr(_STREAMS, "busy", False)
+    torch.cuda.synchronize = lambda: None
+    torch.cuda.stream = _on
     torch.cuda.current_stream = lambda: stream
     torch.cuda.get_device_properties = lambda _: SimpleNamespace(uuid="GPU-pretended")
-    torch.cuda.ipc_collect = lambda: None
+    torch.cuda.ipc_collect = _collect
 
 
 class PretendingEngine(RolloutActor):
@@ -93,4 +110,7 @@ class PretendingRank(PolicyWorker):
 
     def transfer(self, *arguments: Any) -> int | None:
         pretend()
-        return super().transfer(*arguments)
+        _STREAMS.current, _STREAMS.busy = "default", True
+        sent = super().transfer(*arguments)
+        assert _STREAMS.current == "default", "DeepSpeed computes on another stream than it began with"
+        return sent

@@ -13,7 +13,7 @@ from ppo_settings import ppo_config
 from pretended_gpus import PretendingEngine, PretendingRank
 
 from actors import policy, rollout
-from actors.supervision import PoolError
+from actors.supervision import PeerLostError, PoolError
 from actors.weights import Transferred
 from lmrrg.config import Config
 from lmrrg.model.checkpoint import load_checkpoint
@@ -24,7 +24,7 @@ from rl.crew import Crew
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]
 
-CASES = {"nccl": {"workers": 2, "engines": 2, "zero_stage": 2}, "ipc": {"workers": 1, "engines": 1, "zero_stage": 0}}
+CASES = {"nccl": {"workers": 2, "engines": 2, "zero_stage": 2}, "ipc": {"workers": 2, "engines": 2, "zero_stage": 3}}
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -81,7 +81,7 @@ def held_weights_are_the_policys(run: SimpleNamespace) -> bool:
     return largest_difference(model, run.features, run.prompts, reports) < PARITY
 
 
-def test_every_update_arrives_and_a_replaced_engine_has_it_too(run):
+def test_every_update_arrives_and_a_replaced_engine_has_it_too(run, monkeypatch):
     crew = run.crew
     train(run, seed=1)
     crew.sync(1)
@@ -90,8 +90,13 @@ def test_every_update_arrives_and_a_replaced_engine_has_it_too(run):
 
     ray.kill(crew.rollouts.actors()[0])
     assert held_weights_are_the_policys(run), "the replacement was not there when the weights were sent"
-    crew.rollouts.start()
 
+    def ready(group: policy.PolicyGroup, engines: list) -> int | None:
+        assert crew.rollouts.metrics()["engines_ready"] == len(engines), "nothing is sent to an engine that starts"
+        return transfer(group, engines)
+
+    transfer = policy.PolicyGroup.transfer
+    monkeypatch.setattr(policy.PolicyGroup, "transfer", ready)
     train(run, seed=2)
     crew.sync(2)  # with a group that the replacement has joined
     assert held_weights_are_the_policys(run)
@@ -102,8 +107,12 @@ def test_every_update_arrives_and_a_replaced_engine_has_it_too(run):
     assert held_weights_are_the_policys(run)
 
 
-def test_engines_are_replaced_when_one_was_lost_before_it_received(run):
-    crew, replaced = run.crew, run.crew.rollouts.metrics()["engines_replaced"]
+@pytest.mark.parametrize("joined", [True, False], ids=["of the group", "of none yet"])
+def test_engines_are_replaced_when_one_was_lost_before_it_received(run, joined):
+    crew = run.crew
+    if joined:
+        crew.sync(crew.rollouts.version + 1)
+    replaced = crew.rollouts.metrics()["engines_replaced"]
     ray.kill(crew.rollouts.actors()[0])
     train(run, seed=3)
     crew.sync(crew.rollouts.version + 1)  # the others may have got a part
@@ -117,3 +126,9 @@ def test_a_damaged_transfer_is_noticed(run):
     state, checksum = crew.policy.state(decoder=False)
     with pytest.raises(PoolError, match="damaged on its way"):
         crew.rollouts.sync(state, next_version, checksum, Transferred(sent ^ 1, *crew.policy.start_state()))
+
+
+def test_an_engine_that_cannot_get_the_whole_state_tells_of_the_policys_loss():
+    state, checksum = ray.remote(num_returns=2)(lambda: 1 / 0).remote()
+    with pytest.raises(PeerLostError, match="ZeroDivisionError"):
+        Transferred(None, state, checksum).whole()
