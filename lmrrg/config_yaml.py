@@ -1,4 +1,4 @@
-"""Reading a YAML file of settings."""
+"""Reading a YAML file of settings, or of region texts."""
 
 from __future__ import annotations
 
@@ -37,5 +37,5 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or an impossible date
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path} must hold a mapping of settings")
+        raise ConfigError(f"{path} must hold a mapping")
     return tree

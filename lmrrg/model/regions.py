@@ -7,11 +7,12 @@ import importlib.util
 from pathlib import Path
 
 import torch
-import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from transformers import AutoModel, AutoTokenizer
 
+from lmrrg.config_base import ConfigError
+from lmrrg.config_yaml import read_yaml
 from lmrrg.errors import CodedError
 from lmrrg.studies import atomic_writer
 
@@ -60,17 +61,17 @@ def load_regions(path: Path | None = None) -> dict[str, str]:
     """Region name to description, in the order of :data:`REGIONS`; ``None`` reads the packaged file.
 
     Raises:
-        RegionError: ``regions_missing``, ``regions_format`` (no mapping of texts), ``regions_names`` (not the 29) or
-            ``regions_words`` (a description of fewer than 40 or more than 80 words).
+        RegionError: ``regions_missing``, ``regions_format`` (no mapping of texts, or a name twice), ``regions_names``
+            (not the 29) or ``regions_words`` (a description of fewer than 40 or more than 80 words).
     """
     source = Path(path) if path else Path(__file__).with_name("regions.yaml")
     if not source.is_file():
         raise RegionError("regions_missing", f"{source} does not exist")
     try:
-        texts = yaml.safe_load(source.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RegionError("regions_format", f"{source} is not valid YAML: {error}") from error
-    if not isinstance(texts, dict) or not all(isinstance(text, str) for pair in texts.items() for text in pair):
+        texts = read_yaml(source)
+    except ConfigError as error:
+        raise RegionError("regions_format", str(error)) from error
+    if not all(isinstance(text, str) for pair in texts.items() for text in pair):
         raise RegionError("regions_format", f"{source} must map region names to texts")
     return check_regions(texts, str(source))
 

@@ -57,6 +57,13 @@ def test_a_file_that_is_not_utf8_is_named(tmp_path: Path):
         load_regions(tmp_path / "latin.yaml")
 
 
+def test_a_region_that_is_described_twice_is_refused(tmp_path: Path):
+    path = tmp_path / "twice.yaml"
+    path.write_text(yaml.safe_dump(load_regions()) + yaml.safe_dump({"svc": load_regions()["carina"]}))
+    with pytest.raises(RegionError, match=r"regions_format: .*twice\.yaml.*the key svc occurs twice"):
+        load_regions(path)
+
+
 def test_the_order_of_the_file_does_not_matter(tmp_path: Path):
     path = tmp_path / "regions.yaml"
     path.write_text(yaml.safe_dump(dict(reversed(load_regions().items())), sort_keys=False))
