@@ -194,6 +194,7 @@ class FeatureFiles:
         paths = [Path(image.path) for images in chosen for image in images]
         digests = file_hashes(paths, cache / "image_hashes.json", progress=progress)
         # An image that "flag" let in may be one that "refuse" would not.
+        # The limits on size have no part in the name: they bound what decoding may cost, and an entry needs none.
         folder = cache / f"{encoder_version(size)}-reader{READER_REVISION}-{config.data.burned_in_annotation}"
         self._files = [
             [
