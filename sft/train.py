@@ -25,22 +25,22 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from ray.train.v2._internal.execution.callback import RayTrainCallback
 from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import WorkerGroupError
-from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from actors.placement import connect, warn_of_idle_gpus
 from lmrrg.config import Config, config_help, load_config
 from lmrrg.data.sources import prepare_studies, priors_of, studies_of
-from lmrrg.errors import CodedError, one_sentence
+from lmrrg.errors import one_sentence
 from lmrrg.model.checkpoint import CheckpointError, read_checkpoint_config
 from lmrrg.model.decoder import build_tokenizer
 from lmrrg.model.features import FeatureFiles, encoder_version
 from lmrrg.model.regions import load_regions
 from lmrrg.studies import Study, atomic_writer, manifest_hash
 from lmrrg.tracking import metrics_path, record_run
+from sft.failures import Trainer, said_by_a_rank
 from sft.worker import Job, SFTError, check_fingerprint, environment, train_rank
 
 _RAY_NAME, _MARK = "ray_train", "fingerprint"
-_MAX_FAILURES = 2  # restarts from the last checkpoint after a lost worker or node
+_MAX_FAILURES = 2  # restarts from the last checkpoint after a lost worker or node; none after a rank's coded error
 _NOT_IN_FINGERPRINT = {
     "sft": {"resume", "cpus_per_worker", "gpus_per_worker"},
     "data": {
@@ -179,7 +179,7 @@ def _is_complete(folder: Path, config: Config, fingerprint: str) -> bool:
     return provenance["fingerprint"] == fingerprint and provenance["epoch"] == config.sft.epochs
 
 
-class _LocalTrainer(TorchTrainer):
+class _LocalTrainer(Trainer):
     """A trainer for a local cluster: no watcher that asks a dashboard, which is not there, every second."""
 
     def _create_default_callbacks(self) -> list[RayTrainCallback]:
@@ -187,10 +187,10 @@ class _LocalTrainer(TorchTrainer):
         return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
 
 
-def _trainer(job: Job, storage: str) -> TorchTrainer:
+def _trainer(job: Job, storage: str) -> Trainer:
     sft = job.config.sft
     resources = {"CPU": sft.cpus_per_worker} | ({"GPU": sft.gpus_per_worker} if sft.gpus_per_worker else {})
-    trainer = TorchTrainer if job.config.ray.address or os.environ.get("RAY_ADDRESS") else _LocalTrainer
+    trainer = Trainer if job.config.ray.address or os.environ.get("RAY_ADDRESS") else _LocalTrainer
     # The controller takes a rank's report at its next poll, and the rank waits for that: 2 s by default.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     return trainer(
@@ -214,14 +214,13 @@ def _trainer(job: Job, storage: str) -> TorchTrainer:
     )
 
 
-def _fit(trainer: TorchTrainer) -> ray.train.Result:
+def _fit(trainer: Trainer) -> ray.train.Result:
     """Train; what a rank has to say comes out as it was raised there."""
     try:
         return trainer.fit()
     except WorkerGroupError as error:
-        for failure in error.worker_failures.values():
-            if isinstance(failure, CodedError):
-                raise failure from error
+        if said := said_by_a_rank(error):
+            raise said from error
         raise
 
 

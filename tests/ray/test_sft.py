@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -21,7 +22,7 @@ from lmrrg.studies import StudyError
 from lmrrg.tracking import read_metrics
 from sft.batches import Examples
 from sft.objective import Objective
-from sft.train import run_sft
+from sft.train import _fit, _trainer, run_sft
 from sft.worker import SFTError
 
 pytestmark = pytest.mark.cluster
@@ -141,8 +142,20 @@ def test_other_settings_do_not_continue_a_run(finished: Config):
         run_sft(changed)
 
 
-def test_weights_that_are_no_numbers_become_no_model(config: Config, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("sft.train._MAX_FAILURES", 0)
+def test_what_a_rank_refuses_is_not_tried_again(config: Config, ray_cluster: Path, tmp_path: Path, monkeypatch):
+    def refuse(_: object) -> None:
+        with (tmp_path / "attempts").open("a") as out:
+            out.write("x")
+        raise SFTError("bad_input", "it is the same the next time")
+
+    monkeypatch.setattr("sft.train.train_rank", refuse)
+    run = config.model_copy(update={"sft": config.sft.model_copy(update={"workers": 1, "cpus_per_worker": 0.5})})
+    with pytest.raises(SFTError, match="bad_input: it is the same the next time"):
+        _fit(_trainer(SimpleNamespace(config=run), str(tmp_path / "store")))  # type: ignore[arg-type]
+    assert (tmp_path / "attempts").read_text() == "x"
+
+
+def test_weights_that_are_no_numbers_become_no_model(config: Config):
     run = settings(config, "nan", learning_rate=1e25, epochs=1, minibatch=64, microbatch=32)
     with pytest.raises(SFTError, match="loss_not_finite: on the validation studies"):
         run_sft(run)

@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pyarrow.fs
 import pytest
+from ray.exceptions import ActorDiedError
+from ray.train.v2._internal.execution.failure_handling import FailureDecision
+from ray.train.v2.api.config import FailureConfig
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from lmrrg.config import Config, load_config
+from lmrrg.data.images import ImageError
+from sft.failures import FailurePolicy
 from sft.train import _delete, _fingerprint, _fit, _storage, main
 from sft.worker import SFTError
 
@@ -86,6 +91,14 @@ def test_what_a_rank_says_comes_out_as_it_was_raised():
 
     with pytest.raises(SFTError, match="loss_not_finite"):
         _fit(Trainer())
+
+
+def test_only_what_another_attempt_may_cure_is_tried_again():
+    policy = FailurePolicy(FailureConfig(max_failures=1))
+    lost, said = {0: ActorDiedError()}, {0: ValueError("closed"), 1: ImageError("truncated", "early end")}
+    assert policy.make_decision(WorkerGroupError("said", said)) is FailureDecision.RAISE
+    assert policy.make_decision(WorkerGroupError("lost", lost)) is FailureDecision.RETRY
+    assert policy.make_decision(WorkerGroupError("lost", lost)) is FailureDecision.RAISE, "the limit counts"
 
 
 def test_the_options_of_a_store_stay_at_the_end():
