@@ -160,6 +160,16 @@ def record_run(config: Config, manifest: Path | None = None) -> Path:
     return path
 
 
+def data_of_run(run_dir: Path) -> str | None:
+    """SHA-256 of the manifest that the run's last stage worked on; None before the first.
+
+    Raises:
+        TrackingError: ``run_record``, ``run.json`` is damaged.
+    """
+    path = run_dir / "run.json"
+    return _of_record(path, "data_sha256") if path.is_file() else None
+
+
 def git_state() -> dict[str, Any]:
     """``{"commit", "dirty"}`` of the checkout that this package lies in; both None outside of one."""
     tracked = _git("ls-files", "--error-unmatch", Path(__file__).name)
@@ -252,9 +262,11 @@ def _package_versions() -> dict[str, str]:
 
 
 def _earlier_commands(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
+    return _of_record(path, "history") if path.is_file() else []
+
+
+def _of_record(path: Path, key: str) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["history"]
+        return json.loads(path.read_text(encoding="utf-8"))[key]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise TrackingError("run_record", f"{path} is damaged ({error}); move it away") from error

@@ -47,6 +47,7 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
 
     Raises:
         CheckpointError: there is no SFT model.
+        StudyError: the studies cannot be read; ``resume_mismatch``, they are not those that the run has worked on.
         PPOError: ``resume_mismatch``, ``checkpoint_store``, ``disk_full``, or a check of the training stopped the run.
         PlacementError: the cluster is too small or does not answer.
         PoolError: actors were lost more than ``ppo.max_restarts`` times in a row, or failed at their work.
@@ -60,7 +61,7 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
             f"{sft} holds no SFT model: run sft/train.py with the same --config, or give --sft-checkpoint",
         )
     read_checkpoint_config(sft)
-    manifest = prepare_studies(config)
+    manifest = prepare_studies(config, again=not config.ppo.resume)
     folder = config.run_dir / "ppo"
     origin = {"sft": weights_digest(sft), "data": manifest_hash(manifest)}
     mirror = Mirror.of(config)

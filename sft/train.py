@@ -66,11 +66,12 @@ def run_sft(config: Config) -> Path:
     Raises:
         SFTError: ``no_studies``, ``no_region_masks`` (asked to supervise the attention without any),
             ``resume_mismatch`` (settings or data changed since the last checkpoint), ``loss_not_finite``.
+        StudyError: the studies cannot be read; ``resume_mismatch``, they are not those that the run has worked on.
         CodedError: any other of a rank's.
     """
     config = config.model_copy(update={"storage_path": Path(config.storage_path).resolve()})
     folder = config.run_dir / "sft"
-    manifest = prepare_studies(config)
+    manifest = prepare_studies(config, again=not config.sft.resume)
     train, val = (_with_reports(studies_of(config, split), config, split) for split in ("train", "val"))
     _check_masks(train, config)
     tokenizer = build_tokenizer(config.model, [study.report(config.data.section) for study in train])

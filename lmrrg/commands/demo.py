@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from sft.train import run_sft
 
     started = time.monotonic()
-    _stage("studies", lambda: prepare_studies(config))
+    _stage("studies", lambda: prepare_studies(config, again=not config.sft.resume))
     sft = _stage("SFT", lambda: run_sft(config))
     _stage("PPO with the RadCliQ reward", lambda: run_ppo(config, sft))
     _stage("evaluation", lambda: evaluate_run(config))

@@ -23,7 +23,7 @@ from lmrrg.data.phantom import import_phantoms
 from lmrrg.data.priors import prior_reports
 from lmrrg.data.r2gen import read_r2gen
 from lmrrg.data.rexgradient import read_rexgradient
-from lmrrg.studies import Split, Study, StudyError, atomic_writer, manifest_hash, read_studies
+from lmrrg.studies import Split, Study, StudyError, atomic_writer, manifest_hash, read_studies, write_studies
 
 logger = logging.getLogger(__name__)
 
@@ -54,24 +54,37 @@ _SETTINGS = ("source", "path", "images", "labels", "section", "ids", "phantom", 
 """The settings of ``config.data`` that decide what the manifest holds."""
 
 
-def prepare_studies(config: Config, *, progress: bool = True) -> Path:
+def prepare_studies(config: Config, *, again: bool = False, progress: bool = True) -> Path:
     """Make ``config.run_dir/studies.jsonl`` from ``config.data``, or re-use the one made from the same.
 
     Beside it lie ``studies.audit.json`` (what was kept and dropped) and ``studies.made_from.json``, which a later call
     compares: hashes of the settings and of the manifest, the readers' revision, size and time of the source's tables.
     Texts in single files (unpacked reports) and images are not compared, and a source that is gone has not changed.
 
+    Args:
+        again: a stage starts anew, so the manifest may become another one than the run has worked on.
+
     Raises:
-        StudyError: the source cannot be read; nothing is left half written.
+        StudyError: the source cannot be read; nothing is left half written. ``resume_mismatch``: the run has worked on
+            other studies, and nothing of it was changed.
+        TrackingError: ``run_record``, the run's ``run.json`` is damaged.
     """
     manifest = config.run_dir / "studies.jsonl"
     made_from = manifest.with_suffix(".made_from.json")
     made = {"settings": _settings_hash(config), "readers": READERS_REVISION, "tables": _tables(config.data)}
-    if manifest.is_file() and made_from.is_file() and _is_current(manifest, made_from, made):
+    known = _read_record(made_from)
+    if manifest.is_file() and _is_current(manifest, known, made):
         return manifest
     manifest.parent.mkdir(parents=True, exist_ok=True)
-    made_from.unlink(missing_ok=True)
-    write_import(manifest, import_studies(config.data, manifest.parent, config.seed, progress=progress))
+    learnt = None if again else _learnt(config)
+    if known.get("manifest", "") != learnt:
+        made_from.unlink(missing_ok=True)  # phantoms are drawn over the old ones: those of a failed import are no use
+    elif known.get("settings") != made["settings"]:  # told before the first phantom is drawn
+        raise _other_studies(config, "the settings of the data, or the seed, are other ones")
+    imported = import_studies(config.data, manifest.parent, config.seed, progress=progress)
+    if learnt is not None and _hash_of(imported, manifest) != learnt:
+        raise _other_studies(config, "the source, or how it is read, changed")
+    write_import(manifest, imported)
     with atomic_writer(made_from) as out:
         json.dump(made | {"manifest": manifest_hash(manifest)}, out)
     return manifest
@@ -156,14 +169,38 @@ def _tables(data: DataConfig) -> dict[str, list[int]]:
     return {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in tables}
 
 
-def _is_current(manifest: Path, made_from: Path, made: dict[str, Any]) -> bool:
+def _learnt(config: Config) -> str | None:
+    from lmrrg.tracking import data_of_run  # brings wandb, which an import of studies can do without
+
+    return data_of_run(config.run_dir)
+
+
+def _other_studies(config: Config, why: str) -> StudyError:
+    advice = "take those of before, another name, or sft.resume=false (PPO: ppo.resume=false) to start again"
+    return StudyError("resume_mismatch", f"{config.run_dir} has worked on other studies: {why}; {advice}")
+
+
+def _hash_of(imported: Import, manifest: Path) -> str:
+    """The hash that ``manifest`` would have; it is left as it is."""
+    draft = manifest.with_name(".studies.draft.jsonl")  # in the same folder, to which its paths are relative
     try:
-        known = json.loads(made_from.read_text(encoding="utf-8"))
+        write_studies(draft, imported.studies)
+        return manifest_hash(draft)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _read_record(made_from: Path) -> dict[str, Any]:
+    """What the manifest was made from; nothing where that is not known."""
+    try:
+        known = json.loads(made_from.read_text(encoding="utf-8")) if made_from.is_file() else {}
     except ValueError:
-        return False
-    if not isinstance(known, dict) or known.get("settings") != made["settings"]:
-        return False
-    if known.get("manifest") != manifest_hash(manifest):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _is_current(manifest: Path, known: dict[str, Any], made: dict[str, Any]) -> bool:
+    if known.get("settings") != made["settings"] or known.get("manifest") != manifest_hash(manifest):
         return False
     for name, what in (("tables", "the source's tables"), ("readers", "how the source is read")):
         # a record of an earlier version has neither and stays good; nor does a source that is gone make it bad

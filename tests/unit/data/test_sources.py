@@ -14,6 +14,7 @@ from lmrrg.config import Config, load_config
 from lmrrg.data.importing import read_labels, split_of_patient
 from lmrrg.data.sources import prepare_studies, studies_of
 from lmrrg.studies import LABELS, Study, StudyError, StudyImage, read_studies, write_studies
+from lmrrg.tracking import record_run
 
 
 @pytest.fixture
@@ -345,6 +346,52 @@ def test_prepare_studies_again_after_a_revision_of_the_readers(tmp_path, iu, mon
     monkeypatch.setattr("lmrrg.data.sources.READERS_REVISION", 1000)
     prepare_studies(iu_run(tmp_path, iu), progress=False)
     assert "how the source is read changed" in caplog.text
+
+
+def _contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_studies_that_a_run_has_worked_on_stay_when_other_ones_are_asked_for(tmp_path):
+    config = phantom_config(tmp_path)
+    record_run(config, prepare_studies(config, progress=False))
+    before = _contents(config.run_dir)
+    for other in ("seed=8", "data.phantom.train=7", "data.section=impression"):
+        with pytest.raises(StudyError, match=r"resume_mismatch: .*/run has worked on other studies: the settings"):
+            prepare_studies(phantom_config(tmp_path, other), progress=False)
+        assert _contents(config.run_dir) == before, "the manifest, its record, or a phantom changed"
+    prepare_studies(phantom_config(tmp_path, "seed=8"), again=True, progress=False)
+    assert _contents(config.run_dir) != before
+    prepare_studies(config, progress=False)
+    assert _contents(config.run_dir) == before, "there was no way back"
+
+
+def test_studies_that_a_run_has_worked_on_stay_when_their_source_changes(tmp_path, iu):
+    config = iu_run(tmp_path, iu)
+    record_run(config, prepare_studies(config, progress=False))
+    before = _contents(config.run_dir)
+    reports = iu / "indiana_reports.csv"
+    whole = reports.read_text()
+    reports.write_text(whole.replace(LARGE, "The heart is normal."))
+    with pytest.raises(StudyError, match=r"resume_mismatch: .* the source, or how it is read, changed"):
+        prepare_studies(config, progress=False)
+    reports.rename(iu / "away.csv")
+    with pytest.raises(StudyError, match="source_missing"):
+        prepare_studies(config, progress=False)
+    assert _contents(config.run_dir) == before
+    reports.write_text(whole + "\n")
+    assert prepare_studies(config, progress=False).read_bytes() == before[config.run_dir / "studies.jsonl"]
+
+
+def test_a_run_goes_on_when_its_studies_come_back_as_they_were(tmp_path):
+    config = phantom_config(tmp_path)
+    manifest = prepare_studies(config, progress=False)
+    record_run(config, manifest)
+    before = _contents(config.run_dir)
+    read_studies(manifest)[0].images[0].path.unlink()
+    manifest.write_text("edited")
+    prepare_studies(config, progress=False)
+    assert _contents(config.run_dir) == before
 
 
 def _forget(made_from: Path, *names: str) -> None:
