@@ -10,7 +10,6 @@ directories, ``<run>/sft/best`` and ``<run>/sft/last``. A run that was interrupt
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import shutil
@@ -32,30 +31,16 @@ from lmrrg.data.sources import prepare_studies, priors_of, studies_of
 from lmrrg.errors import one_sentence
 from lmrrg.model.checkpoint import CheckpointError, read_checkpoint_config
 from lmrrg.model.decoder import build_tokenizer
-from lmrrg.model.features import FeatureFiles, encoder_version
-from lmrrg.model.regions import load_regions
+from lmrrg.model.features import FeatureFiles, image_hashes
 from lmrrg.studies import Study, atomic_writer, manifest_hash
 from lmrrg.tracking import metrics_path, record_run
+from sft.errors import SFTError
 from sft.failures import Trainer, said_by_a_rank
-from sft.worker import Job, SFTError, check_fingerprint, environment, train_rank
+from sft.fingerprint import check_fingerprint, fingerprint, is_same_run
+from sft.worker import Job, environment, train_rank
 
 _RAY_NAME, _MARK = "ray_train", "fingerprint"
 _MAX_FAILURES = 2  # restarts from the last checkpoint after a lost worker or node; none after a rank's coded error
-_NOT_IN_FINGERPRINT = {
-    "sft": {"resume", "cpus_per_worker", "gpus_per_worker"},
-    "data": {
-        "cache_dir",
-        "cache_gb",
-        "decode_workers",
-        "path",
-        "images",
-        "ids",  # the hash of the manifest covers what these three led to
-        "eval_split",
-        "max_image_mb",
-        "max_image_megapixels",
-        "burned_in_annotation",  # an image over the limits, or refused for its text, stops a run; none is left out
-    },
-}
 
 
 def run_sft(config: Config) -> Path:
@@ -65,7 +50,8 @@ def run_sft(config: Config) -> Path:
 
     Raises:
         SFTError: ``no_studies``, ``no_region_masks`` (asked to supervise the attention without any),
-            ``resume_mismatch`` (settings or data changed since the last checkpoint), ``loss_not_finite``.
+            ``resume_mismatch`` (settings, data, images or pretrained weights changed since the last checkpoint),
+            ``loss_not_finite``.
         StudyError: the studies cannot be read; ``resume_mismatch``, they are not those that the run has worked on.
         CodedError: any other of a rank's.
     """
@@ -75,21 +61,22 @@ def run_sft(config: Config) -> Path:
     train, val = (_with_reports(studies_of(config, split), config, split) for split in ("train", "val"))
     _check_masks(train, config)
     tokenizer = build_tokenizer(config.model, [study.report(config.data.section) for study in train])
-    fingerprint = _fingerprint(config, manifest, json.dumps(tokenizer.get_vocab(), sort_keys=True))
+    images = image_hashes([*train, *val], config).values()
+    run = fingerprint(config, manifest, json.dumps(tokenizer.get_vocab(), sort_keys=True), images)
     storage = _storage(config)
     if not config.sft.resume:
         _delete(folder, _storage(config, f"sft/{_RAY_NAME}"))
         metrics_path(config.run_dir, "sft").unlink(missing_ok=True)
-    elif _is_complete(folder, config, fingerprint):
+    elif _is_complete(folder, config, run):
         return folder / "best"
-    _check_mark(folder, fingerprint)
+    _check_mark(folder, run)
     provenance = {"data_sha256": manifest_hash(manifest), "seed": config.seed, "stage": "sft"}
     train_files = FeatureFiles(train, config)
     val_files = FeatureFiles(val, config, beside=[train_files])
-    job = Job(config, train, val, train_files, val_files, tokenizer, fingerprint, provenance, priors_of(config))
+    job = Job(config, train, val, train_files, val_files, tokenizer, run, provenance, priors_of(config))
     connect(config)
     warn_of_idle_gpus(config.sft.gpus_per_worker)
-    _mark(folder, fingerprint)  # now that it can start: settings that do not work leave the name free
+    _mark(folder, run)  # now that it can start: settings that do not work leave the name free
     record_run(config, manifest)
     return _materialise(_fit(_trainer(job, storage)), folder)
 
@@ -124,28 +111,6 @@ def _check_masks(train: list[Study], config: Config) -> None:
         raise SFTError("no_region_masks", "sft.attention_weight needs region masks, which only CT phantoms have")
 
 
-def _fingerprint(config: Config, manifest: Path, vocabulary: str) -> str:
-    """Hash of everything that a checkpoint's weights and optimizer state depend on."""
-    settings = {
-        "seed": config.seed,
-        "data": config.data.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT["data"]),
-        "model": config.model.model_dump(mode="json"),
-        "sft": config.sft.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT["sft"]),
-        "manifest": manifest_hash(manifest),
-        "regions": load_regions(config.model.regions_file),
-        "encoder": encoder_version(config.data.image_size),
-        "pretrained": [_files_of(name) for name in (config.model.decoder.pretrained, config.model.text_encoder)],
-        "vocabulary": hashlib.sha256(vocabulary.encode()).hexdigest(),
-    }
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-
-def _files_of(name: str | None) -> list[tuple[str, int]]:
-    """Names and sizes of a model's files, where the name is a folder's: other weights seldom have all of them."""
-    folder = Path(name or "")
-    return sorted((path.name, path.stat().st_size) for path in folder.glob("*") if name and path.is_file())
-
-
 def _storage(config: Config, part: str = "sft") -> str:
     """Where Ray Train keeps its checkpoints: the run's folder, or below ``ray.checkpoint_storage`` (s3://...)."""
     return config.checkpoint_uri(part) or str(config.run_dir / part)
@@ -159,25 +124,25 @@ def _delete(folder: Path, storage: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check_mark(folder: Path, fingerprint: str) -> None:
+def _check_mark(folder: Path, run: str) -> None:
     """Tell a mismatch before any work; SFTError ``resume_mismatch``."""
     mark = folder / _MARK
     if mark.is_file():
-        check_fingerprint(mark.read_text(encoding="utf-8"), fingerprint)
+        check_fingerprint(mark.read_text(encoding="utf-8"), run)
 
 
-def _mark(folder: Path, fingerprint: str) -> None:
+def _mark(folder: Path, run: str) -> None:
     """Mark the folder as this run's."""
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_writer(folder / _MARK) as out:
-        out.write(fingerprint)
+        out.write(run)
 
 
-def _is_complete(folder: Path, config: Config, fingerprint: str) -> bool:
+def _is_complete(folder: Path, config: Config, run: str) -> bool:
     if not ((folder / "best").is_dir() and (folder / "last").is_dir()):
         return False
     provenance = read_checkpoint_config(folder / "last")["provenance"]
-    return provenance["fingerprint"] == fingerprint and provenance["epoch"] == config.sft.epochs
+    return is_same_run(provenance["fingerprint"], run) and provenance["epoch"] == config.sft.epochs
 
 
 class _LocalTrainer(Trainer):

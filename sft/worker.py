@@ -23,7 +23,6 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from lmrrg.config import Config
-from lmrrg.errors import CodedError
 from lmrrg.model.checkpoint import save_checkpoint
 from lmrrg.model.classifier import binary_targets, positive_weights
 from lmrrg.model.features import FeatureFiles
@@ -33,6 +32,8 @@ from lmrrg.studies import Study
 from lmrrg.tracking import RunTracker
 from sft.batches import Batch, Examples, epoch_minibatches, forgotten_views, rank_share
 from sft.engine import gathered, make_engine
+from sft.errors import SFTError
+from sft.fingerprint import check_fingerprint
 from sft.objective import Objective, learning_rate, macro_auc
 
 TAG = "state"
@@ -41,13 +42,9 @@ _LOG_EVERY = 5
 _NOT_FINITE = "the loss became NaN or infinite; a lower learning rate may help"
 
 
-class SFTError(CodedError):
-    """Training that cannot start or go on; ``code`` is stable."""
-
-
 @dataclass(frozen=True, repr=False)
 class Job:
-    """What a rank needs; ``fingerprint`` names the settings and the data of the run. Its repr holds no report."""
+    """What a rank needs; ``fingerprint`` is what the run is known by. Its repr holds no report."""
 
     config: Config
     train: list[Study]
@@ -281,12 +278,3 @@ class RankTrainer:
                     (Path(folder) / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
             report = {"epoch": epoch, "val_nll": metrics["val/nll_per_token"], **metrics}
             ray.train.report(report, checkpoint=ray.train.Checkpoint.from_directory(folder))
-
-
-def check_fingerprint(found: str, expected: str) -> None:
-    """Raise :class:`SFTError` when a checkpoint belongs to other settings or data."""
-    if found != expected:
-        raise SFTError(
-            "resume_mismatch",
-            "the run's last checkpoint was made with other settings or data; use another name, or sft.resume=false",
-        )

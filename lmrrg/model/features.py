@@ -165,6 +165,12 @@ def choose_views(images: Sequence[V], max_views: int) -> list[V]:
     return sorted(images, key=lambda image: _VIEW_RANK[image.view])[:max_views]
 
 
+def image_hashes(studies: Sequence[Study], config: Config, *, progress: bool = True) -> dict[Path, str]:
+    """The SHA-256 of every image that the model sees, in the studies' order; the feature cache remembers them."""
+    paths = [Path(image.path) for study in studies for image in choose_views(study.images, config.data.max_views)]
+    return file_hashes(paths, Path(config.data.cache_dir).resolve() / "image_hashes.json", progress=progress)
+
+
 class FeatureFiles:
     """The cached features of many studies: encodes what is missing, then reads any batch from disk.
 
@@ -191,8 +197,7 @@ class FeatureFiles:
         self._shape, self._max_views = feature_shape(size), config.data.max_views
         chosen = [choose_views(study.images, self._max_views) for study in studies]
         cache = Path(config.data.cache_dir).resolve()
-        paths = [Path(image.path) for images in chosen for image in images]
-        digests = file_hashes(paths, cache / "image_hashes.json", progress=progress)
+        digests = image_hashes(studies, config, progress=progress)
         # An image that "flag" let in may be one that "refuse" would not.
         # The limits on size have no part in the name: they bound what decoding may cost, and an entry needs none.
         folder = cache / f"{encoder_version(size)}-reader{READER_REVISION}-{config.data.burned_in_annotation}"

@@ -21,9 +21,9 @@ from lmrrg.model.features import FeatureFiles
 from lmrrg.studies import StudyError
 from lmrrg.tracking import read_metrics
 from sft.batches import Examples
+from sft.errors import SFTError
 from sft.objective import Objective
 from sft.train import _fit, _trainer, run_sft
-from sft.worker import SFTError
 
 pytestmark = pytest.mark.cluster
 
@@ -140,6 +140,16 @@ def test_other_settings_do_not_continue_a_run(finished: Config):
     changed = finished.model_copy(update={"sft": finished.sft.model_copy(update={"learning_rate": 1e-5})})
     with pytest.raises(SFTError, match="resume_mismatch"):
         run_sft(changed)
+
+
+def test_other_images_in_the_same_files_do_not_continue_a_run(finished: Config):
+    image = studies_of(finished, "train")[0].images[0].path
+    before = image.read_bytes()
+    image.write_bytes(before + b"\0\0")
+    with pytest.raises(SFTError, match=r"resume_mismatch: .* other images"):
+        run_sft(finished)
+    image.write_bytes(before)
+    assert run_sft(finished) == finished.run_dir / "sft" / "best"
 
 
 def test_what_a_rank_refuses_is_not_tried_again(config: Config, ray_cluster: Path, tmp_path: Path, monkeypatch):

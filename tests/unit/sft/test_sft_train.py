@@ -1,4 +1,4 @@
-"""The driver of SFT: what its checkpoints are known by, where they lie, and what its command says."""
+"""The driver of SFT: where its checkpoints lie, what a rank's failure leads to, and what its command says."""
 
 from __future__ import annotations
 
@@ -13,75 +13,11 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 
 from lmrrg.config import Config, load_config
 from lmrrg.data.images import ImageError
+from sft.errors import SFTError
 from sft.failures import FailurePolicy
-from sft.train import _delete, _fingerprint, _fit, _storage, main
-from sft.worker import SFTError
+from sft.train import _delete, _fit, _storage, main
 
 STORE = "s3://bucket/prefix?endpoint_override=127.0.0.1%3A9&scheme=http"
-
-
-@pytest.fixture
-def manifest(tmp_path: Path) -> Path:
-    path = tmp_path / "studies.jsonl"
-    path.write_text("{}\n")
-    return path
-
-
-def named(manifest: Path, *overrides: str) -> str:
-    return _fingerprint(load_config(None, overrides), manifest, "vocabulary")
-
-
-@pytest.mark.parametrize(
-    "override",
-    [
-        "data.decode_workers=0",
-        "data.eval_split=val",
-        "data.max_image_mb=1",
-        "data.max_image_megapixels=2",
-        "data.burned_in_annotation=refuse",
-        "data.ids=published",
-        "data.cache_dir=elsewhere",
-        "sft.resume=false",
-        "sft.gpus_per_worker=1",
-    ],
-)
-def test_what_touches_no_weights_continues_a_run(manifest: Path, override: str):
-    assert named(manifest, override) == named(manifest)
-
-
-@pytest.mark.parametrize(
-    "override",
-    [
-        "seed=8",
-        "data.image_size=128",
-        "data.max_views=1",
-        "data.max_report_tokens=50",
-        "data.train_limit=5",
-        "data.eval_limit=5",  # chooses the best checkpoint
-        "data.section=impression",
-        "model.extractor_width=128",
-        "sft.learning_rate=0.1",
-    ],
-)
-def test_what_touches_weights_starts_another_run(manifest: Path, override: str):
-    assert named(manifest, override) != named(manifest)
-
-
-def test_other_data_are_another_run(manifest: Path):
-    before = named(manifest)
-    manifest.write_text("{ }\n")
-    assert named(manifest) != before
-
-
-def test_other_region_texts_or_weights_are_another_run(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    before = named(manifest)
-    monkeypatch.setattr("sft.train.load_regions", lambda _: {"right lung": "other words"})
-    assert named(manifest) != before
-    (tmp_path / "decoder").mkdir()
-    decoder = f"model.decoder.pretrained={tmp_path / 'decoder'}"
-    without = named(manifest, decoder)
-    (tmp_path / "decoder" / "model.safetensors").write_bytes(b"weights")
-    assert named(manifest, decoder) != without
 
 
 def test_what_a_rank_says_comes_out_as_it_was_raised():
