@@ -172,19 +172,19 @@ def _mentions(read: Sentence) -> list[tuple[int, int, str, int]]:
     """(start, end, finding, assertion) of every mention, in the order of the words."""
     lexicon, words = claim_lexicon(), read.words
     found: list[tuple[int, int, str, int]] = []
-    i = 0
-    while i < len(words):
-        word, length = words[i], 1
+    end = 0
+    for i, word in enumerate(words):
+        if i < end:
+            continue
         if word in lexicon.phrases:
             for phrase, finding in lexicon.phrases[word]:
                 if words[i : i + len(phrase)] == phrase:
-                    length = len(phrase)
+                    end = i + len(phrase)
                     if finding:
-                        found.append((i, i + length, finding, read.assertions[i + length - 1]))
+                        found.append((i, end, finding, read.assertions[end - 1]))
                     break
         if word == "clear" and read.assertions[i] == PRESENT:
             found += [(i, i + 1, finding, ABSENT) for finding in lexicon.clear_lungs]
-        i += length
     for i, label, value in topics_of(read):
         if value in (POSITIVE, NEGATIVE):
             found.append((i, i + 1, _TOPIC_FINDING[label], PRESENT if value == POSITIVE else ABSENT))
@@ -193,6 +193,8 @@ def _mentions(read: Sentence) -> list[tuple[int, int, str, int]]:
 
 def _attributes(read: Sentence, mentions: list[tuple[int, int, str, int]]) -> list[list[int]]:
     """Indices of the attribute words of each mention: those before it, and those after "in", "is" and the like."""
+    if claim_lexicon().attributes.isdisjoint(read.words):  # two sentences of five
+        return [[] for _ in mentions]
     starts: dict[int, list[int]] = {}
     for number, (start, _, _, _) in enumerate(mentions):
         starts.setdefault(start, []).append(number)
@@ -245,9 +247,9 @@ def _claim(read: Sentence, mention: tuple[int, int, str, int], owned: list[int])
     lexicon = claim_lexicon()
     start, end, finding, assertion = mention
     # "The effusion is not significantly changed": what is denied beside a finding that is there says nothing of it.
-    told = [i for i in owned if assertion == ABSENT or read.assertions[i] != ABSENT]
-    named = [i for i in told if read.words[i] in lexicon.attributes]
-    attributes = tuple([i for i in named if _SIDED_NAMES.isdisjoint(read.words[i + 1 : i + 2])])
+    named = [i for i in owned if read.words[i] in lexicon.attributes]
+    told = [i for i in named if assertion == ABSENT or read.assertions[i] != ABSENT]
+    attributes = tuple([i for i in told if _SIDED_NAMES.isdisjoint(read.words[i + 1 : i + 2])])
     if not attributes:
         return Claim(finding, assertion, _NONE, _NONE, 0, _NONE, tuple(range(start, end)))
     words = [read.words[i] for i in attributes]
