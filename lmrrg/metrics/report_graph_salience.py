@@ -18,6 +18,8 @@ from lmrrg.metrics.report_graph_scope import Sentence
 _EDGE = "^"
 _CODE = {word_class: word_class[0].upper() for word_class in WORD_CLASSES}
 _CODES = frozenset([_EDGE, *_CODE.values()])
+_OWN = {word_class: [f"{code}{assertion}" for assertion in range(3)] for word_class, code in _CODE.items()}
+"""Class of an entity word -> what stands for it with each assertion."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,9 @@ def _chances(*context: Any) -> tuple[float, float]:
     weights = _weights()
     marked, related = weights["bias"]
     for name in feature_names(*context):
-        if name in weights:
-            to_entity, to_relation = weights[name]
-            marked += to_entity
-            related += to_relation
+        if weight := weights.get(name):
+            marked += weight[0]
+            related += weight[1]
     return 1 / (1 + math.exp(-marked)), 1 / (1 + math.exp(-related))
 
 
@@ -93,7 +94,7 @@ def _contexts(sentence: Sentence, linked: frozenset[int]) -> list[tuple[int, tup
     around.append(_EDGE)  # [-1] is the edge on both sides
     topic = _topic(sentence)
     return [
-        (i, (words[i], f"{around[i]}{assertions[i]}", topic, i in linked, around[i - 1], around[i + 1]))
+        (i, (words[i], _OWN[kind][assertions[i]], topic, i in linked, around[i - 1], around[i + 1]))
         for i, kind in enumerate(kinds)
         if kind
     ]
