@@ -17,7 +17,6 @@ import gc
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -54,8 +53,7 @@ _LENGTH_RATIO, _LENGTH_EXTRA, _LONGEST, _REPEAT_COST = 1.25, 12, 1.7, 2.5
 """Up to ratio * reference + extra words cost a hypothesis nothing; no more is lost beyond ``_LONGEST`` times that."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Analysis:
+class _Analysis(NamedTuple):
     graph: ReportGraph
     claims: dict[str, Claim]
     words: dict[tuple[str, int], float]

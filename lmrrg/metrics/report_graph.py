@@ -9,7 +9,6 @@ RadGraph's model marks it (:mod:`report_graph_salience`).
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -30,8 +29,8 @@ Chances = tuple[float, float]
 class SentenceGraph(NamedTuple):
     """Entities and relations of one sentence; plain tuples, because thousands of them are kept."""
 
-    entities: tuple[tuple[Entity, float, float], ...]
-    """(entity as it stands in the text, chance to be marked, chance to have a relation where marked)"""
+    entities: tuple[tuple[Entity, Chances], ...]
+    """The entities as they stand in the text; chances are shared with all who have the same."""
     meanings: tuple[Entity, ...]
     """The same entities with one word for all words of one meaning: what RG compares."""
     relations: tuple[tuple[Entity, Entity, str], ...]
@@ -40,8 +39,7 @@ class SentenceGraph(NamedTuple):
     """(tokens, label, relation, target tokens), or (tokens, label) without a relation"""
 
 
-@dataclass(frozen=True, slots=True)
-class ReportGraph:
+class ReportGraph(NamedTuple):
     """The union of a report's sentence graphs."""
 
     chances: dict[Entity, Chances]
@@ -59,8 +57,7 @@ class ReportGraph:
         return frozenset(self.chances)
 
 
-@dataclass(frozen=True, slots=True)
-class GraphScores:
+class GraphScores(NamedTuple):
     """F1 of one pair at every level of the ``radgraph`` package, and RadCliQ's RG."""
 
     rg_e: float
@@ -74,15 +71,14 @@ def sentence_graph(sentence: str) -> SentenceGraph:
     """Graph of one lower-case sentence."""
     read = read_sentence(sentence)
     entities = entities_of(read)
-    get = graph_lexicon().meaning.get
-    meanings = {i: (get(word, word), label) for i, (word, label) in entities.items()}
+    meanings = _meanings(entities)
     relations = relations_of(read)
     heads = frozenset([head for head, _, _ in relations])
     chances = expectations(read, heads)
     typed: list[tuple[str, ...]] = [entity for i, entity in entities.items() if i not in heads]
     typed += [(*entities[h], kind, entities[t][0]) for h, t, kind in relations]
     return SentenceGraph(
-        tuple([(entities[i], marked, related) for i, (marked, related) in chances]),
+        tuple([(entities[i], chance) for i, chance in chances]),
         tuple(meanings.values()),
         tuple(_clinical_relations(sentence, meanings, relations)),
         tuple(typed),
@@ -104,9 +100,9 @@ def join_graphs(sentences: list[str]) -> ReportGraph:
         meanings.update(graph.meanings)
         relations.update(graph.relations)
         typed.update(graph.typed)
-        for entity, marked, related in graph.entities:
+        for entity, chance in graph.entities:
             known = chances.get(entity)
-            chances[entity] = (marked, related) if known is None else _either(known, (marked, related))
+            chances[entity] = chance if known is None else _either(known, chance)
     size = sum([marked for marked, _ in chances.values()])
     return ReportGraph(chances, meanings, relations, typed, frozenset(sentences), size)
 
@@ -140,6 +136,12 @@ def entities_of(sentence: Sentence) -> dict[int, Entity]:
     }
 
 
+def _meanings(entities: dict[int, Entity]) -> dict[int, Entity]:
+    """Every entity with the word for all words of its meaning; an entity without a synonym is kept itself."""
+    meaning = graph_lexicon().meaning
+    return {i: (meaning[e[0]], e[1]) if e[0] in meaning else e for i, e in entities.items()}
+
+
 def _clinical_relations(
     sentence: str, meanings: dict[int, Entity], relations: list[Relation]
 ) -> set[tuple[Entity, Entity, str]]:
@@ -168,7 +170,7 @@ def _expected_f1(a: ReportGraph, b: ReportGraph) -> tuple[float, float]:
     if a.sentences == b.sentences:
         return 1.0, 1.0
     table, total = salience(), a.size + b.size
-    repeated = {entity for sentence in a.sentences & b.sentences for entity, _, _ in sentence_graph(sentence).entities}
+    repeated = {entity for sentence in a.sentences & b.sentences for entity, _ in sentence_graph(sentence).entities}
     marked = linked = 0.0
     for entity, (p, r) in a.chances.items():
         if entity not in b.chances:

@@ -57,7 +57,7 @@ def slow_expected(a: ReportGraph, b: ReportGraph) -> tuple[float, float]:
     table = salience()
     if a.sentences == b.sentences:
         return 1.0, 1.0
-    in_common = {e for s in a.sentences & b.sentences for e, _, _ in sentence_graph(s).entities}
+    in_common = {e for s in a.sentences & b.sentences for e, _ in sentence_graph(s).entities}
     marked = linked = 0.0
     for entity in a.entities & b.entities:
         share = table.other_sentence if entity not in in_common else table.same_sentence
