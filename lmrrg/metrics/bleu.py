@@ -31,14 +31,13 @@ def bleu2(hypotheses: Sequence[str], references: Sequence[str]) -> Array:
 
 
 def _bleu2(hypothesis: list[str], reference: list[str]) -> float:
-    if not hypothesis or not set(hypothesis) & set(reference):
+    words = _matches(hypothesis, reference)
+    if not words:
         return 0.0
-    precisions = []
-    words, pairs = _matches(hypothesis, reference), _matches(pairwise(hypothesis), pairwise(reference))
-    for order, matches in ((1, words), (2, pairs)):
-        precisions.append((matches or 0.1) / max(1, len(hypothesis) - order + 1))
+    pairs = _matches(pairwise(hypothesis), pairwise(reference)) or 0.1
+    precision = words / len(hypothesis) * (pairs / max(1, len(hypothesis) - 1))
     brevity = min(1.0, math.exp(1 - len(reference) / len(hypothesis)))
-    return brevity * math.sqrt(precisions[0] * precisions[1])
+    return brevity * math.sqrt(precision)
 
 
 def ngrams(tokens: Sequence[str], order: int) -> Iterator[tuple[str, ...]]:
