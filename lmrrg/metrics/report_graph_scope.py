@@ -12,7 +12,7 @@ PRESENT, ABSENT, UNCERTAIN = 0, 1, 2
 """Assertion of a word."""
 
 _SENTENCE_END = re.compile(
-    r"\.(?!\d)|[;!?]|\n\s*\n|(?:^|(?<=\s))\d+[.)](?=\s|$)"
+    r"\.(?!\d)|[;!?]|\n\s*\n|(?<!\S)\d+[.)](?!\S)"
     r"|\n\s*(?=[-*•])|\n(?=[a-z][a-z /]{2,40}:)"  # the items of a list, the headings of a structured report
 )
 _NUMBER_OR_BREAK = re.compile(r"[\d\n]")
