@@ -61,6 +61,8 @@ class _Analysis(NamedTuple):
     norm: float
     lengths: dict[str, int]
     """Sentence -> its number of words, times how often it occurs; empty for a text without a word."""
+    repeated: tuple[tuple[str, int], ...]
+    """(sentence, its number of words once) of every sentence that occurs again."""
 
 
 class _Told(NamedTuple):
@@ -128,7 +130,7 @@ def _score(hypothesis: str, reference: str) -> tuple[float, ...]:
     if a.lengths == b.lengths:
         bertscore = semb = 1.0
     else:
-        brevity = _padding_factor(a.lengths, b.lengths)
+        brevity = _padding_factor(a, b)
         overlap = weighted_f1(a.words, b.words)
         bertscore = brevity * (_CLINICAL * claim_agreement(a.claims, b.claims) + (1 - _CLINICAL) * overlap)
         semb = brevity * _cosine(a, b)
@@ -140,16 +142,21 @@ def _analyse(text: str) -> _Analysis:
     claims: list[Claim] = []
     words: dict[tuple[str, int], float] = {}
     lengths: dict[str, int] = {}
+    repeated: dict[str, int] = {}
     for sentence in sentences:
         told = _told(sentence)
         claims.extend(told.claims)
         for word, weight in told.weights:
             words[word] = words.get(word, 0.0) + weight
+        if sentence in lengths:
+            repeated[sentence] = told.length
         lengths[sentence] = lengths.get(sentence, 0) + told.length
     merged = merge_claims(claims)
     vector = _vector(merged)
     norm = math.sqrt(sum([x * x for x in vector.values()]))
-    return _Analysis(join_graphs(sentences), merged, words, vector, norm, lengths if any(lengths.values()) else {})
+    graph = join_graphs(sentences)
+    lengths = lengths if any(lengths.values()) else {}
+    return _Analysis(graph, merged, words, vector, norm, lengths, tuple(repeated.items()))
 
 
 _of_reference = lru_cache(maxsize=8192)(_analyse)
@@ -210,12 +217,11 @@ def _cosine(a: _Analysis, b: _Analysis) -> float:
     return max(0.0, dot / (a.norm * b.norm)) if a.norm and b.norm else 0.0
 
 
-def _padding_factor(hypothesis: dict[str, int], reference: dict[str, int]) -> float:
+def _padding_factor(hypothesis: _Analysis, reference: _Analysis) -> float:
     """1, less for words beyond the allowed length, and less again for sentences said more often than needed."""
-    repeated, length, words = 0, sum(reference.values()), 0
-    for sentence, count in hypothesis.items():
-        words += count
-        needed = max(reference.get(sentence, 0), _told(sentence).length)
-        repeated += max(0, count - needed)
-    over = words / (_LENGTH_RATIO * length + _LENGTH_EXTRA)
+    repeated, length = 0, sum(reference.lengths.values())
+    for sentence, once in hypothesis.repeated:
+        needed = max(reference.lengths.get(sentence, 0), once)
+        repeated += max(0, hypothesis.lengths[sentence] - needed)
+    over = sum(hypothesis.lengths.values()) / (_LENGTH_RATIO * length + _LENGTH_EXTRA)
     return 1 / (math.sqrt(min(max(over, 1.0), _LONGEST)) * (1 + _REPEAT_COST * repeated / length))
