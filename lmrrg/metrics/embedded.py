@@ -17,7 +17,7 @@ import gc
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -26,12 +26,14 @@ from lmrrg.metrics.bleu import bleu2
 from lmrrg.metrics.labeler import label_report
 from lmrrg.metrics.lexicon import ANATOMY, LOCATION, graph_lexicon
 from lmrrg.metrics.parts import Parts
-from lmrrg.metrics.report_graph import ReportGraph, graph_scores, join_graphs, weighted_f1
+from lmrrg.metrics.remembered import Remembered, portions
+from lmrrg.metrics.report_graph import ReportGraph, graph_scores, join_graphs, sentence_graph, weighted_f1
 from lmrrg.metrics.report_graph_claims import Claim, claim_agreement, claim_lexicon, merge_claims, sentence_claims
 from lmrrg.metrics.report_graph_scope import (
     ABSENT,
     PRESENT,
     REMEMBERED_SENTENCES,
+    SENTENCES_AT_WORK,
     Sentence,
     read_sentence,
     sentences_of,
@@ -47,6 +49,8 @@ _DOUBT, _DENIED, _KIN, _SIDE, _SEVERITY, _ZONE, _NORMAL = 0.6, -0.12, 0.4, 1.2, 
 """Components of a finding's vector, in units of its weight (``_NORMAL``: of a report without any finding)."""
 _INCIDENTAL = 0.5
 """A report whose findings all weigh less is a normal one."""
+_AT_ONCE = 64
+"""Pairs that are read together, see :class:`~lmrrg.metrics.remembered.Remembered`."""
 _NOTHING = (0.0,) * 6
 """The parts of a pair of which one side has no word."""
 _LENGTH_RATIO, _LENGTH_EXTRA, _LONGEST, _REPEAT_COST = 1.25, 12, 1.7, 2.5
@@ -97,7 +101,8 @@ class EmbeddedBackend:
             ValueError: the two sequences differ in length.
         """
         with _collector_paused():
-            rows = [_score(h, r) for h, r in zip(hypotheses, references, strict=True)]
+            pairs = list(zip(hypotheses, references, strict=True))
+            rows = [row for some in portions(pairs, _AT_ONCE) for row in _score(some)]
             bleu = np.where([row is not _NOTHING for row in rows], bleu2(hypotheses, references), 0.0)
         rg_e, rg_er, rg_bar_er, radgraph, bertscore, semb = np.array(rows, dtype=np.float64).reshape(-1, 6).T
         return Parts(rg_e, rg_er, rg_bar_er, radgraph, bertscore, semb, bleu)
@@ -122,8 +127,12 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _score(hypothesis: str, reference: str) -> tuple[float, ...]:
-    a, b = _of_hypothesis(hypothesis), _of_reference(reference)
+def _score(pairs: list[tuple[str, str]]) -> list[tuple[float, ...]]:
+    hypotheses, references = _of_hypotheses([h for h, _ in pairs]), _of_references([r for _, r in pairs])
+    return [_compare(hypotheses[h], references[r]) for h, r in pairs]
+
+
+def _compare(a: _Analysis, b: _Analysis) -> tuple[float, ...]:
     if not a.lengths or not b.lengths:
         return _NOTHING
     levels = graph_scores(a.graph, b.graph)
@@ -137,14 +146,19 @@ def _score(hypothesis: str, reference: str) -> tuple[float, ...]:
     return (levels.rg_e, levels.rg_er, levels.rg_bar_er, levels.radgraph, bertscore, semb)
 
 
-def _analyse(text: str) -> _Analysis:
-    sentences = sentences_of(text)
+def _analyse(texts: list[str]) -> list[_Analysis]:
+    reports = [sentences_of(text) for text in texts]
+    told = _told(chain.from_iterable(reports))
+    return [_join(sentences, told) for sentences in reports]
+
+
+def _join(sentences: list[str], told_of: dict[str, _Told]) -> _Analysis:
     claims: list[Claim] = []
     words: dict[tuple[str, int], float] = {}
     lengths: dict[str, int] = {}
     repeated: dict[str, int] = {}
     for sentence in sentences:
-        told = _told(sentence)
+        told = told_of[sentence]
         claims.extend(told.claims)
         for word, weight in told.weights:
             words[word] = words.get(word, 0.0) + weight
@@ -159,16 +173,21 @@ def _analyse(text: str) -> _Analysis:
     return _Analysis(graph, merged, words, vector, norm, lengths, tuple(repeated.items()))
 
 
-_of_reference = lru_cache(maxsize=8192)(_analyse)
+_of_references = Remembered(_analyse, 8192, _AT_ONCE)
 """A reference comes back in every epoch."""
-_of_hypothesis = lru_cache(maxsize=512)(_analyse)
+_of_hypotheses = Remembered(_analyse, 512, _AT_ONCE)
 """Only within a batch is a sampled report likely to come again."""
 
 
-@lru_cache(maxsize=REMEMBERED_SENTENCES)
-def _told(sentence: str) -> _Told:
-    read = read_sentence(sentence)
-    return _Told(sentence_claims(sentence), _word_weights(read), len(read.words))
+def _tell(sentences: list[str]) -> list[_Told]:
+    reads = [read_sentence(sentence) for sentence in sentences]
+    claims = [sentence_claims(sentence) for sentence in sentences]
+    for sentence in sentences:
+        sentence_graph(sentence)  # while what it is made of is still at work
+    return [_Told(c, _word_weights(read), len(read.words)) for c, read in zip(claims, reads, strict=True)]
+
+
+_told = Remembered(_tell, REMEMBERED_SENTENCES, SENTENCES_AT_WORK)
 
 
 def _word_weights(read: Sentence) -> tuple[tuple[tuple[str, int], float], ...]:

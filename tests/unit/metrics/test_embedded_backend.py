@@ -125,7 +125,7 @@ def test_batch_order_and_cache_change_nothing() -> None:
     hypotheses, references = texts, texts[::-1]
     backend = EmbeddedBackend()
     together = backend.score(hypotheses, references)
-    for cached in (embedded._of_reference, embedded._of_hypothesis, embedded._told):
+    for cached in (embedded._of_references, embedded._of_hypotheses, embedded._told):
         cached.cache_clear()
     backward = backend.score(hypotheses[::-1], references[::-1])
     for field in fields(together):
