@@ -14,7 +14,8 @@ from ray.util.placement_group import PlacementGroup
 from actors.placement import actor_options, bundle, torch_environment
 from actors.supervision import ActorPool, Supervised, spawn
 from actors.weights import StoredState, Transferred, WeightVersion
-from lmrrg.config import Config, RolloutConfig
+from lmrrg.config import Config
+from lmrrg.config_rollout import RolloutConfig
 from lmrrg.engine import EngineError, GeneratedReport, ReportEngine, engine_environment, study_seeds
 from lmrrg.model.features import StudyFeatures
 
@@ -91,6 +92,11 @@ class RolloutPool:
         self._pool = ActorPool(
             "rollout engines", create, rollout.engines, timeout=rollout.timeout_s, start_timeout=rollout.start_timeout_s
         )
+
+    @property
+    def transfers(self) -> bool:
+        """Whether the decoder's new weights come from GPU to GPU (``rollout.weight_transfer``)."""
+        return self._config.rollout.weight_transfer != "memory"
 
     def start(self) -> None:
         """Wait until every engine has loaded the model.

@@ -21,7 +21,7 @@ from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
 from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
-from lmrrg.config import RolloutConfig
+from lmrrg.config_rollout import RolloutConfig
 from lmrrg.engine import DTYPES
 from lmrrg.model.checkpoint import add_sums, tensor_sum
 
@@ -34,6 +34,7 @@ _LOSSES = (RayActorError, OutOfMemoryError, GetTimeoutError, DistStoreError)
 """How the loss of an engine shows; the last one when it was to join."""
 
 Weights = Callable[[], Iterator[tuple[str, Tensor]]]
+"""Names and tensors, in the same order whenever it is called."""
 
 
 class WeightSender:

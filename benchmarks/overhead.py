@@ -106,7 +106,7 @@ def share_inside(config: Config, checkpoint: Path) -> float:
     """Share of a policy rank's update that is neither forward, loss, backward nor optimizer."""
     import torch
 
-    from actors.policy import PolicyWorker
+    from actors.policy_rank import PolicyWorker
     from lmrrg.data.sources import studies_of
     from lmrrg.model.features import load_features
     from lmrrg.ppo.batches import Experience, Rollout

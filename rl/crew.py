@@ -27,8 +27,6 @@ class Crew:
     rollouts: RolloutPool
     rewards: RewardPool
     placement: PlacementGroup
-    transfers: bool = False
-    """Whether new weights go to the engines from GPU to GPU."""
 
     @classmethod
     def start(cls, config: Config, sft_checkpoint: Path) -> Crew:
@@ -49,7 +47,6 @@ class Crew:
             rollouts=RolloutPool(config, sft_checkpoint, placement, first_bundle=layout.rollouts),
             rewards=RewardPool(config, placement, first_bundle=layout.rewards),
             placement=placement,
-            transfers=config.rollout.weight_transfer != "memory",
         )
         with ExitStack() as undo:
             undo.callback(crew.close)
@@ -64,7 +61,7 @@ class Crew:
         What goes from GPU to GPU is copied to the host all the same, for engines that have to be replaced; nobody waits
         for that copy, which is made while reports are written.
         """
-        if not self.transfers or share < 1:  # a mixture is made on the host
+        if not self.rollouts.transfers or share < 1:  # a mixture is made on the host
             state, checksum = self.policy.state(share)
             self.rollouts.sync(state, version, checksum)
             return

@@ -61,8 +61,8 @@ def run_sft(config: Config) -> Path:
     train, val = (_with_reports(studies_of(config, split), config, split) for split in ("train", "val"))
     _check_masks(train, config)
     tokenizer = build_tokenizer(config.model, [study.report(config.data.section) for study in train])
-    images = image_hashes([*train, *val], config).values()
-    run = fingerprint(config, manifest, json.dumps(tokenizer.get_vocab(), sort_keys=True), images)
+    hashes = image_hashes([*train, *val], config)
+    run = fingerprint(config, manifest, json.dumps(tokenizer.get_vocab(), sort_keys=True), hashes.values())
     storage = _storage(config)
     if not config.sft.resume:
         _delete(folder, _storage(config, f"sft/{_RAY_NAME}"))
@@ -71,8 +71,8 @@ def run_sft(config: Config) -> Path:
         return folder / "best"
     _check_mark(folder, run)
     provenance = {"data_sha256": manifest_hash(manifest), "seed": config.seed, "stage": "sft"}
-    train_files = FeatureFiles(train, config)
-    val_files = FeatureFiles(val, config, beside=[train_files])
+    train_files = FeatureFiles(train, config, hashes=hashes)
+    val_files = FeatureFiles(val, config, beside=[train_files], hashes=hashes)
     job = Job(config, train, val, train_files, val_files, tokenizer, run, provenance, priors_of(config))
     connect(config)
     warn_of_idle_gpus(config.sft.gpus_per_worker)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -177,7 +177,8 @@ class FeatureFiles:
     Only the batches that are asked for are in memory, and the object pickles as a list of paths, so workers of a
     cluster can share one cache folder. Entries are keyed by the SHA-256 of the image file and the encoder's version.
     The cache keeps to ``data.cache_gb``: the longest unused entries of other runs make room, none of those ``beside``,
-    which the same run reads. An entry that another run removed is encoded again when it is read.
+    which the same run reads. An entry that another run removed is encoded again when it is read. ``hashes``, of
+    :func:`image_hashes`, spares another look at every image.
 
     Raises:
         FeatureError: ``cache_corrupt`` for an entry of the wrong shape (delete the named file), ``cache_too_small``.
@@ -190,6 +191,7 @@ class FeatureFiles:
         config: Config,
         *,
         beside: Sequence[FeatureFiles] = (),
+        hashes: Mapping[Path, str] | None = None,
         progress: bool = True,
     ) -> None:
         self._data = config.data
@@ -197,7 +199,7 @@ class FeatureFiles:
         self._shape, self._max_views = feature_shape(size), config.data.max_views
         chosen = [choose_views(study.images, self._max_views) for study in studies]
         cache = Path(config.data.cache_dir).resolve()
-        digests = image_hashes(studies, config, progress=progress)
+        digests = image_hashes(studies, config, progress=progress) if hashes is None else hashes
         # An image that "flag" let in may be one that "refuse" would not.
         # The limits on size have no part in the name: they bound what decoding may cost, and an entry needs none.
         folder = cache / f"{encoder_version(size)}-reader{READER_REVISION}-{config.data.burned_in_annotation}"

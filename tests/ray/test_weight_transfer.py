@@ -43,7 +43,7 @@ def run(request, tiny_config: Config, tiny_checkpoint, tiny_studies, tmp_path_fa
         group, pool = policy.PolicyGroup(config, tiny_checkpoint), rollout.RolloutPool(config, tiny_checkpoint)
         group.start()
         pool.start()
-        crew = Crew(group, None, pool, None, None, transfers=True)
+        crew = Crew(group, None, pool, None, None)
         features = load_features(tiny_studies, config, progress=False)
         prompts = [prompt_ids(load_checkpoint(tiny_checkpoint).tokenizer, config.model, "")] * len(tiny_studies)
         yield SimpleNamespace(crew=crew, config=config, features=features, prompts=prompts, checkpoint=tiny_checkpoint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import Image
 from lmrrg.config import DataConfig
 from lmrrg.data.importing import Import
 from lmrrg.data.sources import import_studies
+from lmrrg.studies import LABELS
 
 CLEAR = "The lungs are clear. There is no pleural effusion."
 LARGE = "The heart is enlarged."
@@ -36,6 +38,19 @@ def table(path: Path, columns: Iterable[str], rows: Iterable[Iterable[object]]) 
     csv.writer(text).writerows([list(columns), *(list(row) for row in rows)])
     content = text.getvalue().encode()
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+def annotate(folder: Path, **splits: list[str]) -> None:
+    """R2Gen's annotation of an IU tree: its splits."""
+    records = {split: [{"id": name} for name in names] for split, names in splits.items()}
+    (folder / "r2gen_annotation.json").write_text(json.dumps(records), encoding="utf-8")
+
+
+def labels_csv(path: Path, rows: dict[str, dict[str, str]]) -> Path:
+    """A file of labels; a class that a row leaves out is empty."""
+    lines = [[name, *(row.get(label, "") for label in LABELS)] for name, row in rows.items()]
+    table(path, ["study_id", *LABELS], lines)
     return path
 
 
