@@ -105,7 +105,7 @@ def main() -> None:
     made = args.folder / "made"
     if not made.is_file() or made.read_text() != str(args.studies):
         make_tree(args.folder, args.studies)
-    command = [sys.executable, "-c", "from lmrrg.cli import main; raise SystemExit(main())", "data", "mimic-cxr"]
+    command = [sys.executable, "-c", "from lmrrg.cli.main import main; raise SystemExit(main())", "data", "mimic-cxr"]
     started = time.monotonic()
     subprocess.run([*command, "--source", args.folder, "--out", args.folder / "studies.jsonl", "--quiet"], check=True)
     wall, used = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from lmrrg.cli import main
-from lmrrg.commands import doctor
+from lmrrg.cli import doctor
+from lmrrg.cli.main import main
 
 
 def test_a_complete_machine_passes(capsys):

@@ -13,7 +13,7 @@ from evaluated_run import NORMAL, MemoryEngine, Written, finished_run, memory_en
 from safetensors.numpy import load_file
 
 from lmrrg import RESEARCH_USE_ONLY
-from lmrrg.cli import main
+from lmrrg.cli.main import main
 from lmrrg.config import Config, load_config
 from lmrrg.data.sources import studies_of
 from lmrrg.errors import CodedError

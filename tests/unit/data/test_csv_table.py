@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trees import CLEAR, LARGE, import_from, picture, table
 
-from lmrrg.cli import main
+from lmrrg.cli.main import main
 from lmrrg.data.privacy import hashed_id, scrub
 from lmrrg.studies import LABELS, StudyError
 

@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from lmrrg.cli import main
+from lmrrg.cli.main import main
 from lmrrg.config import DataSource
 from lmrrg.studies import read_studies
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lmrrg.cli import main
+from lmrrg.cli.main import main
 from lmrrg.metrics.backends import MetricError
 from lmrrg.metrics.report_files import pair_reports, read_reports
 
@@ -176,7 +176,7 @@ def test_command_refuses_bad_input_in_one_sentence(
 def test_outputs_are_checked_before_scoring(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, output: str, name: str
 ) -> None:
-    monkeypatch.setattr("lmrrg.commands.score.score_reports", lambda *_, **__: pytest.fail("scored"))
+    monkeypatch.setattr("lmrrg.cli.score.score_reports", lambda *_, **__: pytest.fail("scored"))
     reports = write(tmp_path / "reports.csv", REPORTS)
     (tmp_path / "folder").mkdir()
     before = reports.read_text()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lmrrg.model.describe_regions import main
+from lmrrg.cli.describe_regions import main
 from lmrrg.model.regions import REGIONS, load_regions
 
 TEXTS = load_regions()

@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     if not argv or argv[0] not in COMMANDS:
         return _usage(argv)
     name = argv[0]
-    command = importlib.import_module(f"lmrrg.commands.{name}")
+    command = importlib.import_module(f"lmrrg.cli.{name}")
     parser = argparse.ArgumentParser(
         prog=f"lmrrg {name}",
         description=COMMANDS[name],

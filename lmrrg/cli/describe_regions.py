@@ -1,6 +1,6 @@
 """Have a large language model write the region descriptions anew, through any OpenAI-compatible endpoint.
 
-    python -m lmrrg.model.describe_regions --endpoint http://localhost:8000/v1 --model NAME --out regions.yaml
+    python -m lmrrg.cli.describe_regions --endpoint http://localhost:8000/v1 --model NAME --out regions.yaml
 
 The result is data to be reviewed, and used with ``model.regions_file=regions.yaml``. A key, where the endpoint wants
 one, is read from ``$OPENAI_API_KEY``.
