@@ -12,7 +12,7 @@ from actors.policy import policy_bundle
 from actors.reference import reference_bundle
 from actors.reward import reward_bundle
 from actors.rollout import rollout_bundle
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from ray._private.state import available_resources_per_node, total_resources_per
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.errors import CodedError
 
 logger = logging.getLogger(__name__)

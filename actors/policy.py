@@ -15,8 +15,8 @@ from torch import Tensor
 from actors.placement import actor_options, bundle, torch_environment
 from actors.policy_rank import PolicyWorker
 from actors.supervision import results
-from lmrrg.config import Config
-from lmrrg.config_ppo import PPOConfig
+from lmrrg.config.ppo import PPOConfig
+from lmrrg.config.tree import Config
 from lmrrg.ppo.batches import Experience, PolicyScores, in_order
 from lmrrg.ppo.update_report import UpdateReport
 

@@ -16,8 +16,8 @@ from ray.actor import ActorHandle
 from torch import Tensor
 
 from actors.weights import StoredState, WeightBuffers
-from lmrrg.config import Config
-from lmrrg.config_ppo import PPOConfig
+from lmrrg.config.ppo import PPOConfig
+from lmrrg.config.tree import Config
 from lmrrg.model.checkpoint import full_state, load_checkpoint, load_full_state, save_checkpoint
 from lmrrg.model.decoder import adapters_off, add_lora, decoder_weights
 from lmrrg.model.generator import ReportGenerator

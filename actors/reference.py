@@ -16,8 +16,8 @@ from torch import Tensor
 from actors.placement import actor_options, bundle, torch_environment
 from actors.policy import PolicyGroup
 from actors.supervision import results
-from lmrrg.config import Config
-from lmrrg.config_ppo import PPOConfig
+from lmrrg.config.ppo import PPOConfig
+from lmrrg.config.tree import Config
 from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.ppo.actor_critic import report_log_probs
 from lmrrg.ppo.batches import Rollout, in_order, rank_microbatches

@@ -11,7 +11,7 @@ from ray.util.placement_group import PlacementGroup
 
 from actors.placement import actor_options, bundle
 from actors.supervision import ActorPool, Supervised, spawn
-from lmrrg.config import Config, RewardConfig
+from lmrrg.config.tree import Config, RewardConfig
 from lmrrg.metrics.backends import MetricError
 from lmrrg.metrics.reward import RadCliQReward, RewardScores
 

@@ -14,8 +14,8 @@ from ray.util.placement_group import PlacementGroup
 from actors.placement import actor_options, bundle, torch_environment
 from actors.supervision import ActorPool, Supervised, spawn
 from actors.weights import StoredState, Transferred, WeightVersion
-from lmrrg.config import Config
-from lmrrg.config_rollout import RolloutConfig
+from lmrrg.config.rollout import RolloutConfig
+from lmrrg.config.tree import Config
 from lmrrg.engine import EngineError, GeneratedReport, ReportEngine, engine_environment, study_seeds
 from lmrrg.model.features import StudyFeatures
 

@@ -21,7 +21,7 @@ from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
 from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
-from lmrrg.config_rollout import RolloutConfig
+from lmrrg.config.rollout import RolloutConfig
 from lmrrg.engine import DTYPES
 from lmrrg.model.checkpoint import add_sums, tensor_sum
 

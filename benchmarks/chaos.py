@@ -23,7 +23,7 @@ from pathlib import Path
 
 import psutil
 
-from lmrrg.config import Config, load_config
+from lmrrg.config.tree import Config, load_config
 from lmrrg.tracking import read_metrics
 
 ACTORS = ("RewardActor", "RolloutActor", "ReferenceWorker", "PolicyWorker")

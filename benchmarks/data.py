@@ -29,7 +29,7 @@ from common.stage import CACHE
 from PIL import Image
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
-from lmrrg.config import PhantomConfig
+from lmrrg.config.tree import PhantomConfig
 from lmrrg.data.decoding import DecoderPool
 from lmrrg.data.images import read_image, to_square
 from lmrrg.data.phantom import import_phantoms

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lmrrg.config import Config, load_config
+from lmrrg.config.tree import Config, load_config
 from lmrrg.tracking import read_metrics
 
 VARIANTS: dict[str, tuple[str, ...]] = {

@@ -18,7 +18,7 @@ from common.pairs import verdict
 from common.stage import demo_config, endless_writer, start_ray
 from tqdm import tqdm
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 
 EVERY = 5
 """Iterations between two readings."""

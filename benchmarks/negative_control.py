@@ -16,7 +16,7 @@ from pathlib import Path
 
 import ray
 
-from lmrrg.config import Config, load_config
+from lmrrg.config.tree import Config, load_config
 from lmrrg.data.sources import prepare_studies
 from lmrrg.evaluation import evaluate_checkpoint
 from lmrrg.metrics.statistics import paired_bootstrap

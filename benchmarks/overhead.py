@@ -21,7 +21,7 @@ from typing import Any
 from common.pairs import Spread, verdict
 from common.stage import demo_config, endless_writer, start_ray
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 
 COMPUTE = (
     "RolloutActor.apply",

@@ -17,7 +17,7 @@ import torch
 from common.pairs import Spread
 from common.stage import demo_config, endless_writer, start_ray
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.engine import GeneratedReport
 from lmrrg.metrics.reward import RadCliQReward
 from lmrrg.model.features import StudyFeatures

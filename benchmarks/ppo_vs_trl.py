@@ -40,7 +40,7 @@ import ray
 from common.pairs import Spread, measure_in_turns, ratio, verdict
 from common.stage import CACHE, demo_config, endless_writer, start_ray
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.model.generator import VISUAL_TOKENS
 
 NEEDED = ("datasets==4.8.5", "multiprocess==0.70.19")

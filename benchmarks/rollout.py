@@ -26,7 +26,7 @@ import torch
 from common.pairs import Spread, measure_in_turns, ratio, verdict
 from common.stage import demo_config, endless_writer, start_ray
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.data.sources import priors_of, studies_of
 from lmrrg.engine import ReportEngine
 from lmrrg.model.checkpoint import full_state, load_checkpoint, save_checkpoint, state_checksum

@@ -21,7 +21,7 @@ import torch
 from common.pairs import Spread, measure_in_turns, ratio, verdict
 from common.stage import demo_config, start_ray
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.data.sources import prepare_studies, priors_of, studies_of
 from lmrrg.model.classifier import binary_targets, positive_weights
 from lmrrg.model.decoder import build_tokenizer

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lmrrg.config_rollout import RolloutConfig
+from lmrrg.config.rollout import RolloutConfig
 from lmrrg.engine_weights import DirectLoader
 from lmrrg.errors import CodedError
 from lmrrg.model.checkpoint import load_checkpoint, load_full_state, state_checksum

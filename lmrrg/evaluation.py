@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from lmrrg import RESEARCH_USE_ONLY
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.data.priors import prior_reports
 from lmrrg.data.sources import studies_of
 from lmrrg.evaluation_examples import EXAMPLE_RULE, choose_examples

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmrrg import RESEARCH_USE_ONLY
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.evaluation_metrics import ScoreNames, metric_groups, signed
 from lmrrg.evaluation_systems import EvaluationSet, SystemReports
 from lmrrg.metrics.backends import Backend, is_empty

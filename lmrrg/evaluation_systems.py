@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lmrrg.baselines import BASELINES, medoid_report, nearest_rows, pooled_image_features, random_rows
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.data.radiograph import Radiograph
 from lmrrg.errors import CodedError
 from lmrrg.evaluation_regions import region_truth

@@ -12,7 +12,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from safetensors.numpy import load_file
 
-from lmrrg.config import Config, load_config
+from lmrrg.config.tree import Config, load_config
 from lmrrg.evaluation import read_results
 from lmrrg.evaluation_examples import REGION_RULE
 from lmrrg.evaluation_metrics import NOTES, MetricRow, ScoreNames, metric_groups, signed

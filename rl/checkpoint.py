@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.ppo.errors import PPOError
 from lmrrg.studies import atomic_writer
 from rl.heldout import HeldOut

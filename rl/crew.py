@@ -15,7 +15,7 @@ from actors.reference import AdapterReference, Reference
 from actors.reward import RewardPool
 from actors.rollout import RolloutPool
 from actors.weights import Transferred
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 
 
 @dataclass(frozen=True)

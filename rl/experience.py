@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from lmrrg.config_ppo import KLConfig, PPOConfig
+from lmrrg.config.ppo import KLConfig, PPOConfig
 from lmrrg.engine import GeneratedReport
 from lmrrg.ppo.advantages import emphasise, generalised_advantages, sibling_advantages, token_rewards, whiten
 from lmrrg.ppo.batches import Experience, PolicyScores, Rollout

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow.fs
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.ppo.errors import PPOError
 
 _COMPLETE = "COMPLETE"

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from actors.placement import connect
 from actors.supervision import PoolError
-from lmrrg.config import Config, config_help, load_config
+from lmrrg.config.tree import Config, config_help, load_config
 from lmrrg.data.sources import prepare_studies
 from lmrrg.errors import one_sentence
 from lmrrg.model.checkpoint import CheckpointError, read_checkpoint_config

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from actors.reward import RewardPool
 from actors.rollout import RolloutPool
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.ppo.errors import PPOError
 from rl.studies import StudyPool, stream_seed
 

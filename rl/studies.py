@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.data.sources import priors_of, studies_of
 from lmrrg.metrics.finding_tokens import carries_finding
 from lmrrg.metrics.labeler import label_report

@@ -16,7 +16,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from torch import Tensor
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.metrics.reward import RewardScores
 from lmrrg.ppo.batches import Experience, PolicyScores
 from lmrrg.ppo.correction import Parity, parity
@@ -43,8 +43,8 @@ PROBED_REPORTS = 4
 
 
 class CQRLConfig(AlgorithmConfig):
-    """RLlib's view of a run: ``settings`` is the tree of :class:`lmrrg.config.Config` as JSON, ``sft_checkpoint`` the
-    model directory that PPO starts from."""
+    """RLlib's view of a run: ``settings`` is the tree of :class:`lmrrg.config.tree.Config` as JSON, ``sft_checkpoint``
+    the model directory that PPO starts from."""
 
     def __init__(self, algo_class: type | None = None):
         super().__init__(algo_class=algo_class or CQRL)

@@ -19,8 +19,8 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve import Application
 
-from lmrrg.config import Config, load_config
-from lmrrg.config_base import ConfigError
+from lmrrg.config.base import ConfigError
+from lmrrg.config.tree import Config, load_config
 from lmrrg.data.decoding import DecoderPool, image_limits
 from lmrrg.engine import engine_environment
 from lmrrg.model.checkpoint import CheckpointError, checkpoint_settings

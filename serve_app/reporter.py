@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.data.images import Radiograph, to_square
 from lmrrg.engine import ReportEngine
 from lmrrg.model.checkpoint import checkpoint_settings, read_checkpoint_config

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.evaluation_regions import region_truth
 from lmrrg.model.classifier import label_targets
 from lmrrg.model.features import VIEWS, FeatureFiles, StudyFeatures, feature_shape

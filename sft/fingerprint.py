@@ -10,7 +10,7 @@ from typing import Any
 
 import xxhash
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.model.features import encoder_version
 from lmrrg.model.regions import load_regions
 from lmrrg.studies import manifest_hash

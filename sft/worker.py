@@ -22,7 +22,7 @@ from ray.experimental import tqdm_ray
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.model.checkpoint import save_checkpoint
 from lmrrg.model.classifier import binary_targets, positive_weights
 from lmrrg.model.features import FeatureFiles

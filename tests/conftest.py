@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lmrrg.config import Config, load_config
+from lmrrg.config.tree import Config, load_config
 from lmrrg.model.checkpoint import save_checkpoint
 from lmrrg.model.generator import build_generator
 from lmrrg.studies import Study, StudyImage
@@ -128,7 +128,7 @@ def served(ray_cluster: Path, tiny_checkpoint: Path, tiny_config: Config) -> Ite
     """The address of a running report service with the tiny checkpoint."""
     from ray import serve
 
-    from lmrrg.config import save_config
+    from lmrrg.config.tree import save_config
     from serve_app.app import app
 
     settings = tiny_config.run_dir / "serve.yaml"

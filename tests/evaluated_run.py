@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lmrrg.config import Config, load_config
+from lmrrg.config.tree import Config, load_config
 from lmrrg.data.sources import prepare_studies, studies_of
 from lmrrg.evaluation import evaluate_run
 from lmrrg.model.checkpoint import load_checkpoint, save_checkpoint

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from lmrrg.config import Config, load_config
+from lmrrg.config.tree import Config, load_config
 from lmrrg.data.sources import prepare_studies, studies_of
 from lmrrg.model.checkpoint import save_checkpoint
 from lmrrg.model.features import FeatureFiles

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from lmrrg.config import Config, config_help, load_config
-from lmrrg.config_base import ConfigError
+from lmrrg.config.base import ConfigError
+from lmrrg.config.tree import Config, config_help, load_config
 
 EPILOG = f"""\
 two ways

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from lmrrg.config import EvaluationConfig, RewardConfig
+from lmrrg.config.tree import EvaluationConfig, RewardConfig
 from lmrrg.metrics.backends import Backend
 from lmrrg.metrics.conventions import R2GEN_SETTINGS, Convention, R2Gen, Raw
 from lmrrg.metrics.embedded import EmbeddedBackend

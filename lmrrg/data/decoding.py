@@ -21,7 +21,7 @@ from typing import IO, Any, cast, get_args
 
 import numpy as np
 
-from lmrrg.config import DataConfig
+from lmrrg.config.tree import DataConfig
 from lmrrg.data.decoder_child import FRAME, READY
 from lmrrg.data.radiograph import DEFAULT_LIMITS, IMAGE_ERROR_CODES, ImageError, Limits, Radiograph
 from lmrrg.studies import View

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lmrrg.config import PhantomConfig
+from lmrrg.config.tree import PhantomConfig
 from lmrrg.data.importing import Import, complete
 from lmrrg.data.phantom import write_dicom
 from lmrrg.data.phantom_ct_bodies import BODIES, POSES, VIEWS, Array, anatomy, projection

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lmrrg.config import Config, DataConfig
+from lmrrg.config.tree import Config, DataConfig
 from lmrrg.data import phantom
 from lmrrg.data.chexpert_plus import read_chexpert_plus
 from lmrrg.data.csv_table import read_csv_table

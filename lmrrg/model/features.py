@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm import tqdm
 
-from lmrrg.config import Config, DataConfig
+from lmrrg.config.tree import Config, DataConfig
 from lmrrg.data.decoding import DecoderPool, image_limits
 from lmrrg.data.hashes import file_hashes
 from lmrrg.data.images import ImageError, Radiograph, read_bytes, read_image, to_square

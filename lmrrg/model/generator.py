@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lmrrg.config import Config, ModelConfig
+from lmrrg.config.tree import Config, ModelConfig
 from lmrrg.model.classifier import DiseaseClassifier
 from lmrrg.model.decoder import build_decoder, build_tokenizer, check_attention, token_embedding
 from lmrrg.model.extractor import RegionExtractor

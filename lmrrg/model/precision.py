@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lmrrg.config_base import Precision
+from lmrrg.config.base import Precision
 
 
 def products_in(precision: Precision, device: torch.device) -> torch.autocast:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedTokenizerBase
 
-from lmrrg.config import ModelConfig
+from lmrrg.config.tree import ModelConfig
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, config: ModelConfig, indication: str, prior: str = "") -> list[int]:

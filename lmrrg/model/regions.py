@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from transformers import AutoModel, AutoTokenizer
 
-from lmrrg.config_base import ConfigError
-from lmrrg.config_yaml import read_yaml
+from lmrrg.config.base import ConfigError
+from lmrrg.config.yaml_file import read_yaml
 from lmrrg.errors import CodedError
 from lmrrg.studies import atomic_writer
 

@@ -25,7 +25,7 @@ from safetensors.numpy import save
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from lmrrg.config import Config, load_config
+from lmrrg.config.tree import Config, load_config
 from lmrrg.data.tables import frontal_first
 from lmrrg.errors import one_sentence
 from lmrrg.model.features import FeatureError, FeatureFiles, encoder_version

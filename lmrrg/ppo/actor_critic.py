@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lmrrg.config_base import Precision
+from lmrrg.config.base import Precision
 from lmrrg.model.generator import ReportGenerator
 from lmrrg.model.precision import products_in
 from lmrrg.ppo.batches import Rollout

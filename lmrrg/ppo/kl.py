@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lmrrg.config_ppo import KLConfig
+from lmrrg.config.ppo import KLConfig
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.masks import fill
 

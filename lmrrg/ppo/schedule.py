@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmrrg.config_ppo import PPOConfig
+from lmrrg.config.ppo import PPOConfig
 
 
 def policy_learning_rate(ppo: PPOConfig, iteration: int) -> float:

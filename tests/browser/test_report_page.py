@@ -15,7 +15,7 @@ import pytest
 from evaluated_run import finished_run
 from PIL import Image
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.run_report import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 
 TINY_PPO = {
     "studies_per_iteration": 8,

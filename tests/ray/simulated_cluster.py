@@ -30,7 +30,7 @@ from actors.policy import policy_bundle
 from actors.reference import reference_bundle
 from actors.rollout import rollout_bundle
 from actors.supervision import ActorPool, spawn
-from lmrrg.config import Config, load_config
+from lmrrg.config.tree import Config, load_config
 
 NODE = {"num_cpus": 96, "num_gpus": 8, "object_store_memory": 80 << 20}
 

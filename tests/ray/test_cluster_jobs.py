@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from ppo_settings import ppo_config
 
-from lmrrg.config import Config, save_config
+from lmrrg.config.tree import Config, save_config
 from lmrrg.model.checkpoint import read_checkpoint_config
 from lmrrg.tracking import read_metrics
 

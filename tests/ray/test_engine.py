@@ -9,7 +9,7 @@ import pytest
 import torch
 from engine_oracle import PARITY, largest_difference, long_prompts, other_weights, same_ids
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.engine import PREFILL_TOKENS, EngineError, ReportEngine, study_seeds
 from lmrrg.model.checkpoint import full_state, load_checkpoint, state_checksum
 from lmrrg.model.features import StudyFeatures, load_features

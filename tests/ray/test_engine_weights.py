@@ -8,7 +8,7 @@ import pytest
 import torch
 from engine_oracle import PARITY, largest_difference, long_prompts, other_weights
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.engine import ReportEngine
 from lmrrg.model.checkpoint import full_state, load_checkpoint, save_checkpoint, state_checksum
 from lmrrg.model.decoder import _small

@@ -12,7 +12,7 @@ from ppo_settings import ppo_config
 
 from actors.policy import PolicyGroup
 from actors.reference import AdapterReference, Reference
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.model.checkpoint import load_checkpoint, state_checksum
 from lmrrg.model.features import StudyFeatures
 from lmrrg.ppo.actor_critic import VALUE_HEAD_FILE, report_log_probs

@@ -7,7 +7,7 @@ import ray
 import torch
 from ppo_settings import ppo_config
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.data.sources import prepare_studies
 from rl.trainer import CQRL, CQRLConfig
 

@@ -11,7 +11,7 @@ import ray
 
 from actors.reward import RewardActor, RewardPool
 from actors.supervision import PoolError, spawn
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.metrics.backends import MetricError
 from lmrrg.metrics.reward import RadCliQReward
 

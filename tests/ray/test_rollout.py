@@ -13,7 +13,7 @@ from actors.placement import preflight
 from actors.rollout import RolloutPool, rollout_bundle
 from actors.supervision import PoolError
 from actors.weights import stored
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.model.checkpoint import full_state, load_checkpoint, state_checksum
 from lmrrg.model.features import StudyFeatures, load_features
 from lmrrg.model.prompts import prompt_ids

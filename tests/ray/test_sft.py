@@ -13,7 +13,7 @@ import pytest
 import ray
 import torch
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.data.sources import prepare_studies, studies_of
 from lmrrg.model.checkpoint import full_state, load_checkpoint, read_checkpoint_config, state_checksum
 from lmrrg.model.feature_cache import FeatureError

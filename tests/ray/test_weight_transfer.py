@@ -15,7 +15,7 @@ from pretended_gpus import PretendingEngine, PretendingRank
 from actors import policy, rollout
 from actors.supervision import PeerLostError, PoolError
 from actors.weights import Transferred
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.model.features import load_features
 from lmrrg.model.prompts import prompt_ids

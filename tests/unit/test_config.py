@@ -3,8 +3,8 @@
 import pytest
 import yaml
 
-from lmrrg.config import Config, config_help, describe_config, load_config, save_config
-from lmrrg.config_base import ConfigError
+from lmrrg.config.base import ConfigError
+from lmrrg.config.tree import Config, config_help, describe_config, load_config, save_config
 
 
 @pytest.mark.parametrize("name", ["demo", "iu_xray", "mimic_cxr"])

@@ -7,7 +7,7 @@ import torch
 import vllm.platforms
 from vllm.platforms.interface import UnspecifiedPlatform
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.engine import EngineError, _memory, _require_device
 
 

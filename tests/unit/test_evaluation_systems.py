@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.data.radiograph import Radiograph
 from lmrrg.evaluation_systems import (
     EvaluationError,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.data.images import read_image
 from lmrrg.data.sources import prepare_studies, priors_of
 from lmrrg.evaluation import evaluate_checkpoint, evaluate_run

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from evaluated_run import finished_run
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.evaluation import read_results
 from lmrrg.evaluation_systems import EvaluationError
 from lmrrg.run_report import write_report

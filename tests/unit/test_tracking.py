@@ -13,7 +13,7 @@ import wandb
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lmrrg.config import Config, TrackingConfig, load_config
+from lmrrg.config.tree import Config, TrackingConfig, load_config
 from lmrrg.studies import manifest_hash
 from lmrrg.tracking import RunTracker, TrackingError, metrics_path, read_metrics, record_run
 

@@ -16,7 +16,7 @@ from actors import placement
 from actors.placement import actor_options, bundle, torch_environment
 from actors.rollout import rollout_bundle, study_chunks
 from actors.supervision import PoolError, results
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.engine import engine_environment
 
 

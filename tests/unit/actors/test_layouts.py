@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from actors.layout import Layout
 from actors.placement import bundle, describe, shortage
-from lmrrg.config import Config, load_config
-from lmrrg.config_base import ConfigError
+from lmrrg.config.base import ConfigError
+from lmrrg.config.tree import Config, load_config
 
 ROOT = Path(__file__).resolve().parents[3]
 NODE = {"CPU": 96, "GPU": 8}

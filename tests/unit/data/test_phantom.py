@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmrrg.config import PhantomConfig
+from lmrrg.config.tree import PhantomConfig
 from lmrrg.data.images import read_image
 from lmrrg.data.phantom import import_phantoms
 from lmrrg.data.phantom_findings import Finding, draw_phantom, sample_findings

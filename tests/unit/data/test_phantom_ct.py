@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmrrg.config import DataConfig, PhantomConfig
+from lmrrg.config.tree import DataConfig, PhantomConfig
 from lmrrg.data.images import read_image
 from lmrrg.data.phantom_ct import films_of, import_ct_phantoms
 from lmrrg.data.phantom_ct_findings import CTFinding, place

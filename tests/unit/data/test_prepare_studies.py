@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from trees import LARGE, annotate, labels_csv, picture, table
 
-from lmrrg.config import Config, load_config
+from lmrrg.config.tree import Config, load_config
 from lmrrg.data.sources import prepare_studies, studies_of
 from lmrrg.studies import StudyError, read_studies
 from lmrrg.tracking import record_run

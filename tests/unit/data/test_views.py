@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.data.audit import audit_table
 from lmrrg.data.importing import complete
 from lmrrg.model import views

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lmrrg.config import DataConfig
+from lmrrg.config.tree import DataConfig
 from lmrrg.data.importing import Import
 from lmrrg.data.sources import import_studies
 from lmrrg.studies import LABELS

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmrrg.config import EvaluationConfig
+from lmrrg.config.tree import EvaluationConfig
 from lmrrg.metrics.conventions import R2GEN_SETTINGS, UNKNOWN, R2Gen, Raw, clean_r2gen, make_convention, r2gen_dataset
 
 

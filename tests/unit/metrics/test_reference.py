@@ -28,7 +28,7 @@ from tokenizers.implementations import BertWordPieceTokenizer
 from torch import Tensor
 from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 
-from lmrrg.config import RewardConfig
+from lmrrg.config.tree import RewardConfig
 from lmrrg.metrics.backends import MetricError, make_backend
 from lmrrg.metrics.parts import Parts
 from lmrrg.metrics.reference import ReferenceBackend, missing_files

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.model.features import StudyFeatures
 from lmrrg.model.generator import ReportGenerator

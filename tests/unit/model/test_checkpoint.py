@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.model import checkpoint as module
 from lmrrg.model.checkpoint import (
     CheckpointError,

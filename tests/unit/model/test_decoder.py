@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.model.decoder import DecoderError, build_tokenizer, load_decoder
 from lmrrg.model.generator import build_generator
 from tests.conftest import SENTENCES

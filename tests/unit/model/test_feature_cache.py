@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.model.feature_cache import FeatureError, entry_path, make_room, touch, write_entry
 from lmrrg.model.features import FeatureFiles
 from lmrrg.studies import Study

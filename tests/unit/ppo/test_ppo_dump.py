@@ -4,7 +4,7 @@ import pytest
 import torch
 from ppo_batches import random_rollout
 
-from lmrrg.config_ppo import PPOConfig
+from lmrrg.config.ppo import PPOConfig
 from lmrrg.ppo.batches import Experience
 from lmrrg.ppo.dump import load_experience, require_finite, save_experience
 from lmrrg.ppo.errors import PPOError

@@ -4,7 +4,7 @@ import pytest
 import torch
 from ppo_batches import mask_of, poisoned, random_batch
 
-from lmrrg.config_ppo import KLConfig
+from lmrrg.config.ppo import KLConfig
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.kl import BatchSignal, KLController, kl_estimate, kl_per_sequence
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.ppo.mixture import mix
 
 START = {"visual.w": torch.tensor([[0.0, -2.0]]), "decoder.w": torch.tensor([4.0])}

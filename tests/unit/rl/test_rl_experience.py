@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from lmrrg.config_ppo import KLConfig, PPOConfig
+from lmrrg.config.ppo import KLConfig, PPOConfig
 from lmrrg.engine import GeneratedReport
 from lmrrg.metrics.reward import RewardScores
 from lmrrg.model.features import StudyFeatures

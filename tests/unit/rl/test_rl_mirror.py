@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.fs
 import pytest
 
-from lmrrg.config import Config, load_config
+from lmrrg.config.tree import Config, load_config
 from lmrrg.ppo.errors import PPOError
 from rl.checkpoint import StateStore
 from rl.mirror import Mirror

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lmrrg.config import load_config
+from lmrrg.config.tree import load_config
 from lmrrg.engine import GeneratedReport
 from lmrrg.metrics.reward import RadCliQReward, RewardScores
 from lmrrg.model.features import StudyFeatures

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmrrg.config import Config
+from lmrrg.config.tree import Config
 from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.model.features import VIEWS, FeatureFiles
 from lmrrg.studies import Study

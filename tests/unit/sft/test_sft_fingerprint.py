@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lmrrg.config import Config, load_config
+from lmrrg.config.tree import Config, load_config
 from lmrrg.model.features import image_hashes
 from lmrrg.studies import Study, StudyImage
 from sft.errors import SFTError

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from lmrrg.config_base import Precision, Settings, check_batches
+from lmrrg.config.base import Precision, Settings, check_batches
 
 
 class KLConfig(Settings):

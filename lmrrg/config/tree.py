@@ -24,12 +24,12 @@ from pydantic import (
     model_validator,
 )
 
-from lmrrg.config_base import ConfigError, Precision, Settings, check_batches
-from lmrrg.config_data import DataConfig, DataSource, PhantomConfig
-from lmrrg.config_model import DecoderConfig, ModelConfig
-from lmrrg.config_ppo import PPOConfig
-from lmrrg.config_rollout import RolloutConfig
-from lmrrg.config_yaml import read_yaml
+from lmrrg.config.base import ConfigError, Precision, Settings, check_batches
+from lmrrg.config.data import DataConfig, DataSource, PhantomConfig
+from lmrrg.config.model import DecoderConfig, ModelConfig
+from lmrrg.config.ppo import PPOConfig
+from lmrrg.config.rollout import RolloutConfig
+from lmrrg.config.yaml_file import read_yaml
 from lmrrg.studies import atomic_writer
 
 __all__ = [

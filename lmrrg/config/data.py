@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from lmrrg.config_base import Settings
+from lmrrg.config.base import Settings
 from lmrrg.studies import Section
 
 DataSource = Literal[

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from lmrrg.config_base import ConfigError
+from lmrrg.config.base import ConfigError
 
 
 class _UniqueKeys(yaml.SafeLoader):

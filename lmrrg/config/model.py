@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from lmrrg.config_base import Settings
+from lmrrg.config.base import Settings
 
 
 class DecoderConfig(Settings):

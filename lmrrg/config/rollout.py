@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from lmrrg.config_base import Settings
+from lmrrg.config.base import Settings
 
 
 class RolloutConfig(Settings):
