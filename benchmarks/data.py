@@ -30,11 +30,11 @@ from PIL import Image
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
 from lmrrg.config.tree import PhantomConfig
-from lmrrg.data.decoding import DecoderPool
-from lmrrg.data.images import read_image, to_square
-from lmrrg.data.phantom import import_phantoms
-from lmrrg.data.phantom_ct import import_ct_phantoms
-from lmrrg.data.phantom_ct_volume import CTError, data_folder
+from lmrrg.data.phantom.ct.dataset import import_ct_phantoms
+from lmrrg.data.phantom.ct.volume import CTError, data_folder
+from lmrrg.data.phantom.drawn.dataset import import_phantoms
+from lmrrg.imaging.decoder_pool import DecoderPool
+from lmrrg.imaging.reading import read_image, to_square
 
 SQUARE = 256
 ENCODINGS = {

@@ -3,7 +3,7 @@
 The pairs are a CSV file with the columns study, reference, hypothesis, rg_e and rg_er:
 
     python benchmarks/embedded_fit.py --pairs PAIRS.csv --group study --folds 5            # cross-validated figures
-    python benchmarks/embedded_fit.py --pairs PAIRS.csv --group study --out lmrrg/metrics/lexicon_salience.yaml
+    python benchmarks/embedded_fit.py --pairs PAIRS.csv --group study --out salience.yaml
 
 F1 = 2·TP/S of two integers, so a published F1 also tells TP and S once S is known roughly; the fit uses all three.
 """
@@ -23,10 +23,10 @@ import torch
 import yaml
 from scipy.stats import kendalltau
 
-from lmrrg.metrics.report_graph import entities_of
-from lmrrg.metrics.report_graph_relations import relations_of
-from lmrrg.metrics.report_graph_salience import features
-from lmrrg.metrics.report_graph_scope import read_sentence, sentences_of
+from lmrrg.metrics.embedded.graph import entities_of
+from lmrrg.metrics.embedded.relations import relations_of
+from lmrrg.metrics.embedded.salience import features
+from lmrrg.metrics.embedded.sentences import read_sentence, sentences_of
 
 LEVELS = ("rg_e", "rg_er")
 PENALTY = {"k": 0.05, "t": 0.2, "p": 0.3, "n": 0.3, "r": 0.1, "w": 1.0, "b": 2.0, "a": 2.0}

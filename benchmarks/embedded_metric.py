@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from embedded_fit import RIDGE, figures, fit, make_problem, predict
 
-from lmrrg.metrics.embedded import EmbeddedBackend
-from lmrrg.metrics.labeler import label_report
+from lmrrg.metrics.embedded.backend import EmbeddedBackend
+from lmrrg.metrics.embedded.labeler import label_report
 from lmrrg.studies import LABELS, POSITIVE
 
 LEAST, FOLDS, KEEP_OUT = 3, 10, 3

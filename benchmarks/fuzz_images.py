@@ -24,8 +24,8 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from tqdm import tqdm
 
-from lmrrg.data.decoding import DecoderPool
-from lmrrg.data.images import ImageError
+from lmrrg.imaging.decoder_pool import DecoderPool
+from lmrrg.imaging.reading import ImageError
 
 Damage = Callable[[bytes, np.random.Generator], bytes]
 DEATHS = ("decoder_crashed", "decoder_timeout", "decoder_memory")

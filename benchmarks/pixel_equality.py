@@ -20,10 +20,10 @@ import numpy as np
 import pydicom
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, pixel_array
 
-from lmrrg.data import dicom
-from lmrrg.data.dicom_header import transfer_syntax
-from lmrrg.data.images import ImageError, read_image
-from lmrrg.data.radiograph import MIN_SIDE
+from lmrrg.imaging.dicom import reader as dicom
+from lmrrg.imaging.dicom.header import transfer_syntax
+from lmrrg.imaging.radiograph import MIN_SIDE
+from lmrrg.imaging.reading import ImageError, read_image
 
 
 def main() -> None:

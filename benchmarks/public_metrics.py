@@ -17,8 +17,8 @@ from pycocoevalcap.rouge.rouge import Rouge
 from reward import write_reports
 from rouge_score.rouge_scorer import RougeScorer
 
-from lmrrg.metrics.bleu import bleu2
-from lmrrg.metrics.nlg import BLEU_NAMES, nlg_scores
+from lmrrg.metrics.text.bleu import bleu2
+from lmrrg.metrics.text.ngram import BLEU_NAMES, nlg_scores
 
 
 def main() -> None:

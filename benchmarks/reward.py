@@ -213,11 +213,11 @@ def measure_worker(task: tuple[str, str, list[str], list[str]]) -> dict[str, tup
     torch.set_num_threads(1)
     score: Callable[[Sequence[str], Sequence[str]], object]
     if kind == "embedded":
-        from lmrrg.metrics.embedded import EmbeddedBackend
+        from lmrrg.metrics.embedded.backend import EmbeddedBackend
 
         score = EmbeddedBackend().score
     else:
-        from lmrrg.metrics.reference import ReferenceBackend
+        from lmrrg.metrics.published.backend import ReferenceBackend
 
         if kind == "radgraph":
             score = _radgraph_alone(Path(folder))
@@ -231,8 +231,8 @@ def _radgraph_alone(folder: Path) -> Callable[[Sequence[str], Sequence[str]], ob
     """The part of the backend that the package's call path covers, with the backend's handling of repeated texts."""
     import torch
 
-    from lmrrg.metrics.reference_files import find
-    from lmrrg.metrics.reference_radgraph import RadGraph, radgraph_f1
+    from lmrrg.metrics.published.radgraph import RadGraph, radgraph_f1
+    from lmrrg.metrics.published.weight_files import find
 
     archive = find("RadGraph", folder)["radgraph.tar.gz"]
     model = RadGraph(archive, find("RadGraph encoder", folder), torch.device("cpu"), budget=1024)
@@ -295,7 +295,7 @@ def package_worker(folder: str) -> None:
 
 def same_scores(folder: Path, pairs: tuple[list[str], list[str]], rewards: Sequence[Sequence[float]]) -> float:
     """Largest difference between our three RadGraph levels and the package's."""
-    from lmrrg.metrics.reference import ReferenceBackend
+    from lmrrg.metrics.published.backend import ReferenceBackend
 
     parts = ReferenceBackend(folder).score(*pairs)
     ours = (parts.rg_e, parts.rg_er, parts.rg_bar_er)

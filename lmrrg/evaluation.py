@@ -44,8 +44,8 @@ from lmrrg.evaluation_systems import (
     model_system,
 )
 from lmrrg.metrics.backends import Backend, make_backend
-from lmrrg.metrics.conventions import Convention, Raw, make_convention, r2gen_dataset
-from lmrrg.metrics.meteor import prepare_meteor
+from lmrrg.metrics.text.conventions import Convention, Raw, make_convention, r2gen_dataset
+from lmrrg.metrics.text.meteor.score import prepare_meteor
 from lmrrg.studies import Study, atomic_writer, check_outputs, manifest_hash, read_studies
 from lmrrg.tracking import git_state, record_run
 

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lmrrg.data.images import read_image
-from lmrrg.data.phantom_ct_masks import masks_of
-from lmrrg.metrics.regions import RegionTruth
+from lmrrg.data.phantom.ct.masks import masks_of
+from lmrrg.imaging.reading import read_image
+from lmrrg.metrics.localisation import RegionTruth
 from lmrrg.model.features import choose_views
 from lmrrg.model.regions import REGIONS
 from lmrrg.studies import Study, StudyImage

@@ -16,14 +16,14 @@ from lmrrg.config.tree import Config
 from lmrrg.evaluation_metrics import ScoreNames, metric_groups, signed
 from lmrrg.evaluation_systems import EvaluationSet, SystemReports
 from lmrrg.metrics.backends import Backend, is_empty
+from lmrrg.metrics.bootstrap import bootstrap_ci, compare
 from lmrrg.metrics.clinical import class_auc, positives
-from lmrrg.metrics.conventions import Convention
-from lmrrg.metrics.nlg import NLG_METRICS
-from lmrrg.metrics.regions import region_means, study_means
+from lmrrg.metrics.localisation import region_means, study_means
 from lmrrg.metrics.reward import RadCliQReward, RewardScores
 from lmrrg.metrics.sanity import SanityFinding, check_reports
-from lmrrg.metrics.statistics import bootstrap_ci, compare
 from lmrrg.metrics.suite import ReportScores, compare_systems, score_reports
+from lmrrg.metrics.text.conventions import Convention
+from lmrrg.metrics.text.ngram import NLG_METRICS
 from lmrrg.model.regions import REGIONS
 from lmrrg.studies import LABELS, atomic_writer
 

@@ -18,11 +18,11 @@ from tqdm import tqdm
 
 from lmrrg.baselines import BASELINES, medoid_report, nearest_rows, pooled_image_features, random_rows
 from lmrrg.config.tree import Config
-from lmrrg.data.radiograph import Radiograph
 from lmrrg.errors import CodedError
 from lmrrg.evaluation_regions import region_truth
+from lmrrg.imaging.radiograph import Radiograph
 from lmrrg.metrics.clinical import Labeler
-from lmrrg.metrics.regions import RegionTruth, localise_all
+from lmrrg.metrics.localisation import RegionTruth, localise_all
 from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.model.features import FeatureFiles, StudyFeatures, load_features, load_features_from_images
 from lmrrg.model.generator import ReportGenerator
@@ -104,7 +104,7 @@ class SystemReports:
     attention: Tensor | None = None
     """Region cross-attention of the example studies: float32 [E, 29, V, P]."""
     localisation: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
-    """Scores of :mod:`lmrrg.metrics.regions`, each [studies with region truth, 29]; empty without such a study."""
+    """Scores of :mod:`lmrrg.metrics.localisation`, each [studies with region truth, 29]; empty without such a study."""
     image_use: ImageUse | None = None
 
 

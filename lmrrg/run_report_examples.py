@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmrrg.data.images import read_image
 from lmrrg.evaluation_examples import relevant_regions
 from lmrrg.evaluation_metrics import ScoreNames, signed
 from lmrrg.evaluation_systems import is_abnormal
+from lmrrg.imaging.reading import read_image
 from lmrrg.metrics.clinical import positives
-from lmrrg.metrics.labeler import label_report
+from lmrrg.metrics.embedded.labeler import label_report
 from lmrrg.model.features import choose_views
 from lmrrg.model.regions import REGIONS
 from lmrrg.run_report_images import heat_map_uri, peak_over_uniform, radiograph_uri

@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
-from lmrrg.data.images import to_square
+from lmrrg.imaging.reading import to_square
 
 SIDE = 384
 _STRONGEST = 0.6  # opacity of the hottest place: the radiograph stays readable under it

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from lmrrg.metrics.labeler import label_report
+from lmrrg.metrics.embedded.labeler import label_report
 from lmrrg.metrics.reward import RewardScores, repeated_trigrams
 from lmrrg.ppo.advantages import explained_variance
 from lmrrg.ppo.batches import Experience, PolicyScores

@@ -10,8 +10,8 @@ import numpy as np
 from actors.reward import RewardPool
 from actors.rollout import RolloutPool
 from lmrrg.metrics.clinical import f1_aggregates, positives
-from lmrrg.metrics.labeler import label_report
-from lmrrg.metrics.rouge import rouge_l
+from lmrrg.metrics.embedded.labeler import label_report
+from lmrrg.metrics.text.rouge import rouge_l
 from rl.studies import StudyBatch
 
 ALARM_MARGIN = 0.02

@@ -14,8 +14,8 @@ from transformers import AutoTokenizer
 
 from lmrrg.config.tree import Config
 from lmrrg.data.sources import priors_of, studies_of
-from lmrrg.metrics.finding_tokens import carries_finding
-from lmrrg.metrics.labeler import label_report
+from lmrrg.metrics.embedded.finding_tokens import carries_finding
+from lmrrg.metrics.embedded.labeler import label_report
 from lmrrg.model.features import FeatureFiles, StudyFeatures
 from lmrrg.model.prompts import prompt_ids, report_ids
 from lmrrg.ppo.errors import PPOError

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lmrrg.data.phantom_ct import films_of
-from lmrrg.data.phantom_ct_bodies import anatomy
-from lmrrg.data.phantom_ct_findings import CTFinding, place
+from lmrrg.data.phantom.ct.bodies import anatomy
+from lmrrg.data.phantom.ct.dataset import films_of
+from lmrrg.data.phantom.ct.findings import CTFinding, place
 
 SHOWN: list[tuple[int, str, list[CTFinding]]] = [
     (0, "PA", []),

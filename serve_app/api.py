@@ -11,8 +11,8 @@ from typing import Annotated, Any, Protocol
 from fastapi import FastAPI, File, Form, Query, UploadFile
 from fastapi.responses import HTMLResponse
 
-from lmrrg.data.decoding import DecoderPool
-from lmrrg.data.images import ImageError, Radiograph
+from lmrrg.imaging.decoder_pool import DecoderPool
+from lmrrg.imaging.reading import ImageError, Radiograph
 from serve_app.http import ServiceError, UploadLimit, install
 from serve_app.reporter import UploadedStudy
 from serve_app.schemas import ErrorResponse, Health, ReportResponse

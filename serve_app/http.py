@@ -10,8 +10,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lmrrg.data.images import ImageError
 from lmrrg.errors import CodedError
+from lmrrg.imaging.reading import ImageError
 from serve_app.schemas import ErrorDetail, ErrorResponse
 
 STATUS = {

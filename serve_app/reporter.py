@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 
 from lmrrg.config.tree import Config
-from lmrrg.data.images import Radiograph, to_square
 from lmrrg.engine import ReportEngine
+from lmrrg.imaging.reading import Radiograph, to_square
 from lmrrg.model.checkpoint import checkpoint_settings, read_checkpoint_config
 from lmrrg.model.features import choose_views, load_features_from_images
 from lmrrg.model.prompts import prompt_ids

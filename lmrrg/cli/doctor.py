@@ -92,7 +92,7 @@ def _imports() -> Iterator[Check]:
 
 
 def _reference_backend(folder: Path | None) -> Iterator[Check]:
-    from lmrrg.metrics.reference_files import missing_files
+    from lmrrg.metrics.published.weight_files import missing_files
 
     for part, commands in missing_files(folder).items():
         yield Check(f"reference: {part}", "optional" if commands else "ok", "; ".join(commands) or "found")

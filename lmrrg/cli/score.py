@@ -8,11 +8,11 @@ from pathlib import Path
 
 from lmrrg.config.tree import EvaluationConfig, RewardConfig
 from lmrrg.metrics.backends import Backend
-from lmrrg.metrics.conventions import R2GEN_SETTINGS, Convention, R2Gen, Raw
-from lmrrg.metrics.embedded import EmbeddedBackend
+from lmrrg.metrics.embedded.backend import EmbeddedBackend
 from lmrrg.metrics.report_files import pair_reports, read_reports
 from lmrrg.metrics.score_table import format_scores
 from lmrrg.metrics.suite import GROUPS, score_reports, select_metrics
+from lmrrg.metrics.text.conventions import R2GEN_SETTINGS, Convention, R2Gen, Raw
 from lmrrg.studies import check_outputs
 
 _DEFAULTS = EvaluationConfig()
@@ -145,7 +145,7 @@ def _backend(args: argparse.Namespace) -> Backend:
     """Who computes RadCliQ and reads the findings."""
     if args.backend == "embedded":
         return EmbeddedBackend()
-    from lmrrg.metrics.reference import ReferenceBackend  # loads torch, which the rules do without
+    from lmrrg.metrics.published.backend import ReferenceBackend  # loads torch, which the rules do without
 
     return ReferenceBackend(args.weights, cache=RewardConfig().reference_cache)
 

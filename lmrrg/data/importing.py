@@ -257,7 +257,7 @@ def _with_labels(
     if not without:
         notes.setdefault("labels", "the source's own")
         return kept
-    from lmrrg.metrics.labeler import label_report
+    from lmrrg.metrics.embedded.labeler import label_report
 
     own = notes.get("labels", "the source's own") + ", and " if without < len(kept) else ""
     notes["labels"] = f"{own}the rule-based labeler for {without} of {len(kept)} studies"

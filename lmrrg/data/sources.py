@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from lmrrg.config.tree import Config, DataConfig
-from lmrrg.data import phantom
-from lmrrg.data.chexpert_plus import read_chexpert_plus
-from lmrrg.data.csv_table import read_csv_table
+from lmrrg.data.datasets.chexpert_plus import read_chexpert_plus
+from lmrrg.data.datasets.csv_table import read_csv_table
+from lmrrg.data.datasets.iu_xray import read_iu_xray
+from lmrrg.data.datasets.jsonl import read_jsonl
+from lmrrg.data.datasets.mimic_cxr import read_mimic_cxr
+from lmrrg.data.datasets.padchest import read_padchest
+from lmrrg.data.datasets.padchest_gr import read_padchest_gr
+from lmrrg.data.datasets.r2gen import read_r2gen
+from lmrrg.data.datasets.rexgradient import read_rexgradient
 from lmrrg.data.importing import Import, Source, complete_source, write_import
-from lmrrg.data.iu_xray import read_iu_xray
-from lmrrg.data.jsonl import read_jsonl
-from lmrrg.data.mimic_cxr import read_mimic_cxr
-from lmrrg.data.padchest import read_padchest
-from lmrrg.data.padchest_gr import read_padchest_gr
-from lmrrg.data.phantom import import_phantoms
+from lmrrg.data.phantom.drawn import dataset as phantom
+from lmrrg.data.phantom.drawn.dataset import import_phantoms
 from lmrrg.data.priors import prior_reports
-from lmrrg.data.r2gen import read_r2gen
-from lmrrg.data.rexgradient import read_rexgradient
 from lmrrg.studies import Split, Study, StudyError, atomic_writer, manifest_hash, read_studies, write_studies
 
 logger = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ def import_studies(data: DataConfig, folder: Path, seed: int, *, progress: bool 
 
 def _imported(data: DataConfig, folder: Path, seed: int, progress: bool) -> Import:
     if data.source == "phantom" and data.phantom.generator == "ct":
-        from lmrrg.data.phantom_ct import import_ct_phantoms
+        from lmrrg.data.phantom.ct.dataset import import_ct_phantoms
 
         cache = data.cache_dir.with_name("phantom_ct")
         return import_ct_phantoms(
@@ -150,7 +150,7 @@ def _settings_hash(config: Config) -> str:
     settings = {name: config.data.model_dump(mode="json")[name] for name in _SETTINGS}
     version = [phantom.VERSION]
     if config.data.phantom.generator == "ct":
-        from lmrrg.data import phantom_ct
+        from lmrrg.data.phantom.ct import dataset as phantom_ct
 
         version = [phantom_ct.VERSION, phantom_ct.REVISION]
     text = json.dumps([settings, config.seed, version], sort_keys=True)

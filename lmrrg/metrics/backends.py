@@ -46,10 +46,10 @@ def make_backend(reward: RewardConfig) -> Backend:
         MetricError: ``weights_missing`` where the reference backend lacks a file. There is no fallback.
     """
     if reward.backend == "embedded":
-        from lmrrg.metrics.embedded import EmbeddedBackend
+        from lmrrg.metrics.embedded.backend import EmbeddedBackend
 
         return EmbeddedBackend()
-    from lmrrg.metrics.reference import ReferenceBackend
+    from lmrrg.metrics.published.backend import ReferenceBackend
 
     return ReferenceBackend(reward.reference_dir, cache=reward.reference_cache)
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmrrg.metrics.backends import MetricError
+from lmrrg.metrics.bootstrap import Aggregate
 from lmrrg.metrics.parts import Array
-from lmrrg.metrics.statistics import Aggregate
 from lmrrg.studies import LABELS, POSITIVE, UNCERTAIN
 
 UncertainPolicy = Literal["positive", "negative"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lmrrg.metrics.statistics import Comparison, Interval
+from lmrrg.metrics.bootstrap import Comparison, Interval
 from lmrrg.metrics.suite import GROUPS, LOWER_IS_BETTER, ReportScores
 
 _TITLES = {"radcliq": "clinical text metrics", "clinical": "findings", "nlg": "words"}

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from lmrrg.metrics.backends import Backend, MetricError, is_empty, score_parts, some_studies
+from lmrrg.metrics.bootstrap import Aggregate, Comparison, Interval, bootstrap_all, compare
 from lmrrg.metrics.clinical import (
     UNCERTAIN_POLICIES,
     ClassScore,
@@ -21,12 +22,11 @@ from lmrrg.metrics.clinical import (
     f1_aggregates,
     positives,
 )
-from lmrrg.metrics.conventions import Convention
-from lmrrg.metrics.embedded import RuleLabeler
-from lmrrg.metrics.nlg import NLG_METRICS, nlg_scores
+from lmrrg.metrics.embedded.backend import RuleLabeler
 from lmrrg.metrics.parts import Array, Parts
 from lmrrg.metrics.radcliq import radcliq_v0, radcliq_v1
-from lmrrg.metrics.statistics import Aggregate, Comparison, Interval, bootstrap_all, compare
+from lmrrg.metrics.text.conventions import Convention
+from lmrrg.metrics.text.ngram import NLG_METRICS, nlg_scores
 from lmrrg.studies import Section, atomic_writer
 
 RADCLIQ_METRICS = (*(part.name for part in fields(Parts)), "radcliq_v0", "radcliq_v1")

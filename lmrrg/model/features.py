@@ -21,10 +21,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm import tqdm
 
 from lmrrg.config.tree import Config, DataConfig
-from lmrrg.data.decoding import DecoderPool, image_limits
 from lmrrg.data.hashes import file_hashes
-from lmrrg.data.images import ImageError, Radiograph, read_bytes, read_image, to_square
-from lmrrg.data.radiograph import Pixels
+from lmrrg.imaging.decoder_pool import DecoderPool, image_limits
+from lmrrg.imaging.radiograph import Pixels
+from lmrrg.imaging.reading import ImageError, Radiograph, read_bytes, read_image, to_square
 from lmrrg.model.feature_cache import FeatureError, entry_path, make_room, read_entry, touch, write_entry
 from lmrrg.studies import Study, View
 

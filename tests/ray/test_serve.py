@@ -22,7 +22,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from lmrrg.config.tree import Config
-from lmrrg.data.images import read_image, to_square
+from lmrrg.imaging.reading import read_image, to_square
 from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.model.features import load_features_from_images
 from lmrrg.model.generator import ReportGenerator

@@ -20,8 +20,8 @@ from lmrrg.errors import CodedError
 from lmrrg.evaluation import _scale, evaluate_checkpoint, evaluate_run, read_results
 from lmrrg.evaluation_results import _metric_names
 from lmrrg.evaluation_systems import EvaluationError, derange
-from lmrrg.metrics.embedded import EmbeddedBackend
-from lmrrg.metrics.labeler import label_report
+from lmrrg.metrics.embedded.backend import EmbeddedBackend
+from lmrrg.metrics.embedded.labeler import label_report
 from lmrrg.metrics.suite import select_metrics
 from lmrrg.studies import POSITIVE, Study, StudyImage, manifest_hash
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lmrrg.evaluation_examples import _CENTRAL, _SIDED, choose_examples, relevant_regions
-from lmrrg.metrics.labeler import label_report
+from lmrrg.metrics.embedded.labeler import label_report
 from lmrrg.model.regions import REGIONS
 from lmrrg.studies import LABELS, Study, StudyImage
 

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmrrg.config.tree import Config
-from lmrrg.data.radiograph import Radiograph
 from lmrrg.evaluation_systems import (
     EvaluationError,
     baseline_systems,
@@ -22,8 +21,9 @@ from lmrrg.evaluation_systems import (
     evaluation_set,
     reference_nll,
 )
-from lmrrg.metrics.embedded import RuleLabeler
-from lmrrg.metrics.labeler import label_report
+from lmrrg.imaging.radiograph import Radiograph
+from lmrrg.metrics.embedded.backend import RuleLabeler
+from lmrrg.metrics.embedded.labeler import label_report
 from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.model.features import image_encoder, load_features
 from lmrrg.model.prompts import prompt_ids, report_ids

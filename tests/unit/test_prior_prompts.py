@@ -12,9 +12,9 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from lmrrg.config.tree import Config
-from lmrrg.data.images import read_image
 from lmrrg.data.sources import prepare_studies, priors_of
 from lmrrg.evaluation import evaluate_checkpoint, evaluate_run
+from lmrrg.imaging.reading import read_image
 from lmrrg.model.checkpoint import load_checkpoint, save_checkpoint
 from lmrrg.model.generator import build_generator
 from lmrrg.studies import Split, Study, write_studies

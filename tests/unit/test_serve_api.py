@@ -23,8 +23,8 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from lmrrg.data.decoding import DecoderPool
-from lmrrg.data.images import ImageError, read_image, to_square
+from lmrrg.imaging.decoder_pool import DecoderPool
+from lmrrg.imaging.reading import ImageError, read_image, to_square
 from lmrrg.model.features import load_features_from_images
 from lmrrg.studies import LABELS
 from serve_app.api import MAX_IMAGES, build_api
@@ -224,7 +224,7 @@ def test_a_decoder_that_runs_out_of_memory_or_dies_costs_one_request(client, wri
     assert error_of(client.post("/v1/reports", files=good + hungry)) == (413, "decoder_memory")
     assert client.post("/v1/reports", files=good).status_code == 200
     for child in psutil.Process().children():
-        if "lmrrg.data.decoder_child" in child.cmdline():
+        if "lmrrg.imaging.decoder_child" in child.cmdline():
             child.kill()
             child.wait()
     assert client.post("/v1/reports", files=good).status_code == 200

@@ -19,8 +19,8 @@ from dicom_files import dataset, dicom, encoded, ramp
 from PIL import Image
 from pydicom.uid import JPEG2000Lossless
 
-from lmrrg.data.decoding import DecoderPool
-from lmrrg.data.images import ImageError, Limits, read_image, to_square
+from lmrrg.imaging.decoder_pool import DecoderPool
+from lmrrg.imaging.reading import ImageError, Limits, read_image, to_square
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def code_of(pool: DecoderPool, data: bytes) -> str:
 
 
 def children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "lmrrg.data.decoder_child" in child.cmdline()]
+    return [child for child in psutil.Process().children() if "lmrrg.imaging.decoder_child" in child.cmdline()]
 
 
 def png(side: int = 80) -> bytes:
@@ -143,7 +143,7 @@ def test_waiting_for_a_free_child_has_an_end():
 
 def test_a_child_that_lies_is_not_believed(monkeypatch):
     """What it says about the pixels is checked against what came."""
-    from lmrrg.data import decoding
+    from lmrrg.imaging import decoder_pool as decoding
 
     with DecoderPool() as pool:
         for facts in ({}, {"shape": [9, 9], "view": "PA", "source": "png", "burned_in": 0}, {"code": "made up"}):
@@ -163,7 +163,7 @@ def test_closing_ends_the_children():
 
 def test_children_end_with_their_parent():
     script = (
-        "from lmrrg.data.decoding import DecoderPool; import os\n"
+        "from lmrrg.imaging.decoder_pool import DecoderPool; import os\n"
         f"p = DecoderPool(); p.decode({png()!r}); print(p._slots.queue[0]._process.pid, flush=True); os._exit(1)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=os.environ, timeout=60)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from lmrrg.data.images import ImageError, read_image
+from lmrrg.imaging.reading import ImageError, read_image
 
 
 def by_hand(stored: np.ndarray, pixel) -> np.ndarray:

@@ -25,9 +25,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from lmrrg.data.codestream import frame_header
-from lmrrg.data.images import ImageError, Limits, read_image
-from lmrrg.data.radiograph import DEFAULT_LIMITS
+from lmrrg.imaging.dicom.codestream import frame_header
+from lmrrg.imaging.radiograph import DEFAULT_LIMITS
+from lmrrg.imaging.reading import ImageError, Limits, read_image
 
 
 def code_of(data: bytes, limits: Limits = DEFAULT_LIMITS) -> str:
@@ -254,7 +254,7 @@ def test_a_header_that_states_another_size_than_the_frame(syntax, elements):
 
 def test_a_small_header_before_a_large_frame_is_refused_before_decoding(monkeypatch):
     """A decoder would believe the codestream: 60,000 x 60,000."""
-    monkeypatch.setattr("lmrrg.data.dicom.get_decoder", lambda _: pytest.fail("decoded"))
+    monkeypatch.setattr("lmrrg.imaging.dicom.reader.get_decoder", lambda _: pytest.fail("decoded"))
     sizes = struct.pack(">HHIIIIIIIIH", 41, 0, 60000, 60000, 0, 0, 60000, 60000, 0, 0, 1)
     start = b"\0\x0b\x08" + struct.pack(">HH", 60000, 60000) + b"\1\1\x11\0"
     frames = {

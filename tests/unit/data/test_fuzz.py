@@ -6,7 +6,7 @@ import importlib.util
 
 import numpy as np
 
-from lmrrg.data.images import ImageError, read_image
+from lmrrg.imaging.reading import ImageError, read_image
 
 
 def test_damaged_files_end_in_pixels_or_a_code(repo_root):

@@ -10,7 +10,7 @@ from dicom_files import dataset, encoded, ramp
 from pydicom.encaps import encapsulate
 from pydicom.uid import HTJ2K, UID, HTJ2KLossless, HTJ2KLosslessRPCL
 
-from lmrrg.data.images import ImageError, read_image
+from lmrrg.imaging.reading import ImageError, read_image
 
 STREAM = base64.b64decode("""
 /0//UQApQAAAAABGAAAAQAAAAAAAAAAAAAAARgAAAEAAAAAAAAAAAAABDwEB/1AACAACAAAACv9SAAwAAgABAAUEBEAB/1wAEyCIkJCQkJCQ

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from lmrrg.data import radiograph
-from lmrrg.data.images import IMAGE_ERROR_CODES, ImageError, Limits, read_image, to_square
-from lmrrg.data.radiograph import DEFAULT_LIMITS
+from lmrrg.imaging import radiograph
+from lmrrg.imaging.radiograph import DEFAULT_LIMITS
+from lmrrg.imaging.reading import IMAGE_ERROR_CODES, ImageError, Limits, read_image, to_square
 
 
 def grey(rows: int = 64, columns: int = 80) -> np.ndarray:

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmrrg.config.tree import PhantomConfig
-from lmrrg.data.images import read_image
-from lmrrg.data.phantom import import_phantoms
-from lmrrg.data.phantom_findings import Finding, draw_phantom, sample_findings
-from lmrrg.data.phantom_reports import labels_of, text_of, write_report
-from lmrrg.metrics.labeler import label_report
+from lmrrg.data.phantom.drawn.dataset import import_phantoms
+from lmrrg.data.phantom.drawn.findings import Finding, draw_phantom, sample_findings
+from lmrrg.data.phantom.drawn.reports import labels_of, text_of, write_report
+from lmrrg.imaging.reading import read_image
+from lmrrg.metrics.embedded.labeler import label_report
 from lmrrg.studies import LABELS, Study, StudyError, check_patient_disjoint, write_studies
 
 COUNTS = PhantomConfig(train=24, val=6, test=8)

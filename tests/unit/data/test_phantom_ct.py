@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from lmrrg.config.tree import DataConfig, PhantomConfig
-from lmrrg.data.images import read_image
-from lmrrg.data.phantom_ct import films_of, import_ct_phantoms
-from lmrrg.data.phantom_ct_findings import CTFinding, place
-from lmrrg.data.phantom_ct_masks import masks_of, write_masks
-from lmrrg.data.phantom_ct_projection import Pose, to_film
-from lmrrg.data.phantom_ct_volume import FOLDER_VARIABLE, TRACHEA, CTError, data_folder
+from lmrrg.data.phantom.ct.dataset import films_of, import_ct_phantoms
+from lmrrg.data.phantom.ct.findings import CTFinding, place
+from lmrrg.data.phantom.ct.masks import masks_of, write_masks
+from lmrrg.data.phantom.ct.projection import Pose, to_film
+from lmrrg.data.phantom.ct.volume import FOLDER_VARIABLE, TRACHEA, CTError, data_folder
 from lmrrg.data.sources import import_studies
 from lmrrg.evaluation_regions import region_truth
+from lmrrg.imaging.reading import read_image
 from lmrrg.model.regions import REGIONS
 from lmrrg.studies import Study, StudyError, StudyImage, check_priors
 
@@ -121,7 +121,7 @@ def test_regions_lie_as_in_a_chest(studies):
     ids=lambda finding: finding.kind,
 )
 def test_a_finding_changes_the_film_inside_its_box_on_its_side(finding, cache):
-    from lmrrg.data.phantom_ct_bodies import anatomy
+    from lmrrg.data.phantom.ct.bodies import anatomy
 
     placed = place(finding, anatomy(), np.random.default_rng(1))
     seeds = {"patient": [1], "study": [2]}
@@ -140,7 +140,7 @@ def test_a_finding_changes_the_film_inside_its_box_on_its_side(finding, cache):
 @needs_ct
 @pytest.mark.parametrize("seed", range(4))
 def test_an_endotracheal_tube_ends_in_the_windpipe_above_the_carina_in_both_views(seed, cache):
-    from lmrrg.data.phantom_ct_bodies import anatomy
+    from lmrrg.data.phantom.ct.bodies import anatomy
 
     tube, ct = place(CTFinding("endotracheal tube"), anatomy(), np.random.default_rng(seed)), anatomy().ct
     assert tube.place is not None

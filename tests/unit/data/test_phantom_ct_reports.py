@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lmrrg.data.phantom_ct_findings import KINDS, CTFinding, sample_findings
-from lmrrg.data.phantom_ct_reports import LABELS_OF, ct_labels, write_ct_report
-from lmrrg.data.phantom_reports import text_of
-from lmrrg.metrics.labeler import label_report
+from lmrrg.data.phantom.ct.findings import KINDS, CTFinding, sample_findings
+from lmrrg.data.phantom.ct.reports import LABELS_OF, ct_labels, write_ct_report
+from lmrrg.data.phantom.drawn.reports import text_of
+from lmrrg.metrics.embedded.labeler import label_report
 from lmrrg.studies import LABELS
 
 

@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmrrg.config.tree import EvaluationConfig
-from lmrrg.metrics.conventions import R2GEN_SETTINGS, UNKNOWN, R2Gen, Raw, clean_r2gen, make_convention, r2gen_dataset
+from lmrrg.metrics.text.conventions import (
+    R2GEN_SETTINGS,
+    UNKNOWN,
+    R2Gen,
+    Raw,
+    clean_r2gen,
+    make_convention,
+    r2gen_dataset,
+)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmrrg.metrics.embedded import EmbeddedBackend
+from lmrrg.metrics.embedded.backend import EmbeddedBackend
 
 WORDS = (  # noqa: SIM905 (reads as a text)
     "the heart is normal in size there no pleural effusion or pneumothorax , . and with of left right small large "

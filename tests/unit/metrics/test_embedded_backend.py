@@ -8,8 +8,8 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from lmrrg.metrics import embedded
-from lmrrg.metrics.embedded import EmbeddedBackend
+from lmrrg.metrics.embedded import backend as embedded
+from lmrrg.metrics.embedded.backend import EmbeddedBackend
 from lmrrg.metrics.radcliq import WORST_V1, radcliq_v1
 
 NORMAL = "The heart size is normal. The lungs are clear. No pleural effusion or pneumothorax."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lmrrg.metrics.embedded import EmbeddedBackend
+from lmrrg.metrics.embedded.backend import EmbeddedBackend
 from lmrrg.metrics.radcliq import radcliq_v1
 
 CASES = {

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from lmrrg.metrics.embedded import EmbeddedBackend
-from lmrrg.metrics.labeler import label_report
+from lmrrg.metrics.embedded.backend import EmbeddedBackend
+from lmrrg.metrics.embedded.labeler import label_report
 from lmrrg.studies import LABELS, POSITIVE
 
 DATA = Path(os.environ.get("LMRRG_TEST_DATA", Path(__file__).parents[4] / "shared" / "data"))

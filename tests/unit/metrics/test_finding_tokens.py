@@ -1,4 +1,4 @@
-from lmrrg.metrics.finding_tokens import carries_finding
+from lmrrg.metrics.embedded.finding_tokens import carries_finding
 
 
 def marked(pieces: list[str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lmrrg.metrics.labeler import label_report
+from lmrrg.metrics.embedded.labeler import label_report
 from lmrrg.studies import LABELS, NEGATIVE, POSITIVE, UNCERTAIN
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lmrrg.metrics import meteor_data
-from lmrrg.metrics.meteor import meteor_counts, meteor_from_counts
-from lmrrg.metrics.meteor_align import EXACT, PARAPHRASE, STEM, SYNONYM, align
-from lmrrg.metrics.meteor_text import meteor_tokens
 from lmrrg.metrics.parts import Array
+from lmrrg.metrics.text.meteor import data as meteor_data
+from lmrrg.metrics.text.meteor.align import EXACT, PARAPHRASE, STEM, SYNONYM, align
+from lmrrg.metrics.text.meteor.score import meteor_counts, meteor_from_counts
+from lmrrg.metrics.text.meteor.tokens import meteor_tokens
 
 JAVA_CORPUS = 0.3099087821051992
 JAVA = (

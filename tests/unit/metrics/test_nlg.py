@@ -12,10 +12,10 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 from texts import random_pairs
 
-from lmrrg.metrics.bleu import bleu2, bleu_counts, bleu_from_counts, radcliq_tokens
-from lmrrg.metrics.cider import cider_d
-from lmrrg.metrics.nlg import BLEU_NAMES, nlg_scores
-from lmrrg.metrics.rouge import longest_common_subsequence, rouge_l
+from lmrrg.metrics.text.bleu import bleu2, bleu_counts, bleu_from_counts, radcliq_tokens
+from lmrrg.metrics.text.cider import cider_d
+from lmrrg.metrics.text.ngram import BLEU_NAMES, nlg_scores
+from lmrrg.metrics.text.rouge import longest_common_subsequence, rouge_l
 
 HYPOTHESES, REFERENCES = random_pairs(150, seed=3)
 GOLD = {row: [text] for row, text in enumerate(REFERENCES)}

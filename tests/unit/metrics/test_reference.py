@@ -31,13 +31,13 @@ from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 from lmrrg.config.tree import RewardConfig
 from lmrrg.metrics.backends import MetricError, make_backend
 from lmrrg.metrics.parts import Parts
-from lmrrg.metrics.reference import ReferenceBackend, missing_files
-from lmrrg.metrics.reference_batching import PackedLinear, length_batches
-from lmrrg.metrics.reference_batching import pack as pack_layers
-from lmrrg.metrics.reference_bertscore import BASELINE, BertScore, bertscore_f1
-from lmrrg.metrics.reference_chexbert import CheXbert
-from lmrrg.metrics.reference_files import SOURCES, find
-from lmrrg.metrics.reference_radgraph import Annotation, RadGraph, radgraph_f1, radgraph_tokens, spans_of
+from lmrrg.metrics.published.backend import ReferenceBackend, missing_files
+from lmrrg.metrics.published.batching import PackedLinear, length_batches
+from lmrrg.metrics.published.batching import pack as pack_layers
+from lmrrg.metrics.published.bertscore import BASELINE, BertScore, bertscore_f1
+from lmrrg.metrics.published.chexbert import CheXbert
+from lmrrg.metrics.published.radgraph import Annotation, RadGraph, radgraph_f1, radgraph_tokens, spans_of
+from lmrrg.metrics.published.weight_files import SOURCES, find
 from lmrrg.studies import LABELS
 
 CPU = torch.device("cpu")

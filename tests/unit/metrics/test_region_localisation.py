@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lmrrg.metrics.regions import RegionTruth, localise, localise_all, region_means, study_means
+from lmrrg.metrics.localisation import RegionTruth, localise, localise_all, region_means, study_means
 
 
 def truth(coverage: np.ndarray, views: int = 1) -> RegionTruth:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from lmrrg.metrics.remembered import Remembered, portions
+from lmrrg.metrics.embedded.batch_cache import Remembered, portions
 
 
 def counting(most: int, at_once: int) -> tuple[Remembered[int], list[list[str]]]:

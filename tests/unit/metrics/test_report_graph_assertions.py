@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmrrg.metrics import lexicon
-from lmrrg.metrics.report_graph import build_graph
-from lmrrg.metrics.report_graph_scope import _SENTENCE_END, read_sentence, sentences_of
+from lmrrg.metrics.embedded import lexicon
+from lmrrg.metrics.embedded.graph import build_graph
+from lmrrg.metrics.embedded.sentences import _SENTENCE_END, read_sentence, sentences_of
 
 
 def label_of(text: str, word: str) -> str:

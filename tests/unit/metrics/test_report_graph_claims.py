@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lmrrg.metrics.report_graph_claims import (
+from lmrrg.metrics.embedded.claims import (
     Claim,
     attribute_likeness,
     claim_agreement,
@@ -12,7 +12,7 @@ from lmrrg.metrics.report_graph_claims import (
     merge_claims,
     sentence_claims,
 )
-from lmrrg.metrics.report_graph_scope import ABSENT, PRESENT, UNCERTAIN, sentences_of
+from lmrrg.metrics.embedded.sentences import ABSENT, PRESENT, UNCERTAIN, sentences_of
 
 
 def claims_of(text: str) -> dict[str, Claim]:

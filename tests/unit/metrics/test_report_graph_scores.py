@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmrrg.metrics.report_graph import (
+from lmrrg.metrics.embedded.graph import (
     ReportGraph,
     build_graph,
     graph_scores,
@@ -16,7 +16,7 @@ from lmrrg.metrics.report_graph import (
     set_f1,
     weighted_f1,
 )
-from lmrrg.metrics.report_graph_salience import salience
+from lmrrg.metrics.embedded.salience import salience
 
 WORDS = [
     "no",

@@ -8,8 +8,7 @@ from scipy import stats
 from texts import random_pairs
 
 from lmrrg.metrics.backends import MetricError
-from lmrrg.metrics.bleu import bleu_counts, bleu_from_counts
-from lmrrg.metrics.statistics import (
+from lmrrg.metrics.bootstrap import (
     Aggregate,
     bootstrap_all,
     bootstrap_ci,
@@ -17,6 +16,7 @@ from lmrrg.metrics.statistics import (
     paired_bootstrap,
     permutation_test,
 )
+from lmrrg.metrics.text.bleu import bleu_counts, bleu_from_counts
 
 
 def test_interval_of_a_mean_agrees_with_scipy() -> None:
@@ -62,7 +62,7 @@ def test_metrics_of_one_call_share_their_resamples() -> None:
 def test_chunks_do_not_change_the_result_shape(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(2).normal(size=50)
     whole = bootstrap_ci(values, resamples=1000)
-    monkeypatch.setattr("lmrrg.metrics.statistics._CHUNK_CELLS", 50 * 7)
+    monkeypatch.setattr("lmrrg.metrics.bootstrap._CHUNK_CELLS", 50 * 7)
     pieces = bootstrap_ci(values, resamples=1000)
     assert pieces.low == pytest.approx(whole.low, abs=0.05)
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from lmrrg.metrics.backends import MetricError
-from lmrrg.metrics.conventions import R2Gen, Raw
-from lmrrg.metrics.embedded import EmbeddedBackend
+from lmrrg.metrics.embedded.backend import EmbeddedBackend
 from lmrrg.metrics.score_table import format_comparison, format_scores
 from lmrrg.metrics.suite import (
     CLINICAL_METRICS,
@@ -20,6 +19,7 @@ from lmrrg.metrics.suite import (
     score_reports,
     select_metrics,
 )
+from lmrrg.metrics.text.conventions import R2Gen, Raw
 
 REFERENCES = [
     "The heart is enlarged. There is a small left pleural effusion.",

@@ -9,7 +9,7 @@ from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
 
 from lmrrg.config.tree import Config
-from lmrrg.data.images import ImageError, Radiograph, read_image
+from lmrrg.imaging.reading import ImageError, Radiograph, read_image
 from lmrrg.model import features as module
 from lmrrg.model.features import (
     VIEWS,

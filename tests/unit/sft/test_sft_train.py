@@ -12,7 +12,7 @@ from ray.train.v2.api.config import FailureConfig
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from lmrrg.config.tree import Config, load_config
-from lmrrg.data.images import ImageError
+from lmrrg.imaging.reading import ImageError
 from sft.errors import SFTError
 from sft.failures import FailurePolicy
 from sft.train import _delete, _fit, _storage, main

@@ -1,0 +1,1 @@
+"""Chest phantoms with known findings: drawn, or projected from a CT."""

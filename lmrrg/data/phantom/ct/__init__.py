@@ -1,0 +1,1 @@
+"""Phantoms projected from a chest CT."""

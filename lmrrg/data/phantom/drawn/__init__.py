@@ -1,0 +1,1 @@
+"""Phantoms drawn from shapes."""

@@ -1,0 +1,1 @@
+"""Radiograph files: reading, decoding in child processes, squares for the image encoder."""

@@ -1,0 +1,1 @@
+"""DICOM radiographs: header, frame, display."""

@@ -1,0 +1,137 @@
+"""Reading a radiograph from DICOM, PNG or JPEG, and fitting it into the model's square."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from PIL.ExifTags import Base
+
+from lmrrg.imaging.dicom.reader import is_dicom, read_dicom
+from lmrrg.imaging.radiograph import (
+    DEFAULT_LIMITS,
+    IMAGE_ERROR_CODES,
+    ImageError,
+    Limits,
+    Pixels,
+    Radiograph,
+    check_bytes,
+    check_size,
+    resize,
+    stretch,
+)
+
+__all__ = ["IMAGE_ERROR_CODES", "ImageError", "Limits", "Radiograph", "read_image", "to_square"]
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8\xff"
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError)
+_EXIF_DAMAGE = (*_DAMAGE, TypeError, AttributeError, ArithmeticError)
+_TURNS: dict[object, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image upright, by its EXIF orientation."""
+
+
+def read_image(source: Path | str | bytes, limits: Limits = DEFAULT_LIMITS) -> Radiograph:
+    """Read one radiograph; the content, never the file name, decides what it is.
+
+    Args:
+        source: a path, or the bytes of a file.
+        limits: what is refused for its size or its header.
+
+    Raises:
+        ImageError: see :data:`~lmrrg.imaging.radiograph.IMAGE_ERROR_CODES`.
+    """
+    data = source if isinstance(source, bytes) else read_bytes(Path(source), limits)
+    check_bytes(len(data), limits)
+    if data.startswith(_PNG):
+        return Radiograph(_read_picture(data, "PNG", limits), "unknown", "png")
+    if data.startswith(_JPEG):
+        return Radiograph(_read_picture(data, "JPEG", limits), "unknown", "jpeg")
+    if is_dicom(data):
+        return read_dicom(data, limits)
+    raise ImageError("not_an_image")
+
+
+def to_square(pixels: Pixels, size: int) -> Pixels:
+    """Fit an image [H, W] into [size, size]: aspect ratio kept, centred on black, antialiased.
+
+    Values stay inside the input's range.
+    """
+    height, width = pixels.shape
+    if height == width == size:
+        return pixels
+    scale = size / max(height, width)
+    rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
+    square = np.zeros((size, size), np.float32)
+    top, left = (size - rows) // 2, (size - columns) // 2
+    square[top : top + rows, left : left + columns] = resize(pixels, rows, columns)
+    return square
+
+
+def read_bytes(path: Path, limits: Limits) -> bytes:
+    """A file's content, if it is not too long.
+
+    Raises:
+        ImageError: ``file_missing`` or ``too_large``.
+    """
+    if not path.is_file():
+        raise ImageError("file_missing", f"{path} does not exist")
+    check_bytes(path.stat().st_size, limits)
+    return path.read_bytes()
+
+
+def _read_picture(data: bytes, kind: str, limits: Limits) -> Pixels:
+    """Grey values in [0, 1] of a PNG or JPEG, upright; transparent parts are black."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=[kind])
+    except Image.DecompressionBombError:
+        raise ImageError("too_large") from None
+    except _DAMAGE:
+        raise ImageError("unreadable") from None
+    check_size(image.height, image.width, limits)
+    if image.format == "PNG" and getattr(image, "is_animated", False):
+        raise ImageError("multi_frame")
+    try:
+        image.load()
+    except _DAMAGE as error:
+        raise ImageError("truncated" if "truncated" in str(error) else "unreadable") from None
+    return _grey(_upright(image))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF block says, or as it is stored where that block cannot be read.
+
+    ``ImageOps.exif_transpose`` would write the whole block anew, which fails on tags of an unusual type.
+    """
+    try:
+        turn = _TURNS.get(image.getexif().get(Base.Orientation))
+    except _EXIF_DAMAGE:
+        return image
+    return image if turn is None else image.transpose(turn)
+
+
+def _grey(image: Image.Image) -> Pixels:
+    if image.mode.startswith("I"):
+        # 16 bits usually hold 10 to 12 bits of detector values, so only their own range can be shown.
+        return stretch(np.asarray(image, dtype=np.float32))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
+    if image.mode != "L":
+        image = image.convert("RGB").convert("L")
+    pixels = np.asarray(image, dtype=np.float32) / 255.0
+    if pixels.min() == pixels.max():
+        raise ImageError("constant_image")
+    return pixels

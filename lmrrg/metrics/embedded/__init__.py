@@ -1,0 +1,1 @@
+"""RadCliQ's parts from rules: report graph, claims, labels; no download."""

@@ -1,0 +1,1 @@
+"""RadCliQ's parts from the published weights: RadGraph, CheXbert, BERTScore."""

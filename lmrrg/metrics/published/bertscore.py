@@ -1,0 +1,100 @@
+"""BERTScore as RadCliQ uses it: distilroberta-base, layer 5, no idf, rescaled with the English baseline.
+
+Equal to ``bert_score.BERTScorer(model_type="distilroberta-base", lang="en", rescale_with_baseline=True)``. Idf weights
+are off because they come from the references at hand: with a single reference they are all zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from tokenizers import ByteLevelBPETokenizer
+from torch import Tensor
+from transformers import RobertaConfig, RobertaModel
+
+from lmrrg.metrics.backends import MetricError
+from lmrrg.metrics.published.batching import encode, pack, ready
+
+LAYER = 5
+BASELINE = 0.8473319
+_MAX_TOKENS = 512
+
+
+class BertScore:
+    """Token embeddings of reports, and the F1 of two of them."""
+
+    def __init__(self, files: Mapping[str, Path], device: torch.device, *, budget: int):
+        """Load from ``config.json``, ``model.safetensors``, ``vocab.json`` and ``merges.txt``.
+
+        Raises:
+            MetricError: ``weights_mismatch`` where the file is not this architecture.
+        """
+        config = RobertaConfig.from_json_file(files["config.json"])
+        # Layers above the one that is read are not computed.
+        config.num_hidden_layers = min(LAYER, config.num_hidden_layers)
+        self._encoder = RobertaModel(config, add_pooling_layer=False)
+        load_encoder(self._encoder, load_file(files["model.safetensors"]), ("roberta.", ""), "BERTScore")
+        ready(self._encoder, device)
+        pack(self._encoder)
+        self._tokenizer = ByteLevelBPETokenizer(
+            str(files["vocab.json"]), str(files["merges.txt"]), add_prefix_space=True
+        )
+        self._start, self._end, self._padding = (self._id(token) for token in ("<s>", "</s>", "<pad>"))
+        self._budget = budget
+
+    def embed(self, reports: Sequence[str]) -> list[Tensor]:
+        """Unit-length token embeddings of each report [T, H] (float32, CPU), start and end token included."""
+        sequences = [self._tokens(report) for report in reports]
+        embedded: list[Tensor] = [torch.empty(0)] * len(reports)
+        with torch.inference_mode():
+            for row, hidden in encode(self._encoder, sequences, padding=self._padding, budget=self._budget):
+                embedded[row] = torch.nn.functional.normalize(hidden, dim=-1).cpu()
+        return embedded
+
+    def _tokens(self, report: str) -> list[int]:
+        words = self._tokenizer.encode(report.strip(), add_special_tokens=False).ids
+        return [self._start, *words[: _MAX_TOKENS - 2], self._end]
+
+    def _id(self, token: str) -> int:
+        number = self._tokenizer.token_to_id(token)
+        if number is None:
+            raise MetricError("weights_mismatch", f"the vocabulary of BERTScore has no {token}")
+        return number
+
+
+def bertscore_f1(hypothesis: Tensor, reference: Tensor) -> float:
+    """Rescaled F1 of two reports' embeddings [T, H] and [U, H].
+
+    Start and end token may be matched but do not count themselves; a report without any token of its own gives the
+    rescaled 0, as in the original.
+    """
+    similarity = hypothesis @ reference.T
+    precision = similarity[1:-1].max(dim=1).values.mean()
+    recall = similarity[:, 1:-1].max(dim=0).values.mean() if len(reference) > 2 else precision.new_tensor(torch.nan)
+    f1 = 2 * precision * recall / (precision + recall)
+    raw = 0.0 if torch.isnan(f1) else float(f1)
+    return (raw - BASELINE) / (1 - BASELINE)
+
+
+def load_encoder(encoder: torch.nn.Module, weights: Mapping[str, Tensor], prefixes: Sequence[str], what: str) -> None:
+    """Load an encoder from a state dict in which its names carry the first prefix that occurs; nothing may be missing.
+
+    Names that the encoder does not have (heads, poolers, layers that are not read) are left out.
+
+    Raises:
+        MetricError: ``weights_mismatch``.
+    """
+    prefix = next((p for p in prefixes if any(name.startswith(f"{p}embeddings.") for name in weights)), None)
+    if prefix is None:
+        raise MetricError("weights_mismatch", f"{what}: no encoder weights in the file")
+    wanted = encoder.state_dict()
+    absent = [name for name in wanted if prefix + name not in weights]
+    if absent:
+        raise MetricError("weights_mismatch", f"{what}: {len(absent)} weights are missing, {absent[0]} among them")
+    wrong = [name for name, tensor in wanted.items() if weights[prefix + name].shape != tensor.shape]
+    if wrong:
+        raise MetricError("weights_mismatch", f"{what}: {wrong[0]} has shape {tuple(weights[prefix + wrong[0]].shape)}")
+    encoder.load_state_dict({name: weights[prefix + name] for name in wanted})

@@ -1,0 +1,1 @@
+"""Metrics and conventions that see a report as words."""

@@ -1,0 +1,56 @@
+"""CIDEr-D: tf-idf weighted n-gram cosine, clipped, with a penalty on the length difference."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from lmrrg.metrics.parts import Array
+from lmrrg.metrics.text.bleu import MAX_ORDER, ngrams
+
+_SIGMA = 6.0
+_Gram = tuple[str, ...]
+
+
+def cider_d(hypotheses: Sequence[str], references: Sequence[str]) -> Array:
+    """CIDEr-D of N pairs [N], scale 0..10; document frequencies come from the N references.
+
+    Equal to ``pycocoevalcap`` with one reference. A corpus-level metric: the score of a pair depends on all references,
+    and with a single study every weight is 0.
+    """
+    reference_counts = [_counts(reference) for reference in references]
+    frequency = Counter(gram for counts in reference_counts for order in counts for gram in order)
+    log_documents = math.log(len(references)) if references else 0.0
+    return np.array(
+        [
+            _similarity(_counts(hypothesis), counts, frequency, log_documents)
+            for hypothesis, counts in zip(hypotheses, reference_counts, strict=True)
+        ]
+    )
+
+
+def _counts(report: str) -> list[Counter[_Gram]]:
+    tokens = report.split()
+    return [Counter(ngrams(tokens, order)) for order in range(1, MAX_ORDER + 1)]
+
+
+def _similarity(
+    hypothesis: list[Counter[_Gram]], reference: list[Counter[_Gram]], frequency: Counter[_Gram], log_documents: float
+) -> float:
+    # The original measures length in bigrams, and so do we.
+    delta = hypothesis[1].total() - reference[1].total()
+    penalty = math.exp(-(delta**2) / (2 * _SIGMA**2))
+    cosines = []
+    for ours, truth in zip(hypothesis, reference, strict=True):
+        weight = {gram: log_documents - math.log(max(1, frequency[gram])) for gram in ours.keys() | truth.keys()}
+        dot = sum(min(n, truth[gram]) * truth[gram] * weight[gram] ** 2 for gram, n in ours.items() if gram in truth)
+        norms = _norm(ours, weight) * _norm(truth, weight)
+        cosines.append(dot / norms if norms else 0.0)
+    return 10.0 * penalty * sum(cosines) / MAX_ORDER
+
+
+def _norm(counts: Counter[_Gram], weight: dict[_Gram, float]) -> float:
+    return math.sqrt(sum((n * weight[gram]) ** 2 for gram, n in counts.items()))

@@ -1,0 +1,227 @@
+"""METEOR 1.5's word alignment: every possible match of two texts, and a beam search for the best set of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from nltk.stem.snowball import EnglishStemmer
+
+from lmrrg.metrics.text.meteor.data import MAX_PHRASE, word_lists
+
+EXACT, STEM, SYNONYM, PARAPHRASE = range(4)
+_BEAM = 40
+_SEARCH_WEIGHTS = (1.0, 0.5, 0.5, 0.5)  # of the stages while searching; the score weighs them differently
+Phrase = tuple[str, ...]
+Paraphrases = Mapping[Phrase, Sequence[Phrase]]
+
+
+class Match:
+    """Words ``start .. start+length`` of the reference explained by ``test_start .. test_start+test_length``."""
+
+    __slots__ = ("length", "mask", "stage", "start", "test_length", "test_mask", "test_start")
+
+    def __init__(self, stage: int, start: int, length: int, test_start: int, test_length: int):
+        self.stage, self.start, self.length = stage, start, length
+        self.test_start, self.test_length = test_start, test_length
+        self.mask = ((1 << length) - 1) << start
+        self.test_mask = ((1 << test_length) - 1) << test_start
+
+
+def align(test: Sequence[str], reference: Sequence[str], paraphrases: Paraphrases) -> list[Match]:
+    """The matches of the best alignment, in the reference's order."""
+    possible = _exact(test, reference)
+    if tuple(test) != tuple(reference):
+        possible += _stems_and_synonyms(test, reference) + _phrase_matches(test, reference, paraphrases)
+    matches: list[list[Match]] = [[] for _ in reference]
+    for match in possible:
+        matches[match.start].append(match)
+    return _search(matches, _certain(matches, len(test)))
+
+
+def _exact(test: Sequence[str], reference: Sequence[str]) -> list[Match]:
+    return [
+        Match(EXACT, i, 1, j, 1) for i, word in enumerate(reference) for j, other in enumerate(test) if word == other
+    ]
+
+
+def _stems_and_synonyms(test: Sequence[str], reference: Sequence[str]) -> list[Match]:
+    """Matches of different words with the same stem, then of those with a common synonym set."""
+    found = []
+    for i, word in enumerate(reference):
+        found += [
+            Match(STEM, i, 1, j, 1) for j, other in enumerate(test) if word != other and _stem(word) == _stem(other)
+        ]
+    for i, word in enumerate(reference):
+        sets = _synonym_sets(word)
+        found += [
+            Match(SYNONYM, i, 1, j, 1)
+            for j, other in enumerate(test)
+            if word != other and not sets.isdisjoint(_synonym_sets(other))
+        ]
+    return found
+
+
+def _phrase_matches(test: Sequence[str], reference: Sequence[str], paraphrases: Paraphrases) -> list[Match]:
+    """Matches of phrases by the paraphrase table, which is looked up in both directions."""
+    found = []
+    for i, j, length, other_length in _table_matches(reference, test, paraphrases):
+        found.append(Match(PARAPHRASE, i, length, j, other_length))
+    for i, j, length, other_length in _table_matches(test, reference, paraphrases):
+        found.append(Match(PARAPHRASE, j, other_length, i, length))
+    return found
+
+
+def _table_matches(
+    words: Sequence[str], others: Sequence[str], paraphrases: Paraphrases
+) -> list[tuple[int, int, int, int]]:
+    found = []
+    for i in range(len(words)):
+        for length in range(1, min(MAX_PHRASE, len(words) - i) + 1):
+            for other in paraphrases.get(tuple(words[i : i + length]), ()):
+                found += [
+                    (i, j, length, len(other))
+                    for j in range(len(others) - len(other) + 1)
+                    if tuple(others[j : j + len(other)]) == other
+                ]
+    return found
+
+
+@lru_cache(maxsize=1)
+def _stemmer() -> EnglishStemmer:
+    return EnglishStemmer()
+
+
+@lru_cache(maxsize=65536)
+def _stem(word: str) -> str:
+    return _stemmer().stem(word)
+
+
+@lru_cache(maxsize=65536)
+def _synonym_sets(word: str) -> frozenset[str]:
+    return word_lists().synonym_sets(word)
+
+
+def _certain(matches: Sequence[Sequence[Match]], test_words: int) -> dict[int, Match]:
+    """Matches whose words, on both sides, no other match touches, by their start."""
+    touched, test_touched = [0] * len(matches), [0] * test_words
+    for options in matches:
+        for match in options:
+            for k in range(match.start, match.start + match.length):
+                touched[k] += 1
+            for k in range(match.test_start, match.test_start + match.test_length):
+                test_touched[k] += 1
+    return {
+        start: match
+        for start, options in enumerate(matches)
+        if len(options) == 1
+        for match in options
+        if all(touched[k] == 1 for k in range(start, start + match.length))
+        and all(test_touched[k] == 1 for k in range(match.test_start, match.test_start + match.test_length))
+    }
+
+
+class _Node(NamedTuple):
+    """A chosen match, and the ones chosen before it."""
+
+    match: Match
+    before: _Node | None
+
+
+class _Path:
+    """A partial alignment; used words are bits of two integers, the chosen matches a linked list."""
+
+    __slots__ = ("chosen", "chunks", "distance", "end", "next_word", "test_used", "test_weight", "used", "weight")
+
+    def __init__(self, used: int, test_used: int):
+        self.used, self.test_used = used, test_used
+        self.weight = self.test_weight = self.chunks = self.distance = self.next_word = 0
+        self.end = -1  # where the last match ended in the test, -1 after a gap
+        self.chosen: _Node | None = None
+
+    def copy(self) -> _Path:
+        other = _Path(self.used, self.test_used)
+        other.weight, other.test_weight, other.chunks = self.weight, self.test_weight, self.chunks
+        other.distance, other.next_word, other.end, other.chosen = self.distance, self.next_word, self.end, self.chosen
+        return other
+
+    def take(self, match: Match) -> None:
+        # The original accumulates these weights in integers, so that half a point is cut off every time.
+        weight = _SEARCH_WEIGHTS[match.stage]
+        self.test_weight = int(self.test_weight + match.test_length * weight)
+        self.weight = int(self.weight + match.length * weight)
+        if self.end not in (-1, match.test_start):
+            self.chunks += 1
+        self.next_word = match.start + match.length
+        self.end = match.test_start + match.test_length
+        self.used |= match.mask
+        self.test_used |= match.test_mask
+        self.chosen = _Node(match, self.chosen)
+
+    def skip(self) -> None:
+        if self.end != -1:
+            self.chunks += 1
+            self.end = -1
+        self.next_word += 1
+
+    def rank(self) -> tuple[int, int, int]:
+        return -(self.weight + self.test_weight), self.chunks, self.distance
+
+
+def _search(matches: Sequence[Sequence[Match]], certain: Mapping[int, Match]) -> list[Match]:
+    """Most matched words, then fewest chunks, then least movement, by a beam search from left to right."""
+    start = _Path(_union(m.mask for m in certain.values()), _union(m.test_mask for m in certain.values()))
+    paths = [start]
+    for word, options in enumerate(matches):
+        paths.sort(key=_Path.rank)
+        following: list[_Path] = []
+        for path in paths[:_BEAM]:
+            if path.used >> word & 1:
+                if word >= path.next_word:
+                    _take_certain(path, certain[path.next_word])
+                following.append(path)
+            else:
+                following += _extend(path, options)
+        paths = following
+    paths.sort(key=_Path.rank)
+    del paths[_BEAM:]
+    for path in paths:
+        path.chunks += path.end != -1
+    node = min(paths, key=_Path.rank).chosen
+    chosen: list[Match] = []
+    while node is not None:
+        chosen.append(node.match)
+        node = node.before
+    return chosen[::-1]
+
+
+def _take_certain(path: _Path, match: Match) -> None:
+    path.take(match)
+    path.distance += abs(match.start - match.test_start)
+
+
+def _extend(path: _Path, options: Sequence[Match]) -> list[_Path]:
+    """One path per usable match at this word, and the path that leaves the word out.
+
+    The movement of a match is added to the path that leaves it out and to those made after it: a slip of the original,
+    kept because it decides ties.
+    """
+    made = []
+    for match in options:
+        if path.used & match.mask or path.test_used & match.test_mask:
+            continue
+        other = path.copy()
+        other.take(match)
+        path.distance += abs(match.start - match.test_start)
+        made.append(other)
+    path.skip()
+    made.append(path)
+    return made
+
+
+def _union(masks: Iterable[int]) -> int:
+    total = 0
+    for mask in masks:
+        total |= mask
+    return total
