@@ -17,8 +17,8 @@ from actors.policy_rank import PolicyWorker
 from actors.supervision import results
 from lmrrg.config.ppo import PPOConfig
 from lmrrg.config.tree import Config
-from lmrrg.ppo.batches import Experience, PolicyScores, in_order
-from lmrrg.ppo.update_report import UpdateReport
+from lmrrg.policy.batches import Experience, PolicyScores, in_order
+from lmrrg.policy.update_report import UpdateReport
 
 
 @dataclass(frozen=True)

@@ -22,15 +22,15 @@ from lmrrg.model.checkpoint import full_state, load_checkpoint, load_full_state,
 from lmrrg.model.decoder import adapters_off, add_lora, decoder_weights
 from lmrrg.model.generator import ReportGenerator
 from lmrrg.model.gradients import gradient_norm, zero_settings
-from lmrrg.ppo.actor_critic import VALUE_HEAD_FILE, ActorCritic, load_value_head, save_value_head
-from lmrrg.ppo.batches import Experience, PolicyScores, Rollout, rank_microbatches, shuffled_minibatches
-from lmrrg.ppo.dump import require_finite
+from lmrrg.policy.actor_critic import VALUE_HEAD_FILE, ActorCritic, load_value_head, save_value_head
+from lmrrg.policy.batches import Experience, PolicyScores, Rollout, rank_microbatches, shuffled_minibatches
+from lmrrg.policy.experience_file import require_finite
+from lmrrg.policy.profiling import traced
+from lmrrg.policy.update_report import UpdateTotals
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.losses import kl_loss, loss_shares, policy_loss, value_loss
 from lmrrg.ppo.masks import fill
 from lmrrg.ppo.mixture import mix
-from lmrrg.ppo.update_report import UpdateTotals
-from lmrrg.profiling import traced
 
 if TYPE_CHECKING:
     from actors.transfer import WeightSender

@@ -19,8 +19,8 @@ from actors.supervision import results
 from lmrrg.config.ppo import PPOConfig
 from lmrrg.config.tree import Config
 from lmrrg.model.checkpoint import load_checkpoint
-from lmrrg.ppo.actor_critic import report_log_probs
-from lmrrg.ppo.batches import Rollout, in_order, rank_microbatches
+from lmrrg.policy.actor_critic import report_log_probs
+from lmrrg.policy.batches import Rollout, in_order, rank_microbatches
 
 
 class ReferenceWorker:

@@ -16,8 +16,8 @@ from actors.supervision import ActorPool, Supervised, spawn
 from actors.weights import StoredState, Transferred, WeightVersion
 from lmrrg.config.rollout import RolloutConfig
 from lmrrg.config.tree import Config
-from lmrrg.engine import EngineError, GeneratedReport, ReportEngine, engine_environment, study_seeds
-from lmrrg.model.features import StudyFeatures
+from lmrrg.engine.report_engine import EngineError, GeneratedReport, ReportEngine, engine_environment, study_seeds
+from lmrrg.vision.study_features import StudyFeatures
 
 
 class RolloutActor(Supervised):
@@ -51,7 +51,7 @@ class RolloutActor(Supervised):
         return time.perf_counter() - started
 
     def transfer(self, step: str, request: dict[str, Any] | None) -> None:
-        """One step of a transfer of weights: see :meth:`lmrrg.engine.ReportEngine.transfer`."""
+        """One step of a transfer of weights: see :meth:`lmrrg.engine.report_engine.ReportEngine.transfer`."""
         self._engine.transfer(step, request)
 
 

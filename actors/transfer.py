@@ -1,4 +1,4 @@
-"""Weights on their way from GPU to GPU, through vLLM's own transfer backends (:mod:`lmrrg.engine_transfer`).
+"""Weights on their way from GPU to GPU, through vLLM's own transfer backends (:mod:`lmrrg.engine.gpu_receiver`).
 
 The decoder travels so; the small rest, and whatever an engine needs that was not there, goes through
 :mod:`actors.weights`.
@@ -22,7 +22,7 @@ from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
 from lmrrg.config.rollout import RolloutConfig
-from lmrrg.engine import DTYPES
+from lmrrg.engine.report_engine import DTYPES
 from lmrrg.model.checkpoint import add_sums, tensor_sum
 
 logger = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from pathlib import Path
 import psutil
 
 from lmrrg.config.tree import Config, load_config
-from lmrrg.tracking import read_metrics
+from lmrrg.run.tracking import read_metrics
 
 ACTORS = ("RewardActor", "RolloutActor", "ReferenceWorker", "PolicyWorker")
 DRIVER = {"driver killed": signal.SIGKILL, "driver preempted": signal.SIGTERM}

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from lmrrg.config.tree import Config, load_config
-from lmrrg.tracking import read_metrics
+from lmrrg.run.tracking import read_metrics
 
 VARIANTS: dict[str, tuple[str, ...]] = {
     "PPO, reward controller": (),

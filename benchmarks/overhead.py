@@ -108,8 +108,8 @@ def share_inside(config: Config, checkpoint: Path) -> float:
 
     from actors.policy_rank import PolicyWorker
     from lmrrg.data.sources import studies_of
-    from lmrrg.model.features import load_features
-    from lmrrg.ppo.batches import Experience, Rollout
+    from lmrrg.policy.batches import Experience, Rollout
+    from lmrrg.vision.study_features import load_features
 
     os.environ |= {"DS_ACCELERATOR": "cpu", "TORCHDYNAMO_DISABLE": "1"}
     alone = config.model_copy(update={"ppo": config.ppo.model_copy(update={"workers": 1})})

@@ -18,9 +18,9 @@ from common.pairs import Spread
 from common.stage import demo_config, endless_writer, start_ray
 
 from lmrrg.config.tree import Config
-from lmrrg.engine import GeneratedReport
+from lmrrg.engine.report_engine import GeneratedReport
 from lmrrg.metrics.reward import RadCliQReward
-from lmrrg.model.features import StudyFeatures
+from lmrrg.vision.study_features import StudyFeatures
 from rl.sampling import Sampling
 from rl.studies import StudyBatch, StudySampler
 

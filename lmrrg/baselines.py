@@ -14,7 +14,7 @@ from sklearn.preprocessing import normalize
 from torch import Tensor
 
 from lmrrg.errors import CodedError
-from lmrrg.model.features import StudyFeatures
+from lmrrg.vision.study_features import StudyFeatures
 
 BASELINES = {
     "constant": "Constant report (training medoid)",

@@ -46,8 +46,8 @@ from lmrrg.evaluation_systems import (
 from lmrrg.metrics.backends import Backend, make_backend
 from lmrrg.metrics.text.conventions import Convention, Raw, make_convention, r2gen_dataset
 from lmrrg.metrics.text.meteor.score import prepare_meteor
+from lmrrg.run.tracking import git_state, record_run
 from lmrrg.studies import Study, atomic_writer, check_outputs, manifest_hash, read_studies
-from lmrrg.tracking import git_state, record_run
 
 SCHEMA = "lmrrg-evaluation/1"
 TRAINED = {"sft": "SFT", "ppo": "PPO"}

@@ -24,7 +24,7 @@ from lmrrg.metrics.sanity import SanityFinding, check_reports
 from lmrrg.metrics.suite import ReportScores, compare_systems, score_reports
 from lmrrg.metrics.text.conventions import Convention
 from lmrrg.metrics.text.ngram import NLG_METRICS
-from lmrrg.model.regions import REGIONS
+from lmrrg.model.region_queries import REGIONS
 from lmrrg.studies import LABELS, atomic_writer
 
 Values = NDArray[np.float64]

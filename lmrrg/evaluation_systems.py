@@ -19,15 +19,15 @@ from tqdm import tqdm
 from lmrrg.baselines import BASELINES, medoid_report, nearest_rows, pooled_image_features, random_rows
 from lmrrg.config.tree import Config
 from lmrrg.errors import CodedError
-from lmrrg.evaluation_regions import region_truth
 from lmrrg.imaging.radiograph import Radiograph
 from lmrrg.metrics.clinical import Labeler
 from lmrrg.metrics.localisation import RegionTruth, localise_all
 from lmrrg.model.checkpoint import load_checkpoint
-from lmrrg.model.features import FeatureFiles, StudyFeatures, load_features, load_features_from_images
 from lmrrg.model.generator import ReportGenerator
 from lmrrg.model.prompts import prompt_ids, report_ids
 from lmrrg.studies import POSITIVE, Study
+from lmrrg.vision.region_truth import region_truth
+from lmrrg.vision.study_features import FeatureFiles, StudyFeatures, load_features, load_features_from_images
 
 _CHUNK = 128  # studies whose patches are in memory at once
 _FORWARD = 16  # studies per forward pass of the generator
@@ -48,12 +48,12 @@ class Generated(Protocol):
 
 LoadEngine = Callable[[Path, Config], Any]
 """Opens a checkpoint as something with the ``generate``, ``model.visual``, ``model.tokenizer``, ``model.config`` and
-``close`` of :class:`lmrrg.engine.ReportEngine`."""
+``close`` of :class:`lmrrg.engine.report_engine.ReportEngine`."""
 
 
 def load_engine(checkpoint: Path, config: Config) -> Any:
     """The vLLM engine on a checkpoint; importing vLLM takes seconds, so it is imported here."""
-    from lmrrg.engine import ReportEngine
+    from lmrrg.engine.report_engine import ReportEngine
 
     return ReportEngine(checkpoint, config.rollout, seed=config.seed, threads=config.threads)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lmrrg.evaluation_metrics import ScoreNames
+from lmrrg.run.tracking import read_metrics
 from lmrrg.run_report_charts import Series, line_chart
-from lmrrg.tracking import read_metrics
 
 
 @dataclass(frozen=True)

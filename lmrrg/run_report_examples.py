@@ -14,10 +14,10 @@ from lmrrg.evaluation_systems import is_abnormal
 from lmrrg.imaging.reading import read_image
 from lmrrg.metrics.clinical import positives
 from lmrrg.metrics.embedded.labeler import label_report
-from lmrrg.model.features import choose_views
-from lmrrg.model.regions import REGIONS
+from lmrrg.model.region_queries import REGIONS
 from lmrrg.run_report_images import heat_map_uri, peak_over_uniform, radiograph_uri
 from lmrrg.studies import LABELS, Study
+from lmrrg.vision.study_features import choose_views
 
 _MARKS = {"hit": "✓", "miss": "−", "extra": "+"}
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from lmrrg.metrics.reward import RewardScores
-from lmrrg.ppo.batches import Experience
-from lmrrg.ppo.dump import load_experience, save_experience
+from lmrrg.policy.batches import Experience
+from lmrrg.policy.experience_file import load_experience, save_experience
 from lmrrg.ppo.errors import PPOError
 from lmrrg.studies import atomic_writer
 from rl.experience import Sample

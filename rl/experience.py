@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lmrrg.config.ppo import KLConfig, PPOConfig
-from lmrrg.engine import GeneratedReport
+from lmrrg.engine.report_engine import GeneratedReport
+from lmrrg.policy.batches import Experience, PolicyScores, Rollout
 from lmrrg.ppo.advantages import emphasise, generalised_advantages, sibling_advantages, token_rewards, whiten
-from lmrrg.ppo.batches import Experience, PolicyScores, Rollout
 from lmrrg.ppo.correction import importance_weights
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.kl import kl_estimate

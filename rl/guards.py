@@ -12,8 +12,8 @@ from torch import Tensor
 
 from lmrrg.metrics.embedded.labeler import label_report
 from lmrrg.metrics.reward import RewardScores, repeated_trigrams
+from lmrrg.policy.batches import Experience, PolicyScores
 from lmrrg.ppo.advantages import explained_variance
-from lmrrg.ppo.batches import Experience, PolicyScores
 from lmrrg.ppo.kl import kl_estimate, kl_per_sequence
 from lmrrg.ppo.masks import fill, masked_mean
 from lmrrg.studies import POSITIVE, UNCERTAIN

@@ -27,8 +27,8 @@ from lmrrg.config.tree import Config, config_help, load_config
 from lmrrg.data.sources import prepare_studies
 from lmrrg.errors import one_sentence
 from lmrrg.model.checkpoint import CheckpointError, read_checkpoint_config
+from lmrrg.run.tracking import RunTracker, read_metrics, record_run
 from lmrrg.studies import manifest_hash
-from lmrrg.tracking import RunTracker, read_metrics, record_run
 from rl.checkpoint import StateStore
 from rl.mirror import Mirror
 from rl.prometheus import PrometheusGauges

@@ -11,7 +11,7 @@ from pathlib import Path
 from actors.reward import RewardPool, joined
 from actors.rollout import RolloutPool
 from lmrrg.config.tree import Config
-from lmrrg.engine import GeneratedReport
+from lmrrg.engine.report_engine import GeneratedReport
 from lmrrg.metrics.reward import RewardScores
 from lmrrg.studies import atomic_writer
 from rl.experience import Sample, make_sample

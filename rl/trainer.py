@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lmrrg.config.tree import Config
 from lmrrg.metrics.reward import RewardScores
-from lmrrg.ppo.batches import Experience, PolicyScores
+from lmrrg.policy.batches import Experience, PolicyScores
 from lmrrg.ppo.correction import Parity, parity
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.kl import BatchSignal, KLController

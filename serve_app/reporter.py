@@ -16,13 +16,13 @@ import torch
 from PIL import Image
 
 from lmrrg.config.tree import Config
-from lmrrg.engine import ReportEngine
+from lmrrg.engine.report_engine import ReportEngine
 from lmrrg.imaging.reading import Radiograph, to_square
 from lmrrg.model.checkpoint import checkpoint_settings, read_checkpoint_config
-from lmrrg.model.features import choose_views, load_features_from_images
 from lmrrg.model.prompts import prompt_ids
-from lmrrg.model.regions import REGIONS
+from lmrrg.model.region_queries import REGIONS
 from lmrrg.studies import LABELS
+from lmrrg.vision.study_features import choose_views, load_features_from_images
 from serve_app.schemas import ImageInfo, ModelInfo, RegionHeat, ReportResponse
 
 

@@ -13,12 +13,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from lmrrg.config.tree import Config
-from lmrrg.evaluation_regions import region_truth
 from lmrrg.model.classifier import label_targets
-from lmrrg.model.features import VIEWS, FeatureFiles, StudyFeatures, feature_shape
 from lmrrg.model.prompts import prompt_ids, report_ids
-from lmrrg.model.regions import REGIONS
+from lmrrg.model.region_queries import REGIONS
 from lmrrg.studies import Study
+from lmrrg.vision.region_truth import region_truth
+from lmrrg.vision.study_features import VIEWS, FeatureFiles, StudyFeatures, feature_shape
 
 _WINDOW = 8  # minibatches that are sorted by length together
 _VIEW_DROPOUT = 0.15

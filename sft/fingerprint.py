@@ -11,9 +11,9 @@ from typing import Any
 import xxhash
 
 from lmrrg.config.tree import Config
-from lmrrg.model.features import encoder_version
-from lmrrg.model.regions import load_regions
+from lmrrg.model.region_queries import load_regions
 from lmrrg.studies import manifest_hash
+from lmrrg.vision.study_features import encoder_version
 from sft.errors import SFTError
 
 _FREE = {

@@ -31,9 +31,9 @@ from lmrrg.data.sources import prepare_studies, priors_of, studies_of
 from lmrrg.errors import one_sentence
 from lmrrg.model.checkpoint import CheckpointError, read_checkpoint_config
 from lmrrg.model.decoder import build_tokenizer
-from lmrrg.model.features import FeatureFiles, image_hashes
+from lmrrg.run.tracking import metrics_path, record_run
 from lmrrg.studies import Study, atomic_writer, manifest_hash
-from lmrrg.tracking import metrics_path, record_run
+from lmrrg.vision.study_features import FeatureFiles, image_hashes
 from sft.errors import SFTError
 from sft.failures import Trainer, said_by_a_rank
 from sft.fingerprint import check_fingerprint, fingerprint, is_same_run

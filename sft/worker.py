@@ -25,11 +25,11 @@ from transformers.utils.logging import disable_progress_bar
 from lmrrg.config.tree import Config
 from lmrrg.model.checkpoint import save_checkpoint
 from lmrrg.model.classifier import binary_targets, positive_weights
-from lmrrg.model.features import FeatureFiles
 from lmrrg.model.generator import build_generator
 from lmrrg.model.gradients import gradient_norm
+from lmrrg.run.tracking import RunTracker
 from lmrrg.studies import Study
-from lmrrg.tracking import RunTracker
+from lmrrg.vision.study_features import FeatureFiles
 from sft.batches import Batch, Examples, epoch_minibatches, forgotten_views, rank_share
 from sft.engine import gathered, make_engine
 from sft.errors import SFTError

@@ -16,9 +16,9 @@ from lmrrg.config.tree import Config, load_config
 from lmrrg.data.sources import prepare_studies, studies_of
 from lmrrg.evaluation import evaluate_run
 from lmrrg.model.checkpoint import load_checkpoint, save_checkpoint
-from lmrrg.model.features import StudyFeatures, load_features
 from lmrrg.model.generator import build_generator
-from lmrrg.tracking import RunTracker, record_run
+from lmrrg.run.tracking import RunTracker, record_run
+from lmrrg.vision.study_features import StudyFeatures, load_features
 
 NORMAL = "The lungs are clear. The heart size is normal."
 SETTINGS = (
@@ -61,7 +61,7 @@ class MemoryEngine:
     def generate(
         self, features: StudyFeatures, prompts: Sequence[Sequence[int]], *, progress: Callable[[int], object]
     ) -> list[list[Written]]:
-        """One greedy report per study, as :meth:`lmrrg.engine.ReportEngine.generate`."""
+        """One greedy report per study, as :meth:`lmrrg.engine.report_engine.ReportEngine.generate`."""
         assert len(features) == len(prompts)
         progress(len(prompts))
         return [[self._write(fingerprint(features, row))] for row in range(len(features))]

@@ -14,10 +14,10 @@ from tqdm import tqdm
 from lmrrg.config.tree import Config, load_config
 from lmrrg.data.sources import prepare_studies, studies_of
 from lmrrg.model.checkpoint import save_checkpoint
-from lmrrg.model.features import FeatureFiles
 from lmrrg.model.generator import VISUAL_TOKENS, ReportGenerator, build_generator
 from lmrrg.model.prompts import prompt_ids, report_ids
 from lmrrg.studies import Study
+from lmrrg.vision.study_features import FeatureFiles
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "benchmarks"

@@ -18,7 +18,7 @@ import yaml
 from tqdm import tqdm
 
 from lmrrg.errors import one_sentence
-from lmrrg.model.regions import MAXIMUM_WORDS, MINIMUM_WORDS, REGIONS, RegionError, check_regions
+from lmrrg.model.region_queries import MAXIMUM_WORDS, MINIMUM_WORDS, REGIONS, RegionError, check_regions
 from lmrrg.studies import atomic_writer, check_outputs
 
 _PROMPT = (
@@ -30,7 +30,7 @@ _ATTEMPTS = 4
 
 
 def describe(endpoint: str, model: str, *, key: str = "", timeout: float = 120.0) -> dict[str, str]:
-    """One description per region, in the order of :data:`~lmrrg.model.regions.REGIONS`.
+    """One description per region, in the order of :data:`~lmrrg.model.region_queries.REGIONS`.
 
     A text of the wrong length is asked for again, up to four times.
 
@@ -49,7 +49,7 @@ def describe(endpoint: str, model: str, *, key: str = "", timeout: float = 120.0
 
 
 def write_regions(path: Path, texts: dict[str, str], model: str) -> None:
-    """Write the descriptions as a YAML file that :func:`~lmrrg.model.regions.load_regions` reads."""
+    """Write the descriptions as a YAML file that :func:`~lmrrg.model.region_queries.load_regions` reads."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_writer(path) as out:
         out.write(f"# Descriptions of the 29 chest regions, written by {model}; review them before use.\n")

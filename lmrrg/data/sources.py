@@ -99,7 +99,7 @@ def import_studies(data: DataConfig, folder: Path, seed: int, *, progress: bool 
     """
     imported = _imported(data, folder, seed, progress)
     if data.check_views:
-        from lmrrg.model.views import checked_views
+        from lmrrg.vision.view_classifier import checked_views
 
         imported.studies, imported.views = checked_views(imported.studies, Config(data=data), progress=progress)
     return imported
@@ -170,7 +170,7 @@ def _tables(data: DataConfig) -> dict[str, list[int]]:
 
 
 def _learnt(config: Config) -> str | None:
-    from lmrrg.tracking import data_of_run  # brings wandb, which an import of studies can do without
+    from lmrrg.run.tracking import data_of_run  # brings wandb, which an import of studies can do without
 
     return data_of_run(config.run_dir)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmrrg.config.tree import ModelConfig
-from lmrrg.model.features import VIEWS, StudyFeatures
+from lmrrg.vision.study_features import VIEWS, StudyFeatures
 
 
 class Attention(nn.Module):

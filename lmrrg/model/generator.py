@@ -14,8 +14,8 @@ from lmrrg.config.tree import Config, ModelConfig
 from lmrrg.model.classifier import DiseaseClassifier
 from lmrrg.model.decoder import build_decoder, build_tokenizer, check_attention, token_embedding
 from lmrrg.model.extractor import RegionExtractor
-from lmrrg.model.features import FeatureError, StudyFeatures, encoder_version, feature_shape
-from lmrrg.model.regions import REGIONS, region_queries
+from lmrrg.model.region_queries import REGIONS, region_queries
+from lmrrg.vision.study_features import FeatureError, StudyFeatures, encoder_version, feature_shape
 
 VISUAL_TOKENS = len(REGIONS) + 1
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from lmrrg.engine import GeneratedReport
+from lmrrg.engine.report_engine import GeneratedReport
 from lmrrg.model.checkpoint import load_checkpoint
-from lmrrg.model.features import StudyFeatures
 from lmrrg.model.generator import ReportGenerator
+from lmrrg.vision.study_features import StudyFeatures
 
 PARITY = 5e-4
 """Largest allowed difference of log-probabilities, nats, in float32."""

@@ -21,7 +21,7 @@ from ppo_settings import ppo_config
 
 from lmrrg.config.tree import Config, save_config
 from lmrrg.model.checkpoint import read_checkpoint_config
-from lmrrg.tracking import read_metrics
+from lmrrg.run.tracking import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 RAY = str(Path(sys.executable).parent / "ray")

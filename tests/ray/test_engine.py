@@ -10,11 +10,11 @@ import torch
 from engine_oracle import PARITY, largest_difference, long_prompts, other_weights, same_ids
 
 from lmrrg.config.tree import Config
-from lmrrg.engine import PREFILL_TOKENS, EngineError, ReportEngine, study_seeds
+from lmrrg.engine.report_engine import PREFILL_TOKENS, EngineError, ReportEngine, study_seeds
 from lmrrg.model.checkpoint import full_state, load_checkpoint, state_checksum
-from lmrrg.model.features import StudyFeatures, load_features
 from lmrrg.model.generator import VISUAL_TOKENS
 from lmrrg.model.prompts import prompt_ids
+from lmrrg.vision.study_features import StudyFeatures, load_features
 
 
 @pytest.fixture(scope="module")

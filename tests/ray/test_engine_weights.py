@@ -9,11 +9,11 @@ import torch
 from engine_oracle import PARITY, largest_difference, long_prompts, other_weights
 
 from lmrrg.config.tree import Config
-from lmrrg.engine import ReportEngine
+from lmrrg.engine.report_engine import ReportEngine
 from lmrrg.model.checkpoint import full_state, load_checkpoint, save_checkpoint, state_checksum
 from lmrrg.model.decoder import _small
-from lmrrg.model.features import StudyFeatures, load_features
 from lmrrg.model.prompts import prompt_ids
+from lmrrg.vision.study_features import StudyFeatures, load_features
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from actors.policy import PolicyGroup
 from actors.reference import AdapterReference, Reference
 from lmrrg.config.tree import Config
 from lmrrg.model.checkpoint import load_checkpoint, state_checksum
-from lmrrg.model.features import StudyFeatures
-from lmrrg.ppo.actor_critic import VALUE_HEAD_FILE, report_log_probs
-from lmrrg.ppo.batches import Experience, Rollout
+from lmrrg.policy.actor_critic import VALUE_HEAD_FILE, report_log_probs
+from lmrrg.policy.batches import Experience, Rollout
+from lmrrg.vision.study_features import StudyFeatures
 
 pytestmark = pytest.mark.cluster
 

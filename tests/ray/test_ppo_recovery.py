@@ -9,7 +9,7 @@ import pytest
 import ray
 from ppo_settings import ppo_config
 
-from lmrrg.tracking import read_metrics
+from lmrrg.run.tracking import read_metrics
 from rl.ppo import run_ppo
 from rl.recovery import Preempted
 from rl.trainer import CQRL

@@ -16,8 +16,8 @@ from ppo_settings import ppo_config
 from lmrrg.data.sources import prepare_studies
 from lmrrg.model.checkpoint import full_state, load_checkpoint, state_checksum
 from lmrrg.ppo.errors import PPOError
+from lmrrg.run.tracking import read_metrics
 from lmrrg.studies import manifest_hash
-from lmrrg.tracking import read_metrics
 from rl.checkpoint import StateStore
 from rl.dumps import read_rollouts
 from rl.ppo import run_ppo, weights_digest

@@ -15,8 +15,8 @@ from actors.supervision import PoolError
 from actors.weights import stored
 from lmrrg.config.tree import Config
 from lmrrg.model.checkpoint import full_state, load_checkpoint, state_checksum
-from lmrrg.model.features import StudyFeatures, load_features
 from lmrrg.model.prompts import prompt_ids
+from lmrrg.vision.study_features import StudyFeatures, load_features
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]
 

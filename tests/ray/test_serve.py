@@ -24,11 +24,11 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from lmrrg.config.tree import Config
 from lmrrg.imaging.reading import read_image, to_square
 from lmrrg.model.checkpoint import load_checkpoint
-from lmrrg.model.features import load_features_from_images
 from lmrrg.model.generator import ReportGenerator
 from lmrrg.model.prompts import prompt_ids
-from lmrrg.model.regions import REGIONS
+from lmrrg.model.region_queries import REGIONS
 from lmrrg.studies import LABELS, Study
+from lmrrg.vision.study_features import load_features_from_images
 
 pytestmark = pytest.mark.cluster
 

@@ -17,9 +17,9 @@ from actors.supervision import PeerLostError, PoolError
 from actors.weights import Transferred
 from lmrrg.config.tree import Config
 from lmrrg.model.checkpoint import load_checkpoint
-from lmrrg.model.features import load_features
 from lmrrg.model.prompts import prompt_ids
-from lmrrg.ppo.batches import Experience, Rollout
+from lmrrg.policy.batches import Experience, Rollout
+from lmrrg.vision.study_features import load_features
 from rl.crew import Crew
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmrrg.baselines import BaselineError, medoid_report, nearest_rows, pooled_image_features, random_rows
-from lmrrg.model.features import StudyFeatures
+from lmrrg.vision.study_features import StudyFeatures
 
 VOCABULARY = ("lungs", "heart", "clear", "normal", "small", "effusion", "left", ".")
 WORDS = st.lists(st.sampled_from(VOCABULARY), min_size=1, max_size=8)

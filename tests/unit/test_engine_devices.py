@@ -8,7 +8,7 @@ import vllm.platforms
 from vllm.platforms.interface import UnspecifiedPlatform
 
 from lmrrg.config.tree import Config
-from lmrrg.engine import EngineError, _memory, _require_device
+from lmrrg.engine.report_engine import EngineError, _memory, _require_device
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,7 @@ def test_one_checkpoint_from_the_command_line(
     from lmrrg.model.checkpoint import load_checkpoint
 
     monkeypatch.setattr(
-        "lmrrg.engine.ReportEngine", lambda checkpoint, *_, **__: _Template(load_checkpoint(checkpoint))
+        "lmrrg.engine.report_engine.ReportEngine", lambda checkpoint, *_, **__: _Template(load_checkpoint(checkpoint))
     )
     out = tmp_path / "results.json"
     command = ["evaluate", "--checkpoint", str(run.run_dir / "ppo" / "best"), "--out", str(out)]

@@ -8,7 +8,7 @@ import pytest
 
 from lmrrg.evaluation_examples import _CENTRAL, _SIDED, choose_examples, relevant_regions
 from lmrrg.metrics.embedded.labeler import label_report
-from lmrrg.model.regions import REGIONS
+from lmrrg.model.region_queries import REGIONS
 from lmrrg.studies import LABELS, Study, StudyImage
 
 

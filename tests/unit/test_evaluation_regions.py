@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lmrrg.evaluation_regions import region_truth
-from lmrrg.model.regions import REGIONS
+from lmrrg.model.region_queries import REGIONS
 from lmrrg.studies import Study, StudyImage
+from lmrrg.vision.region_truth import region_truth
 
 
 def study(tmp_path, findings: list[dict], shape: tuple[int, int] = (256, 256)) -> Study:

@@ -25,9 +25,9 @@ from lmrrg.imaging.radiograph import Radiograph
 from lmrrg.metrics.embedded.backend import RuleLabeler
 from lmrrg.metrics.embedded.labeler import label_report
 from lmrrg.model.checkpoint import load_checkpoint
-from lmrrg.model.features import image_encoder, load_features
 from lmrrg.model.prompts import prompt_ids, report_ids
 from lmrrg.studies import Study
+from lmrrg.vision.study_features import image_encoder, load_features
 
 
 @given(patients=st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=30), seed=st.integers(0, 5))

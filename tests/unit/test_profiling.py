@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from lmrrg.profiling import traced
+from lmrrg.policy.profiling import traced
 
 
 def test_a_trace_names_the_operators_of_the_block(tmp_path: Path):

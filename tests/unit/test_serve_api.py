@@ -25,8 +25,8 @@ from PIL import Image
 
 from lmrrg.imaging.decoder_pool import DecoderPool
 from lmrrg.imaging.reading import ImageError, read_image, to_square
-from lmrrg.model.features import load_features_from_images
 from lmrrg.studies import LABELS
+from lmrrg.vision.study_features import load_features_from_images
 from serve_app.api import MAX_IMAGES, build_api
 from serve_app.app import MAX_PENDING, ReportService, app
 from serve_app.http import CODE_OF_STATUS, STATUS, ServiceError

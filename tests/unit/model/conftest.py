@@ -9,9 +9,9 @@ import torch
 
 from lmrrg.config.tree import Config
 from lmrrg.model.checkpoint import load_checkpoint
-from lmrrg.model.features import StudyFeatures
 from lmrrg.model.generator import ReportGenerator
-from lmrrg.model.regions import region_queries
+from lmrrg.model.region_queries import region_queries
+from lmrrg.vision.study_features import StudyFeatures
 
 
 @pytest.fixture(scope="session")

@@ -22,8 +22,8 @@ from lmrrg.model.checkpoint import (
     state_checksum,
     tensor_sum,
 )
-from lmrrg.model.features import StudyFeatures
 from lmrrg.model.generator import ReportGenerator, build_generator
+from lmrrg.vision.study_features import StudyFeatures
 from tests.conftest import SENTENCES
 
 

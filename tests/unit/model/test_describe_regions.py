@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lmrrg.cli.describe_regions import main
-from lmrrg.model.regions import REGIONS, load_regions
+from lmrrg.model.region_queries import REGIONS, load_regions
 
 TEXTS = load_regions()
 

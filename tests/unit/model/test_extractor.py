@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from lmrrg.model.extractor import Attention, RegionExtractor
-from lmrrg.model.features import FeatureError, StudyFeatures
 from lmrrg.model.generator import ReportGenerator
+from lmrrg.vision.study_features import FeatureError, StudyFeatures
 
 
 def outputs(model: ReportGenerator, features: StudyFeatures) -> list[Tensor]:

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from lmrrg.config.tree import Config
-from lmrrg.model.feature_cache import FeatureError, entry_path, make_room, touch, write_entry
-from lmrrg.model.features import FeatureFiles
 from lmrrg.studies import Study
+from lmrrg.vision.cache import FeatureError, entry_path, make_room, touch, write_entry
+from lmrrg.vision.study_features import FeatureFiles
 
 SHAPE = (4, 8)
 SIZE = 128 + 2 * 4 * 8

@@ -10,8 +10,9 @@ from PIL import Image
 
 from lmrrg.config.tree import Config
 from lmrrg.imaging.reading import ImageError, Radiograph, read_image
-from lmrrg.model import features as module
-from lmrrg.model.features import (
+from lmrrg.studies import Study, StudyImage
+from lmrrg.vision import study_features as module
+from lmrrg.vision.study_features import (
     VIEWS,
     FeatureError,
     FeatureFiles,
@@ -21,7 +22,6 @@ from lmrrg.model.features import (
     load_features,
     load_features_from_images,
 )
-from lmrrg.studies import Study, StudyImage
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from lmrrg.config.tree import Config
 from lmrrg.model.decoder import build_decoder
-from lmrrg.model.features import StudyFeatures
 from lmrrg.model.generator import VISUAL_TOKENS, ReportGenerator, build_generator
 from lmrrg.model.prompts import prompt_ids, report_ids
+from lmrrg.vision.study_features import StudyFeatures
 from tests.conftest import SENTENCES
 
 REPORTS = (SENTENCES[0], " ".join(SENTENCES[:3]), SENTENCES[6], " ".join(SENTENCES[3:5]))

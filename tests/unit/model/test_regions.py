@@ -6,8 +6,8 @@ import pytest
 import torch
 import yaml
 
-from lmrrg.model import regions
-from lmrrg.model.regions import REGIONS, RegionError, load_regions, region_queries
+from lmrrg.model import region_queries as regions
+from lmrrg.model.region_queries import REGIONS, RegionError, load_regions, region_queries
 
 
 def test_the_packaged_file_has_the_29_regions_in_order_with_40_to_80_words():

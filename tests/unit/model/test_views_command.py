@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lmrrg.model import views
-from lmrrg.model.views import ViewClassifier, main
 from lmrrg.studies import Study, write_studies
+from lmrrg.vision import view_classifier as views
+from lmrrg.vision.view_classifier import ViewClassifier, main
 
 
 def test_bad_input_is_told_in_one_sentence(tmp_path: Path, capsys):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lmrrg.model.features import StudyFeatures
-from lmrrg.ppo.batches import Rollout
+from lmrrg.policy.batches import Rollout
+from lmrrg.vision.study_features import StudyFeatures
 
 
 def mask_of(lengths: list[int], width: int | None = None) -> Tensor:

@@ -6,11 +6,11 @@ from ppo_batches import mask_of
 
 from lmrrg.model.checkpoint import full_state, load_checkpoint
 from lmrrg.model.decoder import adapters_off, add_lora
-from lmrrg.model.features import StudyFeatures
-from lmrrg.ppo.actor_critic import ActorCritic, load_value_head, report_log_probs, save_value_head
-from lmrrg.ppo.batches import Rollout
+from lmrrg.policy.actor_critic import ActorCritic, load_value_head, report_log_probs, save_value_head
+from lmrrg.policy.batches import Rollout
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.losses import policy_loss, value_loss
+from lmrrg.vision.study_features import StudyFeatures
 
 LENGTHS = [3, 1, 7, 5, 2, 6]
 

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ppo_batches import random_rollout as rollout
 
-from lmrrg.ppo.batches import Experience, packed_positions, rank_microbatches, shuffled_minibatches
+from lmrrg.policy.batches import Experience, packed_positions, rank_microbatches, shuffled_minibatches
 
 
 def test_a_selection_keeps_reports_with_their_studies():

@@ -5,8 +5,8 @@ import torch
 from ppo_batches import random_rollout
 
 from lmrrg.config.ppo import PPOConfig
-from lmrrg.ppo.batches import Experience
-from lmrrg.ppo.dump import load_experience, require_finite, save_experience
+from lmrrg.policy.batches import Experience
+from lmrrg.policy.experience_file import load_experience, require_finite, save_experience
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.schedule import policy_learning_rate
 

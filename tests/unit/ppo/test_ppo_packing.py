@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from ppo_batches import mask_of
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lmrrg.ppo import packing
+from lmrrg.policy import packing
+from lmrrg.policy.packing import Packed, pack, packed_attention
 from lmrrg.ppo.errors import PPOError
-from lmrrg.ppo.packing import Packed, pack, packed_attention
 
 WIDTH, VOCABULARY = 32, 40
 

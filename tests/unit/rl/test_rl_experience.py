@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from lmrrg.config.ppo import KLConfig, PPOConfig
-from lmrrg.engine import GeneratedReport
+from lmrrg.engine.report_engine import GeneratedReport
 from lmrrg.metrics.reward import RewardScores
-from lmrrg.model.features import StudyFeatures
-from lmrrg.ppo.batches import PolicyScores
+from lmrrg.policy.batches import PolicyScores
 from lmrrg.ppo.errors import PPOError
+from lmrrg.vision.study_features import StudyFeatures
 from rl.experience import Sample, make_experience, make_sample, shuffled_rewards
 from rl.guards import experience_metrics, is_all_normal, kl_metrics, reward_metrics, text_metrics
 from rl.studies import StudyBatch

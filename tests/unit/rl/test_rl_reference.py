@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lmrrg.config.tree import load_config
-from lmrrg.engine import GeneratedReport
+from lmrrg.engine.report_engine import GeneratedReport
 from lmrrg.ppo.errors import PPOError
 from rl import reference_rewards
 from rl.heldout import HeldOut, evaluate_heldout, label_f1

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from lmrrg.config.tree import load_config
-from lmrrg.engine import GeneratedReport
+from lmrrg.engine.report_engine import GeneratedReport
 from lmrrg.metrics.reward import RadCliQReward, RewardScores
-from lmrrg.model.features import StudyFeatures
+from lmrrg.vision.study_features import StudyFeatures
 from rl.sampling import Sampling
 from rl.studies import StudyBatch, StudySampler
 

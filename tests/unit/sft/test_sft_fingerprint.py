@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from lmrrg.config.tree import Config, load_config
-from lmrrg.model.features import image_hashes
 from lmrrg.studies import Study, StudyImage
+from lmrrg.vision.study_features import image_hashes
 from sft.errors import SFTError
 from sft.fingerprint import check_fingerprint, fingerprint, is_same_run
 

@@ -35,7 +35,7 @@ from lmrrg.data.phantom.ct.reports import ct_labels, write_ct_report
 from lmrrg.data.phantom.drawn.dataset import write_dicom
 from lmrrg.data.phantom.drawn.reports import text_of
 from lmrrg.imaging.radiograph import MIN_SIDE
-from lmrrg.model.regions import REGIONS
+from lmrrg.model.region_queries import REGIONS
 from lmrrg.studies import Section, Split, Study, StudyError, StudyImage
 
 VERSION = 2

@@ -21,11 +21,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lmrrg.config.rollout import RolloutConfig
-from lmrrg.engine_weights import DirectLoader
+from lmrrg.engine.cpu_loader import DirectLoader
 from lmrrg.errors import CodedError
 from lmrrg.model.checkpoint import load_checkpoint, load_full_state, state_checksum
 from lmrrg.model.decoder import decoder_weights, embedding_name
-from lmrrg.model.features import StudyFeatures
+from lmrrg.vision.study_features import StudyFeatures
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
@@ -361,7 +361,7 @@ def _transfer(rollout: RolloutConfig) -> dict[str, Any]:
         return {}
     from vllm.config import WeightTransferConfig
 
-    from lmrrg.engine_transfer import TransferWorker, backend
+    from lmrrg.engine.gpu_receiver import TransferWorker, backend
 
     return {
         "weight_transfer_config": WeightTransferConfig(backend=backend(rollout.weight_transfer)),

@@ -25,8 +25,8 @@ from lmrrg.data.hashes import file_hashes
 from lmrrg.imaging.decoder_pool import DecoderPool, image_limits
 from lmrrg.imaging.radiograph import Pixels
 from lmrrg.imaging.reading import ImageError, Radiograph, read_bytes, read_image, to_square
-from lmrrg.model.feature_cache import FeatureError, entry_path, make_room, read_entry, touch, write_entry
 from lmrrg.studies import Study, View
+from lmrrg.vision.cache import FeatureError, entry_path, make_room, read_entry, touch, write_entry
 
 VIEWS: tuple[str, ...] = get_args(View)
 """The views in the order of their embedding; frontal ones first, which is also the order of a study's images."""

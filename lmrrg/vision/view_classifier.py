@@ -1,6 +1,6 @@
 """Frontal or lateral, told from the pixels: a linear classifier on the frozen image features (ours).
 
-    python -m lmrrg.model.views --studies iu_xray/studies.jsonl [--out lmrrg/model/views.safetensors]
+    python -m lmrrg.vision.view_classifier --studies iu_xray/studies.jsonl [--out lmrrg/vision/views.safetensors]
 
 trains it on the train split of a manifest, by the manifest's views, and reports how often it agrees with the views of
 the val split. The packaged weights were made so from IU X-ray (Open-i), whose two projections were sorted by people.
@@ -28,8 +28,8 @@ from torch import Tensor
 from lmrrg.config.tree import Config, load_config
 from lmrrg.data.tables import frontal_first
 from lmrrg.errors import one_sentence
-from lmrrg.model.features import FeatureError, FeatureFiles, encoder_version
 from lmrrg.studies import Split, Study, StudyImage, View, atomic_writer, check_outputs, read_studies
+from lmrrg.vision.study_features import FeatureError, FeatureFiles, encoder_version
 
 SIDE = 256
 """The classifier's own image size, pixels, whatever the model's is."""
@@ -46,7 +46,7 @@ def describe_views(studies: Sequence[Study], config: Config, *, progress: bool =
     """What the classifier sees of every image, in order: float32 [N, 4 C], the mean features of the four quarters.
 
     Raises:
-        ImageError, FeatureError: as :class:`~lmrrg.model.features.FeatureFiles`.
+        ImageError, FeatureError: as :class:`~lmrrg.vision.study_features.FeatureFiles`.
     """
     alone = [Study(study.id, study.patient, (image,)) for study in studies for image in study.images]
     data = config.data.model_copy(update={"image_size": SIDE, "max_views": 1})
@@ -103,7 +103,7 @@ class ViewClassifier:
 @cache
 def packaged_classifier() -> ViewClassifier:
     """The classifier that comes with the package."""
-    with as_file(files("lmrrg.model") / "views.safetensors") as path:
+    with as_file(files("lmrrg.vision") / "views.safetensors") as path:
         return ViewClassifier.load(path)
 
 

@@ -12,9 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lmrrg.model.features import StudyFeatures
-from lmrrg.ppo.batches import Experience, Rollout
+from lmrrg.policy.batches import Experience, Rollout
 from lmrrg.ppo.errors import PPOError
+from lmrrg.vision.study_features import StudyFeatures
 
 _FEATURES, _ROLLOUT = ("patches", "views", "view_mask"), ("study", "ids", "mask")
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from lmrrg.config.base import Precision
 from lmrrg.model.generator import ReportGenerator
 from lmrrg.model.precision import products_in
-from lmrrg.ppo.batches import Rollout
+from lmrrg.policy.batches import Rollout
+from lmrrg.policy.packing import pack, packed_attention
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.losses import token_entropy, token_log_probs
-from lmrrg.ppo.packing import pack, packed_attention
 
 VALUE_HEAD_FILE = "value_head.safetensors"
 

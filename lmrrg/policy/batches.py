@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lmrrg.model.features import StudyFeatures
 from lmrrg.model.generator import VISUAL_TOKENS
+from lmrrg.vision.study_features import StudyFeatures
 
 
 @dataclass(frozen=True)

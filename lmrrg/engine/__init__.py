@@ -1,0 +1,1 @@
+"""Generation with vLLM, in PPO, evaluation and serving alike."""

@@ -1,0 +1,1 @@
+"""The trained policy: decoder with value head, batches of reports, updates."""

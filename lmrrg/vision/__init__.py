@@ -1,0 +1,1 @@
+"""The image encoder and what it gives: patch features, views, region truth."""
