@@ -18,7 +18,7 @@ import ray
 
 from lmrrg.config.tree import Config, load_config
 from lmrrg.data.sources import prepare_studies
-from lmrrg.evaluation import evaluate_checkpoint
+from lmrrg.evaluation.evaluate import evaluate_checkpoint
 from lmrrg.metrics.bootstrap import paired_bootstrap
 from rl.ppo import run_ppo
 

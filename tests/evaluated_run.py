@@ -14,7 +14,7 @@ import numpy as np
 
 from lmrrg.config.tree import Config, load_config
 from lmrrg.data.sources import prepare_studies, studies_of
-from lmrrg.evaluation import evaluate_run
+from lmrrg.evaluation.evaluate import evaluate_run
 from lmrrg.model.checkpoint import load_checkpoint, save_checkpoint
 from lmrrg.model.generator import build_generator
 from lmrrg.run.tracking import RunTracker, record_run

@@ -25,8 +25,8 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.config, args.overrides)  # before the stages are imported, which takes long
 
     from lmrrg.data.sources import prepare_studies
-    from lmrrg.evaluation import evaluate_run
-    from lmrrg.run_report import write_report
+    from lmrrg.evaluation.evaluate import evaluate_run
+    from lmrrg.run_report.page import write_report
     from rl.ppo import run_ppo
     from sft.train import run_sft
 

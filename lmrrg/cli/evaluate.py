@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     config = _settings(args)  # before what takes long to import
 
-    from lmrrg.evaluation import evaluate_checkpoint, evaluate_run, read_results
+    from lmrrg.evaluation.evaluate import evaluate_checkpoint, evaluate_run, read_results
 
     if args.checkpoint is None:
         results = read_results(evaluate_run(config))

@@ -16,7 +16,7 @@ from evaluated_run import finished_run
 from PIL import Image
 
 from lmrrg.config.tree import Config
-from lmrrg.run_report import write_report
+from lmrrg.run_report.page import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmrrg.baselines import BaselineError, medoid_report, nearest_rows, pooled_image_features, random_rows
+from lmrrg.evaluation.baselines import BaselineError, medoid_report, nearest_rows, pooled_image_features, random_rows
 from lmrrg.vision.study_features import StudyFeatures
 
 VOCABULARY = ("lungs", "heart", "clear", "normal", "small", "effusion", "left", ".")

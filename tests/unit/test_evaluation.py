@@ -17,9 +17,9 @@ from lmrrg.cli.main import main
 from lmrrg.config.tree import Config, load_config
 from lmrrg.data.sources import studies_of
 from lmrrg.errors import CodedError
-from lmrrg.evaluation import _scale, evaluate_checkpoint, evaluate_run, read_results
-from lmrrg.evaluation_results import _metric_names
-from lmrrg.evaluation_systems import EvaluationError, derange
+from lmrrg.evaluation.evaluate import _scale, evaluate_checkpoint, evaluate_run, read_results
+from lmrrg.evaluation.results import _metric_names
+from lmrrg.evaluation.systems import EvaluationError, derange
 from lmrrg.metrics.embedded.backend import EmbeddedBackend
 from lmrrg.metrics.embedded.labeler import label_report
 from lmrrg.metrics.suite import select_metrics
@@ -274,7 +274,7 @@ class _OwnLabeler(EmbeddedBackend):
 
 
 def test_the_backend_reads_the_findings(run: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lmrrg.evaluation.make_backend", lambda _: _OwnLabeler())
+    monkeypatch.setattr("lmrrg.evaluation.evaluate.make_backend", lambda _: _OwnLabeler())
     manifest = tmp_path / "val.jsonl"
     records = [json.loads(line) for line in (run.run_dir / "studies.jsonl").read_text().splitlines()]
     kept = [{k: v for k, v in r.items() if k != "labels"} for r in records if r["split"] == "test"]

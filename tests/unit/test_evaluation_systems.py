@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmrrg.config.tree import Config
-from lmrrg.evaluation_systems import (
+from lmrrg.evaluation.systems import (
     EvaluationError,
     baseline_systems,
     blank_features,

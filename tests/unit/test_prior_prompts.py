@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lmrrg.config.tree import Config
 from lmrrg.data.sources import prepare_studies, priors_of
-from lmrrg.evaluation import evaluate_checkpoint, evaluate_run
+from lmrrg.evaluation.evaluate import evaluate_checkpoint, evaluate_run
 from lmrrg.imaging.reading import read_image
 from lmrrg.model.checkpoint import load_checkpoint, save_checkpoint
 from lmrrg.model.generator import build_generator

@@ -12,10 +12,10 @@ import pytest
 from evaluated_run import finished_run
 
 from lmrrg.config.tree import Config
-from lmrrg.evaluation import read_results
-from lmrrg.evaluation_systems import EvaluationError
-from lmrrg.run_report import write_report
-from lmrrg.run_report_examples import class_chips
+from lmrrg.evaluation.evaluate import read_results
+from lmrrg.evaluation.systems import EvaluationError
+from lmrrg.run_report.examples import class_chips
+from lmrrg.run_report.page import write_report
 from lmrrg.studies import StudyError
 
 HOSTILE = "<script>document.title='taken'</script><img src=x onerror=alert(1)> & \"it's\" {{ 7 * 7 }}"

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lmrrg.run_report_charts import HEIGHT, MOST_POINTS, WIDTH, Series, interval_chart, line_chart
-from lmrrg.run_report_images import SIDE, heat_map_uri, peak_over_uniform, radiograph_uri
+from lmrrg.run_report.charts import HEIGHT, MOST_POINTS, WIDTH, Series, interval_chart, line_chart
+from lmrrg.run_report.images import SIDE, heat_map_uri, peak_over_uniform, radiograph_uri
 
 NUMBERS = st.one_of(st.floats(-1e6, 1e6), st.just(math.nan), st.just(0.0))
 SVG = "{http://www.w3.org/2000/svg}"

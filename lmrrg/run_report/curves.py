@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmrrg.evaluation_metrics import ScoreNames
+from lmrrg.evaluation.rows import ScoreNames
 from lmrrg.run.tracking import read_metrics
-from lmrrg.run_report_charts import Series, line_chart
+from lmrrg.run_report.charts import Series, line_chart
 
 
 @dataclass(frozen=True)

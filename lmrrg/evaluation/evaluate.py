@@ -21,9 +21,8 @@ from lmrrg import RESEARCH_USE_ONLY
 from lmrrg.config.tree import Config
 from lmrrg.data.priors import prior_reports
 from lmrrg.data.sources import studies_of
-from lmrrg.evaluation_examples import EXAMPLE_RULE, choose_examples
-from lmrrg.evaluation_metrics import ScoreNames
-from lmrrg.evaluation_results import (
+from lmrrg.evaluation.examples import EXAMPLE_RULE, choose_examples
+from lmrrg.evaluation.results import (
     ScoredSystem,
     compare_records,
     guard_records,
@@ -32,7 +31,8 @@ from lmrrg.evaluation_results import (
     system_record,
     write_reports,
 )
-from lmrrg.evaluation_systems import (
+from lmrrg.evaluation.rows import ScoreNames
+from lmrrg.evaluation.systems import (
     EvaluationError,
     EvaluationSet,
     LoadEngine,

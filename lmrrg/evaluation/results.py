@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from lmrrg import RESEARCH_USE_ONLY
 from lmrrg.config.tree import Config
-from lmrrg.evaluation_metrics import ScoreNames, metric_groups, signed
-from lmrrg.evaluation_systems import EvaluationSet, SystemReports
+from lmrrg.evaluation.rows import ScoreNames, metric_groups, signed
+from lmrrg.evaluation.systems import EvaluationSet, SystemReports
 from lmrrg.metrics.backends import Backend, is_empty
 from lmrrg.metrics.bootstrap import bootstrap_ci, compare
 from lmrrg.metrics.clinical import class_auc, positives

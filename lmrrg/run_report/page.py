@@ -13,15 +13,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from safetensors.numpy import load_file
 
 from lmrrg.config.tree import Config, load_config
-from lmrrg.evaluation import read_results
-from lmrrg.evaluation_examples import REGION_RULE
-from lmrrg.evaluation_metrics import NOTES, MetricRow, ScoreNames, metric_groups, signed
-from lmrrg.evaluation_systems import EvaluationError
+from lmrrg.evaluation.evaluate import read_results
+from lmrrg.evaluation.examples import REGION_RULE
+from lmrrg.evaluation.rows import NOTES, MetricRow, ScoreNames, metric_groups, signed
+from lmrrg.evaluation.systems import EvaluationError
 from lmrrg.metrics.clinical import positives
-from lmrrg.run_report_audit import audit_studies
-from lmrrg.run_report_charts import interval_chart
-from lmrrg.run_report_curves import training_curves
-from lmrrg.run_report_examples import example_cards
+from lmrrg.run_report.audit import audit_studies
+from lmrrg.run_report.charts import interval_chart
+from lmrrg.run_report.curves import training_curves
+from lmrrg.run_report.examples import example_cards
 from lmrrg.studies import LABELS, atomic_writer, read_studies
 
 _ARROWS = {"lower": "↓", "higher": "↑", "": ""}
@@ -84,7 +84,7 @@ def _context(run_dir: Path, config: Config, results: Mapping[str, Any]) -> dict[
 def _environment() -> Environment:
     # Report texts and study ids are foreign text: everything is escaped unless it is Markup of our own charts.
     return Environment(
-        loader=PackageLoader("lmrrg", "templates"),
+        loader=PackageLoader("lmrrg.run_report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from lmrrg.baselines import BASELINES, medoid_report, nearest_rows, pooled_image_features, random_rows
 from lmrrg.config.tree import Config
 from lmrrg.errors import CodedError
+from lmrrg.evaluation.baselines import BASELINES, medoid_report, nearest_rows, pooled_image_features, random_rows
 from lmrrg.imaging.radiograph import Radiograph
 from lmrrg.metrics.clinical import Labeler
 from lmrrg.metrics.localisation import RegionTruth, localise_all
@@ -158,7 +158,7 @@ def model_system(
 
 
 def baseline_systems(data: EvaluationSet, training: Sequence[Study], config: Config) -> list[SystemReports]:
-    """The three systems of :mod:`lmrrg.baselines`, made from the training studies.
+    """The three systems of :mod:`lmrrg.evaluation.baselines`, made from the training studies.
 
     Raises:
         EvaluationError: ``no_training``, there is no training report to take.

@@ -1,0 +1,1 @@
+"""The final comparison: systems, baselines, results."""
