@@ -12,9 +12,9 @@ from ray.actor import ActorHandle
 from ray.util.placement_group import PlacementGroup
 from torch import Tensor
 
+from actors.actor_pool import results
 from actors.placement import actor_options, bundle, torch_environment
-from actors.policy_rank import PolicyWorker
-from actors.supervision import results
+from actors.policy_worker import PolicyWorker
 from lmrrg.config.ppo import PPOConfig
 from lmrrg.config.tree import Config
 from lmrrg.policy.batches import Experience, PolicyScores, in_order

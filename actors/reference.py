@@ -13,9 +13,9 @@ from ray.actor import ActorHandle
 from ray.util.placement_group import PlacementGroup
 from torch import Tensor
 
+from actors.actor_pool import results
 from actors.placement import actor_options, bundle, torch_environment
 from actors.policy import PolicyGroup
-from actors.supervision import results
 from lmrrg.config.ppo import PPOConfig
 from lmrrg.config.tree import Config
 from lmrrg.model.checkpoint import load_checkpoint

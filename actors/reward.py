@@ -9,8 +9,8 @@ import numpy as np
 from ray.actor import ActorHandle
 from ray.util.placement_group import PlacementGroup
 
+from actors.actor_pool import ActorPool, Supervised, spawn
 from actors.placement import actor_options, bundle
-from actors.supervision import ActorPool, Supervised, spawn
 from lmrrg.config.tree import Config, RewardConfig
 from lmrrg.metrics.backends import MetricError
 from lmrrg.metrics.reward import RadCliQReward, RewardScores

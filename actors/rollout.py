@@ -11,9 +11,9 @@ import ray
 from ray.actor import ActorHandle
 from ray.util.placement_group import PlacementGroup
 
+from actors.actor_pool import ActorPool, Supervised, spawn
 from actors.placement import actor_options, bundle, torch_environment
-from actors.supervision import ActorPool, Supervised, spawn
-from actors.weights import StoredState, Transferred, WeightVersion
+from actors.weight_sync.host_memory import StoredState, Transferred, WeightVersion
 from lmrrg.config.rollout import RolloutConfig
 from lmrrg.config.tree import Config
 from lmrrg.engine.report_engine import EngineError, GeneratedReport, ReportEngine, engine_environment, study_seeds
@@ -161,7 +161,7 @@ class RolloutPool:
 
     def sync(self, state: ray.ObjectRef, version: int, checksum: str, transferred: Transferred | None = None) -> float:
         """Bring every engine, and every later replacement, to ``state`` (a reference to a
-        :class:`actors.weights.StoredState`), with what was ``transferred`` before.
+        :class:`actors.weight_sync.host_memory.StoredState`), with what was ``transferred`` before.
 
         Returns:
             Seconds until the last engine holds it.

@@ -106,7 +106,7 @@ def share_inside(config: Config, checkpoint: Path) -> float:
     """Share of a policy rank's update that is neither forward, loss, backward nor optimizer."""
     import torch
 
-    from actors.policy_rank import PolicyWorker
+    from actors.policy_worker import PolicyWorker
     from lmrrg.data.sources import studies_of
     from lmrrg.policy.batches import Experience, Rollout
     from lmrrg.vision.study_features import load_features

@@ -22,7 +22,7 @@ from lmrrg.engine.report_engine import GeneratedReport
 from lmrrg.metrics.reward import RadCliQReward
 from lmrrg.vision.study_features import StudyFeatures
 from rl.sampling import Sampling
-from rl.studies import StudyBatch, StudySampler
+from rl.study_pool import StudyBatch, StudySampler
 
 STAGE_S = 1.0
 """Length of a sleeping stage, seconds."""

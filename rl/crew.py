@@ -14,7 +14,7 @@ from actors.policy import PolicyGroup
 from actors.reference import AdapterReference, Reference
 from actors.reward import RewardPool
 from actors.rollout import RolloutPool
-from actors.weights import Transferred
+from actors.weight_sync.host_memory import Transferred
 from lmrrg.config.tree import Config
 
 

@@ -18,7 +18,7 @@ from lmrrg.ppo.correction import importance_weights
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.kl import kl_estimate
 from lmrrg.ppo.masks import fill
-from rl.studies import StudyBatch
+from rl.study_pool import StudyBatch
 
 
 @dataclass(frozen=True)

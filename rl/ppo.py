@@ -21,18 +21,18 @@ from pathlib import Path
 import ray
 from tqdm import tqdm
 
+from actors.actor_pool import PoolError
 from actors.placement import connect
-from actors.supervision import PoolError
 from lmrrg.config.tree import Config, config_help, load_config
 from lmrrg.data.sources import prepare_studies
 from lmrrg.errors import one_sentence
 from lmrrg.model.checkpoint import CheckpointError, read_checkpoint_config
 from lmrrg.run.tracking import RunTracker, read_metrics, record_run
 from lmrrg.studies import manifest_hash
-from rl.checkpoint import StateStore
-from rl.mirror import Mirror
 from rl.prometheus import PrometheusGauges
 from rl.recovery import Preempted, Restarts, full_disk_named, preemption_notice
+from rl.storage.remote_states import Mirror
+from rl.storage.training_states import StateStore
 from rl.trainer import CQRL, CQRLConfig
 
 logger = logging.getLogger(__name__)

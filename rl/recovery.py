@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from actors.supervision import PoolError
+from actors.actor_pool import PoolError
 from lmrrg.errors import CodedError
 from lmrrg.ppo.errors import PPOError
 

@@ -18,7 +18,7 @@ from actors.reward import RewardPool
 from actors.rollout import RolloutPool
 from lmrrg.config.tree import Config
 from lmrrg.ppo.errors import PPOError
-from rl.studies import StudyPool, stream_seed
+from rl.study_pool import StudyPool, stream_seed
 
 BLOCK = 256
 """Studies per call of the engines. A study's block and place follow from the order of visits alone, so that a longer

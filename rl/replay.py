@@ -25,8 +25,8 @@ from actors.reward import RewardPool
 from lmrrg.config.tree import Config, load_config
 from lmrrg.metrics.reward import RewardScores
 from lmrrg.ppo.schedule import policy_learning_rate
-from rl.dumps import DumpedRollout, read_rollouts
-from rl.studies import stream_seed
+from rl.storage.rollout_files import DumpedRollout, read_rollouts
+from rl.study_pool import stream_seed
 
 
 def rescore(config: Config, rollouts: Sequence[DumpedRollout]) -> list[RewardScores]:

@@ -15,7 +15,7 @@ from lmrrg.engine.report_engine import GeneratedReport
 from lmrrg.metrics.reward import RewardScores
 from lmrrg.studies import atomic_writer
 from rl.experience import Sample, make_sample
-from rl.studies import StudyPool, StudySampler, stream_seed
+from rl.study_pool import StudyPool, StudySampler, stream_seed
 
 _AHEAD = "ahead.json"
 

@@ -23,15 +23,15 @@ from lmrrg.ppo.correction import Parity, parity
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.kl import BatchSignal, KLController
 from lmrrg.ppo.schedule import policy_learning_rate
-from rl.checkpoint import TrainerState, read_state, write_state
 from rl.crew import Crew
-from rl.dumps import dump_rollout
 from rl.experience import Sample, make_experience, make_sample, shuffled_rewards
-from rl.guards import experience_metrics, kl_metrics, reward_metrics, text_metrics
-from rl.heldout import HeldOut, evaluate_heldout
+from rl.iteration_metrics import experience_metrics, kl_metrics, reward_metrics, text_metrics
 from rl.reference_rewards import ReferenceRewards
 from rl.sampling import Sampling, Taken
-from rl.studies import StudyPool, StudySampler, stream_seed
+from rl.storage.rollout_files import dump_rollout
+from rl.storage.training_states import TrainerState, read_state, write_state
+from rl.study_pool import StudyPool, StudySampler, stream_seed
+from rl.validation import HeldOut, evaluate_heldout
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse
 
 from lmrrg.imaging.decoder_pool import DecoderPool
 from lmrrg.imaging.reading import ImageError, Radiograph
-from serve_app.http import ServiceError, UploadLimit, install
+from serve_app.errors import ServiceError, UploadLimit, install
 from serve_app.reporter import UploadedStudy
 from serve_app.schemas import ErrorResponse, Health, ReportResponse
 

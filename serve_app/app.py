@@ -25,7 +25,7 @@ from lmrrg.engine.report_engine import engine_environment
 from lmrrg.imaging.decoder_pool import DecoderPool, image_limits
 from lmrrg.model.checkpoint import CheckpointError, checkpoint_settings
 from serve_app.api import build_api
-from serve_app.http import ServiceError
+from serve_app.errors import ServiceError
 from serve_app.reporter import Reporter, UploadedStudy
 from serve_app.schemas import ReportResponse
 

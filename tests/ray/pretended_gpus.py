@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from actors.policy_rank import PolicyWorker
+from actors.policy_worker import PolicyWorker
 from actors.rollout import RolloutActor
 
 

@@ -24,12 +24,12 @@ from ray.util.placement_group import (
 )
 from stand_in import StandIn
 
+from actors.actor_pool import ActorPool, spawn
 from actors.layout import Layout
 from actors.placement import PlacementError, actor_options, preflight
 from actors.policy import policy_bundle
 from actors.reference import reference_bundle
 from actors.rollout import rollout_bundle
-from actors.supervision import ActorPool, spawn
 from lmrrg.config.tree import Config, load_config
 
 NODE = {"num_cpus": 96, "num_gpus": 8, "object_store_memory": 80 << 20}

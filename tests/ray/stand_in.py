@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ray
 
-from actors.supervision import Supervised
+from actors.actor_pool import Supervised
 
 
 class StandIn(Supervised):

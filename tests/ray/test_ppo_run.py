@@ -18,10 +18,10 @@ from lmrrg.model.checkpoint import full_state, load_checkpoint, state_checksum
 from lmrrg.ppo.errors import PPOError
 from lmrrg.run.tracking import read_metrics
 from lmrrg.studies import manifest_hash
-from rl.checkpoint import StateStore
-from rl.dumps import read_rollouts
 from rl.ppo import run_ppo, weights_digest
 from rl.replay import report_changes, rescore, retrain
+from rl.storage.rollout_files import read_rollouts
+from rl.storage.training_states import StateStore
 from rl.trainer import CQRL, CQRLConfig
 
 pytestmark = pytest.mark.cluster

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import ray
 
+from actors.actor_pool import PoolError, spawn
 from actors.reward import RewardActor, RewardPool
-from actors.supervision import PoolError, spawn
 from lmrrg.config.tree import Config
 from lmrrg.metrics.backends import MetricError
 from lmrrg.metrics.reward import RadCliQReward

@@ -9,10 +9,10 @@ import pytest
 import ray
 import torch
 
+from actors.actor_pool import PoolError
 from actors.placement import preflight
 from actors.rollout import RolloutPool, rollout_bundle
-from actors.supervision import PoolError
-from actors.weights import stored
+from actors.weight_sync.host_memory import stored
 from lmrrg.config.tree import Config
 from lmrrg.model.checkpoint import full_state, load_checkpoint, state_checksum
 from lmrrg.model.prompts import prompt_ids

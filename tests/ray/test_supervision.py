@@ -11,7 +11,7 @@ import pytest
 import ray
 from ray.actor import ActorHandle
 
-from actors.supervision import ActorPool, PeerLostError, PoolError, Supervised
+from actors.actor_pool import ActorPool, PeerLostError, PoolError, Supervised
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]
 

@@ -13,8 +13,8 @@ from ppo_settings import ppo_config
 from pretended_gpus import PretendingEngine, PretendingRank
 
 from actors import policy, rollout
-from actors.supervision import PeerLostError, PoolError
-from actors.weights import Transferred
+from actors.actor_pool import PeerLostError, PoolError
+from actors.weight_sync.host_memory import Transferred
 from lmrrg.config.tree import Config
 from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.model.prompts import prompt_ids

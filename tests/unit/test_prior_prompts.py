@@ -18,7 +18,7 @@ from lmrrg.imaging.reading import read_image
 from lmrrg.model.checkpoint import load_checkpoint, save_checkpoint
 from lmrrg.model.generator import build_generator
 from lmrrg.studies import Split, Study, write_studies
-from rl.studies import StudyPool
+from rl.study_pool import StudyPool
 from serve_app.reporter import Reporter, UploadedStudy
 from sft.train import run_sft
 from sft.worker import Job, RankTrainer

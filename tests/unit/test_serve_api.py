@@ -29,7 +29,7 @@ from lmrrg.studies import LABELS
 from lmrrg.vision.study_features import load_features_from_images
 from serve_app.api import MAX_IMAGES, build_api
 from serve_app.app import MAX_PENDING, ReportService, app
-from serve_app.http import CODE_OF_STATUS, STATUS, ServiceError
+from serve_app.errors import CODE_OF_STATUS, STATUS, ServiceError
 from serve_app.reporter import UploadedStudy, model_info
 from serve_app.schemas import ImageInfo, ModelInfo, ReportResponse
 

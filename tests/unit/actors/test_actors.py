@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from ray.exceptions import OutOfMemoryError
 
 from actors import placement
+from actors.actor_pool import PoolError, results
 from actors.placement import actor_options, bundle, torch_environment
 from actors.rollout import rollout_bundle, study_chunks
-from actors.supervision import PoolError, results
 from lmrrg.config.tree import Config
 from lmrrg.engine.report_engine import engine_environment
 
@@ -69,7 +69,7 @@ def test_an_engine_compiles_nothing_without_a_gpu_whatever_the_driver_has(monkey
 
 def test_a_scorer_does_not_pay_for_rllib_or_torch():
     """Every actor imports these modules when it starts: RLlib would cost each 2 s of CPU, torch a scorer 350 MB."""
-    code = "import sys, actors.reward, actors.supervision; sys.exit(bool({'ray.rllib', 'torch'} & sys.modules.keys()))"
+    code = "import sys, actors.reward, actors.actor_pool; sys.exit(bool({'ray.rllib', 'torch'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
 
 

@@ -8,8 +8,8 @@ from multiprocessing.connection import Connection
 import pytest
 import torch
 
-from actors.supervision import PeerLostError
-from actors.weights import WeightBuffers, _mapped
+from actors.actor_pool import PeerLostError
+from actors.weight_sync.host_memory import WeightBuffers, _mapped
 from lmrrg.model.checkpoint import state_checksum
 
 

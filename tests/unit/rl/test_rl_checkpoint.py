@@ -5,8 +5,8 @@ import pytest
 
 from lmrrg.config.tree import load_config
 from lmrrg.ppo.errors import PPOError
-from rl.checkpoint import StateStore, TrainerState, read_state, write_state
-from rl.heldout import HeldOut
+from rl.storage.training_states import StateStore, TrainerState, read_state, write_state
+from rl.validation import HeldOut
 
 ORIGIN = {"sft": "a", "data": "b"}
 STATE = TrainerState(

@@ -12,8 +12,8 @@ from lmrrg.policy.batches import PolicyScores
 from lmrrg.ppo.errors import PPOError
 from lmrrg.vision.study_features import StudyFeatures
 from rl.experience import Sample, make_experience, make_sample, shuffled_rewards
-from rl.guards import experience_metrics, is_all_normal, kl_metrics, reward_metrics, text_metrics
-from rl.studies import StudyBatch
+from rl.iteration_metrics import experience_metrics, is_all_normal, kl_metrics, reward_metrics, text_metrics
+from rl.study_pool import StudyBatch
 
 CLEAR, SICK = "The lungs are clear.", "There is a large left pleural effusion."
 

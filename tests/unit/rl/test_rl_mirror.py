@@ -9,8 +9,8 @@ import pytest
 
 from lmrrg.config.tree import Config, load_config
 from lmrrg.ppo.errors import PPOError
-from rl.checkpoint import StateStore
-from rl.mirror import Mirror
+from rl.storage.remote_states import Mirror
+from rl.storage.training_states import StateStore
 
 ORIGIN = {"sft": "a", "data": "b"}
 

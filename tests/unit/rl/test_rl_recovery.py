@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from actors.supervision import PoolError
+from actors.actor_pool import PoolError
 from lmrrg.config.tree import load_config
 from lmrrg.ppo.errors import PPOError
 from rl import recovery

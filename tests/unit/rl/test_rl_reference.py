@@ -9,8 +9,8 @@ from lmrrg.config.tree import load_config
 from lmrrg.engine.report_engine import GeneratedReport
 from lmrrg.ppo.errors import PPOError
 from rl import reference_rewards
-from rl.heldout import HeldOut, evaluate_heldout, label_f1
 from rl.reference_rewards import ReferenceRewards
+from rl.validation import HeldOut, evaluate_heldout, label_f1
 
 SICK, CLEAR = "There is a large left pleural effusion.", "The lungs are clear."
 

@@ -14,7 +14,7 @@ from lmrrg.engine.report_engine import GeneratedReport
 from lmrrg.metrics.reward import RadCliQReward, RewardScores
 from lmrrg.vision.study_features import StudyFeatures
 from rl.sampling import Sampling
-from rl.studies import StudyBatch, StudySampler
+from rl.study_pool import StudyBatch, StudySampler
 
 SENTENCES = (
     "The lungs are clear.",

@@ -1,6 +1,6 @@
 from collections import Counter
 
-from rl.studies import StudySampler, stream_seed
+from rl.study_pool import StudySampler, stream_seed
 
 
 def test_every_epoch_visits_every_study_once_in_a_new_order():

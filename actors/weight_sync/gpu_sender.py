@@ -1,7 +1,7 @@
 """Weights on their way from GPU to GPU, through vLLM's own transfer backends (:mod:`lmrrg.engine.gpu_receiver`).
 
 The decoder travels so; the small rest, and whatever an engine needs that was not there, goes through
-:mod:`actors.weights`.
+:mod:`actors.weight_sync.host_memory`.
 """
 
 from __future__ import annotations

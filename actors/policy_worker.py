@@ -15,7 +15,7 @@ import torch
 from ray.actor import ActorHandle
 from torch import Tensor
 
-from actors.weights import StoredState, WeightBuffers
+from actors.weight_sync.host_memory import StoredState, WeightBuffers
 from lmrrg.config.ppo import PPOConfig
 from lmrrg.config.tree import Config
 from lmrrg.model.checkpoint import full_state, load_checkpoint, load_full_state, save_checkpoint
@@ -33,7 +33,7 @@ from lmrrg.ppo.masks import fill
 from lmrrg.ppo.mixture import mix
 
 if TYPE_CHECKING:
-    from actors.transfer import WeightSender
+    from actors.weight_sync.gpu_sender import WeightSender
 
 _TAG = "policy"
 
@@ -125,8 +125,10 @@ class PolicyWorker:
             return (self._buffers if decoder else self._rest_buffers).write(state, shared=shared)
 
     def transfer(self, engines: list[ActorHandle], address: tuple[str, int]) -> int | None:
-        """Send the decoder from GPU to GPU: see :meth:`actors.transfer.WeightSender.send`."""
-        from actors.transfer import WeightSender  # it needs vLLM, which costs every other run seconds and memory
+        """Send the decoder from GPU to GPU: see :meth:`actors.weight_sync.gpu_sender.WeightSender.send`."""
+        from actors.weight_sync.gpu_sender import (
+            WeightSender,  # it needs vLLM, which costs every other run seconds and memory
+        )
 
         with self._gathered():
             if self._sender is None:

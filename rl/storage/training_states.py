@@ -13,8 +13,8 @@ from typing import Any
 from lmrrg.config.tree import Config
 from lmrrg.ppo.errors import PPOError
 from lmrrg.studies import atomic_writer
-from rl.heldout import HeldOut
-from rl.mirror import Mirror, outdated
+from rl.storage.remote_states import Mirror, outdated
+from rl.validation import HeldOut
 
 _TRAINER = "trainer.json"
 _LATEST = "latest.json"

@@ -12,7 +12,7 @@ from actors.rollout import RolloutPool
 from lmrrg.metrics.clinical import f1_aggregates, positives
 from lmrrg.metrics.embedded.labeler import label_report
 from lmrrg.metrics.text.rouge import rouge_l
-from rl.studies import StudyBatch
+from rl.study_pool import StudyBatch
 
 ALARM_MARGIN = 0.02
 """A held-out metric that is lower by less than this is noise (64 studies), not an alarm (ours)."""

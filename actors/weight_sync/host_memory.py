@@ -15,7 +15,7 @@ import torch
 from ray.exceptions import RayError
 from torch import Tensor
 
-from actors.supervision import PeerLostError
+from actors.actor_pool import PeerLostError
 from lmrrg.model.checkpoint import state_checksum
 
 _ALIGNMENT = 64
