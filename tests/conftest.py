@@ -15,6 +15,7 @@ from lmrrg.config.tree import Config, load_config
 from lmrrg.model.checkpoint import save_checkpoint
 from lmrrg.model.generator import build_generator
 from lmrrg.studies import Study, StudyImage
+from tests.support.paths import ROOT
 
 
 @pytest.fixture(scope="session")
@@ -107,7 +108,7 @@ def tiny_checkpoint(tiny_config: Config, tmp_path_factory: pytest.TempPathFactor
 def ray_cluster(tiny_config: Config) -> Iterator[Path]:
     """A local Ray with a small object store, shared by all cluster tests; yields the folder of its session (logs).
 
-    Its workers can import the modules of tests/ray, so that a test may define actors of its own.
+    Its workers can import ``tests``, so that a test may define actors of its own.
     """
     import ray
 
@@ -116,7 +117,7 @@ def ray_cluster(tiny_config: Config) -> Iterator[Path]:
     if ray.is_initialized():
         ray.shutdown()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent / "ray"), prepend=os.pathsep)
+        patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
         patch.delenv("RAY_ADDRESS", raising=False)
         connect(tiny_config)
         yield Path(ray._private.worker.global_worker.node.get_session_dir_path())

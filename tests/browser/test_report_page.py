@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from evaluated_run import finished_run
 from PIL import Image
 
 from lmrrg.config.tree import Config
 from lmrrg.run_report.page import write_report
+from tests.support.evaluated_run import finished_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from trees import CLEAR, LARGE, picture, table
 
 from lmrrg.studies import Study, StudyImage, write_studies
+from tests.support.trees import CLEAR, LARGE, picture, table
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from trees import CLEAR, LARGE, picture
 
 from lmrrg.data.audit import audit_of, audit_table, find_duplicates
 from lmrrg.data.importing import Source, complete_source, write_import
 from lmrrg.data.priors import link_priors, prior_reports
 from lmrrg.studies import Study, StudyError, StudyImage, read_studies, write_studies
+from tests.support.trees import CLEAR, LARGE, picture
 
 
 def study(name: str, patient: str, **more) -> Study:

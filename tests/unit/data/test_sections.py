@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import yaml
@@ -13,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmrrg.data.sections import SECTIONS, parse_sections, section_spans
+from tests.support.paths import ROOT
 
-FORMS = yaml.safe_load((Path(__file__).parent / "section_forms.yaml").read_text(encoding="utf-8"))
+FORMS = yaml.safe_load((ROOT / "tests" / "support" / "section_forms.yaml").read_text(encoding="utf-8"))
 
 
 def sections_of(text: str) -> dict[str, str]:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from trees import CLEAR, LARGE, annotate, import_from, labels_csv, picture, real_iu
 
 from lmrrg.data.importing import read_labels, split_of_patient
 from lmrrg.studies import StudyError
+from tests.support.trees import CLEAR, LARGE, annotate, import_from, labels_csv, picture, real_iu
 
 
 def test_iu_with_made_splits(iu):

@@ -1,0 +1,363 @@
+"""The routes around a stand-in writer: limits, refusals, nothing private in answers or logs."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import shutil
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
+
+import click
+import numpy as np
+import psutil
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from lmrrg.imaging.decoder_pool import DecoderPool
+from lmrrg.imaging.reading import ImageError, read_image, to_square
+from lmrrg.studies import LABELS
+from lmrrg.vision.study_features import load_features_from_images
+from serve_app.api import MAX_IMAGES, build_api
+from serve_app.app import MAX_PENDING, ReportService, app
+from serve_app.errors import CODE_OF_STATUS, STATUS, ServiceError
+from serve_app.reporter import UploadedStudy, model_info
+from serve_app.schemas import ImageInfo, ModelInfo, ReportResponse
+from tests.support.paths import ROOT
+
+LIMIT = 200_000
+SQUARE = 256
+
+
+class FakeWriter:
+    """Writes the number of images; remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.studies: list[UploadedStudy] = []
+        self.ready = True
+        self.places = 1
+
+    def check_ready(self) -> None:
+        if not self.ready:
+            raise ServiceError("not_ready", "the model is being loaded")
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        if not self.places:
+            raise ServiceError("busy", "too many studies are waiting")
+        self.places -= 1
+        try:
+            yield
+        finally:
+            self.places += 1
+
+    async def write(self, study: UploadedStudy) -> ReportResponse:
+        assert not self.places, "the place is held until the report is written"
+        self.studies.append(study)
+        if study.indication == "crash":
+            raise RuntimeError("secret detail")
+        return ReportResponse(
+            findings=f"{len(study.images)} images.",
+            complete=True,
+            probabilities=dict.fromkeys(LABELS, 0.5),
+            images=[ImageInfo(view=image.view, source=image.source) for image in study.images],
+            images_not_used=0,
+            indication_used=False,
+            prior_used=False,
+            model=ModelInfo(version="sha256:0", architecture="LMRRG", decoder="llama", provenance={}),
+            generated_at=datetime.now(UTC),
+            seconds=0.1,
+        )
+
+
+@pytest.fixture
+def writer() -> FakeWriter:
+    return FakeWriter()
+
+
+@pytest.fixture(scope="module")
+def decoders() -> Iterator[DecoderPool]:
+    with DecoderPool(memory_mb=100, timeout_s=30) as pool:
+        yield pool
+
+
+@pytest.fixture
+def client(writer: FakeWriter, decoders: DecoderPool) -> TestClient:
+    return TestClient(build_api(writer, decoders, LIMIT, SQUARE), raise_server_exceptions=False)
+
+
+def picture(kind: str = "PNG", size: tuple[int, int] = (80, 64)) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(np.arange(size[0] * size[1], dtype=np.uint8).reshape(size)).save(out, format=kind)
+    return out.getvalue()
+
+
+def error_of(answer) -> tuple[int, str]:
+    body = answer.json()
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"code", "message"}
+    assert body["error"]["message"]
+    return answer.status_code, body["error"]["code"]
+
+
+def test_pictures_become_one_study(client, writer):
+    files = [("files", ("a.png", picture(), "image/png")), ("files", ("b.bin", picture("JPEG"), "text/plain"))]
+    answer = client.post("/v1/reports?details=true", files=files, data={"indication": "Cough", "prior": "Clear."})
+    assert answer.status_code == 200
+    assert answer.json()["findings"] == "2 images."
+    assert list(answer.json()["probabilities"]) == list(LABELS)
+    assert "research only" in answer.json()["notice"]
+    [study] = writer.studies
+    assert [image.source for image in study.images] == ["png", "jpeg"], "the content decides, not name or type"
+    assert (study.indication, study.prior, study.details) == ("Cough", "Clear.", True)
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "code"),
+    [
+        (b"%PDF-1.7 not an image", 415, "not_an_image"),
+        (b"", 415, "not_an_image"),
+        (picture()[:100], 422, "truncated"),
+        (picture(size=(80, 20)), 422, "too_small"),
+    ],
+)
+def test_what_is_not_a_radiograph_is_refused_by_code(client, writer, content, status, code):
+    files = [("files", ("ok.png", picture())), ("files", ("john-doe.png", content))]
+    answer = client.post("/v1/reports", files=files)
+    assert error_of(answer) == (status, code)
+    assert "image 2" in answer.json()["error"]["message"]
+    assert "john" not in answer.text
+    assert not writer.studies
+
+
+def test_of_an_image_only_the_square_is_held_and_nothing_else_changes(client, writer, tiny_config):
+    """Reports come from the features, previews from the square: both are the same as from all pixels, to the bit."""
+    uploads = [picture(size=(300, 200)), picture("JPEG", (64, 1000)), picture(size=(256, 256))]
+    assert client.post("/v1/reports", files=[("files", ("a", upload)) for upload in uploads]).status_code == 200
+    held, whole = writer.studies[0].images, [read_image(upload) for upload in uploads]
+    for image, full in zip(held, whole, strict=True):
+        assert image.pixels.shape == (SQUARE, SQUARE)
+        np.testing.assert_array_equal(to_square(image.pixels, SQUARE), to_square(full.pixels, SQUARE))
+        assert (image.view, image.source, image.burned_in) == (full.view, full.source, full.burned_in)
+    assert tiny_config.data.image_size == SQUARE
+    few, many = (load_features_from_images([images], tiny_config).patches for images in (held, whole))
+    assert few.equal(many)
+
+
+def test_a_busy_service_refuses_before_it_decodes(client, writer):
+    writer.places = 0
+    answer = client.post("/v1/reports", files=[("files", ("x.png", b"not an image"))])
+    assert error_of(answer) == (503, "busy")
+    assert answer.headers["retry-after"]
+    writer.places = 1
+    assert error_of(client.post("/v1/reports", files=[("files", ("x.png", b"not an image"))]))[0] == 415
+    assert writer.places == 1, "a refused study gives its place back"
+
+
+def test_a_replica_has_so_many_places_and_gets_them_back():
+    replica: Any = SimpleNamespace(_pending=0)
+    place = cast(Any, ReportService).func_or_class.place
+    with ExitStack() as taken:
+        for _ in range(MAX_PENDING):
+            taken.enter_context(place(replica))
+        with pytest.raises(ServiceError, match="busy"), place(replica):
+            pass
+    with pytest.raises(ImageError), place(replica):
+        raise ImageError("truncated")
+    assert replica._pending == 0
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(client):
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0))
+    bomb = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    assert error_of(client.post("/v1/reports", files=[("files", ("x.png", bomb))])) == (413, "too_large")
+
+
+def test_an_upload_above_the_limit_is_refused_by_its_announced_length(client, writer):
+    answer = client.post("/v1/reports", files=[("files", ("x.png", bytes(LIMIT)))])
+    assert error_of(answer) == (413, "too_large")
+    assert not writer.studies
+
+
+def test_an_upload_above_the_limit_is_refused_while_it_is_read(writer, decoders):
+    """Without an announced length: the body is not read to its end, which may never come."""
+    read, sent = 0, []
+
+    async def receive() -> dict:
+        nonlocal read
+        head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' if not read else b""
+        read += 10_000
+        return {"type": "http.request", "body": head + bytes(10_000), "more_body": True}
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/reports",
+        "query_string": b"",
+        "headers": [(b"content-type", b"multipart/form-data; boundary=x")],
+    }
+    asyncio.run(build_api(writer, decoders, LIMIT, SQUARE)(scope, receive, send))
+    assert sent[0]["status"] == 413
+    assert b'"too_large"' in sent[1]["body"]
+    assert read <= LIMIT + 20_000
+
+
+def test_a_decoder_that_runs_out_of_memory_or_dies_costs_one_request(client, writer):
+    out = io.BytesIO()
+    Image.fromarray(np.tile(np.arange(6000, dtype=np.uint8), (6000, 1))).save(out, format="PNG")
+    good = [("files", ("a.png", picture()))]
+    hungry = [("files", ("b.png", out.getvalue()))]
+    assert error_of(client.post("/v1/reports", files=good + hungry)) == (413, "decoder_memory")
+    assert client.post("/v1/reports", files=good).status_code == 200
+    for child in psutil.Process().children():
+        if "lmrrg.imaging.decoder_child" in child.cmdline():
+            child.kill()
+            child.wait()
+    assert client.post("/v1/reports", files=good).status_code == 200
+    assert len(writer.studies) == 2
+
+
+@pytest.mark.parametrize("length", [LIMIT - 1000, LIMIT + 1000])
+def test_the_limit_counts_the_whole_body(client, length):
+    boundary = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n', b"\r\n--x--\r\n"
+    body = boundary[0] + bytes(length - sum(map(len, boundary))) + boundary[1]
+    answer = client.post(
+        "/v1/reports", content=iter([body]), headers={"content-type": "multipart/form-data; boundary=x"}
+    )
+    assert error_of(answer) == ((415, "not_an_image") if length < LIMIT else (413, "too_large"))
+
+
+def test_malformed_requests(client):
+    assert error_of(client.post("/v1/reports")) == (422, "invalid_request")
+    assert error_of(client.post("/v1/reports", data={"files": "text"})) == (422, "invalid_request")
+    broken = client.post("/v1/reports", content=b"junk", headers={"content-type": "multipart/form-data; boundary=x"})
+    assert error_of(broken) == (400, "bad_request")
+    assert error_of(client.get("/v1/reports")) == (405, "method_not_allowed")
+    assert error_of(client.get("/nothing")) == (404, "not_found")
+    many = [("files", (f"{i}.png", picture())) for i in range(MAX_IMAGES + 1)]
+    assert error_of(client.post("/v1/reports", files=many)) == (422, "too_many_images")
+
+
+@pytest.mark.parametrize("field", ["indication", "prior"])
+def test_an_invalid_request_does_not_echo_what_was_typed(client, field):
+    long = "Mr Example " * 1000
+    answer = client.post("/v1/reports", files=[("files", ("a.png", picture()))], data={field: long})
+    assert error_of(answer) == (422, "invalid_request")
+    assert field in answer.text
+    assert "Example" not in answer.text
+
+
+def test_health_and_readiness_differ(client, writer):
+    writer.ready = False
+    assert client.get("/healthz").json() == {"status": "alive"}
+    answer = client.get("/readyz")
+    assert error_of(answer) == (503, "not_ready")
+    assert answer.headers["retry-after"]
+    assert error_of(client.post("/v1/reports", files=[("files", ("a.png", picture()))])) == (503, "not_ready")
+    writer.ready = True
+    assert client.get("/readyz").json() == {"status": "ready"}
+
+
+def test_an_internal_error_says_nothing_about_itself(client):
+    answer = client.post("/v1/reports", files=[("files", ("a.png", picture()))], data={"indication": "crash"})
+    assert error_of(answer) == (500, "internal")
+    assert "secret" not in answer.text
+
+
+def test_logs_hold_neither_text_nor_names(client, caplog):
+    caplog.set_level(logging.DEBUG)
+    typed = {"indication": "haemoptysis", "prior": "hydropneumothorax"}
+    client.post("/v1/reports", files=[("files", ("jane-doe.png", picture()))], data=typed)
+    client.post("/v1/reports", files=[("files", ("jane-doe.png", b"junk"))], data=typed)
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith("ray")]
+    assert any("report written: 1 images" in line for line in ours)
+    for private in ("jane", *typed.values(), "1 images."):
+        assert private not in "\n".join(ours)
+
+
+def test_the_page_needs_nothing_from_elsewhere(client):
+    answer = client.get("/")
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert "http://" not in answer.text
+    assert "https://" not in answer.text
+    assert "For research only" in answer.text
+
+
+def test_the_documentation_names_every_code():
+    table = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    for code in {*STATUS, *CODE_OF_STATUS.values(), "too_many_images", "invalid_request", "internal"}:
+        assert f"`{code}`" in table, code
+
+
+def test_the_schema_is_published(client):
+    schema = client.get("/openapi.json").json()
+    assert set(schema["paths"]) == {"/", "/healthz", "/readyz", "/v1/reports"}
+    assert "413" in schema["paths"]["/v1/reports"]["post"]["responses"]
+
+
+@pytest.fixture
+def no_environment(monkeypatch):
+    for name in ("LMRRG_CHECKPOINT", "LMRRG_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("no_environment")
+def test_the_application_says_in_one_sentence_what_it_lacks(monkeypatch):
+    with pytest.raises(click.ClickException, match="no model to serve: set LMRRG_CHECKPOINT"):
+        app({})
+    with pytest.raises(click.ClickException, match=r"missing_file: /nowhere has no config\.json"):
+        app({"checkpoint": "/nowhere"})
+    with pytest.raises(click.ClickException, match="unknown argument checkpont"):
+        app({"checkpont": "/nowhere"})
+    monkeypatch.setenv("LMRRG_CONFIG", "/nowhere.yaml")
+    with pytest.raises(click.ClickException, match=r"config file /nowhere\.yaml does not exist"):
+        app({})
+
+
+@pytest.mark.usefixtures("no_environment")
+def test_a_checkpoint_that_does_not_say_what_it_sees_is_not_deployed(tiny_checkpoint, tmp_path):
+    copy = shutil.copytree(tiny_checkpoint, tmp_path / "copy")
+    settings = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({k: v for k, v in settings.items() if k != "inputs"}))
+    with pytest.raises(click.ClickException, match=r"bad_config.*inputs"):
+        app({"checkpoint": str(copy)})
+
+
+@pytest.mark.usefixtures("no_environment")
+def test_where_the_checkpoint_comes_from(tiny_checkpoint, tmp_path, monkeypatch):
+    """The command's argument, else the environment, else the config file."""
+    config = tmp_path / "serve.yaml"
+    config.write_text(f"serve: {{checkpoint: {tiny_checkpoint}, max_upload_mb: 3}}\n")
+    monkeypatch.setenv("LMRRG_CONFIG", str(config))
+    assert app({})._bound_deployment.init_args[0] == str(tiny_checkpoint)
+    assert app({})._bound_deployment.init_args[1].serve.max_upload_mb == 3
+    monkeypatch.setenv("LMRRG_CHECKPOINT", "/elsewhere")
+    with pytest.raises(click.ClickException, match="/elsewhere"):
+        app({})
+    assert app({"checkpoint": str(tiny_checkpoint)})._bound_deployment.init_args[0] == str(tiny_checkpoint)
+
+
+def test_a_version_names_the_weights_and_the_settings(tiny_checkpoint, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_checkpoint, copy)
+    assert model_info(copy) == model_info(tiny_checkpoint), "not where it lies, but what it holds"
+    weights = copy / "decoder" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert model_info(copy).version != model_info(tiny_checkpoint).version
