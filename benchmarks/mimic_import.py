@@ -4,7 +4,7 @@
 
 The tree is made in FOLDER once and kept: the tables of MIMIC-CXR-JPG, the reports in their archive (500 texts of our
 own words, in MIMIC's form), and 1.66 empty image files a study. The import never opens an image; what reading them
-takes is another figure (benchmarks/data.py).
+takes is another figure (benchmarks/speed/data.py).
 """
 
 from __future__ import annotations

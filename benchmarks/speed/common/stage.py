@@ -19,7 +19,7 @@ from lmrrg.model.prompts import prompt_ids, report_ids
 from lmrrg.studies import Study
 from lmrrg.vision.study_features import FeatureFiles
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CACHE = ROOT / ".cache" / "benchmarks"
 """Data, checkpoints and virtual environments of the benchmarks; may be deleted at any time."""
 

@@ -1,6 +1,6 @@
 """Host memory over 200 PPO iterations: the sum of PSS over all processes of the run must not grow.
 
-    python benchmarks/memory.py [--iterations 200] [--out FILE.png]
+    python benchmarks/speed/memory.py [--iterations 200] [--out FILE.png]
 
 A tiny decoder and 8 studies, so that an iteration takes about a second. PSS counts what processes share once: the sum
 is what the run takes from the machine, the object store included. The first quarter, in which allocators and caches

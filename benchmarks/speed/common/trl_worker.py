@@ -1,6 +1,6 @@
 """One TRL trainer, in TRL's own environment: an iteration for every line on stdin, its seconds on stdout.
 
-Run by benchmarks/ppo_vs_trl.py as ``python trl_worker.py JOB.json``; everything else TRL prints goes to stderr.
+Run by benchmarks/speed/ppo_vs_trl.py as ``python trl_worker.py JOB.json``; everything else TRL prints goes to stderr.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Report pairs per second of the reward: both backends, cold and cached, 1 and 2 workers, beside `radgraph` itself.
 
-    python benchmarks/reward.py [--studies 16] [--samples 4] [--radgraph DIR ...] [--out FILE.json]
+    python benchmarks/speed/reward.py [--studies 16] [--samples 4] [--radgraph DIR ...] [--out FILE.json]
 
 Published weights are not needed: the reference backend runs on random weights of the published sizes (three models,
 1.2 GB in a temporary folder), which cost the same time. The work is PPO's: several sampled reports per study, scored
@@ -9,7 +9,7 @@ against the study's reference. One torch thread per worker; CPU seconds are the 
 The `radgraph` package needs transformers 4 and runs in a process of its own. Give it the folders to import from:
     pip install --no-deps --target RG radgraph==0.1.18 dotmap appdirs jsonpickle h5py
     pip install --no-deps --target TF transformers==4.46.3 tokenizers==0.20.3 huggingface_hub==0.36.0
-    python benchmarks/reward.py --radgraph TF RG
+    python benchmarks/speed/reward.py --radgraph TF RG
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Files per second: DICOM, PNG and JPEG into the model's square beside naive pydicom + Pillow, and phantoms drawn.
 
-    python benchmarks/data.py [--files 12] [--side 1024] [--rounds 5] [--phantoms-only] [--out FILE.json]
+    python benchmarks/speed/data.py [--files 12] [--side 1024] [--rounds 5] [--phantoms-only] [--out FILE.json]
 
 The files are phantom films that the script draws and encodes. Ours is ``read_image`` and ``to_square``, with every
 check of docs/data.md, in this process; "child" is the same through one decoder process with limits, as uploads and the

@@ -1,6 +1,6 @@
 """What the embedded backend is worth: its graph against true RadGraph F1, its labels against silver labels, its speed.
 
-    python benchmarks/embedded_metric.py --pairs PAIRS.csv --studies REPORTS.jsonl
+    python benchmarks/speed/embedded_metric.py --pairs PAIRS.csv --studies REPORTS.jsonl
 
 PAIRS.csv has the columns study, reference, hypothesis, rg_e, rg_er. REPORTS.jsonl has one study a line with `findings`,
 `impression` and `chexbert_findings` (class -> 1, 0, -1). A file that is not there is skipped with one sentence.

@@ -1,6 +1,6 @@
 """Sampling reports with vLLM beside `transformers.generate`, and handing weights to an engine beside a memcpy.
 
-    python benchmarks/rollout.py [--rounds 5] [--out FILE.json]
+    python benchmarks/speed/rollout.py [--rounds 5] [--out FILE.json]
 
 Sampling: the demo's decoder (4 M parameters, float32), 100 tokens per report, 32 and 128 reports at once, one thread,
 both in this process, in turns. Both compute the prompt (visual half and embeddings) and return texts; only vLLM also

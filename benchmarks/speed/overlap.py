@@ -1,6 +1,6 @@
 """What writing reports one iteration ahead (`ppo.rollout_ahead`) saves, beside sampling on demand.
 
-    python benchmarks/overlap.py [--iterations 5] [key=value ...]
+    python benchmarks/speed/overlap.py [--iterations 5] [key=value ...]
 
 Two figures. Stages that only sleep, one second for the engines and one for everything after them, show the scheduling
 by itself: on demand they take turns, ahead they share the second. The demo's real stages show what is left of it here:

@@ -1,6 +1,6 @@
 """What a PPO iteration spends on anything but generating, scoring, forward, backward and the optimizer.
 
-    python benchmarks/overhead.py [--iterations 6] [--out FILE.json] [key=value ...]
+    python benchmarks/speed/overhead.py [--iterations 6] [--out FILE.json] [key=value ...]
 
 The demo's PPO on phantoms. Ray's own timeline says when which method of which actor ran. The time of an iteration in
 which no actor generates, scores, or runs policy or reference is overhead: data, transfer, advantages, weight sync,

@@ -1,6 +1,6 @@
 """Samples per second: this project's PPO beside TRL's PPO, and its GRPO beside TRL's GRPO, measured in turns.
 
-    python benchmarks/ppo_vs_trl.py [--rounds 5] [--precision fp32|bf16] [--natural] [--critic detached|separate]
+    python benchmarks/speed/ppo_vs_trl.py [--rounds 5] [--precision fp32|bf16] [--natural] [--critic detached|separate]
         [--out FILE.json]
 
 All work on the demo's decoder (4 M parameters), 16 prompts x 8 samples, 2 epochs in minibatches of 64, AdamW, a frozen

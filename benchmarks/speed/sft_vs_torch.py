@@ -1,6 +1,6 @@
 """SFT through Ray Train and DeepSpeed beside a bare PyTorch loop on the same batches, and how long it waits for data.
 
-    python benchmarks/sft_vs_torch.py [--rounds 5] [--out FILE.json]
+    python benchmarks/speed/sft_vs_torch.py [--rounds 5] [--out FILE.json]
 
 Both train the demo's model on the same minibatches of 32 phantoms in the same order with two threads and AdamW, four
 epochs at a time, in turns: the project's rank inside a Ray Train worker, and in this process a loop of forward,
