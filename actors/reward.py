@@ -11,7 +11,8 @@ from ray.util.placement_group import PlacementGroup
 
 from actors.actor_pool import ActorPool, Supervised, spawn
 from actors.placement import actor_options, bundle
-from lmrrg.config.tree import Config, RewardConfig
+from lmrrg.config.reward import RewardConfig
+from lmrrg.config.tree import Config
 from lmrrg.metrics.backends import MetricError
 from lmrrg.metrics.reward import RadCliQReward, RewardScores
 

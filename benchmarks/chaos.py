@@ -23,7 +23,8 @@ from pathlib import Path
 
 import psutil
 
-from lmrrg.config.tree import Config, load_config
+from lmrrg.config.loading import load_config
+from lmrrg.config.tree import Config
 from lmrrg.run.tracking import read_metrics
 
 ACTORS = ("RewardActor", "RolloutActor", "ReferenceWorker", "PolicyWorker")

@@ -25,7 +25,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from tqdm import tqdm
 
 from lmrrg.imaging.decoder_pool import DecoderPool
-from lmrrg.imaging.reading import ImageError
+from lmrrg.imaging.radiograph import ImageError
 
 Damage = Callable[[bytes, np.random.Generator], bytes]
 DEATHS = ("decoder_crashed", "decoder_timeout", "decoder_memory")

@@ -19,7 +19,8 @@ import ray
 from ray import tune
 
 from actors.placement import connect
-from lmrrg.config.tree import Config, load_config
+from lmrrg.config.loading import load_config
+from lmrrg.config.tree import Config
 from lmrrg.data.sources import prepare_studies
 from rl.trainer import CQRL
 

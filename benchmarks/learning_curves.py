@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lmrrg.config.tree import Config, load_config
+from lmrrg.config.loading import load_config
+from lmrrg.config.tree import Config
 from lmrrg.run.tracking import read_metrics
 
 VARIANTS: dict[str, tuple[str, ...]] = {

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import ray
 
-from lmrrg.config.tree import Config, load_config
+from lmrrg.config.loading import load_config
+from lmrrg.config.tree import Config
 from lmrrg.data.sources import prepare_studies
 from lmrrg.evaluation.evaluate import evaluate_checkpoint
 from lmrrg.metrics.bootstrap import paired_bootstrap

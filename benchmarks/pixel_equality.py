@@ -22,8 +22,8 @@ from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, p
 
 from lmrrg.imaging.dicom import reader as dicom
 from lmrrg.imaging.dicom.header import transfer_syntax
-from lmrrg.imaging.radiograph import MIN_SIDE
-from lmrrg.imaging.reading import ImageError, read_image
+from lmrrg.imaging.radiograph import MIN_SIDE, ImageError
+from lmrrg.imaging.reading import read_image
 
 
 def main() -> None:

@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from actors.actor_pool import PoolError
 from actors.placement import connect
-from lmrrg.config.tree import Config, config_help, load_config
+from lmrrg.config.loading import config_help, load_config
+from lmrrg.config.tree import Config
 from lmrrg.data.sources import prepare_studies
 from lmrrg.errors import one_sentence
 from lmrrg.model.checkpoint import CheckpointError, read_checkpoint_config

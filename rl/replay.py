@@ -22,7 +22,8 @@ from tqdm import tqdm
 from actors.placement import connect
 from actors.policy import PolicyGroup
 from actors.reward import RewardPool
-from lmrrg.config.tree import Config, load_config
+from lmrrg.config.loading import load_config
+from lmrrg.config.tree import Config
 from lmrrg.metrics.reward import RewardScores
 from lmrrg.ppo.schedule import policy_learning_rate
 from rl.storage.rollout_files import DumpedRollout, read_rollouts

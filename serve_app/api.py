@@ -12,7 +12,7 @@ from fastapi import FastAPI, File, Form, Query, UploadFile
 from fastapi.responses import HTMLResponse
 
 from lmrrg.imaging.decoder_pool import DecoderPool
-from lmrrg.imaging.reading import ImageError, Radiograph
+from lmrrg.imaging.radiograph import ImageError, Radiograph
 from serve_app.errors import ServiceError, UploadLimit, install
 from serve_app.reporter import UploadedStudy
 from serve_app.schemas import ErrorResponse, Health, ReportResponse

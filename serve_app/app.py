@@ -20,7 +20,8 @@ from ray import serve
 from ray.serve import Application
 
 from lmrrg.config.base import ConfigError
-from lmrrg.config.tree import Config, load_config
+from lmrrg.config.loading import load_config
+from lmrrg.config.tree import Config
 from lmrrg.engine.report_engine import engine_environment
 from lmrrg.imaging.decoder_pool import DecoderPool, image_limits
 from lmrrg.model.checkpoint import CheckpointError, checkpoint_settings

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lmrrg.errors import CodedError
-from lmrrg.imaging.reading import ImageError
+from lmrrg.imaging.radiograph import ImageError
 from serve_app.schemas import ErrorDetail, ErrorResponse
 
 STATUS = {

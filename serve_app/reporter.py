@@ -17,7 +17,8 @@ from PIL import Image
 
 from lmrrg.config.tree import Config
 from lmrrg.engine.report_engine import ReportEngine
-from lmrrg.imaging.reading import Radiograph, to_square
+from lmrrg.imaging.radiograph import Radiograph
+from lmrrg.imaging.reading import to_square
 from lmrrg.model.checkpoint import checkpoint_settings, read_checkpoint_config
 from lmrrg.model.prompts import prompt_ids
 from lmrrg.model.region_queries import REGIONS

@@ -8,7 +8,7 @@ from typing import Any
 import torch.distributed as dist
 from torch import nn
 
-from lmrrg.config.tree import SFTConfig
+from lmrrg.config.sft import SFTConfig
 from lmrrg.model.gradients import zero_settings
 from sft.objective import parameter_groups
 

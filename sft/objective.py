@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmrrg.config.tree import SFTConfig
+from lmrrg.config.sft import SFTConfig
 from lmrrg.model.classifier import binary_targets, disease_loss
 from lmrrg.model.generator import ReportGenerator
 from lmrrg.model.precision import products_in

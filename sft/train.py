@@ -26,7 +26,8 @@ from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConf
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from actors.placement import connect, warn_of_idle_gpus
-from lmrrg.config.tree import Config, config_help, load_config
+from lmrrg.config.loading import config_help, load_config
+from lmrrg.config.tree import Config
 from lmrrg.data.sources import prepare_studies, priors_of, studies_of
 from lmrrg.errors import one_sentence
 from lmrrg.model.checkpoint import CheckpointError, read_checkpoint_config

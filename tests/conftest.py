@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lmrrg.config.tree import Config, load_config
+from lmrrg.config.loading import load_config
+from lmrrg.config.tree import Config
 from lmrrg.model.checkpoint import save_checkpoint
 from lmrrg.model.generator import build_generator
 from lmrrg.studies import Study, StudyImage
@@ -129,7 +130,7 @@ def served(ray_cluster: Path, tiny_checkpoint: Path, tiny_config: Config) -> Ite
     """The address of a running report service with the tiny checkpoint."""
     from ray import serve
 
-    from lmrrg.config.tree import save_config
+    from lmrrg.config.loading import save_config
     from serve_app.app import app
 
     settings = tiny_config.run_dir / "serve.yaml"

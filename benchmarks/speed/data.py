@@ -29,7 +29,7 @@ from common.stage import CACHE
 from PIL import Image
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
-from lmrrg.config.tree import PhantomConfig
+from lmrrg.config.data import PhantomConfig
 from lmrrg.data.phantom.ct.dataset import import_ct_phantoms
 from lmrrg.data.phantom.ct.volume import CTError, data_folder
 from lmrrg.data.phantom.drawn.dataset import import_phantoms

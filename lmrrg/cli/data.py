@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from lmrrg.config.tree import DataConfig, DataSource, PhantomConfig
+from lmrrg.config.data import DataConfig, DataSource, PhantomConfig
 from lmrrg.data.audit import find_duplicates
 from lmrrg.data.importing import audit_path, write_import
 from lmrrg.data.sources import import_studies

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from lmrrg.config.tree import config_help, load_config
+from lmrrg.config.loading import config_help, load_config
 
 EPILOG = config_help()
 

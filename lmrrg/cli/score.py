@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from lmrrg.config.tree import EvaluationConfig, RewardConfig
+from lmrrg.config.evaluation import EvaluationConfig
+from lmrrg.config.reward import RewardConfig
 from lmrrg.metrics.backends import Backend
 from lmrrg.metrics.embedded.backend import EmbeddedBackend
 from lmrrg.metrics.report_files import pair_reports, read_reports

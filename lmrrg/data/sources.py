@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lmrrg.config.tree import Config, DataConfig
+from lmrrg.config.data import DataConfig
+from lmrrg.config.tree import Config
 from lmrrg.data.datasets.chexpert_plus import read_chexpert_plus
 from lmrrg.data.datasets.csv_table import read_csv_table
 from lmrrg.data.datasets.iu_xray import read_iu_xray

@@ -21,7 +21,7 @@ from typing import IO, Any, cast, get_args
 
 import numpy as np
 
-from lmrrg.config.tree import DataConfig
+from lmrrg.config.data import DataConfig
 from lmrrg.imaging.decoder_child import FRAME, READY
 from lmrrg.imaging.radiograph import DEFAULT_LIMITS, IMAGE_ERROR_CODES, ImageError, Limits, Radiograph
 from lmrrg.studies import View

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 from PIL.ExifTags import Base
 
-from lmrrg.imaging.dicom.reader import is_dicom, read_dicom
+from lmrrg.imaging.dicom.header import is_dicom
+from lmrrg.imaging.dicom.reader import read_dicom
 from lmrrg.imaging.radiograph import (
     DEFAULT_LIMITS,
     IMAGE_ERROR_CODES,

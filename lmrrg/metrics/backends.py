@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from lmrrg.config.tree import RewardConfig
+from lmrrg.config.reward import RewardConfig
 from lmrrg.errors import CodedError
 from lmrrg.metrics.parts import Parts
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lmrrg.config.tree import RewardConfig
+from lmrrg.config.reward import RewardConfig
 from lmrrg.metrics.backends import Backend, MetricError, is_empty, make_backend, score_parts
 from lmrrg.metrics.parts import Array
 from lmrrg.metrics.radcliq import radcliq_v1

@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lmrrg.config.tree import ModelConfig
+from lmrrg.config.model import ModelConfig
 from lmrrg.errors import CodedError
 from lmrrg.model.decoder import (
     DecoderError,

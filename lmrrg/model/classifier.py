@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmrrg.config.tree import SFTConfig
+from lmrrg.config.sft import SFTConfig
 from lmrrg.studies import LABELS, NEGATIVE, POSITIVE, UNCERTAIN, Study
 
 BLANK = -2

@@ -27,7 +27,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from lmrrg.config.tree import DecoderConfig, ModelConfig
+from lmrrg.config.model import DecoderConfig, ModelConfig
 from lmrrg.errors import CodedError
 
 PAD, BOS, EOS, UNK = "<|pad|>", "<|bos|>", "<|eos|>", "<|unk|>"

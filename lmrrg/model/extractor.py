@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmrrg.config.tree import ModelConfig
+from lmrrg.config.model import ModelConfig
 from lmrrg.vision.study_features import VIEWS, StudyFeatures
 
 

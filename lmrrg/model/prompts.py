@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedTokenizerBase
 
-from lmrrg.config.tree import ModelConfig
+from lmrrg.config.model import ModelConfig
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, config: ModelConfig, indication: str, prior: str = "") -> list[int]:

@@ -23,7 +23,8 @@ from typing import Any
 import wandb
 from wandb.sdk.mailbox import MailboxClosedError
 
-from lmrrg.config.tree import Config, save_config
+from lmrrg.config.loading import save_config
+from lmrrg.config.tree import Config
 from lmrrg.errors import CodedError
 from lmrrg.studies import atomic_writer, manifest_hash
 

@@ -12,7 +12,8 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from safetensors.numpy import load_file
 
-from lmrrg.config.tree import Config, load_config
+from lmrrg.config.loading import load_config
+from lmrrg.config.tree import Config
 from lmrrg.evaluation.evaluate import read_results
 from lmrrg.evaluation.examples import REGION_RULE
 from lmrrg.evaluation.rows import NOTES, MetricRow, ScoreNames, metric_groups, signed

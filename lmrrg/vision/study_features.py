@@ -20,11 +20,12 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm import tqdm
 
-from lmrrg.config.tree import Config, DataConfig
+from lmrrg.config.data import DataConfig
+from lmrrg.config.tree import Config
 from lmrrg.data.hashes import file_hashes
 from lmrrg.imaging.decoder_pool import DecoderPool, image_limits
-from lmrrg.imaging.radiograph import Pixels
-from lmrrg.imaging.reading import ImageError, Radiograph, read_bytes, read_image, to_square
+from lmrrg.imaging.radiograph import ImageError, Pixels, Radiograph
+from lmrrg.imaging.reading import read_bytes, read_image, to_square
 from lmrrg.studies import Study, View
 from lmrrg.vision.cache import FeatureError, entry_path, make_room, read_entry, touch, write_entry
 

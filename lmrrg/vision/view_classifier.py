@@ -25,11 +25,13 @@ from safetensors.numpy import save
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from lmrrg.config.tree import Config, load_config
+from lmrrg.config.loading import load_config
+from lmrrg.config.tree import Config
 from lmrrg.data.tables import frontal_first
 from lmrrg.errors import one_sentence
 from lmrrg.studies import Split, Study, StudyImage, View, atomic_writer, check_outputs, read_studies
-from lmrrg.vision.study_features import FeatureError, FeatureFiles, encoder_version
+from lmrrg.vision.cache import FeatureError
+from lmrrg.vision.study_features import FeatureFiles, encoder_version
 
 SIDE = 256
 """The classifier's own image size, pixels, whatever the model's is."""

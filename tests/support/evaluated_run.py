@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from lmrrg.config.tree import Config, load_config
+from lmrrg.config.loading import load_config
+from lmrrg.config.tree import Config
 from lmrrg.data.sources import prepare_studies, studies_of
 from lmrrg.evaluation.evaluate import evaluate_run
 from lmrrg.model.checkpoint import load_checkpoint, save_checkpoint

@@ -29,7 +29,8 @@ from actors.placement import PlacementError, actor_options, preflight
 from actors.policy import policy_bundle
 from actors.reference import reference_bundle
 from actors.rollout import rollout_bundle
-from lmrrg.config.tree import Config, load_config
+from lmrrg.config.loading import load_config
+from lmrrg.config.tree import Config
 from tests.support.stand_in import StandIn
 
 NODE = {"num_cpus": 96, "num_gpus": 8, "object_store_memory": 80 << 20}

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lmrrg.config.tree import DataConfig
+from lmrrg.config.data import DataConfig
 from lmrrg.data.importing import Import
 from lmrrg.data.sources import import_studies
 from lmrrg.studies import LABELS

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from lmrrg.config.tree import Config, load_config
+from lmrrg.config.loading import load_config
+from lmrrg.config.tree import Config
 from lmrrg.data.sources import prepare_studies, studies_of
 from lmrrg.model.checkpoint import save_checkpoint
 from lmrrg.model.generator import VISUAL_TOKENS, ReportGenerator, build_generator

@@ -25,7 +25,7 @@ from transformers import (
     TrainerCallback,
 )
 
-from lmrrg.config.tree import RewardConfig
+from lmrrg.config.reward import RewardConfig
 from lmrrg.metrics.reward import RadCliQReward
 
 

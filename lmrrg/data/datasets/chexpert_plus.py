@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from lmrrg.config.tree import DataConfig
+from lmrrg.config.data import DataConfig
 from lmrrg.data.importing import Dropped, Source, label_value
 from lmrrg.data.tables import clean, find_file, frontal_first, read_csv, view_of
 from lmrrg.studies import LABELS, Section, Split, Study, StudyError, StudyImage, View

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from lmrrg.config.tree import DataConfig
+from lmrrg.config.data import DataConfig
 from lmrrg.data.importing import Dropped, Source, label_value
 from lmrrg.data.privacy import hashed_id, salt_from_environment, scrub
 from lmrrg.data.sections import parse_sections

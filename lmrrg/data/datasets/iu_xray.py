@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
-from lmrrg.config.tree import DataConfig
+from lmrrg.config.data import DataConfig
 from lmrrg.data.importing import Dropped, Source
 from lmrrg.data.tables import (
     Texts,

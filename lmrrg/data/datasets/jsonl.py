@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from lmrrg.config.tree import DataConfig
+from lmrrg.config.data import DataConfig
 from lmrrg.data.importing import Dropped, Source
 from lmrrg.data.tables import frontal_first
 from lmrrg.studies import Study, StudyImage, read_studies

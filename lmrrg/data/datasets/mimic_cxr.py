@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
-from lmrrg.config.tree import DataConfig
+from lmrrg.config.data import DataConfig
 from lmrrg.data.importing import Dropped, Source, label_value
 from lmrrg.data.sections import parse_sections
 from lmrrg.data.tables import find_file, frontal_first, read_csv, view_of

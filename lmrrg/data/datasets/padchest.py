@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from lmrrg.config.tree import DataConfig
+from lmrrg.config.data import DataConfig
 from lmrrg.data.importing import Dropped, Source
 from lmrrg.data.tables import clean, find_file, frontal_first, read_csv, view_of
 from lmrrg.studies import LABELS, POSITIVE, Study, StudyError, StudyImage

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lmrrg.config.tree import DataConfig
+from lmrrg.config.data import DataConfig
 from lmrrg.data.datasets.padchest import labels_named
 from lmrrg.data.importing import Dropped, Source
 from lmrrg.data.tables import clean, find_file, image_stem, index_images, read_csv, read_json

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lmrrg.config.tree import DataConfig
+from lmrrg.config.data import DataConfig
 from lmrrg.data.datasets.mimic_cxr import views_of_images
 from lmrrg.data.importing import Dropped, Source
 from lmrrg.data.tables import clean, frontal_first, read_annotation

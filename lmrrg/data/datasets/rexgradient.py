@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lmrrg.config.tree import DataConfig
+from lmrrg.config.data import DataConfig
 from lmrrg.data.importing import Dropped, Source
 from lmrrg.data.tables import Texts, clean, frontal_first, read_json, view_of
 from lmrrg.studies import Split, Study, StudyError, StudyImage

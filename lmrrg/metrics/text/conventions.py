@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from lmrrg.config.tree import EvaluationConfig
+from lmrrg.config.evaluation import EvaluationConfig
 
 Dataset = Literal["iu-xray", "mimic-cxr"]
 

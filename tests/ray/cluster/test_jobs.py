@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from lmrrg.config.tree import Config, save_config
+from lmrrg.config.loading import save_config
+from lmrrg.config.tree import Config
 from lmrrg.model.checkpoint import read_checkpoint_config
 from lmrrg.run.tracking import read_metrics
 from tests.support.paths import ROOT

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from actors.layout import Layout
 from actors.placement import bundle, describe, shortage
 from lmrrg.config.base import ConfigError
-from lmrrg.config.tree import Config, load_config
+from lmrrg.config.loading import load_config
+from lmrrg.config.tree import Config
 from tests.support.paths import ROOT
 
 NODE = {"CPU": 96, "GPU": 8}

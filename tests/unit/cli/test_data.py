@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from lmrrg.cli.main import main
-from lmrrg.config.tree import DataSource
+from lmrrg.config.data import DataSource
 from lmrrg.studies import read_studies
 
 

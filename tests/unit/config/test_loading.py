@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from lmrrg.config.base import ConfigError
-from lmrrg.config.tree import Config, config_help, describe_config, load_config, save_config
+from lmrrg.config.loading import config_help, describe_config, load_config, save_config
+from lmrrg.config.tree import Config
 
 
 @pytest.mark.parametrize("name", ["demo", "iu_xray", "mimic_cxr"])

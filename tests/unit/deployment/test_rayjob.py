@@ -16,7 +16,7 @@ import yaml
 
 from actors.layout import Layout
 from actors.placement import shortage
-from lmrrg.config.tree import load_config
+from lmrrg.config.loading import load_config
 
 FIELDS = {
     "spec": {

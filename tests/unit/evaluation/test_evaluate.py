@@ -13,7 +13,8 @@ from safetensors.numpy import load_file
 
 from lmrrg import RESEARCH_USE_ONLY
 from lmrrg.cli.main import main
-from lmrrg.config.tree import Config, load_config
+from lmrrg.config.loading import load_config
+from lmrrg.config.tree import Config
 from lmrrg.data.sources import studies_of
 from lmrrg.errors import CodedError
 from lmrrg.evaluation.evaluate import _scale, evaluate_checkpoint, evaluate_run, read_results

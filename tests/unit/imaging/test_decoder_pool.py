@@ -19,7 +19,8 @@ from PIL import Image
 from pydicom.uid import JPEG2000Lossless
 
 from lmrrg.imaging.decoder_pool import DecoderPool
-from lmrrg.imaging.reading import ImageError, Limits, read_image, to_square
+from lmrrg.imaging.radiograph import ImageError, Limits
+from lmrrg.imaging.reading import read_image, to_square
 from tests.support.dicom_files import dataset, dicom, encoded, ramp
 
 

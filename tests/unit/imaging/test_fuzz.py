@@ -6,7 +6,8 @@ import importlib.util
 
 import numpy as np
 
-from lmrrg.imaging.reading import ImageError, read_image
+from lmrrg.imaging.radiograph import ImageError
+from lmrrg.imaging.reading import read_image
 
 
 def test_damaged_files_end_in_pixels_or_a_code(repo_root):

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from lmrrg.imaging import radiograph
-from lmrrg.imaging.radiograph import DEFAULT_LIMITS
-from lmrrg.imaging.reading import IMAGE_ERROR_CODES, ImageError, Limits, read_image, to_square
+from lmrrg.imaging.radiograph import DEFAULT_LIMITS, IMAGE_ERROR_CODES, ImageError, Limits
+from lmrrg.imaging.reading import read_image, to_square
 
 
 def grey(rows: int = 64, columns: int = 80) -> np.ndarray:

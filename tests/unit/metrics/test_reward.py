@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmrrg.config.tree import RewardConfig
+from lmrrg.config.reward import RewardConfig
 from lmrrg.metrics.backends import MetricError, make_backend, score_parts
 from lmrrg.metrics.parts import Parts
 from lmrrg.metrics.radcliq import WORST_V1, radcliq_v1

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmrrg.config.tree import SFTConfig
+from lmrrg.config.sft import SFTConfig
 from lmrrg.model.classifier import (
     BLANK,
     UNLABELLED,

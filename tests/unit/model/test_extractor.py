@@ -6,7 +6,8 @@ from torch import Tensor
 
 from lmrrg.model.extractor import Attention, RegionExtractor
 from lmrrg.model.generator import ReportGenerator
-from lmrrg.vision.study_features import FeatureError, StudyFeatures
+from lmrrg.vision.cache import FeatureError
+from lmrrg.vision.study_features import StudyFeatures
 
 
 def outputs(model: ReportGenerator, features: StudyFeatures) -> list[Tensor]:

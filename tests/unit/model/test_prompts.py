@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmrrg.config.tree import Config, ModelConfig
+from lmrrg.config.model import ModelConfig
+from lmrrg.config.tree import Config
 from lmrrg.model.decoder import DecoderError, build_tokenizer, train_tokenizer
 from lmrrg.model.prompts import prompt_ids, report_ids
 from tests.conftest import SENTENCES

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from actors.actor_pool import PoolError
-from lmrrg.config.tree import load_config
+from lmrrg.config.loading import load_config
 from lmrrg.ppo.errors import PPOError
 from rl import recovery
 from rl.recovery import Preempted, Restarts, full_disk_named, preemption_notice

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lmrrg.config.tree import load_config
+from lmrrg.config.loading import load_config
 from lmrrg.engine.report_engine import GeneratedReport
 from lmrrg.ppo.errors import PPOError
 from rl import reference_rewards

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lmrrg.config.tree import load_config
+from lmrrg.config.loading import load_config
 from lmrrg.engine.report_engine import GeneratedReport
 from lmrrg.metrics.reward import RadCliQReward, RewardScores
 from lmrrg.vision.study_features import StudyFeatures

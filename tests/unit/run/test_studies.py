@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lmrrg.config.tree import Config, load_config
+from lmrrg.config.loading import load_config
+from lmrrg.config.tree import Config
 from lmrrg.data.sources import prepare_studies, studies_of
 from lmrrg.run.tracking import record_run
 from lmrrg.studies import StudyError, read_studies

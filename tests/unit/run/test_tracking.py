@@ -13,7 +13,9 @@ import wandb
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lmrrg.config.tree import Config, TrackingConfig, load_config
+from lmrrg.config.loading import load_config
+from lmrrg.config.tracking import TrackingConfig
+from lmrrg.config.tree import Config
 from lmrrg.run.tracking import RunTracker, TrackingError, metrics_path, read_metrics, record_run
 from lmrrg.studies import manifest_hash
 

@@ -23,7 +23,8 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from lmrrg.imaging.decoder_pool import DecoderPool
-from lmrrg.imaging.reading import ImageError, read_image, to_square
+from lmrrg.imaging.radiograph import ImageError
+from lmrrg.imaging.reading import read_image, to_square
 from lmrrg.studies import LABELS
 from lmrrg.vision.study_features import load_features_from_images
 from serve_app.api import MAX_IMAGES, build_api

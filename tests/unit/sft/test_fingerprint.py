@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lmrrg.config.tree import Config, load_config
+from lmrrg.config.loading import load_config
+from lmrrg.config.tree import Config
 from lmrrg.studies import Study, StudyImage
 from lmrrg.vision.study_features import image_hashes
 from sft.errors import SFTError

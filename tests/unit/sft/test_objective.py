@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from lmrrg.config.tree import SFTConfig
+from lmrrg.config.sft import SFTConfig
 from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.model.classifier import BLANK, UNLABELLED
 from lmrrg.vision.study_features import FeatureFiles

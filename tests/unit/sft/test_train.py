@@ -11,8 +11,9 @@ from ray.train.v2._internal.execution.failure_handling import FailureDecision
 from ray.train.v2.api.config import FailureConfig
 from ray.train.v2.api.exceptions import WorkerGroupError
 
-from lmrrg.config.tree import Config, load_config
-from lmrrg.imaging.reading import ImageError
+from lmrrg.config.loading import load_config
+from lmrrg.config.tree import Config
+from lmrrg.imaging.radiograph import ImageError
 from sft.errors import SFTError
 from sft.failures import FailurePolicy
 from sft.train import _delete, _fit, _storage, main

@@ -9,12 +9,13 @@ from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
 
 from lmrrg.config.tree import Config
-from lmrrg.imaging.reading import ImageError, Radiograph, read_image
+from lmrrg.imaging.radiograph import ImageError, Radiograph
+from lmrrg.imaging.reading import read_image
 from lmrrg.studies import Study, StudyImage
 from lmrrg.vision import study_features as module
+from lmrrg.vision.cache import FeatureError
 from lmrrg.vision.study_features import (
     VIEWS,
-    FeatureError,
     FeatureFiles,
     choose_views,
     feature_shape,

@@ -14,7 +14,7 @@ from lmrrg.data.audit import audit_table
 from lmrrg.data.importing import complete
 from lmrrg.studies import Study, StudyImage
 from lmrrg.vision import view_classifier as views
-from lmrrg.vision.study_features import FeatureError
+from lmrrg.vision.cache import FeatureError
 from lmrrg.vision.view_classifier import ViewClassifier, checked_views, packaged_classifier
 
 

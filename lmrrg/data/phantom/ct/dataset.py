@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lmrrg.config.tree import PhantomConfig
+from lmrrg.config.data import PhantomConfig
 from lmrrg.data.importing import Import, complete
 from lmrrg.data.phantom.ct.bodies import BODIES, POSES, VIEWS, Array, anatomy, projection
 from lmrrg.data.phantom.ct.film import Setup, expose, moved_masks

@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ComputedRadiographyImageStorage, ExplicitVRLittleEndian
 from tqdm import tqdm
 
-from lmrrg.config.tree import PhantomConfig
+from lmrrg.config.data import PhantomConfig
 from lmrrg.data.importing import Import, complete
 from lmrrg.data.phantom.drawn.anatomy import Map
 from lmrrg.data.phantom.drawn.findings import Finding, draw_phantom, sample_findings

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from lmrrg.metrics.parts import Array
-from lmrrg.metrics.text.meteor.align import MAX_PHRASE, Match, Paraphrases, Phrase, align
-from lmrrg.metrics.text.meteor.data import paraphrases, word_lists
+from lmrrg.metrics.text.meteor.align import Match, Paraphrases, Phrase, align
+from lmrrg.metrics.text.meteor.data import MAX_PHRASE, paraphrases, word_lists
 from lmrrg.metrics.text.meteor.tokens import meteor_tokens
 
 _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75  # recall, fragmentation (power, weight), content words

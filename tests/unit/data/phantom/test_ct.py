@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmrrg.config.tree import DataConfig, PhantomConfig
+from lmrrg.config.data import DataConfig, PhantomConfig
 from lmrrg.data.phantom.ct.dataset import films_of, import_ct_phantoms
 from lmrrg.data.phantom.ct.findings import CTFinding, place
 from lmrrg.data.phantom.ct.masks import masks_of, write_masks

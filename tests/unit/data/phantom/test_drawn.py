@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmrrg.config.tree import PhantomConfig
+from lmrrg.config.data import PhantomConfig
 from lmrrg.data.phantom.drawn.dataset import import_phantoms
 from lmrrg.data.phantom.drawn.findings import Finding, draw_phantom, sample_findings
 from lmrrg.data.phantom.drawn.reports import labels_of, text_of, write_report

@@ -9,7 +9,8 @@ import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import HTJ2K, UID, HTJ2KLossless, HTJ2KLosslessRPCL
 
-from lmrrg.imaging.reading import ImageError, read_image
+from lmrrg.imaging.radiograph import ImageError
+from lmrrg.imaging.reading import read_image
 from tests.support.dicom_files import dataset, encoded, ramp
 
 STREAM = base64.b64decode("""

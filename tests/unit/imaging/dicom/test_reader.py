@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from lmrrg.imaging.reading import ImageError, read_image
+from lmrrg.imaging.radiograph import ImageError
+from lmrrg.imaging.reading import read_image
 from tests.support.dicom_files import NAME, dataset, dicom, encoded, lut_item, ramp
 from tests.support.paths import REAL_DATA
 

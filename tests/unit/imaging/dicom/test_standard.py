@@ -25,8 +25,8 @@ from pydicom.uid import (
 )
 
 from lmrrg.imaging.dicom.codestream import frame_header
-from lmrrg.imaging.radiograph import DEFAULT_LIMITS
-from lmrrg.imaging.reading import ImageError, Limits, read_image
+from lmrrg.imaging.radiograph import DEFAULT_LIMITS, ImageError, Limits
+from lmrrg.imaging.reading import read_image
 from tests.support.dicom_files import dataset, dicom, encoded, ramp
 
 

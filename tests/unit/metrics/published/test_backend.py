@@ -17,16 +17,16 @@ from tokenizers.implementations import BertWordPieceTokenizer
 from torch import Tensor
 from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 
-from lmrrg.config.tree import RewardConfig
+from lmrrg.config.reward import RewardConfig
 from lmrrg.metrics.backends import MetricError, make_backend
 from lmrrg.metrics.parts import Parts
-from lmrrg.metrics.published.backend import ReferenceBackend, missing_files
+from lmrrg.metrics.published.backend import ReferenceBackend
 from lmrrg.metrics.published.batching import PackedLinear, length_batches
 from lmrrg.metrics.published.batching import pack as pack_layers
 from lmrrg.metrics.published.bertscore import BASELINE, BertScore, bertscore_f1
 from lmrrg.metrics.published.chexbert import CheXbert
 from lmrrg.metrics.published.radgraph import Annotation, RadGraph, radgraph_f1, radgraph_tokens, spans_of
-from lmrrg.metrics.published.weight_files import SOURCES, find
+from lmrrg.metrics.published.weight_files import SOURCES, find, missing_files
 from lmrrg.studies import LABELS
 from tests.support.published_weights import (
     ENTITY_LABELS,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmrrg.config.tree import EvaluationConfig
+from lmrrg.config.evaluation import EvaluationConfig
 from lmrrg.metrics.text.conventions import (
     R2GEN_SETTINGS,
     UNKNOWN,

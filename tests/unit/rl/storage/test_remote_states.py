@@ -7,7 +7,8 @@ from pathlib import Path
 import pyarrow.fs
 import pytest
 
-from lmrrg.config.tree import Config, load_config
+from lmrrg.config.loading import load_config
+from lmrrg.config.tree import Config
 from lmrrg.ppo.errors import PPOError
 from rl.storage.remote_states import Mirror
 from rl.storage.training_states import StateStore

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from lmrrg.config.tree import load_config
+from lmrrg.config.loading import load_config
 from lmrrg.ppo.errors import PPOError
 from rl.storage.training_states import StateStore, TrainerState, read_state, write_state
 from rl.validation import HeldOut

@@ -1,0 +1,18 @@
+"""The settings of where metrics go."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import (
+    Field,
+)
+
+from lmrrg.config.base import Settings
+
+
+class TrackingConfig(Settings):
+    """Where metrics go; JSONL is always written."""
+
+    wandb_mode: Literal["offline", "online", "disabled"] = Field("offline", description="Weights & Biases mode")
+    wandb_project: str = Field("lmrrg", description="Weights & Biases project")
