@@ -13,7 +13,7 @@ from actors.actor_pool import ActorPool, Supervised, spawn
 from actors.placement import actor_options, bundle
 from lmrrg.config.reward import RewardConfig
 from lmrrg.config.tree import Config
-from lmrrg.metrics.backends import MetricError
+from lmrrg.metrics.errors import MetricError
 from lmrrg.metrics.reward import RadCliQReward, RewardScores
 
 

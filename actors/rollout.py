@@ -16,7 +16,9 @@ from actors.placement import actor_options, bundle, torch_environment
 from actors.weight_sync.host_memory import StoredState, Transferred, WeightVersion
 from lmrrg.config.rollout import RolloutConfig
 from lmrrg.config.tree import Config
-from lmrrg.engine.report_engine import EngineError, GeneratedReport, ReportEngine, engine_environment, study_seeds
+from lmrrg.engine.interfaces import EngineError, GeneratedReport
+from lmrrg.engine.report_engine import ReportEngine, study_seeds
+from lmrrg.engine.vllm_settings import engine_environment
 from lmrrg.vision.study_features import StudyFeatures
 
 

@@ -21,7 +21,7 @@ from ray import tune
 from actors.placement import connect
 from lmrrg.config.loading import load_config
 from lmrrg.config.tree import Config
-from lmrrg.data.sources import prepare_studies
+from lmrrg.run.studies import prepare_studies
 from rl.trainer import CQRL
 
 CONTROLLERS = ("reward", "target", "rllib")

@@ -18,9 +18,9 @@ import ray
 
 from lmrrg.config.loading import load_config
 from lmrrg.config.tree import Config
-from lmrrg.data.sources import prepare_studies
 from lmrrg.evaluation.evaluate import evaluate_checkpoint
 from lmrrg.metrics.bootstrap import paired_bootstrap
+from lmrrg.run.studies import prepare_studies
 from rl.ppo import run_ppo
 
 

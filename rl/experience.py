@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lmrrg.config.ppo import KLConfig, PPOConfig
-from lmrrg.engine.report_engine import GeneratedReport
+from lmrrg.engine.interfaces import GeneratedReport
 from lmrrg.policy.batches import Experience, PolicyScores, Rollout
 from lmrrg.ppo.advantages import emphasise, generalised_advantages, sibling_advantages, token_rewards, whiten
 from lmrrg.ppo.correction import importance_weights

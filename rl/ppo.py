@@ -25,11 +25,12 @@ from actors.actor_pool import PoolError
 from actors.placement import connect
 from lmrrg.config.loading import config_help, load_config
 from lmrrg.config.tree import Config
-from lmrrg.data.sources import prepare_studies
 from lmrrg.errors import one_sentence
+from lmrrg.manifest import manifest_hash
 from lmrrg.model.checkpoint import CheckpointError, read_checkpoint_config
-from lmrrg.run.tracking import RunTracker, read_metrics, record_run
-from lmrrg.studies import manifest_hash
+from lmrrg.run.record import record_run
+from lmrrg.run.studies import prepare_studies
+from lmrrg.run.tracking import RunTracker, read_metrics
 from rl.prometheus import PrometheusGauges
 from rl.recovery import Preempted, Restarts, full_disk_named, preemption_notice
 from rl.storage.remote_states import Mirror

@@ -11,9 +11,9 @@ from pathlib import Path
 from actors.reward import RewardPool, joined
 from actors.rollout import RolloutPool
 from lmrrg.config.tree import Config
-from lmrrg.engine.report_engine import GeneratedReport
+from lmrrg.engine.interfaces import GeneratedReport
+from lmrrg.files import atomic_writer
 from lmrrg.metrics.reward import RewardScores
-from lmrrg.studies import atomic_writer
 from rl.experience import Sample, make_sample
 from rl.study_pool import StudyPool, StudySampler, stream_seed
 

@@ -13,13 +13,14 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer
 
 from lmrrg.config.tree import Config
-from lmrrg.data.sources import priors_of, studies_of
 from lmrrg.metrics.embedded.finding_tokens import carries_finding
 from lmrrg.metrics.embedded.labeler import label_report
 from lmrrg.model.prompts import prompt_ids, report_ids
 from lmrrg.ppo.errors import PPOError
+from lmrrg.run.studies import priors_of, studies_of
 from lmrrg.studies import Split, Study
-from lmrrg.vision.study_features import FeatureFiles, StudyFeatures
+from lmrrg.vision.feature_files import FeatureFiles
+from lmrrg.vision.study_features import StudyFeatures
 
 
 @dataclass(frozen=True)

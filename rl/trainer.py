@@ -62,7 +62,7 @@ class CQRLConfig(AlgorithmConfig):
 class CQRL(Algorithm):
     """PPO on sampled reports with the RadCliQ reward and a KL penalty to the frozen SFT model (paper, section on CQRL).
 
-    Needs ``run_dir/studies.jsonl`` (:func:`lmrrg.data.sources.prepare_studies`). One :meth:`training_step` is one
+    Needs ``run_dir/studies.jsonl`` (:func:`lmrrg.run.studies.prepare_studies`). One :meth:`training_step` is one
     iteration; the metrics come back under ``"cqrl"``, those of the SFT model, once, under ``"cqrl_start"``, those of
     the mixtures, after the last iteration, under ``"cqrl_mixtures"`` by the policy's share in percent.
 

@@ -22,7 +22,7 @@ from ray.serve import Application
 from lmrrg.config.base import ConfigError
 from lmrrg.config.loading import load_config
 from lmrrg.config.tree import Config
-from lmrrg.engine.report_engine import engine_environment
+from lmrrg.engine.vllm_settings import engine_environment
 from lmrrg.imaging.decoder_pool import DecoderPool, image_limits
 from lmrrg.model.checkpoint import CheckpointError, checkpoint_settings
 from serve_app.api import build_api

@@ -15,15 +15,16 @@ import numpy as np
 import torch
 from PIL import Image
 
+from lmrrg.anatomy import REGIONS
 from lmrrg.config.tree import Config
 from lmrrg.engine.report_engine import ReportEngine
 from lmrrg.imaging.radiograph import Radiograph
 from lmrrg.imaging.reading import to_square
 from lmrrg.model.checkpoint import checkpoint_settings, read_checkpoint_config
 from lmrrg.model.prompts import prompt_ids
-from lmrrg.model.region_queries import REGIONS
 from lmrrg.studies import LABELS
-from lmrrg.vision.study_features import choose_views, load_features_from_images
+from lmrrg.views import choose_views
+from lmrrg.vision.feature_files import load_features_from_images
 from serve_app.schemas import ImageInfo, ModelInfo, RegionHeat, ReportResponse
 
 

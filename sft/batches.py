@@ -12,13 +12,16 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from lmrrg.anatomy import REGIONS
 from lmrrg.config.tree import Config
 from lmrrg.model.classifier import label_targets
 from lmrrg.model.prompts import prompt_ids, report_ids
-from lmrrg.model.region_queries import REGIONS
 from lmrrg.studies import Study
+from lmrrg.views import VIEWS
+from lmrrg.vision.encoder import feature_shape
+from lmrrg.vision.feature_files import FeatureFiles
 from lmrrg.vision.region_truth import region_truth
-from lmrrg.vision.study_features import VIEWS, FeatureFiles, StudyFeatures, feature_shape
+from lmrrg.vision.study_features import StudyFeatures
 
 _WINDOW = 8  # minibatches that are sorted by length together
 _VIEW_DROPOUT = 0.15
@@ -55,7 +58,7 @@ class Batch:
 class Examples:
     """Studies with a reference report, tokenized once; features are read from the cache batch by batch.
 
-    ``priors`` are the prior reports by study id (:func:`~lmrrg.data.sources.priors_of`).
+    ``priors`` are the prior reports by study id (:func:`~lmrrg.run.studies.priors_of`).
     """
 
     def __init__(

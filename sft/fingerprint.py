@@ -11,9 +11,9 @@ from typing import Any
 import xxhash
 
 from lmrrg.config.tree import Config
+from lmrrg.manifest import manifest_hash
 from lmrrg.model.region_queries import load_regions
-from lmrrg.studies import manifest_hash
-from lmrrg.vision.study_features import encoder_version
+from lmrrg.vision.encoder import encoder_version
 from sft.errors import SFTError
 
 _FREE = {

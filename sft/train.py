@@ -28,13 +28,16 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 from actors.placement import connect, warn_of_idle_gpus
 from lmrrg.config.loading import config_help, load_config
 from lmrrg.config.tree import Config
-from lmrrg.data.sources import prepare_studies, priors_of, studies_of
 from lmrrg.errors import one_sentence
+from lmrrg.files import atomic_writer
+from lmrrg.manifest import manifest_hash
 from lmrrg.model.checkpoint import CheckpointError, read_checkpoint_config
 from lmrrg.model.decoder import build_tokenizer
-from lmrrg.run.tracking import metrics_path, record_run
-from lmrrg.studies import Study, atomic_writer, manifest_hash
-from lmrrg.vision.study_features import FeatureFiles, image_hashes
+from lmrrg.run.record import record_run
+from lmrrg.run.studies import prepare_studies, priors_of, studies_of
+from lmrrg.run.tracking import metrics_path
+from lmrrg.studies import Study
+from lmrrg.vision.feature_files import FeatureFiles, image_hashes
 from sft.errors import SFTError
 from sft.failures import Trainer, said_by_a_rank
 from sft.fingerprint import check_fingerprint, fingerprint, is_same_run

@@ -22,7 +22,7 @@ from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
 from lmrrg.config.rollout import RolloutConfig
-from lmrrg.engine.report_engine import DTYPES
+from lmrrg.engine.vllm_settings import DTYPES
 from lmrrg.model.checkpoint import add_sums, tensor_sum
 
 logger = logging.getLogger(__name__)

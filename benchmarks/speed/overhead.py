@@ -107,9 +107,9 @@ def share_inside(config: Config, checkpoint: Path) -> float:
     import torch
 
     from actors.policy_worker import PolicyWorker
-    from lmrrg.data.sources import studies_of
     from lmrrg.policy.batches import Experience, Rollout
-    from lmrrg.vision.study_features import load_features
+    from lmrrg.run.studies import studies_of
+    from lmrrg.vision.feature_files import load_features
 
     os.environ |= {"DS_ACCELERATOR": "cpu", "TORCHDYNAMO_DISABLE": "1"}
     alone = config.model_copy(update={"ppo": config.ppo.model_copy(update={"workers": 1})})

@@ -18,7 +18,7 @@ from common.pairs import Spread
 from common.stage import demo_config, endless_writer, start_ray
 
 from lmrrg.config.tree import Config
-from lmrrg.engine.report_engine import GeneratedReport
+from lmrrg.engine.interfaces import GeneratedReport
 from lmrrg.metrics.reward import RadCliQReward
 from lmrrg.vision.study_features import StudyFeatures
 from rl.sampling import Sampling

@@ -130,8 +130,8 @@ def trl_job(config: Config, checkpoint: Path, trainer: str, microbatch: int) -> 
     """What a TRL process is told: prompts as long as ours, all different, and their references."""
     from transformers import AutoTokenizer
 
-    from lmrrg.data.sources import studies_of
     from lmrrg.model.prompts import prompt_ids
+    from lmrrg.run.studies import studies_of
 
     tokenizer = AutoTokenizer.from_pretrained(checkpoint / "decoder")
     ending = tokenizer.decode(prompt_ids(tokenizer, config.model, ""))

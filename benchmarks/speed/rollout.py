@@ -27,12 +27,13 @@ from common.pairs import Spread, measure_in_turns, ratio, verdict
 from common.stage import demo_config, endless_writer, start_ray
 
 from lmrrg.config.tree import Config
-from lmrrg.data.sources import priors_of, studies_of
 from lmrrg.engine.report_engine import ReportEngine
 from lmrrg.model.checkpoint import full_state, load_checkpoint, save_checkpoint, state_checksum
 from lmrrg.model.generator import ReportGenerator, build_generator
 from lmrrg.model.prompts import prompt_ids
-from lmrrg.vision.study_features import StudyFeatures, load_features
+from lmrrg.run.studies import priors_of, studies_of
+from lmrrg.vision.feature_files import load_features
+from lmrrg.vision.study_features import StudyFeatures
 
 SIZES = (32, 128)
 WARM_UP = 2

@@ -22,11 +22,11 @@ from common.pairs import Spread, measure_in_turns, ratio, verdict
 from common.stage import demo_config, start_ray
 
 from lmrrg.config.tree import Config
-from lmrrg.data.sources import prepare_studies, priors_of, studies_of
 from lmrrg.model.classifier import binary_targets, positive_weights
 from lmrrg.model.decoder import build_tokenizer
 from lmrrg.model.generator import build_generator
-from lmrrg.vision.study_features import FeatureFiles
+from lmrrg.run.studies import prepare_studies, priors_of, studies_of
+from lmrrg.vision.feature_files import FeatureFiles
 from sft.batches import Batch, Examples, epoch_minibatches
 from sft.objective import Objective, parameter_groups
 from sft.worker import Job

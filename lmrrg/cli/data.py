@@ -10,7 +10,8 @@ from lmrrg.config.data import DataConfig, DataSource, PhantomConfig
 from lmrrg.data.audit import find_duplicates
 from lmrrg.data.importing import audit_path, write_import
 from lmrrg.data.sources import import_studies
-from lmrrg.studies import Section, check_outputs
+from lmrrg.files import check_outputs
+from lmrrg.studies import Section
 
 EPILOG = """\
 data sets, and what --source names (images may lie elsewhere: --images):

@@ -24,8 +24,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the stages in order; a stage that was finished before resumes from its checkpoints."""
     config = load_config(args.config, args.overrides)  # before the stages are imported, which takes long
 
-    from lmrrg.data.sources import prepare_studies
     from lmrrg.evaluation.evaluate import evaluate_run
+    from lmrrg.run.studies import prepare_studies
     from lmrrg.run_report.page import write_report
     from rl.ppo import run_ppo
     from sft.train import run_sft

@@ -17,9 +17,10 @@ import httpx
 import yaml
 from tqdm import tqdm
 
+from lmrrg.anatomy import REGIONS
 from lmrrg.errors import one_sentence
-from lmrrg.model.region_queries import MAXIMUM_WORDS, MINIMUM_WORDS, REGIONS, RegionError, check_regions
-from lmrrg.studies import atomic_writer, check_outputs
+from lmrrg.files import atomic_writer, check_outputs
+from lmrrg.model.region_queries import MAXIMUM_WORDS, MINIMUM_WORDS, RegionError, check_regions
 
 _PROMPT = (
     "You are a chest radiologist. Describe the region '{region}' on a frontal chest radiograph in {low} to {high} "
@@ -30,7 +31,7 @@ _ATTEMPTS = 4
 
 
 def describe(endpoint: str, model: str, *, key: str = "", timeout: float = 120.0) -> dict[str, str]:
-    """One description per region, in the order of :data:`~lmrrg.model.region_queries.REGIONS`.
+    """One description per region, in the order of :data:`~lmrrg.anatomy.REGIONS`.
 
     A text of the wrong length is asked for again, up to four times.
 

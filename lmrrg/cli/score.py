@@ -8,13 +8,13 @@ from pathlib import Path
 
 from lmrrg.config.evaluation import EvaluationConfig
 from lmrrg.config.reward import RewardConfig
-from lmrrg.metrics.backends import Backend
+from lmrrg.files import check_outputs
 from lmrrg.metrics.embedded.backend import EmbeddedBackend
+from lmrrg.metrics.interfaces import Backend
 from lmrrg.metrics.report_files import pair_reports, read_reports
 from lmrrg.metrics.score_table import format_scores
 from lmrrg.metrics.suite import GROUPS, score_reports, select_metrics
 from lmrrg.metrics.text.conventions import R2GEN_SETTINGS, Convention, R2Gen, Raw
-from lmrrg.studies import check_outputs
 
 _DEFAULTS = EvaluationConfig()
 

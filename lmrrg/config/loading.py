@@ -17,7 +17,7 @@ from pydantic import (
 from lmrrg.config.base import ConfigError, Settings
 from lmrrg.config.tree import Config
 from lmrrg.config.yaml_file import read_yaml
-from lmrrg.studies import atomic_writer
+from lmrrg.files import atomic_writer
 
 _NAME_OR_FOLDER = ("pretrained", "text_encoder")
 """Settings that name a model or the folder it lies in."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from lmrrg.data.hashes import file_hashes
 from lmrrg.data.privacy import identifier_counts
+from lmrrg.files import file_hashes
 from lmrrg.studies import LABELS, NEGATIVE, POSITIVE, UNCERTAIN, Section, Split, Study
 
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")

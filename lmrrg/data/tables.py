@@ -11,16 +11,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from lmrrg.studies import Split, StudyError, StudyImage, View
+from lmrrg.studies import Split, StudyError
 
 _EXTRA = "more cells than columns"
-_VIEWS: dict[str, View] = {
-    **dict.fromkeys(("PA", "POSTEROANTERIOR", "POSTERO ANTERIOR"), "PA"),
-    **dict.fromkeys(("AP", "ANTEROPOSTERIOR", "ANTERO POSTERIOR", "AP AXIAL", "AP HORIZONTAL"), "AP"),
-    **dict.fromkeys(("L", "LL", "RL", "LAT", "LATERAL", "LEFT LATERAL", "RIGHT LATERAL", "XTABLE LATERAL"), "lateral"),
-    **dict.fromkeys(("LARGE LATERAL", "LLAT", "RLAT"), "lateral"),
-    "FRONTAL": "frontal",
-}
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
 
 
@@ -67,17 +60,6 @@ def find_file(folder: Path, *names: str) -> Path:
             if path.is_file():
                 return path
     raise StudyError("source_missing", f"{folder} has no {names[0]} (or {names[0]}.gz)")
-
-
-def view_of(text: object) -> View:
-    """The view that a DICOM ViewPosition, a view code or a word of a data set means; "unknown" for oblique, decubitus,
-    and anything else."""
-    return _VIEWS.get(" ".join(str(text).upper().replace("_", " ").replace("-", " ").split()), "unknown")
-
-
-def frontal_first(images: Iterable[StudyImage]) -> tuple[StudyImage, ...]:
-    """Images with the lateral views last, otherwise in their order."""
-    return tuple(sorted(images, key=lambda image: image.view == "lateral"))
 
 
 def read_json(path: Path) -> Any:

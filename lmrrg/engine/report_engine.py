@@ -7,13 +7,11 @@ module computes with the visual half of the network and the decoder's own embedd
 from __future__ import annotations
 
 import gc
-import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -22,65 +20,17 @@ from torch import Tensor, nn
 
 from lmrrg.config.rollout import RolloutConfig
 from lmrrg.engine.cpu_loader import DirectLoader
-from lmrrg.errors import CodedError
+from lmrrg.engine.interfaces import EngineError, GeneratedReport, SelectableFeatures
+from lmrrg.engine.vllm_settings import DTYPES, _require_device, _start_vllm, engine_environment
 from lmrrg.model.checkpoint import load_checkpoint, load_full_state, state_checksum
 from lmrrg.model.decoder import decoder_weights, embedding_name
-from lmrrg.vision.study_features import StudyFeatures
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
     from vllm.logprobs import Logprob
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ENCODE_BATCH = 32
 """Studies that go through the visual half at once."""
-CPU_BLOCK = 32
-"""Tokens in a block of the KV cache on CPU."""
-PREFILL_TOKENS = 4096
-"""Prompt tokens that the decoder computes at once, at least."""
-
-
-class EngineError(CodedError):
-    """Input or weights that the engine refuses before vLLM sees them."""
-
-
-@dataclass(frozen=True)
-class GeneratedReport:
-    """One sampled report.
-
-    ``token_ids`` include EOS where it was produced; ``logprobs`` are those of the sampled tokens, in nats, at
-    temperature 1 whatever temperature they were sampled with; ``text`` is decoded without special tokens;
-    ``finished`` is False for a report that was cut at ``max_new_tokens``.
-    """
-
-    token_ids: list[int]
-    logprobs: list[float]
-    text: str
-    finished: bool
-
-
-class SelectableFeatures(Protocol):
-    """Features of studies, in memory (:class:`StudyFeatures`) or read from the cache when they are asked for."""
-
-    def __len__(self) -> int: ...
-
-    def select(self, index: Sequence[int]) -> StudyFeatures: ...
-
-
-def engine_environment(threads: int, *, gpu: bool) -> dict[str, str]:
-    """Environment variables of a process that holds an engine; they must be set before vLLM is imported.
-
-    ``gpu``: whether that process gets one, which the process that asks cannot see.
-    """
-    env = {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine lives in this process, where its weights can be replaced
-        # vLLM's own set-up of logging closes every handler of the process: Ray Serve's log files would end there.
-        "VLLM_CONFIGURE_LOGGING": "0",
-        "VLLM_LOGGING_LEVEL": "ERROR",  # its start alone writes twenty warnings about tuning
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # else every engine of a machine binds itself to core 0
-        "OMP_NUM_THREADS": str(threads),
-    }
-    return env if gpu else {**env, "TORCHDYNAMO_DISABLE": "1"}
 
 
 def study_seeds(seed: int, studies: int) -> list[int]:
@@ -314,70 +264,6 @@ class _EmbeddingTable(nn.Module):
 
     def get_input_embeddings(self) -> nn.Module:
         return self.embedding
-
-
-def _start_vllm(decoder: Path, rollout: RolloutConfig, max_length: int, seed: int) -> Any:
-    from vllm import LLM
-
-    logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])
-    return LLM(
-        model=str(decoder),
-        dtype=rollout.dtype,
-        enforce_eager=True,
-        enable_prompt_embeds=True,
-        tensor_parallel_size=rollout.tensor_parallel_size,
-        # Not Ray's, which vLLM would choose inside an actor: it wants bundles of its own.
-        distributed_executor_backend="uni" if rollout.tensor_parallel_size == 1 else "mp",
-        max_num_seqs=rollout.max_sequences,
-        max_model_len=max_length,
-        # On CPU a request with a seed fails when its prompt is computed in parts, so prompts are never split.
-        enable_chunked_prefill=False,
-        max_num_batched_tokens=max(max_length, PREFILL_TOKENS),
-        logprobs_mode="raw_logprobs",
-        use_tqdm_on_load=False,
-        seed=seed,
-        **_memory(rollout),
-        **_transfer(rollout),
-    )
-
-
-def _memory(rollout: RolloutConfig) -> dict[str, Any]:
-    """vLLM's settings of the memory that an engine takes beside its weights."""
-    fixed = {"kv_cache_memory_bytes": rollout.kv_cache_mb << 20}
-    if not torch.cuda.is_available():
-        # Without a fixed size vLLM takes most of the machine's memory; blocks of 128 tokens, its default on CPU, would
-        # leave most of a block empty for prompts and reports of our lengths.
-        return {**fixed, "block_size": CPU_BLOCK}
-    if rollout.gpus_per_engine < 1:
-        # vLLM finds its size by measuring, which fails while others on the GPU take and free memory. The share is only
-        # what it wants to see free when it starts.
-        return {**fixed, "gpu_memory_utilization": 0.01}
-    return {"gpu_memory_utilization": rollout.gpu_memory}
-
-
-def _transfer(rollout: RolloutConfig) -> dict[str, Any]:
-    """vLLM's settings of the way that new weights come."""
-    if rollout.weight_transfer == "memory":
-        return {}
-    from vllm.config import WeightTransferConfig
-
-    from lmrrg.engine.gpu_receiver import TransferWorker, backend
-
-    return {
-        "weight_transfer_config": WeightTransferConfig(backend=backend(rollout.weight_transfer)),
-        "worker_extension_cls": f"{TransferWorker.__module__}.{TransferWorker.__qualname__}",
-    }
-
-
-def _require_device() -> None:
-    from vllm.platforms import current_platform
-
-    if current_platform.is_unspecified():
-        raise EngineError(
-            "no_gpu",
-            "vLLM is built for GPUs and this process has none: set rollout.gpus_per_engine, or take one of "
-            "configs/layouts; for a machine without GPUs run scripts/setup.sh cpu",
-        )
 
 
 def _state_shapes(model: Any) -> dict[str, tuple[int, ...]]:

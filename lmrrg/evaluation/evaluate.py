@@ -20,7 +20,6 @@ from tqdm import tqdm
 from lmrrg import RESEARCH_USE_ONLY
 from lmrrg.config.tree import Config
 from lmrrg.data.priors import prior_reports
-from lmrrg.data.sources import studies_of
 from lmrrg.evaluation.examples import EXAMPLE_RULE, choose_examples
 from lmrrg.evaluation.results import (
     ScoredSystem,
@@ -43,11 +42,15 @@ from lmrrg.evaluation.systems import (
     load_engine,
     model_system,
 )
-from lmrrg.metrics.backends import Backend, make_backend
+from lmrrg.files import atomic_writer, check_outputs
+from lmrrg.manifest import manifest_hash, read_studies
+from lmrrg.metrics.backends import make_backend
+from lmrrg.metrics.interfaces import Backend
 from lmrrg.metrics.text.conventions import Convention, Raw, make_convention, r2gen_dataset
 from lmrrg.metrics.text.meteor.score import prepare_meteor
-from lmrrg.run.tracking import git_state, record_run
-from lmrrg.studies import Study, atomic_writer, check_outputs, manifest_hash, read_studies
+from lmrrg.run.record import git_state, record_run
+from lmrrg.run.studies import studies_of
+from lmrrg.studies import Study
 
 SCHEMA = "lmrrg-evaluation/1"
 TRAINED = {"sft": "SFT", "ppo": "PPO"}

@@ -12,20 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmrrg import RESEARCH_USE_ONLY
+from lmrrg.anatomy import REGIONS
 from lmrrg.config.tree import Config
 from lmrrg.evaluation.rows import ScoreNames, metric_groups, signed
 from lmrrg.evaluation.systems import EvaluationSet, SystemReports
-from lmrrg.metrics.backends import Backend, is_empty
+from lmrrg.files import atomic_writer
 from lmrrg.metrics.bootstrap import bootstrap_ci, compare
 from lmrrg.metrics.clinical import class_auc, positives
+from lmrrg.metrics.interfaces import Backend
 from lmrrg.metrics.localisation import region_means, study_means
+from lmrrg.metrics.parts import is_empty
 from lmrrg.metrics.reward import RadCliQReward, RewardScores
 from lmrrg.metrics.sanity import SanityFinding, check_reports
 from lmrrg.metrics.suite import ReportScores, compare_systems, score_reports
 from lmrrg.metrics.text.conventions import Convention
 from lmrrg.metrics.text.ngram import NLG_METRICS
-from lmrrg.model.region_queries import REGIONS
-from lmrrg.studies import LABELS, atomic_writer
+from lmrrg.studies import LABELS
 
 Values = NDArray[np.float64]
 

@@ -20,14 +20,15 @@ from lmrrg.config.tree import Config
 from lmrrg.errors import CodedError
 from lmrrg.evaluation.baselines import BASELINES, medoid_report, nearest_rows, pooled_image_features, random_rows
 from lmrrg.imaging.radiograph import Radiograph
-from lmrrg.metrics.clinical import Labeler
+from lmrrg.metrics.interfaces import Labeler
 from lmrrg.metrics.localisation import RegionTruth, localise_all
 from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.model.generator import ReportGenerator
 from lmrrg.model.prompts import prompt_ids, report_ids
 from lmrrg.studies import POSITIVE, Study
+from lmrrg.vision.feature_files import FeatureFiles, load_features, load_features_from_images
 from lmrrg.vision.region_truth import region_truth
-from lmrrg.vision.study_features import FeatureFiles, StudyFeatures, load_features, load_features_from_images
+from lmrrg.vision.study_features import StudyFeatures
 
 _CHUNK = 128  # studies whose patches are in memory at once
 _FORWARD = 16  # studies per forward pass of the generator

@@ -15,7 +15,6 @@ from lmrrg.imaging.dicom.header import is_dicom
 from lmrrg.imaging.dicom.reader import read_dicom
 from lmrrg.imaging.radiograph import (
     DEFAULT_LIMITS,
-    IMAGE_ERROR_CODES,
     ImageError,
     Limits,
     Pixels,
@@ -25,8 +24,6 @@ from lmrrg.imaging.radiograph import (
     resize,
     stretch,
 )
-
-__all__ = ["IMAGE_ERROR_CODES", "ImageError", "Limits", "Radiograph", "read_image", "to_square"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"

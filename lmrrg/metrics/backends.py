@@ -4,39 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from lmrrg.config.reward import RewardConfig
-from lmrrg.errors import CodedError
-from lmrrg.metrics.parts import Parts
-
-if TYPE_CHECKING:
-    from lmrrg.metrics.clinical import Labeler
-
-
-class MetricError(CodedError):
-    """Reports that cannot be scored as asked; ``code`` is stable, the message names the rows."""
-
-
-class Backend(Protocol):
-    """Computes :class:`Parts` of report pairs."""
-
-    @property
-    def name(self) -> str:
-        """What its score may be called: "radcliq" with the published weights, "radcliq-embedded" with the rules."""
-
-    @property
-    def version(self) -> str:
-        """Changes whenever a score can change; part of every results file and cache key."""
-
-    @property
-    def labeler(self) -> Labeler:
-        """Who reads the 14 classes: the published CheXbert, or the rules."""
-
-    def score(self, hypotheses: Sequence[str], references: Sequence[str]) -> Parts:
-        """Score N pairs; a pair that cannot be scored is NaN in every field."""
+from lmrrg.metrics.errors import MetricError
+from lmrrg.metrics.interfaces import Backend
+from lmrrg.metrics.parts import Parts, is_empty
 
 
 def make_backend(reward: RewardConfig) -> Backend:
@@ -78,14 +52,3 @@ def score_parts(backend: Backend, hypotheses: Sequence[str], references: Sequenc
         return np.where(rows >= 0, np.asarray(getattr(scored, field), dtype=np.float64)[rows], unasked)
 
     return Parts(**{field.name: spread(field.name) for field in fields(Parts)})
-
-
-def is_empty(report: str) -> bool:
-    """Whether a report has no word at all."""
-    return not any(character.isalnum() for character in report)
-
-
-def some_studies(ids: Sequence[str]) -> str:
-    """The first few ids of a list, for an error message."""
-    shown = ", ".join(ids[:5])
-    return f"{len(ids)} studies: {shown}, ..." if len(ids) > 5 else f"study {shown}"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lmrrg.metrics.backends import MetricError
+from lmrrg.metrics.errors import MetricError
 from lmrrg.metrics.parts import Array
 
 _CHUNK_CELLS = 4_000_000  # resamples x studies held in memory at once

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lmrrg.metrics.backends import MetricError
 from lmrrg.metrics.bootstrap import Aggregate
+from lmrrg.metrics.errors import MetricError
+from lmrrg.metrics.interfaces import Labels
 from lmrrg.metrics.parts import Array
 from lmrrg.studies import LABELS, POSITIVE, UNCERTAIN
 
@@ -19,18 +20,6 @@ UNCERTAIN_POLICIES: tuple[UncertainPolicy, ...] = ("positive", "negative")
 FIVE_LABELS = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
 """The classes of CheXpert's competition."""
 _FIVE = [LABELS.index(label) for label in FIVE_LABELS]
-Labels = Mapping[str, int]
-
-
-class Labeler(Protocol):
-    """Reads the 14 classes from reports."""
-
-    @property
-    def name(self) -> str:
-        """What a results file calls it."""
-
-    def label(self, reports: Sequence[str]) -> Sequence[Labels]:
-        """1, 0 or -1 for each class that a report mentions."""
 
 
 @dataclass(frozen=True)

@@ -31,3 +31,8 @@ class Parts:
     """Cosine of the CheXbert embeddings (embedded backend: of the label vectors)."""
     bleu2: Array
     """BLEU-2 with RadCliQ's tokenisation."""
+
+
+def is_empty(report: str) -> bool:
+    """Whether a report has no word at all."""
+    return not any(character.isalnum() for character in report)

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmrrg.metrics.backends import MetricError, is_empty, some_studies
+from lmrrg.metrics.errors import MetricError, some_studies
+from lmrrg.metrics.parts import is_empty
 
 ID, REPORT = "study_id", "report"
 _NULLS = frozenset({"nan", "null", "none", "<na>", "n/a"})  # what table writers put where there was no text

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmrrg.config.reward import RewardConfig
-from lmrrg.metrics.backends import Backend, MetricError, is_empty, make_backend, score_parts
-from lmrrg.metrics.parts import Array
+from lmrrg.metrics.backends import make_backend, score_parts
+from lmrrg.metrics.errors import MetricError
+from lmrrg.metrics.interfaces import Backend
+from lmrrg.metrics.parts import Array, is_empty
 from lmrrg.metrics.radcliq import radcliq_v1
 
 _FREE_RATIO = math.log(2)  # a report up to twice as long or half as long as the reference pays nothing

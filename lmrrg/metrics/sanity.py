@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lmrrg.metrics.backends import MetricError, is_empty
+from lmrrg.metrics.errors import MetricError
+from lmrrg.metrics.parts import is_empty
 
 
 @dataclass(frozen=True)

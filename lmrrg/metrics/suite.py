@@ -10,24 +10,25 @@ from pathlib import Path
 
 import numpy as np
 
-from lmrrg.metrics.backends import Backend, MetricError, is_empty, score_parts, some_studies
+from lmrrg.files import atomic_writer
+from lmrrg.metrics.backends import score_parts
 from lmrrg.metrics.bootstrap import Aggregate, Comparison, Interval, bootstrap_all, compare
 from lmrrg.metrics.clinical import (
     UNCERTAIN_POLICIES,
     ClassScore,
-    Labeler,
-    Labels,
     UncertainPolicy,
     class_table,
     f1_aggregates,
     positives,
 )
 from lmrrg.metrics.embedded.backend import RuleLabeler
-from lmrrg.metrics.parts import Array, Parts
+from lmrrg.metrics.errors import MetricError, some_studies
+from lmrrg.metrics.interfaces import Backend, Labeler, Labels
+from lmrrg.metrics.parts import Array, Parts, is_empty
 from lmrrg.metrics.radcliq import radcliq_v0, radcliq_v1
 from lmrrg.metrics.text.conventions import Convention
 from lmrrg.metrics.text.ngram import NLG_METRICS, nlg_scores
-from lmrrg.studies import Section, atomic_writer
+from lmrrg.studies import Section
 
 RADCLIQ_METRICS = (*(part.name for part in fields(Parts)), "radcliq_v0", "radcliq_v1")
 """The metrics that a backend computes."""

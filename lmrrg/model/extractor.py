@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmrrg.config.model import ModelConfig
-from lmrrg.vision.study_features import VIEWS, StudyFeatures
+from lmrrg.views import VIEWS
+from lmrrg.vision.study_features import StudyFeatures
 
 
 class Attention(nn.Module):

@@ -10,14 +10,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lmrrg.anatomy import REGIONS
 from lmrrg.config.model import ModelConfig
 from lmrrg.config.tree import Config
 from lmrrg.model.classifier import DiseaseClassifier
 from lmrrg.model.decoder import build_decoder, build_tokenizer, check_attention, token_embedding
 from lmrrg.model.extractor import RegionExtractor
-from lmrrg.model.region_queries import REGIONS, region_queries
+from lmrrg.model.region_queries import region_queries
 from lmrrg.vision.cache import FeatureError
-from lmrrg.vision.study_features import StudyFeatures, encoder_version, feature_shape
+from lmrrg.vision.encoder import encoder_version, feature_shape
+from lmrrg.vision.study_features import StudyFeatures
 
 VISUAL_TOKENS = len(REGIONS) + 1
 

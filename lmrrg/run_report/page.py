@@ -18,12 +18,14 @@ from lmrrg.evaluation.evaluate import read_results
 from lmrrg.evaluation.examples import REGION_RULE
 from lmrrg.evaluation.rows import NOTES, MetricRow, ScoreNames, metric_groups, signed
 from lmrrg.evaluation.systems import EvaluationError
+from lmrrg.files import atomic_writer
+from lmrrg.manifest import read_studies
 from lmrrg.metrics.clinical import positives
 from lmrrg.run_report.audit import audit_studies
 from lmrrg.run_report.charts import interval_chart
 from lmrrg.run_report.curves import training_curves
 from lmrrg.run_report.examples import example_cards
-from lmrrg.studies import LABELS, atomic_writer, read_studies
+from lmrrg.studies import LABELS
 
 _ARROWS = {"lower": "↓", "higher": "↑", "": ""}
 

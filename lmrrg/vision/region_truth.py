@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lmrrg.anatomy import REGIONS
 from lmrrg.data.phantom.ct.masks import masks_of
 from lmrrg.imaging.reading import read_image
 from lmrrg.metrics.localisation import RegionTruth
-from lmrrg.model.region_queries import REGIONS
 from lmrrg.studies import Study, StudyImage
-from lmrrg.vision.study_features import choose_views
+from lmrrg.views import choose_views
 
 _FINE = 256  # side of the square on which a box becomes a mask
 

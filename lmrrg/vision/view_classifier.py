@@ -27,11 +27,14 @@ from torch import Tensor
 
 from lmrrg.config.loading import load_config
 from lmrrg.config.tree import Config
-from lmrrg.data.tables import frontal_first
 from lmrrg.errors import one_sentence
-from lmrrg.studies import Split, Study, StudyImage, View, atomic_writer, check_outputs, read_studies
+from lmrrg.files import atomic_writer, check_outputs
+from lmrrg.manifest import read_studies
+from lmrrg.studies import Split, Study, StudyImage, View
+from lmrrg.views import frontal_first
 from lmrrg.vision.cache import FeatureError
-from lmrrg.vision.study_features import FeatureFiles, encoder_version
+from lmrrg.vision.encoder import encoder_version
+from lmrrg.vision.feature_files import FeatureFiles
 
 SIDE = 256
 """The classifier's own image size, pixels, whatever the model's is."""
@@ -48,7 +51,7 @@ def describe_views(studies: Sequence[Study], config: Config, *, progress: bool =
     """What the classifier sees of every image, in order: float32 [N, 4 C], the mean features of the four quarters.
 
     Raises:
-        ImageError, FeatureError: as :class:`~lmrrg.vision.study_features.FeatureFiles`.
+        ImageError, FeatureError: as :class:`~lmrrg.vision.feature_files.FeatureFiles`.
     """
     alone = [Study(study.id, study.patient, (image,)) for study in studies for image in study.images]
     data = config.data.model_copy(update={"image_size": SIDE, "max_views": 1})

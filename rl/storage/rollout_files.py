@@ -9,11 +9,11 @@ import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from lmrrg.files import atomic_writer
 from lmrrg.metrics.reward import RewardScores
 from lmrrg.policy.batches import Experience
 from lmrrg.policy.experience_file import load_experience, save_experience
 from lmrrg.ppo.errors import PPOError
-from lmrrg.studies import atomic_writer
 from rl.experience import Sample
 
 

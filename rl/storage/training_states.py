@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lmrrg.config.tree import Config
+from lmrrg.files import atomic_writer
 from lmrrg.ppo.errors import PPOError
-from lmrrg.studies import atomic_writer
 from rl.storage.remote_states import Mirror, outdated
 from rl.validation import HeldOut
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from lmrrg.engine.report_engine import GeneratedReport
+from lmrrg.engine.interfaces import GeneratedReport
 from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.model.generator import ReportGenerator
 from lmrrg.vision.study_features import StudyFeatures

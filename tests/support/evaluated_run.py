@@ -14,12 +14,14 @@ import numpy as np
 
 from lmrrg.config.loading import load_config
 from lmrrg.config.tree import Config
-from lmrrg.data.sources import prepare_studies, studies_of
 from lmrrg.evaluation.evaluate import evaluate_run
 from lmrrg.model.checkpoint import load_checkpoint, save_checkpoint
 from lmrrg.model.generator import build_generator
-from lmrrg.run.tracking import RunTracker, record_run
-from lmrrg.vision.study_features import StudyFeatures, load_features
+from lmrrg.run.record import record_run
+from lmrrg.run.studies import prepare_studies, studies_of
+from lmrrg.run.tracking import RunTracker
+from lmrrg.vision.feature_files import load_features
+from lmrrg.vision.study_features import StudyFeatures
 
 NORMAL = "The lungs are clear. The heart size is normal."
 SETTINGS = (

@@ -1,6 +1,6 @@
 import pickle
 
-from lmrrg.engine.report_engine import EngineError
+from lmrrg.engine.interfaces import EngineError
 from lmrrg.errors import CodedError, one_sentence
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lmrrg.data import hashes
-from lmrrg.data.hashes import file_hashes
+from lmrrg import files
+from lmrrg.files import file_hashes
 
 LONG_AGO = 1_600_000_000
 
@@ -26,7 +26,7 @@ def test_a_second_call_reads_no_file(tmp_path, monkeypatch):
     index = tmp_path / "index.json"
     first = file_hashes(films, index)
     assert first == {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in films}
-    monkeypatch.setattr(hashes, "file_hash", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr(files, "file_hash", lambda path: pytest.fail("read again"))
     assert file_hashes(films, index) == first
 
 

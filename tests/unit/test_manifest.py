@@ -10,16 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmrrg.errors import CodedError
-from lmrrg.studies import (
-    LABELS,
-    Study,
-    StudyError,
-    StudyImage,
-    atomic_writer,
-    check_outputs,
-    read_studies,
-    write_studies,
-)
+from lmrrg.files import atomic_writer, check_outputs
+from lmrrg.manifest import read_studies, write_studies
+from lmrrg.studies import LABELS, Study, StudyError, StudyImage
 
 STUDY = Study(
     id="s1",

@@ -13,12 +13,12 @@ from tqdm import tqdm
 
 from lmrrg.config.loading import load_config
 from lmrrg.config.tree import Config
-from lmrrg.data.sources import prepare_studies, studies_of
 from lmrrg.model.checkpoint import save_checkpoint
 from lmrrg.model.generator import VISUAL_TOKENS, ReportGenerator, build_generator
 from lmrrg.model.prompts import prompt_ids, report_ids
+from lmrrg.run.studies import prepare_studies, studies_of
 from lmrrg.studies import Study
-from lmrrg.vision.study_features import FeatureFiles
+from lmrrg.vision.feature_files import FeatureFiles
 
 ROOT = Path(__file__).resolve().parents[3]
 CACHE = ROOT / ".cache" / "benchmarks"

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lmrrg.config.data import DataConfig
-from lmrrg.data.importing import Dropped, Source, label_value
-from lmrrg.data.tables import clean, find_file, frontal_first, read_csv, view_of
+from lmrrg.data.source import Dropped, Source, label_value
+from lmrrg.data.tables import clean, find_file, read_csv
 from lmrrg.studies import LABELS, Section, Split, Study, StudyError, StudyImage, View
+from lmrrg.views import frontal_first, view_of
 
 _TABLE = "df_chexpert_plus_240401.csv"
 _COLUMNS = ("path_to_image", "path_to_dcm", "frontal_lateral", "ap_pa", "deid_patient_id", "split")

@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from lmrrg.config.data import DataConfig
-from lmrrg.data.importing import Dropped, Source, label_value
 from lmrrg.data.privacy import hashed_id, salt_from_environment, scrub
 from lmrrg.data.sections import parse_sections
-from lmrrg.data.tables import Texts, clean, frontal_first, read_csv, view_of
+from lmrrg.data.source import Dropped, Source, label_value
+from lmrrg.data.tables import Texts, clean, read_csv
 from lmrrg.studies import LABELS, Split, Study, StudyError, StudyImage
+from lmrrg.views import frontal_first, view_of
 
 NEEDED = ("study_id", "patient_id", "image")
 OPTIONAL = ("view", "date", "split", "report", *Texts._fields)

@@ -20,19 +20,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from lmrrg.config.data import DataConfig
-from lmrrg.data.importing import Dropped, Source
-from lmrrg.data.tables import (
-    Texts,
-    clean,
-    find_file,
-    frontal_first,
-    image_stem,
-    index_images,
-    read_annotation,
-    read_csv,
-    view_of,
-)
+from lmrrg.data.source import Dropped, Source
+from lmrrg.data.tables import Texts, clean, find_file, image_stem, index_images, read_annotation, read_csv
 from lmrrg.studies import Split, Study, StudyError, StudyImage, View
+from lmrrg.views import frontal_first, view_of
 
 _REPORTS, _PROJECTIONS, _ANNOTATION = "indiana_reports.csv", "indiana_projections.csv", "r2gen_annotation.json"
 _ARCHIVE, _UNPACKED, _DICOM = "NLMCXR_reports.tgz", "ecgen-radiology", "nlmcxr_dicom_metadata.csv"

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from lmrrg.config.data import DataConfig
-from lmrrg.data.importing import Dropped, Source
-from lmrrg.data.tables import frontal_first
-from lmrrg.studies import Study, StudyImage, read_studies
+from lmrrg.data.source import Dropped, Source
+from lmrrg.manifest import read_studies
+from lmrrg.studies import Study, StudyImage
+from lmrrg.views import frontal_first
 
 
 def read_jsonl(manifest: Path, data: DataConfig) -> Source:

@@ -22,10 +22,11 @@ from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
 from lmrrg.config.data import DataConfig
-from lmrrg.data.importing import Dropped, Source, label_value
 from lmrrg.data.sections import parse_sections
-from lmrrg.data.tables import find_file, frontal_first, read_csv, view_of
+from lmrrg.data.source import Dropped, Source, label_value
+from lmrrg.data.tables import find_file, read_csv
 from lmrrg.studies import LABELS, Split, Study, StudyError, StudyImage, View
+from lmrrg.views import frontal_first, view_of
 
 _METADATA, _SPLIT = "mimic-cxr-2.0.0-metadata.csv", "mimic-cxr-2.0.0-split.csv"
 _LABELS = ("mimic-cxr-2.0.0-chexpert.csv", "mimic-cxr-2.0.0-negbio.csv")

@@ -11,9 +11,10 @@ from pathlib import Path
 import yaml
 
 from lmrrg.config.data import DataConfig
-from lmrrg.data.importing import Dropped, Source
-from lmrrg.data.tables import clean, find_file, frontal_first, read_csv, view_of
+from lmrrg.data.source import Dropped, Source
+from lmrrg.data.tables import clean, find_file, read_csv
 from lmrrg.studies import LABELS, POSITIVE, Study, StudyError, StudyImage
+from lmrrg.views import frontal_first, view_of
 
 _TABLE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
 _COLUMNS = ("ImageID", "ImageDir", "StudyDate_DICOM", "StudyID", "PatientID", "Projection", "Report", "Labels")

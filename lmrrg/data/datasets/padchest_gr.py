@@ -12,7 +12,7 @@ from typing import Any
 
 from lmrrg.config.data import DataConfig
 from lmrrg.data.datasets.padchest import labels_named
-from lmrrg.data.importing import Dropped, Source
+from lmrrg.data.source import Dropped, Source
 from lmrrg.data.tables import clean, find_file, image_stem, index_images, read_csv, read_json
 from lmrrg.studies import POSITIVE, Split, Study, StudyError, StudyImage
 

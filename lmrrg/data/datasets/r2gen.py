@@ -8,9 +8,10 @@ from typing import Any
 
 from lmrrg.config.data import DataConfig
 from lmrrg.data.datasets.mimic_cxr import views_of_images
-from lmrrg.data.importing import Dropped, Source
-from lmrrg.data.tables import clean, frontal_first, read_annotation
+from lmrrg.data.source import Dropped, Source
+from lmrrg.data.tables import clean, read_annotation
 from lmrrg.studies import Split, Study, StudyError, StudyImage, View
+from lmrrg.views import frontal_first
 
 
 def read_r2gen(folder: Path, data: DataConfig) -> Source:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from lmrrg.config.data import DataConfig
-from lmrrg.data.importing import Dropped, Source
-from lmrrg.data.tables import Texts, clean, frontal_first, read_json, view_of
+from lmrrg.data.source import Dropped, Source
+from lmrrg.data.tables import Texts, clean, read_json
 from lmrrg.studies import Split, Study, StudyError, StudyImage
+from lmrrg.views import frontal_first, view_of
 
 _FILES: dict[str, Split] = {"train": "train", "valid": "val", "test": "test"}
 _NOTHING = frozenset({"none", "nan", "null"})

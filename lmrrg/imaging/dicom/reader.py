@@ -24,10 +24,8 @@ from pydicom.pixels.decoders.base import DecodeOptions
 
 from lmrrg.imaging.dicom.codestream import frame_header, is_complete
 from lmrrg.imaging.dicom.display import display, luminance, palette
-from lmrrg.imaging.dicom.header import is_dicom, parse, pixel_height, transfer_syntax, view
+from lmrrg.imaging.dicom.header import parse, pixel_height, transfer_syntax, view
 from lmrrg.imaging.radiograph import DEFAULT_LIMITS, ImageError, Limits, Pixels, Radiograph, check_size, resize
-
-__all__ = ["TRANSFER_SYNTAXES", "is_dicom", "read_dicom"]
 
 TRANSFER_SYNTAXES: tuple[uid.UID, ...] = (
     uid.ImplicitVRLittleEndian,

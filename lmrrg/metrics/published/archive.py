@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 import torch
 from torch import Tensor
 
-from lmrrg.metrics.backends import MetricError
+from lmrrg.metrics.errors import MetricError
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,6 @@ from lmrrg.metrics.published.radgraph import RadGraph, radgraph_f1
 from lmrrg.metrics.published.weight_files import find, missing_files
 from lmrrg.metrics.text.bleu import bleu2
 
-__all__ = ["ReferenceBackend", "missing_files"]
-
 _CODE_VERSION = "1"  # raise it when a change of this code can change a score
 _TOKEN_BUDGET = (
     1024  # padded tokens per batch on CPU, where more no longer fits the cache; a GPU takes 64 times as many

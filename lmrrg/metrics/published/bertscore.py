@@ -15,7 +15,7 @@ from tokenizers import ByteLevelBPETokenizer
 from torch import Tensor
 from transformers import RobertaConfig, RobertaModel
 
-from lmrrg.metrics.backends import MetricError
+from lmrrg.metrics.errors import MetricError
 from lmrrg.metrics.published.batching import encode, pack, ready
 
 LAYER = 5

@@ -19,7 +19,7 @@ from tokenizers.implementations import BertWordPieceTokenizer
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
-from lmrrg.metrics.backends import MetricError
+from lmrrg.metrics.errors import MetricError
 from lmrrg.metrics.published.archive import Archive, open_archive
 from lmrrg.metrics.published.batching import encode, pack, ready
 from lmrrg.metrics.published.bertscore import load_encoder

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmrrg.metrics.backends import MetricError
+from lmrrg.metrics.errors import MetricError
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import ray
 from actors.actor_pool import PoolError, spawn
 from actors.reward import RewardActor, RewardPool
 from lmrrg.config.tree import Config
-from lmrrg.metrics.backends import MetricError
+from lmrrg.metrics.errors import MetricError
 from lmrrg.metrics.reward import RadCliQReward
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]

@@ -9,11 +9,14 @@ import pytest
 import torch
 
 from lmrrg.config.tree import Config
-from lmrrg.engine.report_engine import PREFILL_TOKENS, EngineError, ReportEngine, study_seeds
+from lmrrg.engine.interfaces import EngineError
+from lmrrg.engine.report_engine import ReportEngine, study_seeds
+from lmrrg.engine.vllm_settings import PREFILL_TOKENS
 from lmrrg.model.checkpoint import full_state, load_checkpoint, state_checksum
 from lmrrg.model.generator import VISUAL_TOKENS
 from lmrrg.model.prompts import prompt_ids
-from lmrrg.vision.study_features import StudyFeatures, load_features
+from lmrrg.vision.feature_files import load_features
+from lmrrg.vision.study_features import StudyFeatures
 from tests.support.engine_oracle import PARITY, largest_difference, long_prompts, other_weights, same_ids
 
 

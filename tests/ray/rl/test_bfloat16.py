@@ -7,7 +7,7 @@ import ray
 import torch
 
 from lmrrg.config.tree import Config
-from lmrrg.data.sources import prepare_studies
+from lmrrg.run.studies import prepare_studies
 from rl.trainer import CQRL, CQRLConfig
 from tests.support.ppo_settings import ppo_config
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lmrrg.data.sources import prepare_studies
 from lmrrg.ppo.errors import PPOError
+from lmrrg.run.studies import prepare_studies
 from rl.trainer import CQRL, CQRLConfig
 from tests.support.ppo_settings import ppo_config
 

@@ -12,11 +12,11 @@ import pytest
 import ray
 import torch
 
-from lmrrg.data.sources import prepare_studies
+from lmrrg.manifest import manifest_hash
 from lmrrg.model.checkpoint import full_state, load_checkpoint, state_checksum
 from lmrrg.ppo.errors import PPOError
+from lmrrg.run.studies import prepare_studies
 from lmrrg.run.tracking import read_metrics
-from lmrrg.studies import manifest_hash
 from rl.ppo import run_ppo, weights_digest
 from rl.replay import report_changes, rescore, retrain
 from rl.storage.rollout_files import read_rollouts

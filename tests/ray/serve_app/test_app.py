@@ -21,14 +21,14 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
+from lmrrg.anatomy import REGIONS
 from lmrrg.config.tree import Config
 from lmrrg.imaging.reading import read_image, to_square
 from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.model.generator import ReportGenerator
 from lmrrg.model.prompts import prompt_ids
-from lmrrg.model.region_queries import REGIONS
 from lmrrg.studies import LABELS, Study
-from lmrrg.vision.study_features import load_features_from_images
+from lmrrg.vision.feature_files import load_features_from_images
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.cluster

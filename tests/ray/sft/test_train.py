@@ -14,12 +14,12 @@ import ray
 import torch
 
 from lmrrg.config.tree import Config
-from lmrrg.data.sources import prepare_studies, studies_of
 from lmrrg.model.checkpoint import full_state, load_checkpoint, read_checkpoint_config, state_checksum
+from lmrrg.run.studies import prepare_studies, studies_of
 from lmrrg.run.tracking import read_metrics
 from lmrrg.studies import StudyError
 from lmrrg.vision.cache import FeatureError
-from lmrrg.vision.study_features import FeatureFiles
+from lmrrg.vision.feature_files import FeatureFiles
 from sft.batches import Examples
 from sft.errors import SFTError
 from sft.objective import Objective

@@ -17,7 +17,7 @@ from actors.actor_pool import PoolError, results
 from actors.placement import actor_options, bundle, torch_environment
 from actors.rollout import rollout_bundle, study_chunks
 from lmrrg.config.tree import Config
-from lmrrg.engine.report_engine import engine_environment
+from lmrrg.engine.vllm_settings import engine_environment
 
 
 @given(st.integers(1, 200), st.integers(1, 40), st.integers(1, 5), st.integers(1, 300))

@@ -9,7 +9,7 @@ import pytest
 
 from lmrrg.cli.main import main
 from lmrrg.config.data import DataSource
-from lmrrg.studies import read_studies
+from lmrrg.manifest import read_studies
 
 
 def test_phantom_then_jsonl(tmp_path, capsys):

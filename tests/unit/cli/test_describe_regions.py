@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from lmrrg.anatomy import REGIONS
 from lmrrg.cli.describe_regions import main
-from lmrrg.model.region_queries import REGIONS, load_regions
+from lmrrg.model.region_queries import load_regions
 
 TEXTS = load_regions()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lmrrg.cli.main import main
-from lmrrg.metrics.backends import MetricError
+from lmrrg.metrics.errors import MetricError
 from lmrrg.metrics.report_files import pair_reports, read_reports
 
 REPORTS = {"s1": "Heart size is normal, lungs clear.", "s2": "Small left effusion.", "s3": "No acute disease."}

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lmrrg.studies import Study, StudyImage, write_studies
+from lmrrg.manifest import write_studies
+from lmrrg.studies import Study, StudyImage
 from tests.support.trees import CLEAR, LARGE, picture, table
 
 

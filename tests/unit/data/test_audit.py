@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmrrg.data.audit import audit_of, audit_table, find_duplicates
-from lmrrg.data.importing import Source, complete_source, write_import
+from lmrrg.data.importing import complete_source, write_import
 from lmrrg.data.priors import link_priors, prior_reports
-from lmrrg.studies import Study, StudyError, StudyImage, read_studies, write_studies
+from lmrrg.data.source import Source
+from lmrrg.manifest import read_studies, write_studies
+from lmrrg.studies import Study, StudyError, StudyImage
 from tests.support.trees import CLEAR, LARGE, picture
 
 

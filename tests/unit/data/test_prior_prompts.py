@@ -12,12 +12,13 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from lmrrg.config.tree import Config
-from lmrrg.data.sources import prepare_studies, priors_of
 from lmrrg.evaluation.evaluate import evaluate_checkpoint, evaluate_run
 from lmrrg.imaging.reading import read_image
+from lmrrg.manifest import write_studies
 from lmrrg.model.checkpoint import load_checkpoint, save_checkpoint
 from lmrrg.model.generator import build_generator
-from lmrrg.studies import Split, Study, write_studies
+from lmrrg.run.studies import prepare_studies, priors_of
+from lmrrg.studies import Split, Study
 from rl.study_pool import StudyPool
 from serve_app.reporter import Reporter, UploadedStudy
 from sft.train import run_sft

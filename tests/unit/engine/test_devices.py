@@ -8,7 +8,8 @@ import vllm.platforms
 from vllm.platforms.interface import UnspecifiedPlatform
 
 from lmrrg.config.tree import Config
-from lmrrg.engine.report_engine import EngineError, _memory, _require_device
+from lmrrg.engine.interfaces import EngineError
+from lmrrg.engine.vllm_settings import _memory, _require_device
 
 
 @pytest.mark.parametrize(

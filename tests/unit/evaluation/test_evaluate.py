@@ -15,15 +15,16 @@ from lmrrg import RESEARCH_USE_ONLY
 from lmrrg.cli.main import main
 from lmrrg.config.loading import load_config
 from lmrrg.config.tree import Config
-from lmrrg.data.sources import studies_of
 from lmrrg.errors import CodedError
 from lmrrg.evaluation.evaluate import _scale, evaluate_checkpoint, evaluate_run, read_results
 from lmrrg.evaluation.results import _metric_names
 from lmrrg.evaluation.systems import EvaluationError, derange
+from lmrrg.manifest import manifest_hash
 from lmrrg.metrics.embedded.backend import EmbeddedBackend
 from lmrrg.metrics.embedded.labeler import label_report
 from lmrrg.metrics.suite import select_metrics
-from lmrrg.studies import POSITIVE, Study, StudyImage, manifest_hash
+from lmrrg.run.studies import studies_of
+from lmrrg.studies import POSITIVE, Study, StudyImage
 from tests.support.evaluated_run import NORMAL, MemoryEngine, Written, finished_run, memory_engines
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from lmrrg.anatomy import REGIONS
 from lmrrg.evaluation.examples import _CENTRAL, _SIDED, choose_examples, relevant_regions
 from lmrrg.metrics.embedded.labeler import label_report
-from lmrrg.model.region_queries import REGIONS
 from lmrrg.studies import LABELS, Study, StudyImage
 
 

@@ -27,7 +27,8 @@ from lmrrg.metrics.embedded.labeler import label_report
 from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.model.prompts import prompt_ids, report_ids
 from lmrrg.studies import Study
-from lmrrg.vision.study_features import image_encoder, load_features
+from lmrrg.vision.encoder import image_encoder
+from lmrrg.vision.feature_files import load_features
 
 
 @given(patients=st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=30), seed=st.integers(0, 5))

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lmrrg.metrics.backends import MetricError
 from lmrrg.metrics.bootstrap import (
     Aggregate,
     bootstrap_all,
@@ -15,6 +14,7 @@ from lmrrg.metrics.bootstrap import (
     paired_bootstrap,
     permutation_test,
 )
+from lmrrg.metrics.errors import MetricError
 from lmrrg.metrics.text.bleu import bleu_counts, bleu_from_counts
 from tests.support.texts import random_pairs
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, precision_recall_fscore_support, roc_auc_score
 
-from lmrrg.metrics.backends import MetricError
 from lmrrg.metrics.clinical import FIVE_LABELS, class_auc, class_table, f1_aggregates, positives
+from lmrrg.metrics.errors import MetricError
 from lmrrg.studies import LABELS
 
 FIVE = [LABELS.index(label) for label in FIVE_LABELS]

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmrrg.config.reward import RewardConfig
-from lmrrg.metrics.backends import MetricError, make_backend, score_parts
+from lmrrg.metrics.backends import make_backend, score_parts
+from lmrrg.metrics.errors import MetricError
 from lmrrg.metrics.parts import Parts
 from lmrrg.metrics.radcliq import WORST_V1, radcliq_v1
 from lmrrg.metrics.reward import RadCliQReward, RewardScores, length_excess, repeated_trigrams

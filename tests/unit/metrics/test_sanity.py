@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lmrrg.metrics.backends import MetricError
+from lmrrg.metrics.errors import MetricError
 from lmrrg.metrics.sanity import SanityError, check_reports, require_sane
 
 REFERENCES = [f"finding number {row} is seen" for row in range(40)]

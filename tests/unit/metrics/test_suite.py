@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lmrrg.metrics.backends import MetricError
 from lmrrg.metrics.embedded.backend import EmbeddedBackend
+from lmrrg.metrics.errors import MetricError
 from lmrrg.metrics.score_table import format_comparison, format_scores
 from lmrrg.metrics.suite import (
     CLINICAL_METRICS,

@@ -5,8 +5,9 @@ import pytest
 import torch
 import yaml
 
+from lmrrg.anatomy import REGIONS
 from lmrrg.model import region_queries as regions
-from lmrrg.model.region_queries import REGIONS, RegionError, load_regions, region_queries
+from lmrrg.model.region_queries import RegionError, load_regions, region_queries
 from tests.support.paths import REAL_DATA
 
 

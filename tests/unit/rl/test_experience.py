@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lmrrg.config.ppo import KLConfig, PPOConfig
-from lmrrg.engine.report_engine import GeneratedReport
+from lmrrg.engine.interfaces import GeneratedReport
 from lmrrg.metrics.reward import RewardScores
 from lmrrg.policy.batches import PolicyScores
 from lmrrg.ppo.errors import PPOError

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lmrrg.config.loading import load_config
-from lmrrg.engine.report_engine import GeneratedReport
+from lmrrg.engine.interfaces import GeneratedReport
 from lmrrg.ppo.errors import PPOError
 from rl import reference_rewards
 from rl.reference_rewards import ReferenceRewards

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lmrrg.config.loading import load_config
-from lmrrg.engine.report_engine import GeneratedReport
+from lmrrg.engine.interfaces import GeneratedReport
 from lmrrg.metrics.reward import RadCliQReward, RewardScores
 from lmrrg.vision.study_features import StudyFeatures
 from rl.sampling import Sampling

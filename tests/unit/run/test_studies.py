@@ -10,9 +10,10 @@ import pytest
 
 from lmrrg.config.loading import load_config
 from lmrrg.config.tree import Config
-from lmrrg.data.sources import prepare_studies, studies_of
-from lmrrg.run.tracking import record_run
-from lmrrg.studies import StudyError, read_studies
+from lmrrg.manifest import read_studies
+from lmrrg.run.record import record_run
+from lmrrg.run.studies import prepare_studies, studies_of
+from lmrrg.studies import StudyError
 from tests.support.trees import LARGE, annotate, labels_csv, picture, table
 
 

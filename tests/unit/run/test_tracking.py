@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from lmrrg.config.loading import load_config
 from lmrrg.config.tracking import TrackingConfig
 from lmrrg.config.tree import Config
-from lmrrg.run.tracking import RunTracker, TrackingError, metrics_path, read_metrics, record_run
-from lmrrg.studies import manifest_hash
+from lmrrg.manifest import manifest_hash
+from lmrrg.run.errors import TrackingError
+from lmrrg.run.record import record_run
+from lmrrg.run.tracking import RunTracker, metrics_path, read_metrics
 
 
 @pytest.fixture
@@ -140,7 +142,7 @@ def test_record_run_says_what_was_run_and_keeps_the_commands(
     monkeypatch.chdir(tmp_path)
     relative = config.model_copy(update={"storage_path": Path(".")})
     again = json.loads(record_run(relative, manifest).read_text())
-    monkeypatch.setattr("lmrrg.run.tracking._PROCESS_STARTED", "2030-01-01T00:00:00+00:00")
+    monkeypatch.setattr("lmrrg.run.record._PROCESS_STARTED", "2030-01-01T00:00:00+00:00")
     second = json.loads(record_run(config, manifest).read_text())
     record_run(config, manifest)
     assert load_config(config.run_dir / "config.yaml") == config

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from lmrrg.config.tree import Config
 from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.studies import Study
-from lmrrg.vision.study_features import VIEWS, FeatureFiles
+from lmrrg.views import VIEWS
+from lmrrg.vision.feature_files import FeatureFiles
 from sft.batches import Examples, epoch_minibatches, forgotten_views, rank_share
 
 

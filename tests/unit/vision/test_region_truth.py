@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lmrrg.model.region_queries import REGIONS
+from lmrrg.anatomy import REGIONS
 from lmrrg.studies import Study, StudyImage
 from lmrrg.vision.region_truth import region_truth
 

@@ -12,17 +12,11 @@ from lmrrg.config.tree import Config
 from lmrrg.imaging.radiograph import ImageError, Radiograph
 from lmrrg.imaging.reading import read_image
 from lmrrg.studies import Study, StudyImage
+from lmrrg.views import VIEWS, choose_views
 from lmrrg.vision import study_features as module
 from lmrrg.vision.cache import FeatureError
-from lmrrg.vision.study_features import (
-    VIEWS,
-    FeatureFiles,
-    choose_views,
-    feature_shape,
-    image_encoder,
-    load_features,
-    load_features_from_images,
-)
+from lmrrg.vision.encoder import feature_shape, image_encoder
+from lmrrg.vision.feature_files import FeatureFiles, load_features, load_features_from_images
 
 
 @pytest.fixture

