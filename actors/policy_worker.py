@@ -15,13 +15,13 @@ import torch
 from ray.actor import ActorHandle
 from torch import Tensor
 
+from actors.deepspeed_setup import gradient_norm, zero_settings
 from actors.weight_sync.host_memory import StoredState, WeightBuffers
 from lmrrg.config.ppo import PPOConfig
 from lmrrg.config.tree import Config
 from lmrrg.model.checkpoint import full_state, load_checkpoint, load_full_state, save_checkpoint
 from lmrrg.model.decoder import adapters_off, add_lora, decoder_weights
 from lmrrg.model.generator import ReportGenerator
-from lmrrg.model.gradients import gradient_norm, zero_settings
 from lmrrg.policy.actor_critic import VALUE_HEAD_FILE, ActorCritic, load_value_head, save_value_head
 from lmrrg.policy.batches import Experience, PolicyScores, Rollout, rank_microbatches, shuffled_minibatches
 from lmrrg.policy.experience_file import require_finite

@@ -8,8 +8,8 @@ from typing import Any
 import torch.distributed as dist
 from torch import nn
 
+from actors.deepspeed_setup import zero_settings
 from lmrrg.config.sft import SFTConfig
-from lmrrg.model.gradients import zero_settings
 from sft.objective import parameter_groups
 
 

@@ -22,11 +22,11 @@ from ray.experimental import tqdm_ray
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
+from actors.deepspeed_setup import gradient_norm
 from lmrrg.config.tree import Config
 from lmrrg.model.checkpoint import save_checkpoint
 from lmrrg.model.classifier import binary_targets, positive_weights
 from lmrrg.model.generator import build_generator
-from lmrrg.model.gradients import gradient_norm
 from lmrrg.run.tracking import RunTracker
 from lmrrg.studies import Study
 from lmrrg.vision.feature_files import FeatureFiles
