@@ -61,7 +61,9 @@ class Supervised:
         return func(self, *args, **kwargs)
 
 
-def results(name: str, actors: Sequence[ActorHandle], calls: Sequence[ray.ObjectRef], timeout: float) -> list[Any]:
+def results(
+    name: str, actors: Sequence[ActorHandle], calls: Sequence[ray.ObjectRef], timeout: float
+) -> list[Any]:
     """Results of calls to actors that hold state, so that nothing can take a dead one's place.
 
     When a rank of a process group dies the others fail with an error of their own (a closed connection), and which one
@@ -82,7 +84,9 @@ def results(name: str, actors: Sequence[ActorHandle], calls: Sequence[ray.Object
     except GetTimeoutError as error:
         raise PoolError("actors_lost", f"{name}: no answer in {timeout:g} s") from error
     except OutOfMemoryError as error:  # Ray's memory monitor killed one; it is no RayActorError
-        raise PoolError("actors_lost", f"{name}: an actor was killed, its node ran out of memory") from error
+        raise PoolError(
+            "actors_lost", f"{name}: an actor was killed, its node ran out of memory"
+        ) from error
     except (RayActorError, RayTaskError, ObjectLostError) as error:
         if getattr(error, "actor_init_failed", False) or not (dead := _dead(actors)):
             raise
@@ -264,7 +268,10 @@ class ActorPool:
 
     def _step(self, work: _Work) -> None:
         """Take what is finished, then deal with the dead and the slow."""
-        ready = cast("Iterator[CallResult]", iter(self._manager.fetch_ready_async_reqs(timeout_seconds=POLL_S)))
+        ready = cast(
+            "Iterator[CallResult]",
+            iter(self._manager.fetch_ready_async_reqs(timeout_seconds=POLL_S)),
+        )
         for result in ready:
             flight = self._flights.pop(result.actor_id)
             if not result.ok:
@@ -300,7 +307,8 @@ class ActorPool:
             self._failed_starts += 1
             if self._failed_starts > self._retries:
                 raise PoolError(
-                    "actors_lost", f"{self._name}: {self._failed_starts} actors in a row did not start ({reason})"
+                    "actors_lost",
+                    f"{self._name}: {self._failed_starts} actors in a row did not start ({reason})",
                 )
         else:
             work.attempts[flight.chunk] += 1

@@ -13,7 +13,9 @@ def gradient_norm(module: nn.Module) -> float:
 
     For DeepSpeed without ZeRO in float32, which clips but keeps no norm.
     """
-    return float(torch.nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None]))
+    return float(
+        torch.nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
+    )
 
 
 def zero_settings(stage: int) -> dict[str, Any]:

@@ -34,7 +34,10 @@ class Layout:
         one node. A reference that is the policy without its adapters needs no bundle.
         """
         policy, engine = policy_bundle(config.ppo), rollout_bundle(config.rollout)
-        reference, copies = reference_bundle(config.ppo), 0 if config.is_own_reference else config.ppo.reference_workers
+        reference, copies = (
+            reference_bundle(config.ppo),
+            0 if config.is_own_reference else config.ppo.reference_workers,
+        )
         ranks, engines = config.ppo.workers, config.rollout.engines
         scorers = [reward_bundle(config.reward)] * config.reward.scorers
         if config.ray.placement == "split":
@@ -43,7 +46,9 @@ class Layout:
             return cls(bundles, policy=0, reference=ranks, rollouts=first, rewards=first + engines)
         seats = max(ranks, copies, engines)
         shared = [
-            _shared([*[policy] * (k < ranks), *[reference] * (k < copies), *[engine] * (k < engines)])
+            _shared(
+                [*[policy] * (k < ranks), *[reference] * (k < copies), *[engine] * (k < engines)]
+            )
             for k in range(seats)
         ]
         return cls([*shared, *scorers], policy=0, reference=0, rollouts=0, rewards=seats)
@@ -54,4 +59,7 @@ def _shared(actors: Iterable[Bundle]) -> dict[str, float]:
     total: Counter[str] = Counter()
     for each in actors:
         total.update(each)
-    return {name: math.ceil(amount - 1e-6) if name == "GPU" else amount for name, amount in total.items()}
+    return {
+        name: math.ceil(amount - 1e-6) if name == "GPU" else amount
+        for name, amount in total.items()
+    }

@@ -42,7 +42,9 @@ def connect(config: Config) -> None:
         try:
             ray.init(address=address, log_to_driver=True)
         except (ConnectionError, TimeoutError) as error:
-            raise PlacementError("cluster_unreachable", f"no Ray cluster answers at {address}: {error}") from error
+            raise PlacementError(
+                "cluster_unreachable", f"no Ray cluster answers at {address}: {error}"
+            ) from error
         return
     ray.init(
         address="local",
@@ -58,7 +60,9 @@ def bundle(cpus: float, gpus: float = 0) -> dict[str, float]:
     return {name: amount for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount}
 
 
-def preflight(bundles: Sequence[Bundle], timeout: float, *, strategy: str = "PACK") -> PlacementGroup:
+def preflight(
+    bundles: Sequence[Bundle], timeout: float, *, strategy: str = "PACK"
+) -> PlacementGroup:
     """Reserve the bundles as one placement group.
 
     Args:
@@ -71,7 +75,9 @@ def preflight(bundles: Sequence[Bundle], timeout: float, *, strategy: str = "PAC
     """
     warn_of_idle_gpus(sum(each.get("GPU", 0) for each in bundles))
     if short := shortage(bundles, _nodes("free")):
-        logger.warning("waiting up to %g s for %s; missing now: %s", timeout, describe(bundles), short)
+        logger.warning(
+            "waiting up to %g s for %s; missing now: %s", timeout, describe(bundles), short
+        )
     group = placement_group([dict(b) for b in bundles], strategy=strategy)
     if group.wait(timeout):
         return group
@@ -82,14 +88,18 @@ def preflight(bundles: Sequence[Bundle], timeout: float, *, strategy: str = "PAC
 def warn_of_idle_gpus(asked: float) -> None:
     """Say so when a run asks for no GPU on a cluster that has some."""
     if not asked and any(node.get("GPU") for node in _nodes("total")):
-        logger.warning("the cluster has GPUs and this run asks for none: add one of configs/layouts to --config")
+        logger.warning(
+            "the cluster has GPUs and this run asks for none: add one of configs/layouts to --config"
+        )
 
 
 def actor_options(asked: Bundle, group: PlacementGroup | None, index: int = -1) -> dict[str, Any]:
     """Options of an actor that takes ``asked`` from bundle ``index`` of the group (-1: any bundle that fits)."""
     options: dict[str, Any] = {"num_cpus": asked.get("CPU", 0), "num_gpus": asked.get("GPU", 0)}
     if group is not None:
-        options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
+        options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
+            group, placement_group_bundle_index=index
+        )
     return options
 
 
@@ -101,7 +111,11 @@ def torch_environment(threads: int, gpus: float) -> dict[str, str]:
     and would only keep the pages that the weights were loaded through. Ray lets an actor that asked for no GPU see all.
     """
     env = {"OMP_NUM_THREADS": str(threads)}
-    on_cpu = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "CUDA_VISIBLE_DEVICES": ""}
+    on_cpu = {
+        "MALLOC_MMAP_MAX_": "0",
+        "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     return env if gpus else env | on_cpu
 
 
@@ -150,7 +164,10 @@ def _size(resources: Bundle) -> tuple[float, float]:
 def _nodes(which: Literal["free", "total"]) -> list[Bundle]:
     """CPUs and GPUs of every node that is alive: all of them, or what nobody has taken."""
     per_node = available_resources_per_node() if which == "free" else total_resources_per_node()
-    return [{name: node.get(name, 0) for name in ("CPU", "GPU") if name in node} for node in per_node.values()]
+    return [
+        {name: node.get(name, 0) for name in ("CPU", "GPU") if name in node}
+        for node in per_node.values()
+    ]
 
 
 def _explain(bundles: Sequence[Bundle], timeout: float) -> str:

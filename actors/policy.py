@@ -36,7 +36,9 @@ class PendingScores:
         """
         shares = self.wait(self.shares)
         rows = [of_rank for of_rank, _ in shares]
-        columns = ([getattr(scores, each.name) for _, scores in shares] for each in fields(PolicyScores))
+        columns = (
+            [getattr(scores, each.name) for _, scores in shares] for each in fields(PolicyScores)
+        )
         return PolicyScores(*(in_order(rows, column) for column in columns))
 
 
@@ -67,7 +69,9 @@ class PolicyGroup:
             index = -1 if first_bundle is None else first_bundle + rank
             options = actor_options(policy_bundle(config.ppo), placement_group, index)
             options["runtime_env"] = {"env_vars": _environment(config)}
-            self._workers.append(remote.options(**options).remote(config, Path(checkpoint_dir), rank))
+            self._workers.append(
+                remote.options(**options).remote(config, Path(checkpoint_dir), rank)
+            )
         self._timeout = config.ppo.timeout_s
         self._started = self._start()
 
@@ -77,7 +81,9 @@ class PolicyGroup:
 
     def log_probs(self, rollout: ray.ObjectRef) -> PendingScores:
         """Start scoring a rollout (a reference to :class:`Rollout`): one forward without gradient."""
-        return PendingScores([worker.log_probs.remote(rollout) for worker in self._workers], self.wait)
+        return PendingScores(
+            [worker.log_probs.remote(rollout) for worker in self._workers], self.wait
+        )
 
     def reference_log_probs(self, rollout: ray.ObjectRef) -> list[ray.ObjectRef]:
         """Start scoring a rollout with the adapters off: see :class:`actors.reference.AdapterReference`."""
@@ -140,7 +146,10 @@ class PolicyGroup:
 
     def _states(self, share: float, decoder: bool) -> list[list[ray.ObjectRef]]:
         shared = sum(node["Alive"] for node in ray.nodes()) == 1
-        return [worker.state.options(num_returns=2).remote(shared, share, decoder) for worker in self._workers]
+        return [
+            worker.state.options(num_returns=2).remote(shared, share, decoder)
+            for worker in self._workers
+        ]
 
     def _call(self, method: str, *arguments: Any) -> list[Any]:
         return self.wait([getattr(worker, method).remote(*arguments) for worker in self._workers])
@@ -160,6 +169,8 @@ def policy_bundle(ppo: PPOConfig) -> dict[str, float]:
 
 
 def _environment(config: Config) -> dict[str, str]:
-    env = {"TORCHDYNAMO_DISABLE": "1"} | torch_environment(config.threads, config.ppo.gpus_per_worker)
+    env = {"TORCHDYNAMO_DISABLE": "1"} | torch_environment(
+        config.threads, config.ppo.gpus_per_worker
+    )
     # On CPU the accelerator is named, or DeepSpeed looks for one.
     return env if config.ppo.gpus_per_worker else {**env, "DS_ACCELERATOR": "cpu"}

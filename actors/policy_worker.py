@@ -23,7 +23,13 @@ from lmrrg.model.checkpoint import full_state, load_checkpoint, load_full_state,
 from lmrrg.model.decoder import adapters_off, add_lora, decoder_weights
 from lmrrg.model.generator import ReportGenerator
 from lmrrg.policy.actor_critic import VALUE_HEAD_FILE, ActorCritic, load_value_head, save_value_head
-from lmrrg.policy.batches import Experience, PolicyScores, Rollout, rank_microbatches, shuffled_minibatches
+from lmrrg.policy.batches import (
+    Experience,
+    PolicyScores,
+    Rollout,
+    rank_microbatches,
+    shuffled_minibatches,
+)
 from lmrrg.policy.experience_file import require_finite
 from lmrrg.policy.profiling import traced
 from lmrrg.policy.update_report import UpdateTotals
@@ -72,15 +78,24 @@ class PolicyWorker:
         if not gpu:
             __compatible_ops__["deepspeed_shm_comm"] = False  # else a C++ build at first use
         deepspeed.init_distributed(
-            dist_backend="nccl" if gpu else "gloo", auto_mpi_discovery=False, verbose=False, dist_init_required=True
+            dist_backend="nccl" if gpu else "gloo",
+            auto_mpi_discovery=False,
+            verbose=False,
+            dist_init_required=True,
         )
         torch.manual_seed(self._config.seed)
         generator = load_checkpoint(self._checkpoint_dir)
         decoder = self._config.model.decoder
-        if decoder.lora_rank:  # a checkpoint has the adapters of its training merged: PPO gets fresh ones
+        if (
+            decoder.lora_rank
+        ):  # a checkpoint has the adapters of its training merged: PPO gets fresh ones
             add_lora(generator.decoder, decoder.lora_rank, decoder.dropout)
-        self._model = ActorCritic(generator, self._ppo.trainable, self._ppo.critic, self._ppo.precision)
-        if (self._checkpoint_dir / VALUE_HEAD_FILE).is_file():  # a model that PPO trained before brings its critic
+        self._model = ActorCritic(
+            generator, self._ppo.trainable, self._ppo.critic, self._ppo.precision
+        )
+        if (
+            self._checkpoint_dir / VALUE_HEAD_FILE
+        ).is_file():  # a model that PPO trained before brings its critic
             load_value_head(self._model.value_head, self._checkpoint_dir)
         groups = self._model.parameter_groups(self._learning_rates(self._ppo.learning_rate))
         self._engine, *_ = deepspeed.initialize(
@@ -102,13 +117,19 @@ class PolicyWorker:
     def update(self, experience: Experience, seed: int, learning_rate: float) -> UpdateTotals:
         """Run ``ppo.epochs`` passes over the experience; with learning rate 0 nothing but the critic moves."""
         value_only = learning_rate == 0
-        for group, rate in zip(self._engine.optimizer.param_groups, self._learning_rates(learning_rate), strict=False):
+        for group, rate in zip(
+            self._engine.optimizer.param_groups, self._learning_rates(learning_rate), strict=False
+        ):
             group["lr"] = rate
         totals = UpdateTotals()
         with traced(self._trace_path()):
             for epoch in range(self._ppo.epochs):
-                for rows in shuffled_minibatches(experience.rollout, self._ppo.minibatch, seed + epoch):
-                    if experience.loss_mask[rows].any():  # else nothing could be scored: nothing to learn, on any rank
+                for rows in shuffled_minibatches(
+                    experience.rollout, self._ppo.minibatch, seed + epoch
+                ):
+                    if experience.loss_mask[
+                        rows
+                    ].any():  # else nothing could be scored: nothing to learn, on any rank
                         self._minibatch(experience, rows, value_only, totals)
         return totals
 
@@ -133,7 +154,9 @@ class PolicyWorker:
         with self._gathered():
             if self._sender is None:
                 decoder = self._model.generator.decoder
-                self._sender = WeightSender(self._config.rollout, self._rank, lambda: decoder_weights(decoder))
+                self._sender = WeightSender(
+                    self._config.rollout, self._rank, lambda: decoder_weights(decoder)
+                )
             return self._sender.send(engines, address)
 
     def save(self, directory: Path) -> None:
@@ -169,7 +192,9 @@ class PolicyWorker:
                 save_value_head(self._model.value_head, directory)
 
     def _mixed(self, start: ReportGenerator, share: float) -> dict[str, Tensor]:
-        return mix(full_state(start, copy=False), full_state(self._model.generator, copy=False), share)
+        return mix(
+            full_state(start, copy=False), full_state(self._model.generator, copy=False), share
+        )
 
     def _trace_path(self) -> Path | None:
         """Where the trace of this update goes; None when none is wanted. Rank 0 stands for all."""
@@ -186,10 +211,18 @@ class PolicyWorker:
             output = self._engine(rollout.select(share).to(self._engine.device), entropy=entropy)
             padding = (0, rollout.ids.shape[1] - output.log_probs.shape[1])
             rows.append(share)
-            scores.append([torch.nn.functional.pad(each.cpu(), padding) for each in output if each is not None])
+            scores.append(
+                [
+                    torch.nn.functional.pad(each.cpu(), padding)
+                    for each in output
+                    if each is not None
+                ]
+            )
         return torch.cat(rows), [torch.cat(column) for column in zip(*scores, strict=True)]
 
-    def _minibatch(self, experience: Experience, rows: Tensor, value_only: bool, totals: UpdateTotals) -> None:
+    def _minibatch(
+        self, experience: Experience, rows: Tensor, value_only: bool, totals: UpdateTotals
+    ) -> None:
         mask = experience.loss_mask[rows]
         shares = torch.zeros(experience.loss_mask.shape)
         shares[rows] = loss_shares(mask, self._ppo.aggregation, self._config.rollout.max_new_tokens)
@@ -204,18 +237,24 @@ class PolicyWorker:
             # DeepSpeed averages over ranks, while the shares are already of the minibatch of all of them.
             self._engine.backward(loss * self._ppo.workers, scale_wrt_gas=False)
             if number == len(parts) and self._ppo.zero_stage == 0:
-                norm = gradient_norm(self._model)  # without ZeRO in float32 DeepSpeed clips but keeps no norm
+                norm = gradient_norm(
+                    self._model
+                )  # without ZeRO in float32 DeepSpeed clips but keeps no norm
             self._engine.step()
         norm = norm if self._ppo.zero_stage == 0 else float(self._engine.get_global_grad_norm())
         require_finite(torch.tensor(norm), experience.select(rows), self._broken)
         totals.step(tokens, norm)
 
-    def _loss(self, batch: Experience, shares: Tensor, value_only: bool, totals: UpdateTotals) -> Tensor:
+    def _loss(
+        self, batch: Experience, shares: Tensor, value_only: bool, totals: UpdateTotals
+    ) -> Tensor:
         ppo, mask = self._ppo, batch.loss_mask
         output = self._engine(batch.rollout, value_only=value_only, entropy=ppo.entropy_weight > 0)
         # The clip protects a critic that is good already; a fresh one would need many iterations to come into range.
         value_clip = math.inf if value_only else ppo.value_clip
-        critic = value_loss(output.values, batch.values, batch.returns, mask, shares=shares, clip=value_clip)
+        critic = value_loss(
+            output.values, batch.values, batch.returns, mask, shares=shares, clip=value_clip
+        )
         actor = policy_loss(
             output.log_probs,
             batch.log_probs,
@@ -235,13 +274,17 @@ class PolicyWorker:
         if batch.reference is not None and batch.kl_weights is not None:
             charged = shares * batch.kl_weights
             estimator = ppo.kl.loss_estimator
-            loss = loss + kl_loss(output.log_probs, batch.reference, mask, shares=charged, estimator=estimator)
+            loss = loss + kl_loss(
+                output.log_probs, batch.reference, mask, shares=charged, estimator=estimator
+            )
         return loss
 
     def _microbatches(self, rollout: Rollout, rows: Tensor) -> list[Tensor]:
         """This rank's; every rank has the same number of them, or collective operations would wait for ever."""
         ppo = self._ppo
-        return rank_microbatches(rollout, rows, ppo.microbatch, self._rank, ppo.workers, tokens=ppo.microbatch_tokens)
+        return rank_microbatches(
+            rollout, rows, ppo.microbatch, self._rank, ppo.workers, tokens=ppo.microbatch_tokens
+        )
 
     def _learning_rates(self, policy: float) -> tuple[float, float, float]:
         """Of the policy, the value head and a separate critic's decoder."""
@@ -252,7 +295,9 @@ class PolicyWorker:
         """ZeRO-3 spreads the weights over the ranks: hold them whole on rank 0 inside the block."""
         import deepspeed
 
-        with deepspeed.zero.GatheredParameters(list(self._model.parameters()), enabled=self._ppo.zero_stage == 3):
+        with deepspeed.zero.GatheredParameters(
+            list(self._model.parameters()), enabled=self._ppo.zero_stage == 3
+        ):
             yield
 
 

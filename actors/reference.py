@@ -39,7 +39,9 @@ class ReferenceWorker:
         result = torch.zeros(rollout.ids.shape)
         shares = self._microbatches(rollout)
         for rows in shares:
-            scores = report_log_probs(self._model, rollout.select(rows).to(self._device), self._ppo.precision)
+            scores = report_log_probs(
+                self._model, rollout.select(rows).to(self._device), self._ppo.precision
+            )
             result[rows, : scores.shape[1]] = scores.cpu()
         mine = torch.cat(shares) if shares else torch.arange(0)
         return mine, result[mine]
@@ -73,8 +75,12 @@ class Reference:
         for rank in range(config.ppo.reference_workers):
             index = -1 if first_bundle is None else first_bundle + rank
             options = actor_options(reference_bundle(config.ppo), placement_group, index)
-            options["runtime_env"] = {"env_vars": torch_environment(config.threads, config.ppo.gpus_per_worker)}
-            self._workers.append(remote.options(**options).remote(config, Path(checkpoint_dir), rank))
+            options["runtime_env"] = {
+                "env_vars": torch_environment(config.threads, config.ppo.gpus_per_worker)
+            }
+            self._workers.append(
+                remote.options(**options).remote(config, Path(checkpoint_dir), rank)
+            )
         self._timeout = config.ppo.timeout_s
 
     def start(self) -> None:

@@ -24,7 +24,11 @@ class RewardActor(Supervised):
         self._scorer = RadCliQReward(reward)
 
     def score(
-        self, reports: list[str], references: list[str], token_ids: list[list[int]] | None, finished: list[bool]
+        self,
+        reports: list[str],
+        references: list[str],
+        token_ids: list[list[int]] | None,
+        finished: list[bool],
     ) -> RewardScores:
         """Scores of one chunk; see :meth:`lmrrg.metrics.reward.RadCliQReward.score`."""
         return self._scorer.score(reports, references, token_ids, finished)
@@ -43,7 +47,11 @@ class RewardPool:
     """
 
     def __init__(
-        self, config: Config, placement_group: PlacementGroup | None = None, *, first_bundle: int | None = None
+        self,
+        config: Config,
+        placement_group: PlacementGroup | None = None,
+        *,
+        first_bundle: int | None = None,
     ):
         self._reward = config.reward
 
@@ -52,10 +60,14 @@ class RewardPool:
             options = actor_options(reward_bundle(config.reward), placement_group, index)
             # Ray lets an actor that asked for no GPU see all of them.
             hidden = {} if config.reward.gpus_per_scorer else {"CUDA_VISIBLE_DEVICES": ""}
-            options["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": str(config.threads), **hidden}}
+            options["runtime_env"] = {
+                "env_vars": {"OMP_NUM_THREADS": str(config.threads), **hidden}
+            }
             return spawn(RewardActor, options, config.reward)
 
-        self._pool = ActorPool("reward scorers", create, config.reward.scorers, timeout=config.reward.timeout_s)
+        self._pool = ActorPool(
+            "reward scorers", create, config.reward.scorers, timeout=config.reward.timeout_s
+        )
 
     def start(self) -> None:
         """Wait until every scorer has loaded its backend.
@@ -79,10 +91,17 @@ class RewardPool:
             MetricError: the lists differ in length.
         """
         if any(len(each) != len(reports) for each in (references, finished, token_ids or reports)):
-            raise MetricError("length_mismatch", "reports, references, token_ids and finished differ in length")
+            raise MetricError(
+                "length_mismatch", "reports, references, token_ids and finished differ in length"
+            )
         if not reports:
-            return RewardScores(**{f.name: np.zeros(0, bool if f.name == "valid" else float) for f in _FIELDS})
-        spans = [slice(start, start + self._reward.chunk) for start in range(0, len(reports), self._reward.chunk)]
+            return RewardScores(
+                **{f.name: np.zeros(0, bool if f.name == "valid" else float) for f in _FIELDS}
+            )
+        spans = [
+            slice(start, start + self._reward.chunk)
+            for start in range(0, len(reports), self._reward.chunk)
+        ]
         calls = [
             (
                 "score",
@@ -95,11 +114,17 @@ class RewardPool:
             )
             for span in spans
         ]
-        return joined([scores for _, scores in sorted(self._pool.map(calls), key=lambda item: item[0])])
+        return joined(
+            [scores for _, scores in sorted(self._pool.map(calls), key=lambda item: item[0])]
+        )
 
     def metrics(self) -> dict[str, float]:
         """Size of the pool, scorers that are ready, scorers replaced so far."""
-        return {"scorers": self._pool.size, "scorers_ready": self._pool.ready, "scorers_replaced": self._pool.replaced}
+        return {
+            "scorers": self._pool.size,
+            "scorers_ready": self._pool.ready,
+            "scorers_replaced": self._pool.replaced,
+        }
 
     def actors(self) -> list[ActorHandle]:
         """The handles of the scorers' actors."""
@@ -112,7 +137,9 @@ class RewardPool:
 
 def joined(parts: Sequence[RewardScores]) -> RewardScores:
     """The scores of consecutive reports, of which each part holds some."""
-    return RewardScores(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in _FIELDS})
+    return RewardScores(
+        **{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in _FIELDS}
+    )
 
 
 def reward_bundle(reward: RewardConfig) -> dict[str, float]:

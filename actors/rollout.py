@@ -29,14 +29,25 @@ class RolloutActor(Supervised):
         self._engine = ReportEngine(checkpoint_dir, rollout, seed=seed, threads=threads)
 
     def generate(
-        self, features: StudyFeatures, prompts: list[list[int]], samples: int, temperature: float, seeds: list[int]
+        self,
+        features: StudyFeatures,
+        prompts: list[list[int]],
+        samples: int,
+        temperature: float,
+        seeds: list[int],
     ) -> tuple[int, list[list[GeneratedReport]]]:
         """The version of the weights, and ``samples`` reports for each study; ``seeds`` holds one per study."""
-        reports = self._engine.generate(features, prompts, samples=samples, temperature=temperature, seed=seeds)
+        reports = self._engine.generate(
+            features, prompts, samples=samples, temperature=temperature, seed=seeds
+        )
         return self._engine.version, reports
 
     def update_weights(
-        self, state: StoredState, version: int, checksum: str, transferred: Transferred | None = None
+        self,
+        state: StoredState,
+        version: int,
+        checksum: str,
+        transferred: Transferred | None = None,
     ) -> float:
         """Load a newer state; returns the seconds it took. The version that is loaded already is left as it is.
 
@@ -48,8 +59,12 @@ class RolloutActor(Supervised):
             if transferred and received is None:
                 state, checksum = transferred.whole()
             elif transferred and received != transferred.checksum:
-                raise EngineError("checksum", f"the decoder of version {version} was damaged on its way")
-            self._engine.update_weights(state.tensors(), version, checksum, transferred=received is not None)
+                raise EngineError(
+                    "checksum", f"the decoder of version {version} was damaged on its way"
+                )
+            self._engine.update_weights(
+                state.tensors(), version, checksum, transferred=received is not None
+            )
         return time.perf_counter() - started
 
     def transfer(self, step: str, request: dict[str, Any] | None) -> None:
@@ -87,12 +102,20 @@ class RolloutPool:
             index = -1 if first_bundle is None else first_bundle + place
             options = actor_options(rollout_bundle(rollout), placement_group, index)
             gpus = rollout.gpus_per_engine
-            env = torch_environment(config.threads, gpus) | engine_environment(config.threads, gpu=gpus > 0)
+            env = torch_environment(config.threads, gpus) | engine_environment(
+                config.threads, gpu=gpus > 0
+            )
             options["runtime_env"] = {"env_vars": env}
-            return spawn(RolloutActor, options, str(checkpoint_dir), rollout, config.seed, config.threads)
+            return spawn(
+                RolloutActor, options, str(checkpoint_dir), rollout, config.seed, config.threads
+            )
 
         self._pool = ActorPool(
-            "rollout engines", create, rollout.engines, timeout=rollout.timeout_s, start_timeout=rollout.start_timeout_s
+            "rollout engines",
+            create,
+            rollout.engines,
+            timeout=rollout.timeout_s,
+            start_timeout=rollout.start_timeout_s,
         )
 
     @property
@@ -161,7 +184,13 @@ class RolloutPool:
                 finished(chunks[index], reports)
         return results
 
-    def sync(self, state: ray.ObjectRef, version: int, checksum: str, transferred: Transferred | None = None) -> float:
+    def sync(
+        self,
+        state: ray.ObjectRef,
+        version: int,
+        checksum: str,
+        transferred: Transferred | None = None,
+    ) -> float:
         """Bring every engine, and every later replacement, to ``state`` (a reference to a
         :class:`actors.weight_sync.host_memory.StoredState`), with what was ``transferred`` before.
 
@@ -184,7 +213,11 @@ class RolloutPool:
 
     def metrics(self) -> dict[str, float]:
         """Size of the pool, engines that are ready, engines replaced so far."""
-        return {"engines": self._pool.size, "engines_ready": self._pool.ready, "engines_replaced": self._pool.replaced}
+        return {
+            "engines": self._pool.size,
+            "engines_ready": self._pool.ready,
+            "engines_replaced": self._pool.replaced,
+        }
 
     def actors(self) -> list[Any]:
         """The handles of the engines' actors."""
@@ -196,7 +229,9 @@ class RolloutPool:
 
     def _check_version(self, version: int) -> None:
         if version != self.version:
-            raise RuntimeError(f"an engine answered with weights {version}, the pool is at {self.version}")
+            raise RuntimeError(
+                f"an engine answered with weights {version}, the pool is at {self.version}"
+            )
 
 
 def study_chunks(studies: int, samples: int, engines: int, slots: int) -> list[list[int]]:

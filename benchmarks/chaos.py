@@ -33,25 +33,55 @@ DRIVER = {"driver killed": signal.SIGKILL, "driver preempted": signal.SIGTERM}
 
 def main() -> int:
     """Command line; exit code 1 where the run did not survive whole."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/demo.yaml", help="YAML file with settings (default: %(default)s)")
-    parser.add_argument("--sft-checkpoint", type=Path, required=True, help="model directory to start from")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config",
+        default="configs/demo.yaml",
+        help="YAML file with settings (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--sft-checkpoint", type=Path, required=True, help="model directory to start from"
+    )
     parser.add_argument("--minutes", type=float, default=30, help="how long things die")
     parser.add_argument(
-        "--every", type=float, nargs=2, default=(15, 60), metavar="S", help="shortest and longest pause"
+        "--every",
+        type=float,
+        nargs=2,
+        default=(15, 60),
+        metavar="S",
+        help="shortest and longest pause",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the accidents")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     args = parser.parse_intermixed_args()
     overrides = [*args.overrides, "ppo.checkpoint_every=1", "ppo.max_restarts=10"]
-    command = [sys.executable, "rl/ppo.py", "--config", args.config, "--sft-checkpoint", str(args.sft_checkpoint)]
+    command = [
+        sys.executable,
+        "rl/ppo.py",
+        "--config",
+        args.config,
+        "--sft-checkpoint",
+        str(args.sft_checkpoint),
+    ]
     config = load_config(args.config, overrides)
-    accidents = torment([*command, *overrides], config, args.minutes * 60, tuple(args.every), random.Random(args.seed))
+    accidents = torment(
+        [*command, *overrides],
+        config,
+        args.minutes * 60,
+        tuple(args.every),
+        random.Random(args.seed),
+    )
     return summarise(config, accidents)
 
 
 def torment(
-    command: list[str], config: Config, seconds: float, pause: tuple[float, float], dice: random.Random
+    command: list[str],
+    config: Config,
+    seconds: float,
+    pause: tuple[float, float],
+    dice: random.Random,
 ) -> collections.Counter[str]:
     """Run ``command`` and kill for ``seconds``; then let it come to its end. Returns what was done how often."""
     done: collections.Counter[str] = collections.Counter()
@@ -80,7 +110,11 @@ def _accident(driver: subprocess.Popen, dice: random.Random) -> str:
     if what in DRIVER:
         _end(driver.pid, DRIVER[what])
         return what
-    victims = [p for p in psutil.Process(driver.pid).children(recursive=True) if f"ray::{what}" in _title(p)]
+    victims = [
+        p
+        for p in psutil.Process(driver.pid).children(recursive=True)
+        if f"ray::{what}" in _title(p)
+    ]
     if not victims:
         return f"{what} not there"
     _end(dice.choice(victims).pid, signal.SIGKILL)
@@ -105,16 +139,25 @@ def summarise(config: Config, accidents: collections.Counter[str]) -> int:
     steps, versions = [line["step"] for line in lines], [line["weights_version"] for line in lines]
     recoveries = sorted(line["recovery_s"] for line in lines if line["recovery_s"] > 0)
     print("accidents:", ", ".join(f"{what}: {count}" for what, count in sorted(accidents.items())))
-    middle, longest = (recoveries[len(recoveries) // 2], recoveries[-1]) if recoveries else (0.0, 0.0)
-    print(f"recoveries within a driver: {len(recoveries)}, median {middle:.0f} s, longest {longest:.0f} s")
+    middle, longest = (
+        (recoveries[len(recoveries) // 2], recoveries[-1]) if recoveries else (0.0, 0.0)
+    )
+    print(
+        f"recoveries within a driver: {len(recoveries)}, median {middle:.0f} s, longest {longest:.0f} s"
+    )
     print(f"parity: largest mean {max(line['parity'] for line in lines):.2g} nats")
     faults = {
-        "an iteration is missing or there twice": steps != list(range(1, config.ppo.iterations + 1)),
+        "an iteration is missing or there twice": steps
+        != list(range(1, config.ppo.iterations + 1)),
         "weights went back": versions != sorted(versions),
         "parity broken": any(line["parity"] > config.parity_tolerance for line in lines),
     }
     found = [name for name, wrong in faults.items() if wrong]
-    print("every iteration once, weights never back, parity kept" if not found else f"WRONG: {', '.join(found)}")
+    print(
+        "every iteration once, weights never back, parity kept"
+        if not found
+        else f"WRONG: {', '.join(found)}"
+    )
     return int(bool(found))
 
 

@@ -72,7 +72,9 @@ def make_problem(rows: list[dict[str, str]], least: int) -> Problem:
     texts = sorted({row[side] for row in rows for side in ("reference", "hypothesis")})
     number = {text: i for i, text in enumerate(texts)}
     mentions = [mentions_of(text) for text in texts]
-    count = Counter(name for found in mentions for name in {n for _, names, _ in found for n in names})
+    count = Counter(
+        name for found in mentions for name in {n for _, names, _ in found for n in names}
+    )
     names = [name for name, c in count.items() if c >= least or name[0] in "ktr"]
     column = {name: i for i, name in enumerate(names)}
     entity_row: dict[tuple[int, tuple[str, str]], int] = {}
@@ -94,7 +96,9 @@ def make_problem(rows: list[dict[str, str]], least: int) -> Problem:
     pair_of, left, right, same = (torch.tensor(column_) for column_ in zip(*matches, strict=True))
     truth = torch.tensor([[float(row[level]) for level in LEVELS] for row in rows])
     return Problem(
-        torch.sparse_coo_tensor(torch.tensor(where).T, torch.ones(len(where)), (len(owner), len(names))),
+        torch.sparse_coo_tensor(
+            torch.tensor(where).T, torch.ones(len(where)), (len(owner), len(names))
+        ),
         torch.tensor(owner),
         torch.tensor([text for text, _ in entity_row]),
         pair_of,
@@ -134,7 +138,9 @@ class Model(torch.nn.Module):
         marked, related = torch.sigmoid(torch.sparse.mm(problem.design, self.weights) + self.bias).T
         entities = len(problem.text_of_entity)
         into = torch.zeros(entities)
-        missed = into.index_add(0, problem.entity_of_mention, torch.log1p(-marked.clamp(max=0.9999)))
+        missed = into.index_add(
+            0, problem.entity_of_mention, torch.log1p(-marked.clamp(max=0.9999))
+        )
         p = 1 - torch.exp(missed)
         weight = into.index_add(0, problem.entity_of_mention, marked)
         r = into.index_add(0, problem.entity_of_mention, marked * related) / weight
@@ -171,7 +177,11 @@ def fit(problem: Problem, use: torch.Tensor, ridge: float, steps: int = 200) -> 
         known = use[:, None] & (sizes > 0)
         safe = sizes.clamp_min(1)
         off = torch.cat([(total / safe - 1)[known], (2 * matched / safe - problem.truth)[known]])
-        loss = 2 * _huber(error, ROBUST) + COUNT_WEIGHT * _huber(off, 0.1) + (penalty * model.weights**2).sum()
+        loss = (
+            2 * _huber(error, ROBUST)
+            + COUNT_WEIGHT * _huber(off, 0.1)
+            + (penalty * model.weights**2).sum()
+        )
         loss.backward()
         optimiser.step()
         schedule.step()
@@ -179,7 +189,9 @@ def fit(problem: Problem, use: torch.Tensor, ridge: float, steps: int = 200) -> 
 
 
 def _huber(errors: torch.Tensor, delta: float) -> torch.Tensor:
-    return torch.nn.functional.huber_loss(errors, torch.zeros_like(errors), reduction="sum", delta=delta)
+    return torch.nn.functional.huber_loss(
+        errors, torch.zeros_like(errors), reduction="sum", delta=delta
+    )
 
 
 def nearest_sizes(problem: Problem, total: torch.Tensor) -> torch.Tensor:
@@ -188,7 +200,9 @@ def nearest_sizes(problem: Problem, total: torch.Tensor) -> torch.Tensor:
     for level, candidates in enumerate(problem.sizes):
         for pair, sizes in enumerate(candidates):
             if sizes:
-                out[pair, level] = min(sizes, key=lambda size: abs(size - float(total[pair, level])))
+                out[pair, level] = min(
+                    sizes, key=lambda size: abs(size - float(total[pair, level]))
+                )
     return out
 
 
@@ -204,9 +218,7 @@ def figures(found: np.ndarray, truth: np.ndarray) -> str:
     pearson = np.corrcoef(found[:, 1], truth[:, 1])[0, 1]
     tau = kendalltau(found[:, 1], truth[:, 1]).statistic
     error = np.abs(found - truth).mean(0)
-    return (
-        f"rg_er: Pearson {pearson:.4f}, Kendall tau_b {tau:.4f}; mean |error| rg_e {error[0]:.4f}, rg_er {error[1]:.4f}"
-    )
+    return f"rg_er: Pearson {pearson:.4f}, Kendall tau_b {tau:.4f}; mean |error| rg_e {error[0]:.4f}, rg_er {error[1]:.4f}"
 
 
 def table_of(model: Model, names: list[str]) -> dict[str, object]:
@@ -214,20 +226,37 @@ def table_of(model: Model, names: list[str]) -> dict[str, object]:
     weights, bias = model.weights.detach().numpy(), model.bias.tolist()
     tables = []
     for column in range(2):
-        kept = {name: round(float(w), 3) for name, w in zip(names, weights[:, column], strict=True) if abs(w) > 0.02}
+        kept = {
+            name: round(float(w), 3)
+            for name, w in zip(names, weights[:, column], strict=True)
+            if abs(w) > 0.02
+        }
         tables.append({"bias": round(bias[column], 3), **dict(sorted(kept.items()))})
     same, other = (round(x, 3) for x in torch.sigmoid(model.shared).tolist())
-    return {"entity": tables[0], "relation": tables[1], "same_sentence": same, "other_sentence": other}
+    return {
+        "entity": tables[0],
+        "relation": tables[1],
+        "same_sentence": same,
+        "other_sentence": other,
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pairs", type=Path, required=True)
-    parser.add_argument("--group", default="study", help="column whose values stay together in a fold")
+    parser.add_argument(
+        "--group", default="study", help="column whose values stay together in a fold"
+    )
     parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--keep-out", type=int, default=0, metavar="N", help="leave out groups with id %% N == 0")
+    parser.add_argument(
+        "--keep-out", type=int, default=0, metavar="N", help="leave out groups with id %% N == 0"
+    )
     parser.add_argument("--ridge", type=float, default=RIDGE)
-    parser.add_argument("--least", type=int, default=3, help="a word or context must occur in this many texts")
+    parser.add_argument(
+        "--least", type=int, default=3, help="a word or context must occur in this many texts"
+    )
     parser.add_argument("--out", type=Path, help="fit on all pairs and write the table here")
     options = parser.parse_args()
     torch.manual_seed(0)
@@ -237,8 +266,12 @@ def main() -> None:
         rows = [row for row in rows if int(row[options.group]) % options.keep_out]
     problem = make_problem(rows, options.least)
     if options.out:
-        table = table_of(fit(problem, torch.ones(len(rows), dtype=torch.bool), options.ridge), problem.names)
-        options.out.write_text(HEADER + yaml.safe_dump(table, sort_keys=False, width=120), encoding="utf-8")
+        table = table_of(
+            fit(problem, torch.ones(len(rows), dtype=torch.bool), options.ridge), problem.names
+        )
+        options.out.write_text(
+            HEADER + yaml.safe_dump(table, sort_keys=False, width=120), encoding="utf-8"
+        )
         return
     fold = torch.tensor([zlib.crc32(row[options.group].encode()) % options.folds for row in rows])
     found = np.zeros((len(rows), 2))

@@ -29,12 +29,21 @@ from lmrrg.imaging.radiograph import ImageError
 
 Damage = Callable[[bytes, np.random.Generator], bytes]
 DEATHS = ("decoder_crashed", "decoder_timeout", "decoder_memory")
-_EXTREMES = (b"\0\0\0\0", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\x80", b"\x01\0\0\0", b"\0\x10\0\0")
+_EXTREMES = (
+    b"\0\0\0\0",
+    b"\xff\xff\xff\xff",
+    b"\xff\xff\xff\x7f",
+    b"\0\0\0\x80",
+    b"\x01\0\0\0",
+    b"\0\x10\0\0",
+)
 
 
 def main() -> None:
     """Print how many files ended how, the slowest file, and what the decoder process grew to; fail after any death."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--count", type=int, default=10_000, help="damaged files")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("files", nargs="*", type=Path)
@@ -50,7 +59,9 @@ def main() -> None:
             ends[outcome(pool, data)] += 1
             slowest = max(slowest, time.perf_counter() - started) if number else 0.0
             if number % 100 == 0:
-                memory = max([memory, *(child.memory_info().rss for child in psutil.Process().children())])
+                memory = max(
+                    [memory, *(child.memory_info().rss for child in psutil.Process().children())]
+                )
     for code, count in ends.most_common():
         print(f"{count:7d}  {code}")
     print(f"slowest file {slowest:.2f} s; largest decoder process {memory >> 20} MB")
@@ -76,12 +87,18 @@ def films(rng: np.random.Generator) -> list[bytes]:
     syntaxes = ("ExplicitVRLittleEndian", "ImplicitVRLittleEndian", "DeflatedExplicitVRLittleEndian",
                 "ExplicitVRBigEndian", "RLELossless", "JPEG2000Lossless")  # fmt: skip
     made = [_file(_film(stored), name) for name in syntaxes]
-    made += [_file(_film(stored, lut=True), "ExplicitVRLittleEndian"), _colour(stored), _palette(stored)]
+    made += [
+        _file(_film(stored, lut=True), "ExplicitVRLittleEndian"),
+        _colour(stored),
+        _palette(stored),
+    ]
     made += [_jpeg_film(stored)]
     grey = Image.fromarray((stored >> 4).astype(np.uint8))
     pictures = [(grey, "PNG"), (Image.fromarray(stored), "PNG"), (grey.convert("RGBA"), "PNG"),
                 (grey.convert("P"), "PNG"), (grey, "JPEG"), (grey.convert("CMYK"), "JPEG")]  # fmt: skip
-    return made + [_saved(*picture) for picture in pictures] + [_saved(grey, "JPEG", progressive=True)]
+    return (
+        made + [_saved(*picture) for picture in pictures] + [_saved(grey, "JPEG", progressive=True)]
+    )
 
 
 def _saved(image: Image.Image, kind: str, **options: bool) -> bytes:
@@ -93,7 +110,11 @@ def _saved(image: Image.Image, kind: str, **options: bool) -> bytes:
 def _film(stored: np.ndarray, *, lut: bool = False) -> Dataset:
     made = Dataset()
     made.file_meta = FileMetaDataset()
-    made.SOPClassUID, made.SOPInstanceUID, made.Modality = "1.2.840.10008.5.1.4.1.1.1", "2.25.1", "CR"
+    made.SOPClassUID, made.SOPInstanceUID, made.Modality = (
+        "1.2.840.10008.5.1.4.1.1.1",
+        "2.25.1",
+        "CR",
+    )
     made.ViewPosition, made.PatientName, made.BurnedInAnnotation = "PA", "Nobody^At all", "NO"
     made.Rows, made.Columns, made.SamplesPerPixel = *stored.shape, 1
     made.BitsAllocated, made.BitsStored, made.HighBit, made.PixelRepresentation = 16, 12, 11, 0
@@ -115,7 +136,9 @@ def _file(made: Dataset, syntax: str) -> bytes:
     if target.is_encapsulated:
         made.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
         made.compress(
-            target, encoding_plugin="" if syntax == "RLELossless" else "pylibjpeg", generate_instance_uid=False
+            target,
+            encoding_plugin="" if syntax == "RLELossless" else "pylibjpeg",
+            generate_instance_uid=False,
         )
     elif syntax == "ExplicitVRBigEndian":
         made.PixelData = np.frombuffer(made.PixelData, "<u2").astype(">u2").tobytes()
@@ -128,7 +151,11 @@ def _file(made: Dataset, syntax: str) -> bytes:
 
 def _colour(stored: np.ndarray) -> bytes:
     made = _film(stored)
-    made.SamplesPerPixel, made.PhotometricInterpretation, made.PlanarConfiguration = 3, "YBR_FULL", 1
+    made.SamplesPerPixel, made.PhotometricInterpretation, made.PlanarConfiguration = (
+        3,
+        "YBR_FULL",
+        1,
+    )
     made.BitsAllocated, made.BitsStored, made.HighBit = 8, 8, 7
     made.PixelData = np.repeat((stored >> 4).astype(np.uint8).reshape(1, -1), 3, axis=0).tobytes()
     return _file(made, "ExplicitVRLittleEndian")
@@ -139,7 +166,11 @@ def _palette(stored: np.ndarray) -> bytes:
     made.PhotometricInterpretation = "PALETTE COLOR"
     for name in ("Red", "Green", "Blue"):
         made.add_new(f"{name}PaletteColorLookupTableDescriptor", "US", [4096, 0, 16])
-        setattr(made, f"{name}PaletteColorLookupTableData", (np.arange(4096) * 16).astype("<u2").tobytes())
+        setattr(
+            made,
+            f"{name}PaletteColorLookupTableData",
+            (np.arange(4096) * 16).astype("<u2").tobytes(),
+        )
     return _file(made, "ExplicitVRLittleEndian")
 
 
@@ -217,7 +248,9 @@ def _edit_number(data: bytes, rng: np.random.Generator) -> bytes:
         return data
     at = starts[rng.integers(len(starts))] + int(rng.integers(-4, 14))
     size = int(rng.choice([1, 2, 4]))
-    value = _EXTREMES[rng.integers(len(_EXTREMES))][:size] if rng.random() < 0.5 else rng.bytes(size)
+    value = (
+        _EXTREMES[rng.integers(len(_EXTREMES))][:size] if rng.random() < 0.5 else rng.bytes(size)
+    )
     return data[: max(0, at)] + value + data[max(0, at) + size :]
 
 

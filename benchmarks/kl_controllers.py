@@ -31,10 +31,21 @@ LAST = 5
 
 def main() -> None:
     """Run the sweep and print its table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, default=Path("runs/demo"), help="finished run whose SFT model is the start")
-    parser.add_argument("--concurrent", type=int, default=1, help="trials at a time (default: %(default)s)")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that win over the run's")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--run",
+        type=Path,
+        default=Path("runs/demo"),
+        help="finished run whose SFT model is the start",
+    )
+    parser.add_argument(
+        "--concurrent", type=int, default=1, help="trials at a time (default: %(default)s)"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings that win over the run's"
+    )
     args = parser.parse_intermixed_args()
     sft = (args.run / "sft" / "best").resolve()
     if not sft.is_dir():
@@ -81,7 +92,12 @@ def _trial(run: Path, controller: str, overrides: list[str]) -> Config:
     folder = (base.storage_path / f"{run.name}_kl").resolve()
     config = load_config(
         run / "config.yaml",
-        [*overrides, f"storage_path={folder}", f"name={controller}", f"ppo.kl.controller={controller}"],
+        [
+            *overrides,
+            f"storage_path={folder}",
+            f"name={controller}",
+            f"ppo.kl.controller={controller}",
+        ],
     )
     prepare_studies(config)
     return config
@@ -91,7 +107,10 @@ def _row(result: tune.Result) -> dict[str, Any]:
     assert result.config is not None
     assert result.metrics_dataframe is not None
     history = result.metrics_dataframe
-    last = {name: float(history[f"cqrl/{name}"].tail(LAST).mean()) for name in ("reward", "kl_per_sequence")}
+    last = {
+        name: float(history[f"cqrl/{name}"].tail(LAST).mean())
+        for name in ("reward", "kl_per_sequence")
+    }
     return {
         "controller": result.config["settings"]["ppo"]["kl"]["controller"],
         "iterations": len(history),

@@ -40,15 +40,27 @@ History = list[dict[str, float]]
 
 def main() -> None:
     """Train what is missing, print the table and draw the curves."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, default=Path("runs/demo"), help="finished run whose SFT model is the start")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--run",
+        type=Path,
+        default=Path("runs/demo"),
+        help="finished run whose SFT model is the start",
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=(1, 2, 3), help="default: 1 2 3")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that win over the run's")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings that win over the run's"
+    )
     args = parser.parse_intermixed_args()
     sft = (args.run / "sft" / "best").resolve()
     if not sft.is_dir():
         raise SystemExit(f"{args.run} has no SFT model; run `make demo` first")
-    folder = load_config(args.run / "config.yaml", args.overrides).storage_path.resolve() / f"{args.run.name}_curves"
+    folder = (
+        load_config(args.run / "config.yaml", args.overrides).storage_path.resolve()
+        / f"{args.run.name}_curves"
+    )
     histories: dict[str, list[History]] = {name: [] for name in VARIANTS}
     for seed in args.seeds:  # seed by seed: an interrupted sweep still compares all variants
         for name in VARIANTS:
@@ -57,13 +69,25 @@ def main() -> None:
             histories[name].append(_history(args.run / "config.yaml", overrides, sft))
         print(f"seed {seed} is done", flush=True)
     _table(histories)
-    _draw(histories, folder / "curves.png", f"{args.run.name}, seeds {', '.join(map(str, args.seeds))}: mean and range")
+    _draw(
+        histories,
+        folder / "curves.png",
+        f"{args.run.name}, seeds {', '.join(map(str, args.seeds))}: mean and range",
+    )
 
 
 def _history(config_file: Path, overrides: list[str], sft: Path) -> History:
     """The run's metrics, line 0 the SFT model's; trained now unless it is there."""
     config: Config = load_config(config_file, overrides)
-    command = [sys.executable, "rl/ppo.py", "--config", str(config_file), "--sft-checkpoint", str(sft), *overrides]
+    command = [
+        sys.executable,
+        "rl/ppo.py",
+        "--config",
+        str(config_file),
+        "--sft-checkpoint",
+        str(sft),
+        *overrides,
+    ]
     log = config.run_dir.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:  # a finished run ends at once
@@ -82,7 +106,10 @@ def _table(histories: dict[str, list[History]]) -> None:
     first = next(iter(histories))
     print(f"\nbeside '{first}' of the same seed: greedy reward, held-out F1")
     for name, runs in histories.items():
-        pairs = [np.subtract(_row(run), _row(base)) for run, base in zip(runs, histories[first], strict=True)]
+        pairs = [
+            np.subtract(_row(run), _row(base))
+            for run, base in zip(runs, histories[first], strict=True)
+        ]
         if name != first:
             values = "  ".join(f"{pair[1]:+.3f} {pair[0]:+.3f}" for pair in pairs)
             print(f"{name:24}{values}")
@@ -92,8 +119,12 @@ def _row(run: History) -> list[float]:
     evaluated = [line for line in run if "heldout" in line]
     changes = [evaluated[-1][name] - evaluated[0][name] for name in CHANGES]
     last, first = run[-LAST:], run[1 : 1 + LAST]
-    sampled = np.mean([line["reward"] for line in last]) - np.mean([line["reward"] for line in first])
-    kl, factor = (np.mean([line[name] for line in last]) for name in ("kl_per_sequence", "kl_coefficient"))
+    sampled = np.mean([line["reward"] for line in last]) - np.mean(
+        [line["reward"] for line in first]
+    )
+    kl, factor = (
+        np.mean([line[name] for line in last]) for name in ("kl_per_sequence", "kl_coefficient")
+    )
     return [*changes, float(sampled), float(kl), float(factor)]
 
 

@@ -27,7 +27,19 @@ from tqdm import tqdm
 
 from lmrrg.studies import LABELS
 
-_WORDS = ("lungs", "clear", "without", "focal", "effusion", "heart", "mildly", "enlarged", "small", "left", "opacity")
+_WORDS = (
+    "lungs",
+    "clear",
+    "without",
+    "focal",
+    "effusion",
+    "heart",
+    "mildly",
+    "enlarged",
+    "small",
+    "left",
+    "opacity",
+)
 _REPORT = """ FINAL REPORT
  EXAMINATION:  CHEST (PA AND LAT)
 
@@ -54,7 +66,10 @@ def studies(count: int) -> Iterator[tuple[int, int, list[str]]]:
         yield (
             patient,
             study,
-            [f"{number:08x}-{image:08x}-{patient:08x}-{study:08x}-00000000" for image in range(images)],
+            [
+                f"{number:08x}-{image:08x}-{patient:08x}-{study:08x}-00000000"
+                for image in range(images)
+            ],
         )
 
 
@@ -68,18 +83,35 @@ def make_tree(folder: Path, count: int) -> None:
         metadata = _table(folder, "metadata", _METADATA, stack)
         splits = _table(folder, "split", ("dicom_id", "study_id", "subject_id", "split"), stack)
         labels = _table(folder, "chexpert", ("subject_id", "study_id", *LABELS), stack)
-        texts = stack.enter_context(ZipFile(folder / "mimic-cxr-reports.zip", "w", ZIP_DEFLATED, compresslevel=1))
+        texts = stack.enter_context(
+            ZipFile(folder / "mimic-cxr-reports.zip", "w", ZIP_DEFLATED, compresslevel=1)
+        )
         for patient, study, images in tqdm(studies(count), total=count, desc="tree", unit="study"):
             place = f"files/p{str(patient)[:2]}/p{patient}/s{study}"
             (folder / place).mkdir(parents=True, exist_ok=True)
-            split = "test" if patient // 37 % 70 == 0 else "validate" if patient // 37 % 90 == 1 else "train"
+            split = (
+                "test"
+                if patient // 37 % 70 == 0
+                else "validate"
+                if patient // 37 % 90 == 1
+                else "train"
+            )
             for image, view in zip(images, ("PA", "LATERAL"), strict=False):
                 (folder / place / f"{image}.jpg").touch()
                 metadata.writerow(
-                    (image, patient, study, view, f"2150{1 + study % 12:02d}{1 + study % 28:02d}", "101112.5")
+                    (
+                        image,
+                        patient,
+                        study,
+                        view,
+                        f"2150{1 + study % 12:02d}{1 + study % 28:02d}",
+                        "101112.5",
+                    )
                 )
                 splits.writerow((image, study, patient, split))
-            labels.writerow((patient, study, *(rng.choice(("", "", "1.0", "0.0", "-1.0")) for _ in LABELS)))
+            labels.writerow(
+                (patient, study, *(rng.choice(("", "", "1.0", "0.0", "-1.0")) for _ in LABELS))
+            )
             texts.writestr(f"{place}.txt", rng.choice(reports))
     (folder / "made").write_text(str(count))
 
@@ -98,16 +130,31 @@ def _report(rng: random.Random) -> str:
 
 def main() -> None:
     """Make the tree where it is missing, import it in a process of its own, print what that took."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="scratch folder of the tree; about 2 GB of empty files' folders")
-    parser.add_argument("--studies", type=int, default=227_835, help="studies of the tree (default %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "folder", type=Path, help="scratch folder of the tree; about 2 GB of empty files' folders"
+    )
+    parser.add_argument(
+        "--studies", type=int, default=227_835, help="studies of the tree (default %(default)s)"
+    )
     args = parser.parse_args()
     made = args.folder / "made"
     if not made.is_file() or made.read_text() != str(args.studies):
         make_tree(args.folder, args.studies)
-    command = [sys.executable, "-c", "from lmrrg.cli.main import main; raise SystemExit(main())", "data", "mimic-cxr"]
+    command = [
+        sys.executable,
+        "-c",
+        "from lmrrg.cli.main import main; raise SystemExit(main())",
+        "data",
+        "mimic-cxr",
+    ]
     started = time.monotonic()
-    subprocess.run([*command, "--source", args.folder, "--out", args.folder / "studies.jsonl", "--quiet"], check=True)
+    subprocess.run(
+        [*command, "--source", args.folder, "--out", args.folder / "studies.jsonl", "--quiet"],
+        check=True,
+    )
     wall, used = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = used.ru_utime + used.ru_stime
     print(

@@ -26,9 +26,15 @@ from rl.ppo import run_ppo
 
 def main() -> None:
     """Train the control and print one JSON line with the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, default=Path("runs/demo"), help="finished run to control")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that win over the run's")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--run", type=Path, default=Path("runs/demo"), help="finished run to control"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings that win over the run's"
+    )
     args = parser.parse_intermixed_args()
     if not (args.run / "sft" / "best").is_dir():
         raise SystemExit(f"{args.run} has no SFT model; run `make demo` first")
@@ -40,13 +46,20 @@ def main() -> None:
     run_ppo(config, sft)
     ray.shutdown()
     systems = {"sft": sft, "shuffled": config.run_dir / "ppo" / "last"}
-    scores = {system: _radcliq(checkpoint, config, system) for system, checkpoint in systems.items()}
-    difference, p = paired_bootstrap(scores["shuffled"], scores["sft"], resamples=config.evaluation.bootstrap)
+    scores = {
+        system: _radcliq(checkpoint, config, system) for system, checkpoint in systems.items()
+    }
+    difference, p = paired_bootstrap(
+        scores["shuffled"], scores["sft"], resamples=config.evaluation.bootstrap
+    )
     print(
         json.dumps(
             {
                 "studies": len(scores["sft"]),
-                **{f"radcliq_v1_{system}": sum(values) / len(values) for system, values in scores.items()},
+                **{
+                    f"radcliq_v1_{system}": sum(values) / len(values)
+                    for system, values in scores.items()
+                },
                 "difference": difference.value,
                 "interval_95": [difference.low, difference.high],
                 "p": p,

@@ -28,12 +28,18 @@ from lmrrg.imaging.reading import read_image
 
 def main() -> None:
     """Print a table, one row per file that we read, and the largest differences."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     own = Path(pydicom.__file__).parent / "data" / "test_files"
-    parser.add_argument("paths", nargs="*", type=Path, default=[own], help="default: pydicom's own test files")
+    parser.add_argument(
+        "paths", nargs="*", type=Path, default=[own], help="default: pydicom's own test files"
+    )
     dicom.MODALITIES = ("CR", "DX", "RG", "CT", "MR", "NM", "OT", "US", "SC")
     worst = [0.0, 0.0]
-    print("| file | encoding | size | max diff to pydicom by hand | max diff to dcmj2pnm |\n|---|---|---|---|---|")
+    print(
+        "| file | encoding | size | max diff to pydicom by hand | max diff to dcmj2pnm |\n|---|---|---|---|---|"
+    )
     for path in _dicom_files(parser.parse_args().paths):
         dataset = pydicom.dcmread(path, force=True)
         if not _is_comparable(dataset):
@@ -44,7 +50,9 @@ def main() -> None:
         except ImageError as error:
             print(f"| {path.name} | {_encoding(dataset)} | | refused: {error.code} | |")
             continue
-        differences = [_difference(ours, other) for other in (_by_hand(dataset), _dcm2pnm(path, dataset))]
+        differences = [
+            _difference(ours, other) for other in (_by_hand(dataset), _dcm2pnm(path, dataset))
+        ]
         worst = [max(w, d) if d is not None else w for w, d in zip(worst, differences, strict=True)]
         shown = " | ".join("-" if d is None else f"{d:.1e}" for d in differences)
         print(f"| {path.name} | {_encoding(dataset)} | {ours.shape[0]}x{ours.shape[1]} | {shown} |")
@@ -53,7 +61,9 @@ def main() -> None:
 
 def _dicom_files(paths: list[Path]) -> Iterator[Path]:
     for path in paths:
-        yield from sorted(p for p in path.rglob("*") if p.suffix in ("", ".dcm") and p.is_file()) or [path]
+        yield from sorted(
+            p for p in path.rglob("*") if p.suffix in ("", ".dcm") and p.is_file()
+        ) or [path]
 
 
 def _is_comparable(dataset: pydicom.FileDataset) -> bool:
@@ -67,7 +77,9 @@ def _is_comparable(dataset: pydicom.FileDataset) -> bool:
 
 
 def _encoding(dataset: pydicom.FileDataset) -> str:
-    name = re.sub(r"\s*\(.*", "", dataset.file_meta.TransferSyntaxUID.name).removesuffix(" Image Compression")
+    name = re.sub(r"\s*\(.*", "", dataset.file_meta.TransferSyntaxUID.name).removesuffix(
+        " Image Compression"
+    )
     bits = f"{dataset.BitsStored}{'s' if dataset.PixelRepresentation else 'u'}"
     return f"{name.split(',')[0]}, {dataset.PhotometricInterpretation}, {bits} bits"
 
@@ -78,7 +90,11 @@ def _by_hand(dataset: pydicom.FileDataset) -> np.ndarray:
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         stored = apply_color_lut(stored, dataset)
     if stored.ndim == 3:
-        return stored.astype(np.float64) @ [0.299, 0.587, 0.114] / (255 if stored.dtype == np.uint8 else 65535)
+        return (
+            stored.astype(np.float64)
+            @ [0.299, 0.587, 0.114]
+            / (255 if stored.dtype == np.uint8 else 65535)
+        )
     values = apply_modality_lut(stored, dataset)
     shown = np.asarray(apply_voi_lut(values, dataset), np.float64)
     low, high = _displayed_range(dataset, values, shown)
@@ -86,7 +102,9 @@ def _by_hand(dataset: pydicom.FileDataset) -> np.ndarray:
     return 1 - shown if dataset.PhotometricInterpretation == "MONOCHROME1" else shown
 
 
-def _displayed_range(dataset: pydicom.FileDataset, values: np.ndarray, shown: np.ndarray) -> tuple[float, float]:
+def _displayed_range(
+    dataset: pydicom.FileDataset, values: np.ndarray, shown: np.ndarray
+) -> tuple[float, float]:
     """What pydicom's result is scaled by: the bits of the LUT, the range that a window maps to, or the image's own."""
     if dataset.get("VOILUTSequence"):
         return 0, (1 << int(dataset.VOILUTSequence[0].LUTDescriptor[2])) - 1
@@ -100,7 +118,13 @@ def _dcm2pnm(path: Path, header: pydicom.Dataset) -> np.ndarray | None:
     """dcmtk's rendering without overlays at 16 bits (colour: 8): first VOI LUT, else first window, else the range."""
     if shutil.which("dcmj2pnm") is None:
         return None
-    voi = ["+Wl", "1"] if header.get("VOILUTSequence") else ["+Wi", "1"] if header.get("WindowCenter") else ["+Wm"]
+    voi = (
+        ["+Wl", "1"]
+        if header.get("VOILUTSequence")
+        else ["+Wi", "1"]
+        if header.get("WindowCenter")
+        else ["+Wm"]
+    )
     grey = header.PhotometricInterpretation in ("MONOCHROME1", "MONOCHROME2")
     options = ["-O", *voi, "+opw"] if grey else []
     with tempfile.TemporaryDirectory() as folder:
@@ -115,7 +139,9 @@ def _read_pnm(data: bytes) -> np.ndarray:
     if kind == b"P2":
         samples = np.array(re.sub(rb"#.*\n", b"", data).split()[4:], np.float64)
         return samples.reshape(int(height), int(width)) / int(top)
-    rgb = np.frombuffer(data[-int(width) * int(height) * 3 :], np.uint8).reshape(int(height), int(width), 3)
+    rgb = np.frombuffer(data[-int(width) * int(height) * 3 :], np.uint8).reshape(
+        int(height), int(width), 3
+    )
     return rgb @ [0.299, 0.587, 0.114] / int(top)
 
 

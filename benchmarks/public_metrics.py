@@ -23,9 +23,13 @@ from lmrrg.metrics.text.ngram import BLEU_NAMES, nlg_scores
 
 def main() -> None:
     """Print one line per comparison."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--studies", type=int, default=16, help="references (default %(default)s)")
-    parser.add_argument("--samples", type=int, default=4, help="reports per reference (default %(default)s)")
+    parser.add_argument(
+        "--samples", type=int, default=4, help="reports per reference (default %(default)s)"
+    )
     args = parser.parse_args()
     hypotheses, references = write_reports(args.studies, args.samples)
     _, ours = nlg_scores(hypotheses, references)
@@ -41,17 +45,37 @@ def main() -> None:
     _line("cider", ours["cider"].value, "pycocoevalcap", float(cider))
     _line("rouge_l", ours["rouge_l"].value, "pycocoevalcap (beta 1.2)", float(rouge))
     scorer = RougeScorer(["rougeL"])
-    f1 = [scorer.score(r, h)["rougeL"].fmeasure for h, r in zip(hypotheses, references, strict=True)]
-    _line("rouge_l", ours["rouge_l"].value, "rouge-score (F1, letters and digits only)", float(np.mean(f1)))
+    f1 = [
+        scorer.score(r, h)["rougeL"].fmeasure for h, r in zip(hypotheses, references, strict=True)
+    ]
+    _line(
+        "rouge_l",
+        ours["rouge_l"].value,
+        "rouge-score (F1, letters and digits only)",
+        float(np.mean(f1)),
+    )
     _line(
         "bleu_4",
         ours["bleu_4"].value,
         "sacrebleu corpus (13a tokens)",
         sacrebleu.corpus_bleu(hypotheses, [references]).score / 100,
     )
-    sentences = [sacrebleu.sentence_bleu(h, [r]).score / 100 for h, r in zip(hypotheses, references, strict=True)]
-    _line("bleu_4", ours["bleu_4"].value, "sacrebleu, mean of sentences (exp smoothing)", float(np.mean(sentences)))
-    _line("bleu2 (RadCliQ, mean)", float(bleu2(hypotheses, references).mean()), "pycocoevalcap, corpus BLEU-2", bleu[1])
+    sentences = [
+        sacrebleu.sentence_bleu(h, [r]).score / 100
+        for h, r in zip(hypotheses, references, strict=True)
+    ]
+    _line(
+        "bleu_4",
+        ours["bleu_4"].value,
+        "sacrebleu, mean of sentences (exp smoothing)",
+        float(np.mean(sentences)),
+    )
+    _line(
+        "bleu2 (RadCliQ, mean)",
+        float(bleu2(hypotheses, references).mean()),
+        "pycocoevalcap, corpus BLEU-2",
+        bleu[1],
+    )
     _line("meteor", ours["meteor"].value, "(the Java scorer: see docs/metrics.md)", None)
 
 

@@ -29,7 +29,9 @@ class atomic_writer:
     def __enter__(self):
         # Not tempfile's: its files are for their owner alone, and what is shared is for the umask to say.
         part = self._path.with_name(f".{self._path.name}.{uuid4().hex}")
-        self._file: IO[Any] = part.open("x", encoding="utf-8") if self._mode == "w" else part.open("xb")
+        self._file: IO[Any] = (
+            part.open("x", encoding="utf-8") if self._mode == "w" else part.open("xb")
+        )
         return self._file
 
     def __exit__(self, error_type, error, traceback) -> None:
@@ -109,7 +111,9 @@ def file_hashes(
         bar = tqdm(hashed, total=len(new), desc="image hashes", unit="image", disable=quiet)
         found = dict(zip(new, bar, strict=True))
     settled = {
-        place[path]: (*facts[path], digest) for path, digest in found.items() if facts[path][1] < started - _SETTLED_NS
+        place[path]: (*facts[path], digest)
+        for path, digest in found.items()
+        if facts[path][1] < started - _SETTLED_NS
     }
     if index is not None and settled:
         _write_index(index, _read_index(index) | settled)
@@ -120,7 +124,9 @@ def _read_index(index: Path | None) -> dict[str, Known]:
     if index is None or not index.is_file():
         return {}
     try:
-        return {path: (size, changed, digest) for path, (size, changed, digest) in _json(index).items()}
+        return {
+            path: (size, changed, digest) for path, (size, changed, digest) in _json(index).items()
+        }
     except (ValueError, TypeError, AttributeError):
         return {}  # damaged: every file is read again, and a whole index is written
 

@@ -11,10 +11,23 @@ from pathlib import Path
 from typing import cast, get_args
 
 from lmrrg.files import atomic_writer
-from lmrrg.studies import LABELS, NEGATIVE, POSITIVE, UNCERTAIN, Split, Study, StudyError, StudyImage, View
+from lmrrg.studies import (
+    LABELS,
+    NEGATIVE,
+    POSITIVE,
+    UNCERTAIN,
+    Split,
+    Study,
+    StudyError,
+    StudyImage,
+    View,
+)
 
 _TYPES: Mapping[str, type] = {
-    **dict.fromkeys(("id", "patient", "findings", "impression", "indication", "comparison", "source", "prior"), str),
+    **dict.fromkeys(
+        ("id", "patient", "findings", "impression", "indication", "comparison", "source", "prior"),
+        str,
+    ),
     **dict.fromkeys(("labels", "truth"), dict),
 }
 
@@ -32,7 +45,12 @@ def write_studies(path: Path, studies: Iterable[Study]) -> int:
     count = 0
     with atomic_writer(path) as out:
         for study in studies:
-            out.write(json.dumps(_to_record(study, Path(os.path.abspath(path.parent))), ensure_ascii=False) + "\n")
+            out.write(
+                json.dumps(
+                    _to_record(study, Path(os.path.abspath(path.parent))), ensure_ascii=False
+                )
+                + "\n"
+            )
             count += 1
     return count
 
@@ -66,9 +84,13 @@ def check_patient_disjoint(studies: Iterable[Study]) -> None:
         if study.id in ids:
             raise StudyError("duplicate_id", f"study {study.id} occurs twice")
         ids.add(study.id)
-        if study.split is not None and split_of.setdefault(study.patient, study.split) != study.split:
+        if (
+            study.split is not None
+            and split_of.setdefault(study.patient, study.split) != study.split
+        ):
             raise StudyError(
-                "split_leak", f"patient of study {study.id} is in both {split_of[study.patient]} and {study.split}"
+                "split_leak",
+                f"patient of study {study.id} is in both {split_of[study.patient]} and {study.split}",
             )
 
 
@@ -77,8 +99,12 @@ def check_priors(studies: Iterable[Study]) -> None:
     studies = list(studies)
     patient_of = {study.id: study.patient for study in studies}
     for study in studies:
-        if study.prior is not None and (study.prior == study.id or patient_of.get(study.prior) != study.patient):
-            raise StudyError("bad_prior", f"the prior of study {study.id} is no other study of its patient here")
+        if study.prior is not None and (
+            study.prior == study.id or patient_of.get(study.prior) != study.patient
+        ):
+            raise StudyError(
+                "bad_prior", f"the prior of study {study.id} is no other study of its patient here"
+            )
 
 
 def manifest_hash(path: Path) -> str:
@@ -88,10 +114,14 @@ def manifest_hash(path: Path) -> str:
 
 def _to_record(study: Study, folder: Path) -> dict[str, object]:
     record = asdict(study)
-    record["images"] = [{"path": _relative(image.path, folder), "view": image.view} for image in study.images]
+    record["images"] = [
+        {"path": _relative(image.path, folder), "view": image.view} for image in study.images
+    ]
     if not record["truth"]:
         del record["truth"]
-    return {key: value for key, value in record.items() if value not in ("", None)}  # labels {}: nothing is mentioned
+    return {
+        key: value for key, value in record.items() if value not in ("", None)
+    }  # labels {}: nothing is mentioned
 
 
 def _relative(path: Path, folder: Path) -> str:
@@ -125,7 +155,9 @@ def _check_types(study: Study, where: str) -> None:
     for name, kind in _TYPES.items():
         value = getattr(study, name)
         if not isinstance(value, kind) and not (value is None and name in _MAY_BE_NULL):
-            raise StudyError("manifest_line", f"{where}: {name} is no {'text' if kind is str else 'mapping'}")
+            raise StudyError(
+                "manifest_line", f"{where}: {name} is no {'text' if kind is str else 'mapping'}"
+            )
 
 
 def _check(study: Study, where: str) -> None:
@@ -134,7 +166,17 @@ def _check(study: Study, where: str) -> None:
     if not study.images:
         raise StudyError("manifest_line", f"{where}: study {study.id} has no images")
     if study.split is not None and study.split not in get_args(Split):
-        raise StudyError("manifest_line", f"{where}: split {study.split!r} is not one of {', '.join(get_args(Split))}")
+        raise StudyError(
+            "manifest_line",
+            f"{where}: split {study.split!r} is not one of {', '.join(get_args(Split))}",
+        )
     for label, value in (study.labels or {}).items():
-        if label not in LABELS or isinstance(value, bool) or value not in (POSITIVE, NEGATIVE, UNCERTAIN):
-            raise StudyError("manifest_line", f"{where}: {label!r}: {value!r} is no CheXbert class with 1, 0 or -1")
+        if (
+            label not in LABELS
+            or isinstance(value, bool)
+            or value not in (POSITIVE, NEGATIVE, UNCERTAIN)
+        ):
+            raise StudyError(
+                "manifest_line",
+                f"{where}: {label!r}: {value!r} is no CheXbert class with 1, 0 or -1",
+            )

@@ -9,8 +9,13 @@ from lmrrg.studies import StudyImage, View
 
 _VIEWS: dict[str, View] = {
     **dict.fromkeys(("PA", "POSTEROANTERIOR", "POSTERO ANTERIOR"), "PA"),
-    **dict.fromkeys(("AP", "ANTEROPOSTERIOR", "ANTERO POSTERIOR", "AP AXIAL", "AP HORIZONTAL"), "AP"),
-    **dict.fromkeys(("L", "LL", "RL", "LAT", "LATERAL", "LEFT LATERAL", "RIGHT LATERAL", "XTABLE LATERAL"), "lateral"),
+    **dict.fromkeys(
+        ("AP", "ANTEROPOSTERIOR", "ANTERO POSTERIOR", "AP AXIAL", "AP HORIZONTAL"), "AP"
+    ),
+    **dict.fromkeys(
+        ("L", "LL", "RL", "LAT", "LATERAL", "LEFT LATERAL", "RIGHT LATERAL", "XTABLE LATERAL"),
+        "lateral",
+    ),
     **dict.fromkeys(("LARGE LATERAL", "LLAT", "RLAT"), "lateral"),
     "FRONTAL": "frontal",
 }
@@ -19,7 +24,9 @@ _VIEWS: dict[str, View] = {
 def view_of(text: object) -> View:
     """The view that a DICOM ViewPosition, a view code or a word of a data set means; "unknown" for oblique, decubitus,
     and anything else."""
-    return _VIEWS.get(" ".join(str(text).upper().replace("_", " ").replace("-", " ").split()), "unknown")
+    return _VIEWS.get(
+        " ".join(str(text).upper().replace("_", " ").replace("-", " ").split()), "unknown"
+    )
 
 
 def frontal_first(images: Iterable[StudyImage]) -> tuple[StudyImage, ...]:

@@ -13,7 +13,13 @@ from torch.nn.utils.rnn import pad_sequence
 from lmrrg.config.ppo import KLConfig, PPOConfig
 from lmrrg.engine.interfaces import GeneratedReport
 from lmrrg.policy.batches import Experience, PolicyScores, Rollout
-from lmrrg.ppo.advantages import emphasise, generalised_advantages, sibling_advantages, token_rewards, whiten
+from lmrrg.ppo.advantages import (
+    emphasise,
+    generalised_advantages,
+    sibling_advantages,
+    token_rewards,
+    whiten,
+)
 from lmrrg.ppo.correction import importance_weights
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.kl import kl_estimate
@@ -107,10 +113,14 @@ def make_experience(
         earned = sibling_advantages(earned, sample.rollout.study, scored, scaled=False)
     per_token = token_rewards(earned, kl, mask, 0.0 if in_loss else kl_weight)
     if ppo.algorithm == "ppo":
-        advantages, returns = generalised_advantages(per_token, policy.values, mask, ppo.gamma, ppo.gae_lambda)
+        advantages, returns = generalised_advantages(
+            per_token, policy.values, mask, ppo.gamma, ppo.gae_lambda
+        )
     else:
         scaled = ppo.algorithm == "grpo"
-        compared = sibling_advantages(per_token.sum(dim=1), sample.rollout.study, scored, scaled=scaled)
+        compared = sibling_advantages(
+            per_token.sum(dim=1), sample.rollout.study, scored, scaled=scaled
+        )
         advantages = fill(compared[:, None].expand(mask.shape), mask)
         returns = fill(policy.values, mask)  # there is no critic to train
     if ppo.algorithm != "grpo":
@@ -124,13 +134,17 @@ def make_experience(
         values=policy.values,
         advantages=advantages,
         returns=returns,
-        weights=importance_weights(policy.log_probs, sample.engine_log_probs, mask, ppo.correction, ppo.correction_cap),
+        weights=importance_weights(
+            policy.log_probs, sample.engine_log_probs, mask, ppo.correction, ppo.correction_cap
+        ),
         reference=None if charged is None else reference,
         kl_weights=charged,
     )
 
 
-def loss_kl_weights(mask: Tensor, kl_weight: float, kl: KLConfig, findings: Tensor | None) -> Tensor | None:
+def loss_kl_weights(
+    mask: Tensor, kl_weight: float, kl: KLConfig, findings: Tensor | None
+) -> Tensor | None:
     """What the loss charges for the KL of each token [B, T], reward per nat; None where it charges nothing.
 
     ``wording_weight`` (ours) ties the tokens that carry no finding to the SFT model. Phrasings that mean the same are

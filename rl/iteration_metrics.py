@@ -19,10 +19,20 @@ from lmrrg.ppo.masks import fill, masked_mean
 from lmrrg.studies import POSITIVE, UNCERTAIN
 from rl.experience import Sample
 
-_PARTS = ("radcliq_v1", "radgraph", "bertscore", "semb", "length_penalty", "repetition_penalty", "no_eos_penalty")
+_PARTS = (
+    "radcliq_v1",
+    "radgraph",
+    "bertscore",
+    "semb",
+    "length_penalty",
+    "repetition_penalty",
+    "no_eos_penalty",
+)
 
 
-def reward_metrics(scores: RewardScores, abnormal: Sequence[bool], reference_rewards: np.ndarray) -> dict[str, float]:
+def reward_metrics(
+    scores: RewardScores, abnormal: Sequence[bool], reference_rewards: np.ndarray
+) -> dict[str, float]:
     """Rewards of B reports, their parts, and the SFT model's reward on the same studies.
 
     Args:
@@ -61,7 +71,9 @@ def text_metrics(sample: Sample) -> dict[str, float]:
 def is_all_normal(text: str) -> bool:
     """Whether a report names no abnormality, neither as present nor as possible."""
     return not any(
-        value in (POSITIVE, UNCERTAIN) for label, value in label_report(text).items() if label != "No Finding"
+        value in (POSITIVE, UNCERTAIN)
+        for label, value in label_report(text).items()
+        if label != "No Finding"
     )
 
 

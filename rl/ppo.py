@@ -80,11 +80,16 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
         with preemption_notice() as preempted, full_disk_named(config.run_dir):
             _train_to_the_end(config, sft, store, preempted)
     if read_checkpoint_config(folder / "best")["provenance"]["weights"] == 0:
-        logger.warning("no checkpoint was as good as the SFT model and as varied: %s is the SFT model", folder / "best")
+        logger.warning(
+            "no checkpoint was as good as the SFT model and as varied: %s is the SFT model",
+            folder / "best",
+        )
     return folder / "best"
 
 
-def _train_to_the_end(config: Config, sft: Path, store: StateStore, preempted: Callable[[], bool]) -> None:
+def _train_to_the_end(
+    config: Config, sft: Path, store: StateStore, preempted: Callable[[], bool]
+) -> None:
     """Attempt after attempt: what a dead policy rank or node takes away is made again from the last state."""
     restarts = Restarts(config.ppo.max_restarts)
     while store.iteration() < config.ppo.iterations:
@@ -94,7 +99,9 @@ def _train_to_the_end(config: Config, sft: Path, store: StateStore, preempted: C
             restarts.lose(error, store.iteration())
 
 
-def _attempt(config: Config, sft: Path, store: StateStore, restarts: Restarts, preempted: Callable[[], bool]) -> None:
+def _attempt(
+    config: Config, sft: Path, store: StateStore, restarts: Restarts, preempted: Callable[[], bool]
+) -> None:
     algorithm = CQRL(CQRLConfig.of(config, sft))
     try:
         if (latest := store.latest()) is not None:
@@ -105,13 +112,19 @@ def _attempt(config: Config, sft: Path, store: StateStore, restarts: Restarts, p
 
 
 def _train(
-    algorithm: CQRL, store: StateStore, config: Config, restarts: Restarts, preempted: Callable[[], bool]
+    algorithm: CQRL,
+    store: StateStore,
+    config: Config,
+    restarts: Restarts,
+    preempted: Callable[[], bool],
 ) -> None:
     iterations, gauges = config.ppo.iterations, PrometheusGauges(config.name)
     mixtures: Mapping[str, Mapping[str, float]] = {}
     with (
         RunTracker(config.run_dir, "ppo", config) as tracker,
-        tqdm(total=iterations, initial=algorithm.iterations_done, desc="PPO", unit="iteration") as bar,
+        tqdm(
+            total=iterations, initial=algorithm.iterations_done, desc="PPO", unit="iteration"
+        ) as bar,
     ):
         while algorithm.iterations_done < iterations:
             result = algorithm.train()
@@ -123,12 +136,21 @@ def _train(
             mixtures = result.get("cqrl_mixtures", {})
             gauges.set(metrics)
             bar.update()
-            bar.set_postfix({name: f"{metrics[name]:.3f}" for name in ("reward", "kl_per_sequence", "distinct_ratio")})
-            stopping = preempted()  # asked once: a notice after this line waits for the next iteration's state
+            bar.set_postfix(
+                {
+                    name: f"{metrics[name]:.3f}"
+                    for name in ("reward", "kl_per_sequence", "distinct_ratio")
+                }
+            )
+            stopping = (
+                preempted()
+            )  # asked once: a notice after this line waits for the next iteration's state
             if done < iterations and (done % config.ppo.checkpoint_every == 0 or stopping):
                 _save(algorithm, store, config)
             if stopping and done < iterations:
-                raise Preempted(f"stopped after iteration {done}; the same command continues from there")
+                raise Preempted(
+                    f"stopped after iteration {done}; the same command continues from there"
+                )
     _record_mixtures(config, mixtures)
     _save(algorithm, store, config)  # the last: from here on the run counts as finished
 
@@ -162,11 +184,23 @@ def weights_digest(checkpoint: Path) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Command line; bad input ends with one sentence and exit code 2."""
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog=config_help(), formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        epilog=config_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", default="configs/demo.yaml", help="YAML file with settings (default: %(default)s)")
-    parser.add_argument("--sft-checkpoint", type=Path, help="model directory to start from (default: <run>/sft/best)")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that win over the file's")
+    parser.add_argument(
+        "--config",
+        default="configs/demo.yaml",
+        help="YAML file with settings (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--sft-checkpoint",
+        type=Path,
+        help="model directory to start from (default: <run>/sft/best)",
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings that win over the file's"
+    )
     args = parser.parse_intermixed_args(argv)
     try:
         best = run_ppo(load_config(args.config, args.overrides), args.sft_checkpoint)

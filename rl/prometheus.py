@@ -25,7 +25,10 @@ class PrometheusGauges:
     """Gauges of one run, told apart by the label ``run``. Needs Ray to be up; values are those of the last call."""
 
     def __init__(self, run: str):
-        self._gauges = {name: Gauge(f"lmrrg_ppo_{name}", help_text, ("run",)) for name, help_text in EXPORTED.items()}
+        self._gauges = {
+            name: Gauge(f"lmrrg_ppo_{name}", help_text, ("run",))
+            for name, help_text in EXPORTED.items()
+        }
         self._tags = {"run": run}
 
     def set(self, metrics: Mapping[str, float]) -> None:

@@ -87,7 +87,13 @@ class Restarts:
         if error.code != "actors_lost" or self._lost > self._limit:
             raise error
         self.total, self._since = self.total + 1, time.monotonic()
-        logger.warning("%s; starting again from iteration %d (%d of %d)", error, reached, self._lost, self._limit)
+        logger.warning(
+            "%s; starting again from iteration %d (%d of %d)",
+            error,
+            reached,
+            self._lost,
+            self._limit,
+        )
 
     def recovered(self) -> float:
         """Seconds from the loss to now, once; 0 when nothing was lost since the last call."""

@@ -32,7 +32,9 @@ class ReferenceRewards:
         self._seed = config.seed
         self._rewards: dict[int, float] = {}
 
-    def complete(self, visits: Sequence[int], studies: StudyPool, rollouts: RolloutPool, rewards: RewardPool) -> None:
+    def complete(
+        self, visits: Sequence[int], studies: StudyPool, rollouts: RolloutPool, rewards: RewardPool
+    ) -> None:
         """Sample and score whatever is missing for ``visits`` (indices in the order of the whole run, from its start).
 
         Raises:
@@ -40,9 +42,14 @@ class ReferenceRewards:
         """
         order = list(dict.fromkeys(visits))
         blocks = [order[start : start + BLOCK] for start in range(0, len(order), BLOCK)]
-        missing = [number for number, block in enumerate(blocks) if not self._rewards.keys() >= set(block)]
+        missing = [
+            number for number, block in enumerate(blocks) if not self._rewards.keys() >= set(block)
+        ]
         if missing and rollouts.version:
-            raise PPOError("reference_too_late", f"the engines hold version {rollouts.version}, not the SFT weights")
+            raise PPOError(
+                "reference_too_late",
+                f"the engines hold version {rollouts.version}, not the SFT weights",
+            )
         for number in tqdm(missing, desc="SFT rewards", unit="block", disable=not missing):
             self._score_block(number, blocks[number], studies, rollouts, rewards)
 
@@ -53,23 +60,36 @@ class ReferenceRewards:
             PPOError: ``reference_missing``, the run goes on for longer than ``ppo.iterations``.
         """
         if not self._rewards.keys() >= set(indices):
-            raise PPOError("reference_missing", "a study beyond the planned ppo.iterations has no SFT reward")
+            raise PPOError(
+                "reference_missing", "a study beyond the planned ppo.iterations has no SFT reward"
+            )
         return np.array([self._rewards[index] for index in indices])
 
     def state_dict(self) -> list[tuple[int, float | None]]:
         """(index, reward) pairs; None where the report could not be scored."""
-        return [(index, None if np.isnan(reward) else reward) for index, reward in self._rewards.items()]
+        return [
+            (index, None if np.isnan(reward) else reward) for index, reward in self._rewards.items()
+        ]
 
     def load_state_dict(self, state: Sequence[tuple[int, float | None]]) -> None:
         """Continue from saved rewards."""
-        self._rewards = {index: float("nan") if reward is None else reward for index, reward in state}
+        self._rewards = {
+            index: float("nan") if reward is None else reward for index, reward in state
+        }
 
     def _score_block(
-        self, number: int, block: list[int], studies: StudyPool, rollouts: RolloutPool, rewards: RewardPool
+        self,
+        number: int,
+        block: list[int],
+        studies: StudyPool,
+        rollouts: RolloutPool,
+        rewards: RewardPool,
     ) -> None:
         batch = studies.take(block)
         seed = stream_seed(self._seed, "reference", number)
-        reports = [one for (one,) in rollouts.generate(batch.features, batch.prompts, samples=1, seed=seed)]
+        reports = [
+            one for (one,) in rollouts.generate(batch.features, batch.prompts, samples=1, seed=seed)
+        ]
         scores = rewards.score(
             [report.text for report in reports],
             batch.references,

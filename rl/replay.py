@@ -37,7 +37,10 @@ def rescore(config: Config, rollouts: Sequence[DumpedRollout]) -> list[RewardSco
         pool.start()
         return [
             pool.score(
-                *([row[name] for row in rollout.rows] for name in ("report", "reference", "token_ids", "finished"))
+                *(
+                    [row[name] for row in rollout.rows]
+                    for name in ("report", "reference", "token_ids", "finished")
+                )
             )
             for rollout in tqdm(rollouts, desc="scoring", unit="rollout")
         ]
@@ -53,7 +56,9 @@ def retrain(config: Config, rollouts: Sequence[DumpedRollout], sft: Path, out: P
         for rollout in tqdm(rollouts, desc="learning", unit="rollout"):
             done = rollout.iteration - 1
             seed = stream_seed(config.seed, "minibatches", done)
-            policy.update(rollout.experience, seed=seed, learning_rate=policy_learning_rate(config.ppo, done))
+            policy.update(
+                rollout.experience, seed=seed, learning_rate=policy_learning_rate(config.ppo, done)
+            )
         policy.save_model(out, {"stage": "replay", "iteration": rollouts[-1].iteration})
     finally:
         policy.close()
@@ -69,19 +74,33 @@ def report_changes(rollouts: Sequence[DumpedRollout], scores: Sequence[RewardSco
         then = np.array([row["reward"] for row in rollout.rows], dtype=float)
         both = np.isfinite(then) & now.valid
         off = float(np.abs(now.reward - then)[both].max(initial=0.0))
-        print(f"iteration {rollout.iteration}: largest difference {off:.3g}, {int((~both).sum())} without a score")
+        print(
+            f"iteration {rollout.iteration}: largest difference {off:.3g}, {int((~both).sum())} without a score"
+        )
         largest = max(largest, off)
     return largest
 
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; bad input ends with one sentence and exit code 2."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", required=True, help="the run's config.yaml")
-    parser.add_argument("--train", action="store_true", help="learn from the rollouts instead of scoring them")
-    parser.add_argument("--sft-checkpoint", type=Path, help="model directory to start from (default: <run>/sft/best)")
-    parser.add_argument("--out", type=Path, help="model directory to write (default: <run>/ppo/replayed)")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that win over the file's")
+    parser.add_argument(
+        "--train", action="store_true", help="learn from the rollouts instead of scoring them"
+    )
+    parser.add_argument(
+        "--sft-checkpoint",
+        type=Path,
+        help="model directory to start from (default: <run>/sft/best)",
+    )
+    parser.add_argument(
+        "--out", type=Path, help="model directory to write (default: <run>/ppo/replayed)"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings that win over the file's"
+    )
     args = parser.parse_intermixed_args(argv)
     try:
         config = load_config(args.config, args.overrides)
@@ -89,7 +108,9 @@ def main(argv: list[str] | None = None) -> int:
         connect(config)
         if args.train:
             sft = (args.sft_checkpoint or config.run_dir / "sft" / "best").resolve()
-            retrain(config, rollouts, sft, (args.out or config.run_dir / "ppo" / "replayed").resolve())
+            retrain(
+                config, rollouts, sft, (args.out or config.run_dir / "ppo" / "replayed").resolve()
+            )
         else:
             report_changes(rollouts, rescore(config, rollouts))
     except ValueError as error:

@@ -39,7 +39,11 @@ class Scoring:
         self._parts[studies[0]] = self._thread.submit(
             self._rewards.score,
             [report.text for report in flat],
-            [self._references[i] for i, of_study in zip(studies, reports, strict=True) for _ in of_study],
+            [
+                self._references[i]
+                for i, of_study in zip(studies, reports, strict=True)
+                for _ in of_study
+            ],
             [report.token_ids for report in flat],
             [report.finished for report in flat],
         )
@@ -85,8 +89,16 @@ class Sampling:
         rewards: RewardPool,
     ):
         self._ppo, self._seed = config.ppo, config.seed
-        self._studies, self._sampler, self._rollouts, self._rewards = studies, sampler, rollouts, rewards
-        self._background, self._scoring = ThreadPoolExecutor(1, "sampling"), ThreadPoolExecutor(1, "scoring")
+        self._studies, self._sampler, self._rollouts, self._rewards = (
+            studies,
+            sampler,
+            rollouts,
+            rewards,
+        )
+        self._background, self._scoring = (
+            ThreadPoolExecutor(1, "sampling"),
+            ThreadPoolExecutor(1, "scoring"),
+        )
         self._ahead: Future[Taken] | None = None
 
     def take(self, iteration: int) -> Taken:

@@ -54,12 +54,19 @@ class StudyPool:
         self.studies = [s for s in studies_of(config, split) if s.report(section).strip()][:limit]
         if not self.studies:
             raise PPOError("no_studies", f"no study of the split {split} has a {section} section")
-        self._tokenizer = tokenizer = AutoTokenizer.from_pretrained(Path(checkpoint) / "decoder", local_files_only=True)
+        self._tokenizer = tokenizer = AutoTokenizer.from_pretrained(
+            Path(checkpoint) / "decoder", local_files_only=True
+        )
         priors = priors_of(config)
-        self._prompts = [prompt_ids(tokenizer, config.model, s.indication, priors.get(s.id, "")) for s in self.studies]
+        self._prompts = [
+            prompt_ids(tokenizer, config.model, s.indication, priors.get(s.id, ""))
+            for s in self.studies
+        ]
         self._references = [s.report(section) for s in self.studies]
         limit_tokens = config.data.max_report_tokens
-        self._reference_tokens = [len(report_ids(tokenizer, text, limit_tokens)) for text in self._references]
+        self._reference_tokens = [
+            len(report_ids(tokenizer, text, limit_tokens)) for text in self._references
+        ]
         self._files = FeatureFiles(self.studies, config)
 
     def __len__(self) -> int:
@@ -68,7 +75,9 @@ class StudyPool:
     def findings(self, token_ids: Sequence[Sequence[int]]) -> Tensor:
         """Which tokens of B reports carry findings, bool [B, T], False in the padding."""
         pieces = [self._tokenizer.convert_ids_to_tokens(list(ids)) for ids in token_ids]
-        return pad_sequence([torch.tensor(carries_finding(of_report)) for of_report in pieces], batch_first=True)
+        return pad_sequence(
+            [torch.tensor(carries_finding(of_report)) for of_report in pieces], batch_first=True
+        )
 
     def take(self, indices: Sequence[int]) -> StudyBatch:
         """The studies at ``indices``."""
@@ -79,7 +88,10 @@ class StudyPool:
             references=[self._references[i] for i in indices],
             reference_tokens=[self._reference_tokens[i] for i in indices],
             labels=labels,
-            abnormal=[any(value == 1 for name, value in row.items() if name != "No Finding") for row in labels],
+            abnormal=[
+                any(value == 1 for name, value in row.items() if name != "No Finding")
+                for row in labels
+            ],
         )
 
 

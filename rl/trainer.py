@@ -86,13 +86,16 @@ class CQRL(Algorithm):
         self.ppo, sft = self.settings.ppo, Path(config.sft_checkpoint)
         if (temperature := self.settings.rollout.temperature) != 1:
             raise PPOError(
-                "sampling_temperature", f"log-probs are those at 1: rollout.temperature {temperature:g} is not"
+                "sampling_temperature",
+                f"log-probs are those at 1: rollout.temperature {temperature:g} is not",
             )
         if self.ppo.algorithm == "ppo" and self.ppo.value_warmup_iterations >= self.ppo.iterations:
             logger.warning("ppo.value_warmup_iterations leaves no iteration that trains the policy")
         self.studies = StudyPool(self.settings, "train", sft)
         self.heldout_studies = StudyPool(self.settings, "val", sft, self.ppo.eval_studies)
-        self.sampler = StudySampler(len(self.studies), self.ppo.studies_per_iteration, self.settings.seed)
+        self.sampler = StudySampler(
+            len(self.studies), self.ppo.studies_per_iteration, self.settings.seed
+        )
         self.controller = KLController(self.ppo.kl)
         self.reference_rewards = ReferenceRewards(self.settings)
         self.start: HeldOut | None = None
@@ -105,7 +108,9 @@ class CQRL(Algorithm):
         """Metrics of the last iteration."""
         self._seconds: dict[str, float] = {}
         self.crew = Crew.start(self.settings, sft)
-        self.sampling = Sampling(self.settings, self.studies, self.sampler, self.crew.rollouts, self.crew.rewards)
+        self.sampling = Sampling(
+            self.settings, self.studies, self.sampler, self.crew.rollouts, self.crew.rewards
+        )
 
     def step(self) -> dict[str, Any]:
         """One iteration, as RLlib and Tune call it; the first one starts with the SFT model's evaluation."""
@@ -115,7 +120,10 @@ class CQRL(Algorithm):
             self._complete_reference_rewards()
         self.training_step()
         metrics = self.measured
-        if self.iterations_done % self.ppo.eval_every == 0 or self.iterations_done == self.ppo.iterations:
+        if (
+            self.iterations_done % self.ppo.eval_every == 0
+            or self.iterations_done == self.ppo.iterations
+        ):
             metrics |= self._evaluate()
         if self.iterations_done == self.ppo.iterations:
             result["cqrl_mixtures"] = self._evaluate_mixtures()
@@ -139,14 +147,21 @@ class CQRL(Algorithm):
             experience = self._experience(sample, scores, policy, reference)
             metrics |= experience_metrics(experience, policy)
         with self._phase("update"):
-            update = self.crew.policy.update(experience, seed=self._seed("minibatches"), learning_rate=learning_rate)
+            update = self.crew.policy.update(
+                experience, seed=self._seed("minibatches"), learning_rate=learning_rate
+            )
             if self.ppo.old_log_probs == "trainer":
                 error = Parity(update.first_ratio_mean, update.first_ratio_error)
-                self._require_identity("ratio_not_one", "the probability ratio before the update", error)
+                self._require_identity(
+                    "ratio_not_one", "the probability ratio before the update", error
+                )
         with self._phase("sync"):
             if learning_rate:
                 self._sync(self.version + 1)
-        metrics |= update.metrics | {"first_ratio_error": update.first_ratio_error, "learning_rate": learning_rate}
+        metrics |= update.metrics | {
+            "first_ratio_error": update.first_ratio_error,
+            "learning_rate": learning_rate,
+        }
         self._adapt_kl(metrics, int(scores.valid.sum()))
         self.iterations_done += 1
         self.measured = metrics | self._timings(sample)
@@ -176,7 +191,10 @@ class CQRL(Algorithm):
         folder = Path(checkpoint_dir)
         state = read_state(folder)
         if state.version < self.version:
-            raise PPOError("trained_further", f"{folder} is of weights {state.version}, these are {self.version}")
+            raise PPOError(
+                "trained_further",
+                f"{folder} is of weights {state.version}, these are {self.version}",
+            )
         self.reference_rewards.load_state_dict(state.reference_rewards)
         self._complete_reference_rewards()  # a run that was made longer visits more studies
         self.crew.policy.load(folder / "policy")
@@ -189,7 +207,12 @@ class CQRL(Algorithm):
 
     def save_model(self, directory: Path, share: float = 1.0, **provenance: Any) -> None:
         """Write the policy, or a mixture that holds it by ``share``, as a model directory."""
-        extra = {"stage": "ppo", "iteration": self.iterations_done, "weights": self.version, "share": share}
+        extra = {
+            "stage": "ppo",
+            "iteration": self.iterations_done,
+            "weights": self.version,
+            "share": share,
+        }
         self.crew.policy.save_model(Path(directory), extra | provenance, share)
 
     def cleanup(self) -> None:
@@ -201,11 +224,17 @@ class CQRL(Algorithm):
         """Rewards, which began with the first reports, and meanwhile the log-probs of policy and reference."""
         rollout = ray.put(taken.sample.rollout)
         reference = self.crew.reference.log_probs(rollout)
-        pending = self.crew.policy.log_probs(rollout) if self.ppo.old_log_probs == "trainer" else None
+        pending = (
+            self.crew.policy.log_probs(rollout) if self.ppo.old_log_probs == "trainer" else None
+        )
         scores = taken.scoring.result()
         if not scores.valid.any():
-            raise PPOError("no_scored_report", "the reward backend scored none of the sampled reports")
-        policy = pending.result() if pending else PolicyScores.of_engine(taken.sample.engine_log_probs)
+            raise PPOError(
+                "no_scored_report", "the reward backend scored none of the sampled reports"
+            )
+        policy = (
+            pending.result() if pending else PolicyScores.of_engine(taken.sample.engine_log_probs)
+        )
         return scores, policy, self.crew.reference.result(reference)
 
     def _parity(self, sample: Sample, policy: PolicyScores) -> Parity:
@@ -213,21 +242,27 @@ class CQRL(Algorithm):
         if self.ppo.old_log_probs == "trainer":
             return parity(policy.log_probs, sample.engine_log_probs, sample.rollout.mask)
         total = len(sample.rollout)
-        return self._parity_of(sample, torch.arange(0, total, max(1, total // self._probed_reports())))
+        return self._parity_of(
+            sample, torch.arange(0, total, max(1, total // self._probed_reports()))
+        )
 
     def _probe_parity(self) -> Parity:
         """Of a few reports that the engines write now: those of the iteration may be of older weights."""
         self.sampling.rest()
         few = self.studies.take(self.sampler.batch(self.iterations_done)[: self._probed_reports()])
         samples = -(-self._probed_reports() // len(few.prompts))
-        reports = self.crew.rollouts.generate(few.features, few.prompts, samples=samples, seed=self._seed("probe"))
+        reports = self.crew.rollouts.generate(
+            few.features, few.prompts, samples=samples, seed=self._seed("probe")
+        )
         probe = make_sample([], few, reports, self.version)
         return self._parity_of(probe, torch.arange(len(probe.rollout)))
 
     def _parity_of(self, sample: Sample, rows: Tensor) -> Parity:
         rollout = sample.rollout.select(rows)
         policy = self.crew.policy.log_probs(ray.put(rollout)).result()
-        return parity(policy.log_probs, sample.engine_log_probs[rows, : rollout.ids.shape[1]], rollout.mask)
+        return parity(
+            policy.log_probs, sample.engine_log_probs[rows, : rollout.ids.shape[1]], rollout.mask
+        )
 
     def _probed_reports(self) -> int:
         return max(PROBED_REPORTS, self.ppo.workers)
@@ -240,7 +275,9 @@ class CQRL(Algorithm):
         if self.version == 0:
             distance = parity(policy.log_probs, reference, mask)
             if self.ppo.old_log_probs == "trainer":
-                self._require_identity("kl_not_zero", "the log-ratio of policy and SFT model", distance)
+                self._require_identity(
+                    "kl_not_zero", "the log-ratio of policy and SFT model", distance
+                )
             else:  # the reference is a trainer's forward of the weights that the engines hold
                 distance.require(self.settings.parity_tolerance)
         abnormal = [sample.studies.abnormal[i] for i in sample.rollout.study.tolist()]
@@ -255,12 +292,18 @@ class CQRL(Algorithm):
             }
         )
 
-    def _experience(self, sample: Sample, scores: RewardScores, policy: PolicyScores, reference: Tensor) -> Experience:
+    def _experience(
+        self, sample: Sample, scores: RewardScores, policy: PolicyScores, reference: Tensor
+    ) -> Experience:
         """What the update learns from; kept on disk where that was asked for."""
         rewards, number = self._learnt_rewards(scores), self.iterations_done + 1
         told = self.ppo.tells_findings
-        findings = self.studies.findings([report.token_ids for report in sample.reports]) if told else None
-        experience = make_experience(sample, rewards, policy, reference, self.controller.weight, self.ppo, findings)
+        findings = (
+            self.studies.findings([report.token_ids for report in sample.reports]) if told else None
+        )
+        experience = make_experience(
+            sample, rewards, policy, reference, self.controller.weight, self.ppo, findings
+        )
         if self.ppo.dump_every and number % self.ppo.dump_every == 0:
             dump_rollout(self.settings.run_dir, number, sample, scores, experience)
         return experience
@@ -280,7 +323,9 @@ class CQRL(Algorithm):
 
     def _adapt_kl(self, metrics: dict[str, float], episodes: int) -> None:
         self.controller.update(
-            BatchSignal(metrics["kl_per_sequence"], metrics["reward"], metrics["reward_reference"], episodes)
+            BatchSignal(
+                metrics["kl_per_sequence"], metrics["reward"], metrics["reward_reference"], episodes
+            )
         )
 
     def _evaluate(self) -> dict[str, float]:
@@ -289,7 +334,10 @@ class CQRL(Algorithm):
         found = self._heldout()
         alarm = self.best is not None and found.is_hacked(self.best)
         if alarm:
-            logger.warning("iteration %d: the reward rises while the held-out metric falls", self.iterations_done)
+            logger.warning(
+                "iteration %d: the reward rises while the held-out metric falls",
+                self.iterations_done,
+            )
         best = self._keep_if_best(found)
         return found.metrics() | {
             "heldout_best": best.metric,
@@ -312,7 +360,9 @@ class CQRL(Algorithm):
         """What the weights that the engines hold write for the validation studies."""
         self.sampling.rest()
         studies = self.heldout_studies.take(range(len(self.heldout_studies)))
-        return evaluate_heldout(studies, self.crew.rollouts, self.crew.rewards, self.ppo.heldout_metric)
+        return evaluate_heldout(
+            studies, self.crew.rollouts, self.crew.rewards, self.ppo.heldout_metric
+        )
 
     def _keep_if_best(self, found: HeldOut, share: float = 1.0) -> HeldOut:
         """The best so far, which is in ``run_dir/ppo/best``."""
@@ -331,7 +381,10 @@ class CQRL(Algorithm):
         exact = self.ppo.precision == "fp32"
         off, tolerance = (error.max_abs, LARGEST_FP32) if exact else (error.mean_abs, MEAN_BF16)
         if not off <= tolerance:
-            raise PPOError(code, f"{what} is off by {off:.3g} where it must be the identity (up to {tolerance:g})")
+            raise PPOError(
+                code,
+                f"{what} is off by {off:.3g} where it must be the identity (up to {tolerance:g})",
+            )
 
     def _seed(self, stream: str) -> int:
         return stream_seed(self.settings.seed, stream, self.iterations_done)

@@ -45,16 +45,25 @@ class HeldOut:
         return self.reward > best.reward and self.metric < best.metric - ALARM_MARGIN
 
 
-def evaluate_heldout(studies: StudyBatch, rollouts: RolloutPool, rewards: RewardPool, metric: str) -> HeldOut:
+def evaluate_heldout(
+    studies: StudyBatch, rollouts: RolloutPool, rewards: RewardPool, metric: str
+) -> HeldOut:
     """Write one greedy report for each study and score them with ``label_f1`` or ``rouge_l``."""
-    sampled = rollouts.generate(studies.features, studies.prompts, samples=1, temperature=0.0, seed=0)
+    sampled = rollouts.generate(
+        studies.features, studies.prompts, samples=1, temperature=0.0, seed=0
+    )
     reports = [of_study[0] for of_study in sampled]
     texts = [report.text for report in reports]
     scores = rewards.score(
-        texts, studies.references, [report.token_ids for report in reports], [report.finished for report in reports]
+        texts,
+        studies.references,
+        [report.token_ids for report in reports],
+        [report.finished for report in reports],
     )
     measure = (
-        label_f1(texts, studies.labels) if metric == "label_f1" else float(rouge_l(texts, studies.references).mean())
+        label_f1(texts, studies.labels)
+        if metric == "label_f1"
+        else float(rouge_l(texts, studies.references).mean())
     )
     return HeldOut(
         metric=measure,

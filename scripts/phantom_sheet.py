@@ -39,7 +39,9 @@ def main(out: Path, cache: Path = Path(".cache/phantom_ct")) -> None:
     """Write the sheet, four films across."""
     tiles = []
     for seed, view, findings in SHOWN:
-        placed = [place(finding, anatomy(), np.random.default_rng([1, seed])) for finding in findings]
+        placed = [
+            place(finding, anatomy(), np.random.default_rng([1, seed])) for finding in findings
+        ]
         films = films_of(placed, 256, cache, patient=[2, seed], study=[3, seed])
         tiles.append(np.rint(films[view].pixels * 255).astype(np.uint8))  # type: ignore[index]
     rows = [np.hstack(tiles[start : start + 4]) for start in range(0, len(tiles), 4)]

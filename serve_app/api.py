@@ -27,7 +27,9 @@ PAGE_POLICY = (
 MAX_IMAGES = 8
 """Images of one study."""
 
-_ERRORS: dict[int | str, dict[str, Any]] = {status: {"model": ErrorResponse} for status in (413, 415, 422, 500, 503)}
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorResponse} for status in (413, 415, 422, 500, 503)
+}
 
 
 class Writer(Protocol):
@@ -50,7 +52,9 @@ def build_api(writer: Writer, decoders: DecoderPool, max_upload_bytes: int, squa
     some kilobytes may have 100 MB of pixels.
     """
     # The interactive pages of FastAPI load their scripts from other servers; the schema stays at /openapi.json.
-    api = FastAPI(title="LM-RRG chest radiograph reports", version="1", docs_url=None, redoc_url=None)
+    api = FastAPI(
+        title="LM-RRG chest radiograph reports", version="1", docs_url=None, redoc_url=None
+    )
     api.add_middleware(UploadLimit, limit=max_upload_bytes)
     install(api)
 
@@ -68,23 +72,43 @@ def build_api(writer: Writer, decoders: DecoderPool, max_upload_bytes: int, squa
     @api.get("/", response_class=HTMLResponse)
     async def page() -> HTMLResponse:
         """The upload page."""
-        return HTMLResponse(PAGE.read_text(encoding="utf-8"), headers={"Content-Security-Policy": PAGE_POLICY})
+        return HTMLResponse(
+            PAGE.read_text(encoding="utf-8"), headers={"Content-Security-Policy": PAGE_POLICY}
+        )
 
     @api.post("/v1/reports", responses=_ERRORS)
     async def create_report(
-        files: Annotated[list[UploadFile], File(description="DICOM, PNG or JPEG images of one study")],
-        indication: Annotated[str, Form(max_length=2000, description="why the study was made")] = "",
-        prior: Annotated[str, Form(max_length=2000, description="the report of the patient's previous study")] = "",
-        details: Annotated[bool, Query(description="add previews and the heat maps of the 29 regions")] = False,
+        files: Annotated[
+            list[UploadFile], File(description="DICOM, PNG or JPEG images of one study")
+        ],
+        indication: Annotated[
+            str, Form(max_length=2000, description="why the study was made")
+        ] = "",
+        prior: Annotated[
+            str, Form(max_length=2000, description="the report of the patient's previous study")
+        ] = "",
+        details: Annotated[
+            bool, Query(description="add previews and the heat maps of the 29 regions")
+        ] = False,
     ) -> ReportResponse:
         """Write the report of one study."""
         writer.check_ready()
         if len(files) > MAX_IMAGES:
-            raise ServiceError("too_many_images", f"{len(files)} images; one study has at most {MAX_IMAGES}")
+            raise ServiceError(
+                "too_many_images", f"{len(files)} images; one study has at most {MAX_IMAGES}"
+            )
         with writer.place():
-            images = [await _decode(decoders, square, number, file) for number, file in enumerate(files, start=1)]
+            images = [
+                await _decode(decoders, square, number, file)
+                for number, file in enumerate(files, start=1)
+            ]
             response = await writer.write(UploadedStudy(images, indication, prior, details))
-        logger.info("report written: %d images, %.3f s, model %s", len(files), response.seconds, response.model.version)
+        logger.info(
+            "report written: %d images, %.3f s, model %s",
+            len(files),
+            response.seconds,
+            response.model.version,
+        )
         return response
 
     return api

@@ -92,7 +92,9 @@ class ReportService:
     @serve.batch(max_batch_size=BATCH, batch_wait_timeout_s=0.01)
     async def _write_batch(self, studies: list[UploadedStudy]) -> list[ReportResponse]:
         reporter = self._loading.result()
-        return await asyncio.get_running_loop().run_in_executor(self._engine_thread, reporter.write, studies)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._engine_thread, reporter.write, studies
+        )
 
 
 def app(arguments: Mapping[str, str]) -> Application:

@@ -74,7 +74,9 @@ def install(api: FastAPI) -> None:
     @api.exception_handler(ImageError)
     @api.exception_handler(CodedError)
     async def refused(request: Request, error: Any) -> JSONResponse:
-        return error_response(STATUS.get(error.code, 422), error.code, str(error).removeprefix(f"{error.code}: "))
+        return error_response(
+            STATUS.get(error.code, 422), error.code, str(error).removeprefix(f"{error.code}: ")
+        )
 
     @api.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -84,11 +86,15 @@ def install(api: FastAPI) -> None:
 
     @api.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:
-        return error_response(error.status_code, CODE_OF_STATUS.get(error.status_code, "http_error"), error.detail)
+        return error_response(
+            error.status_code, CODE_OF_STATUS.get(error.status_code, "http_error"), error.detail
+        )
 
     @api.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> JSONResponse:
-        return error_response(500, "internal", "the report could not be written; the service's log says why")
+        return error_response(
+            500, "internal", "the report could not be written; the service's log says why"
+        )
 
 
 def error_response(status: int, code: str, message: str) -> JSONResponse:

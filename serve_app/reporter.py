@@ -53,10 +53,14 @@ class Reporter:
         longest = min(config.rollout.max_new_tokens, model.decoder.max_positions // 2)
         rollout = config.rollout.model_copy(update={"max_new_tokens": longest})
         self._engine = ReportEngine(checkpoint, rollout, seed=config.seed, threads=config.threads)
-        data = config.data.model_copy(update={"image_size": inputs.image_size, "max_views": inputs.max_views})
+        data = config.data.model_copy(
+            update={"image_size": inputs.image_size, "max_views": inputs.max_views}
+        )
         self._config = config.model_copy(update={"data": data})
         ramp = np.linspace(0, 1, inputs.image_size, dtype=np.float32)
-        self.write([UploadedStudy([Radiograph(np.tile(ramp, (inputs.image_size, 1)), "unknown", "png")])])
+        self.write(
+            [UploadedStudy([Radiograph(np.tile(ramp, (inputs.image_size, 1)), "unknown", "png")])]
+        )
 
     @torch.inference_mode()
     def write(self, studies: Sequence[UploadedStudy]) -> list[ReportResponse]:
@@ -68,7 +72,10 @@ class Reporter:
         started = time.perf_counter()
         model = self._engine.model
         features = load_features_from_images([study.images for study in studies], self._config)
-        prompts = [prompt_ids(model.tokenizer, model.config, study.indication, study.prior) for study in studies]
+        prompts = [
+            prompt_ids(model.tokenizer, model.config, study.indication, study.prior)
+            for study in studies
+        ]
         reports = [samples[0] for samples in self._engine.generate(features, prompts)]
         visual = model.visual(features.to(self._engine.device))
         seconds = round(time.perf_counter() - started, 3)
@@ -81,7 +88,9 @@ class Reporter:
                 images_not_used=max(0, len(study.images) - self._config.data.max_views),
                 indication_used=model.config.use_indication and bool(study.indication.strip()),
                 prior_used=model.config.use_prior and bool(study.prior.strip()),
-                regions=_regions(visual.attention[row].cpu(), features.view_mask[row]) if study.details else None,
+                regions=_regions(visual.attention[row].cpu(), features.view_mask[row])
+                if study.details
+                else None,
                 model=self._model_info,
                 generated_at=datetime.now(UTC),
                 seconds=seconds,
@@ -123,7 +132,11 @@ def model_info(checkpoint: Path) -> ModelInfo:
         version=f"sha256:{digest.hexdigest()[:16]}",
         architecture=settings["architecture"],
         decoder=decoder["pretrained"] or decoder["architecture"],
-        provenance={k: v for k, v in settings["provenance"].items() if isinstance(v, (str, int, float, bool))},
+        provenance={
+            k: v
+            for k, v in settings["provenance"].items()
+            if isinstance(v, (str, int, float, bool))
+        },
     )
 
 

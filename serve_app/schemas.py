@@ -26,7 +26,9 @@ class ModelInfo(Schema):
     version: str = Field(description="hash of the checkpoint's files")
     architecture: str
     decoder: str = Field(description="architecture of the language model")
-    provenance: dict[str, str | int | float | bool] = Field(description="what the checkpoint says about its training")
+    provenance: dict[str, str | int | float | bool] = Field(
+        description="what the checkpoint says about its training"
+    )
 
 
 class ImageInfo(Schema):
@@ -34,8 +36,12 @@ class ImageInfo(Schema):
 
     view: View
     source: str = Field(description="dicom, png or jpeg")
-    burned_in: bool = Field(False, description="the DICOM header says that text is burned into the pixels")
-    preview: str | None = Field(None, description="with details=true: the square that the model saw, a PNG data URL")
+    burned_in: bool = Field(
+        False, description="the DICOM header says that text is burned into the pixels"
+    )
+    preview: str | None = Field(
+        None, description="with details=true: the square that the model saw, a PNG data URL"
+    )
 
 
 class RegionHeat(Schema):
@@ -52,11 +58,19 @@ class ReportResponse(Schema):
 
     findings: str
     complete: bool = Field(description="False when the report was cut at the length limit")
-    probabilities: dict[str, float] = Field(description="the 14 classes in CheXbert's order, each 0 to 1")
+    probabilities: dict[str, float] = Field(
+        description="the 14 classes in CheXbert's order, each 0 to 1"
+    )
     images: list[ImageInfo] = Field(description="the images that the model saw, frontal first")
-    images_not_used: int = Field(description="images beyond the number of views that the model takes")
-    indication_used: bool = Field(description="whether the model reads the indication, and one was given")
-    prior_used: bool = Field(description="whether the model reads the prior report, and one was given")
+    images_not_used: int = Field(
+        description="images beyond the number of views that the model takes"
+    )
+    indication_used: bool = Field(
+        description="whether the model reads the indication, and one was given"
+    )
+    prior_used: bool = Field(
+        description="whether the model reads the prior report, and one was given"
+    )
     regions: list[RegionHeat] | None = Field(None, description="with details=true")
     model: ModelInfo
     generated_at: datetime = Field(description="UTC")

@@ -71,11 +71,16 @@ class Examples:
     ) -> None:
         section, longest, priors = config.data.section, config.data.max_report_tokens, priors or {}
         self.reports = [report_ids(tokenizer, study.report(section), longest) for study in studies]
-        self.prompts = [prompt_ids(tokenizer, config.model, s.indication, priors.get(s.id, "")) for s in studies]
+        self.prompts = [
+            prompt_ids(tokenizer, config.model, s.indication, priors.get(s.id, "")) for s in studies
+        ]
         self.labels = label_targets(studies)
         self._files = files
         # The masks are for measuring: without the weight they are not even kept.
-        self._masked = [study if config.sft.attention_weight and "masks" in study.truth else None for study in studies]
+        self._masked = [
+            study if config.sft.attention_weight and "masks" in study.truth else None
+            for study in studies
+        ]
         self._views, self._patches = config.data.max_views, feature_shape(config.data.image_size)[0]
 
     def __len__(self) -> int:
@@ -96,13 +101,17 @@ class Examples:
         features = self._files.select(at)
         if forgotten is not None:
             features = replace(features, views=torch.where(forgotten[at], _UNKNOWN, features.views))
-        return Batch(features, [self.prompts[i] for i in at], ids, mask, self.labels[at], self._regions(at))
+        return Batch(
+            features, [self.prompts[i] for i in at], ids, mask, self.labels[at], self._regions(at)
+        )
 
     def masked(self, index: Sequence[int]) -> int:
         """How many of the examples have region masks to learn from; 0 unless the attention is supervised."""
         return sum(self._masked[i] is not None for i in index)
 
-    def read_ahead(self, shares: Iterable[Sequence[int]], forgotten: Tensor | None = None) -> Iterator[Batch]:
+    def read_ahead(
+        self, shares: Iterable[Sequence[int]], forgotten: Tensor | None = None
+    ) -> Iterator[Batch]:
         """The batches of ``shares`` in order, read in a thread while their predecessors are used."""
         # Copies are its work: with several torch threads of its own it would take the cores from the training step.
         with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as reader:
@@ -134,7 +143,9 @@ def forgotten_views(examples: int, views: int, seed: int, epoch: int) -> Tensor:
     return torch.from_numpy(rng.random((examples, views)) < _VIEW_DROPOUT)
 
 
-def epoch_minibatches(lengths: Sequence[int], minibatch: int, seed: int, epoch: int) -> list[list[int]]:
+def epoch_minibatches(
+    lengths: Sequence[int], minibatch: int, seed: int, epoch: int
+) -> list[list[int]]:
     """All examples in random order as minibatches of equal size, those of similar length together.
 
     Only ``seed`` and ``epoch`` decide the order. The last minibatch is filled up with examples of the epoch's start
@@ -147,13 +158,16 @@ def epoch_minibatches(lengths: Sequence[int], minibatch: int, seed: int, epoch: 
     size = np.asarray(lengths)[order]
     window = _WINDOW * minibatch
     by_length = [
-        start + np.argsort(size[start : start + window], kind="stable") for start in range(0, len(order), window)
+        start + np.argsort(size[start : start + window], kind="stable")
+        for start in range(0, len(order), window)
     ]
     batches = order[np.concatenate(by_length)].reshape(steps, minibatch)
     return [batches[i].tolist() for i in rng.permutation(steps)]
 
 
-def rank_share(minibatch: Sequence[int], rank: int, workers: int, microbatch: int) -> list[list[int]]:
+def rank_share(
+    minibatch: Sequence[int], rank: int, workers: int, microbatch: int
+) -> list[list[int]]:
     """The microbatches of one rank; over all ranks they hold the minibatch exactly once."""
     mine = list(minibatch)[rank::workers]
     return [mine[start : start + microbatch] for start in range(0, len(mine), microbatch)]

@@ -24,7 +24,9 @@ def make_engine(module: nn.Module, config: SFTConfig) -> Any:
     backend = "nccl" if config.gpus_per_worker else "gloo"
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
     groups = parameter_groups(module, config.weight_decay)
-    engine, *_ = deepspeed.initialize(model=module, model_parameters=groups, config=_settings(config))
+    engine, *_ = deepspeed.initialize(
+        model=module, model_parameters=groups, config=_settings(config)
+    )
     return engine
 
 
@@ -39,7 +41,11 @@ def gathered(module: nn.Module, config: SFTConfig) -> AbstractContextManager[Non
 
 def _settings(config: SFTConfig) -> dict[str, Any]:
     workers = dist.get_world_size()
-    adam = {"lr": config.learning_rate, "betas": [0.9, 0.98], "torch_adam": True}  # torch's: no C++ build
+    adam = {
+        "lr": config.learning_rate,
+        "betas": [0.9, 0.98],
+        "torch_adam": True,
+    }  # torch's: no C++ build
     return {
         "train_batch_size": config.minibatch,
         "train_micro_batch_size_per_gpu": config.microbatch,

@@ -46,7 +46,9 @@ def fingerprint(config: Config, manifest: Path, vocabulary: str, images: Iterabl
     Args:
         images: SHA-256 of the images that the model sees in training and validation, in the studies' order.
     """
-    folders = [_files(name) for name in (config.model.decoder.pretrained, config.model.text_encoder)]
+    folders = [
+        _files(name) for name in (config.model.decoder.pretrained, config.model.text_encoder)
+    ]
     plan = {
         "seed": config.seed,
         "data": config.data.model_dump(mode="json", exclude=_FREE["data"]),
@@ -58,7 +60,10 @@ def fingerprint(config: Config, manifest: Path, vocabulary: str, images: Iterabl
         "pretrained": [[(path.name, path.stat().st_size) for path in files] for files in folders],
         "vocabulary": hashlib.sha256(vocabulary.encode()).hexdigest(),
     }
-    contents = {"pretrained": [[_hash(path) for path in files] for files in folders], "images": list(images)}
+    contents = {
+        "pretrained": [[_hash(path) for path in files] for files in folders],
+        "images": list(images),
+    }
     return f"{_hash_of(plan)}-{_hash_of(contents)}"
 
 

@@ -20,7 +20,9 @@ class Objective(nn.Module):
 
     positive_weight: Tensor | None
 
-    def __init__(self, model: ReportGenerator, config: SFTConfig, positive_weight: Tensor | None) -> None:
+    def __init__(
+        self, model: ReportGenerator, config: SFTConfig, positive_weight: Tensor | None
+    ) -> None:
         super().__init__()
         self.model, self._config = model, config
         self.register_buffer("positive_weight", positive_weight, persistent=False)
@@ -32,13 +34,21 @@ class Objective(nn.Module):
         is what was trained.
         """
         with products_in(self._config.precision, batch.report_ids.device):
-            out = self.model.report_logits(batch.features, batch.prompts, batch.report_ids, batch.report_mask)
+            out = self.model.report_logits(
+                batch.features, batch.prompts, batch.report_ids, batch.report_mask
+            )
         # Only the places that count: the vocabulary is the widest tensor of the step.
         nll = F.cross_entropy(
-            out.logits[batch.report_mask].float(), batch.report_ids[batch.report_mask], reduction="sum"
+            out.logits[batch.report_mask].float(),
+            batch.report_ids[batch.report_mask],
+            reduction="sum",
         )
         disease = disease_loss(out.disease_logits, batch.labels, self._config, self.positive_weight)
-        seen = nll.new_zeros(()) if batch.regions is None else attention_loss(out.attention, batch.regions)
+        seen = (
+            nll.new_zeros(())
+            if batch.regions is None
+            else attention_loss(out.attention, batch.regions)
+        )
         return nll, disease, seen, out.disease_logits.detach()
 
 
@@ -81,5 +91,8 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, o
     for parameter in module.parameters():
         if parameter.requires_grad:
             (rest if parameter.ndim < 2 or id(parameter) in plain else decay).append(parameter)
-    groups = [{"params": decay, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    groups = [
+        {"params": decay, "weight_decay": weight_decay},
+        {"params": rest, "weight_decay": 0.0},
+    ]
     return [group for group in groups if group["params"]]

@@ -22,7 +22,13 @@ import ray.train
 from ray.train.torch import TorchConfig
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.callback import RayTrainCallback
-from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.config import (
+    CheckpointConfig,
+    FailureConfig,
+    LoggingConfig,
+    RunConfig,
+    ScalingConfig,
+)
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from actors.placement import connect, warn_of_idle_gpus
@@ -62,11 +68,17 @@ def run_sft(config: Config) -> Path:
     config = config.model_copy(update={"storage_path": Path(config.storage_path).resolve()})
     folder = config.run_dir / "sft"
     manifest = prepare_studies(config, again=not config.sft.resume)
-    train, val = (_with_reports(studies_of(config, split), config, split) for split in ("train", "val"))
+    train, val = (
+        _with_reports(studies_of(config, split), config, split) for split in ("train", "val")
+    )
     _check_masks(train, config)
-    tokenizer = build_tokenizer(config.model, [study.report(config.data.section) for study in train])
+    tokenizer = build_tokenizer(
+        config.model, [study.report(config.data.section) for study in train]
+    )
     hashes = image_hashes([*train, *val], config)
-    run = fingerprint(config, manifest, json.dumps(tokenizer.get_vocab(), sort_keys=True), hashes.values())
+    run = fingerprint(
+        config, manifest, json.dumps(tokenizer.get_vocab(), sort_keys=True), hashes.values()
+    )
     storage = _storage(config)
     if not config.sft.resume:
         _delete(folder, _storage(config, f"sft/{_RAY_NAME}"))
@@ -77,7 +89,9 @@ def run_sft(config: Config) -> Path:
     provenance = {"data_sha256": manifest_hash(manifest), "seed": config.seed, "stage": "sft"}
     train_files = FeatureFiles(train, config, hashes=hashes)
     val_files = FeatureFiles(val, config, beside=[train_files], hashes=hashes)
-    job = Job(config, train, val, train_files, val_files, tokenizer, run, provenance, priors_of(config))
+    job = Job(
+        config, train, val, train_files, val_files, tokenizer, run, provenance, priors_of(config)
+    )
     connect(config)
     warn_of_idle_gpus(config.sft.gpus_per_worker)
     _mark(folder, run)  # now that it can start: settings that do not work leave the name free
@@ -88,10 +102,18 @@ def run_sft(config: Config) -> Path:
 def main(argv: list[str] | None = None) -> int:
     """Command line; bad input, or a file that cannot be read or written, ends with one sentence and exit code 2."""
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog=config_help(), formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        epilog=config_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", default="configs/demo.yaml", help="YAML file with settings (default: %(default)s)")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that win over the file's")
+    parser.add_argument(
+        "--config",
+        default="configs/demo.yaml",
+        help="YAML file with settings (default: %(default)s)",
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings that win over the file's"
+    )
     args = parser.parse_intermixed_args(argv)
     try:
         best = run_sft(load_config(args.config, args.overrides))
@@ -112,7 +134,10 @@ def _with_reports(studies: list[Study], config: Config, split: str) -> list[Stud
 
 def _check_masks(train: list[Study], config: Config) -> None:
     if config.sft.attention_weight and not any("masks" in study.truth for study in train):
-        raise SFTError("no_region_masks", "sft.attention_weight needs region masks, which only CT phantoms have")
+        raise SFTError(
+            "no_region_masks",
+            "sft.attention_weight needs region masks, which only CT phantoms have",
+        )
 
 
 def _storage(config: Config, part: str = "sft") -> str:
@@ -154,12 +179,18 @@ class _LocalTrainer(Trainer):
 
     def _create_default_callbacks(self) -> list[RayTrainCallback]:
         callbacks = super()._create_default_callbacks()
-        return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
+        return [
+            callback
+            for callback in callbacks
+            if not isinstance(callback, PlacementGroupCleanerCallback)
+        ]
 
 
 def _trainer(job: Job, storage: str) -> Trainer:
     sft = job.config.sft
-    resources = {"CPU": sft.cpus_per_worker} | ({"GPU": sft.gpus_per_worker} if sft.gpus_per_worker else {})
+    resources = {"CPU": sft.cpus_per_worker} | (
+        {"GPU": sft.gpus_per_worker} if sft.gpus_per_worker else {}
+    )
     trainer = Trainer if job.config.ray.address or os.environ.get("RAY_ADDRESS") else _LocalTrainer
     # The controller takes a rank's report at its next poll, and the rank waits for that: 2 s by default.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")

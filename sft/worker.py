@@ -77,7 +77,11 @@ def environment(config: Config) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONWARNINGS": "ignore::FutureWarning",
     }
-    return env if config.sft.gpus_per_worker else {**env, "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+    return (
+        env
+        if config.sft.gpus_per_worker
+        else {**env, "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+    )
 
 
 def train_rank(loop_config: dict[str, ray.ObjectRef[Job]]) -> None:
@@ -127,7 +131,9 @@ class RankTrainer:
         self.train = Examples(job.train, job.train_files, job.tokenizer, job.config, job.priors)
         self.val = Examples(job.val, job.val_files, job.tokenizer, job.config, job.priors)
         self.model = build_generator(job.config, [], job.tokenizer)
-        self.model.extractor.calibrate(job.train_files.select(range(min(_CALIBRATION, len(self.train)))))
+        self.model.extractor.calibrate(
+            job.train_files.select(range(min(_CALIBRATION, len(self.train))))
+        )
         objective = Objective(self.model, self.sft, positive_weights(self.train.labels, self.sft))
         self.engine = make_engine(objective, self.sft)
         self.epoch_steps = -(-len(self.train) // self.sft.minibatch)
@@ -153,7 +159,11 @@ class RankTrainer:
 
     def run(self, start: int) -> None:
         """Epochs ``start`` to the last: train, validate, report a checkpoint to Ray Train."""
-        with RunLog(self.config, self.steps, start * self.epoch_steps) if self.rank == 0 else nullcontext() as log:
+        with (
+            RunLog(self.config, self.steps, start * self.epoch_steps)
+            if self.rank == 0
+            else nullcontext() as log
+        ):
             for epoch in range(start, self.sft.epochs):
                 self._train_epoch(epoch, log)
                 metrics = self._validate()
@@ -164,7 +174,9 @@ class RankTrainer:
     def _train_epoch(self, epoch: int, log: RunLog | None) -> None:
         # Seeded by epoch and rank: a resumed run draws the same dropout masks as one that was never interrupted.
         torch.manual_seed(((self.config.seed * 1_000_003 + epoch) * 1009 + self.rank) % 2**64)
-        forgotten = forgotten_views(len(self.train), self.config.data.max_views, self.config.seed, epoch)
+        forgotten = forgotten_views(
+            len(self.train), self.config.data.max_views, self.config.seed, epoch
+        )
         self.engine.train()
         totals, since = Totals(), time.perf_counter()
         order = epoch_minibatches(self.train.lengths, self.sft.minibatch, self.config.seed, epoch)
@@ -184,7 +196,9 @@ class RankTrainer:
     def _shares(self, minibatch: list[int]) -> list[list[int]]:
         return rank_share(minibatch, self.rank, self.workers, self.sft.microbatch)
 
-    def _step(self, step: int, minibatch: list[int], batches: Iterator[Batch], totals: Totals) -> None:
+    def _step(
+        self, step: int, minibatch: list[int], batches: Iterator[Batch], totals: Totals
+    ) -> None:
         """Optimizer step ``step`` (from 1), on the rank's share of a minibatch, which comes next in ``batches``."""
         rate = learning_rate(step - 1, self.steps, self.sft)
         for group in self.engine.optimizer.param_groups:
@@ -205,7 +219,9 @@ class RankTrainer:
             if number == parts and self.sft.zero_stage == 0:
                 norm = gradient_norm(self.engine)  # without ZeRO DeepSpeed clips but keeps no norm
             self.engine.step()
-            totals.add(nll=float(nll.detach()), disease=float(disease.detach()), seen=float(seen.detach()))
+            totals.add(
+                nll=float(nll.detach()), disease=float(disease.detach()), seen=float(seen.detach())
+            )
         norm = norm if self.sft.zero_stage == 0 else float(self.engine.get_global_grad_norm())
         totals.add(steps=1, tokens=tokens, classes=classes, masked=masked, rate=rate, norm=norm)
 
@@ -215,12 +231,18 @@ class RankTrainer:
         Raises:
             SFTError: ``loss_not_finite``.
         """
-        sums = self._sum_over_ranks(*(totals[name] for name in ("nll", "disease", "seen", "waited")))
+        sums = self._sum_over_ranks(
+            *(totals[name] for name in ("nll", "disease", "seen", "waited"))
+        )
         nll, disease, seen, waited = sums
         if not math.isfinite(nll + disease):
             raise SFTError("loss_not_finite", _NOT_FINITE)
         steps = totals["steps"]
-        supervised = {"train/attention_loss": seen / max(1, totals["masked"])} if self.sft.attention_weight else {}
+        supervised = (
+            {"train/attention_loss": seen / max(1, totals["masked"])}
+            if self.sft.attention_weight
+            else {}
+        )
         return supervised | {
             "train/nll_per_token": nll / totals["tokens"],
             "train/disease_loss": disease / max(1, totals["classes"]),
@@ -250,7 +272,9 @@ class RankTrainer:
                 sums.add(nll=float(nll), disease=float(disease))
                 logits[share] = seen.float().cpu()
         total_nll, total_disease = self._sum_over_ranks(sums["nll"], sums["disease"])
-        logits = torch.tensor(self._sum_over_ranks(*logits.flatten().tolist())).reshape(logits.shape)
+        logits = torch.tensor(self._sum_over_ranks(*logits.flatten().tolist())).reshape(
+            logits.shape
+        )
         if not math.isfinite(total_nll + total_disease):
             raise SFTError("loss_not_finite", f"on the validation studies {_NOT_FINITE}")
         classes = int(binary_targets(self.val.labels, self.sft)[1].sum())
@@ -273,8 +297,15 @@ class RankTrainer:
             self.engine.save_checkpoint(folder, tag=TAG, save_latest=False)
             with gathered(self.model, self.sft):
                 if self.rank == 0:
-                    extra = {**self.job.provenance, **progress, "epochs": self.sft.epochs, "metrics": metrics}
+                    extra = {
+                        **self.job.provenance,
+                        **progress,
+                        "epochs": self.sft.epochs,
+                        "metrics": metrics,
+                    }
                     save_checkpoint(self.model, Path(folder) / "model", extra)
-                    (Path(folder) / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
+                    (Path(folder) / "progress.json").write_text(
+                        json.dumps(progress), encoding="utf-8"
+                    )
             report = {"epoch": epoch, "val_nll": metrics["val/nll_per_token"], **metrics}
             ray.train.report(report, checkpoint=ray.train.Checkpoint.from_directory(folder))

@@ -70,7 +70,9 @@ def radiograph(seed: int, rows: int = 96, columns: int = 80) -> np.ndarray:
     random = np.random.default_rng(seed)
     y, x = np.mgrid[-1 : 1 : rows * 1j, -1 : 1 : columns * 1j]
     waves = sum(
-        random.normal() * np.cos(np.pi * (i * x + j * y) + random.uniform(0, 6)) for i in range(3) for j in range(3)
+        random.normal() * np.cos(np.pi * (i * x + j * y) + random.uniform(0, 6))
+        for i in range(3)
+        for j in range(3)
     )
     image = np.exp(-4 * x**2) + 0.15 * waves
     return ((image - image.min()) / np.ptp(image) * 255).astype(np.uint8)
@@ -90,7 +92,13 @@ def tiny_studies(tmp_path_factory: pytest.TempPathFactory) -> list[Study]:
         text = " ".join(SENTENCES[(number + k) % len(SENTENCES)] for k in range(2))
         studies.append(
             Study(
-                f"s{number}", f"p{number}", tuple(images), findings=text, indication="Cough.", labels={}, split="train"
+                f"s{number}",
+                f"p{number}",
+                tuple(images),
+                findings=text,
+                indication="Cough.",
+                labels={},
+                split="train",
             )
         )
     return studies

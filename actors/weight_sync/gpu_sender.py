@@ -82,7 +82,9 @@ class WeightSender:
         buffer = max(BUFFER_BYTES, self._source.largest())
         if self._rollout.weight_transfer == "nccl":
             size = 1 + len(engines) * per_engine
-            info: Any = NCCLTrainerInitInfo(*address, size, packed_buffer_size_bytes=buffer, rank=self._rank)
+            info: Any = NCCLTrainerInitInfo(
+                *address, size, packed_buffer_size_bytes=buffer, rank=self._rank
+            )
         else:
             info = IPCTrainerInitInfo(packed=True, packed_buffer_size_bytes=buffer, rank=self._rank)
         # With IPC every rank waits for every other at each step.
@@ -92,7 +94,9 @@ class WeightSender:
             self._client.release()
         # vLLM would leave this thread on another stream, to which torch gives no memory that it keeps for this one.
         with torch.cuda.stream(torch.cuda.current_stream()):
-            self._trainer = WeightTransferTrainerFactory.trainer_init(info, client=self._client, source=self._source)
+            self._trainer = WeightTransferTrainerFactory.trainer_init(
+                info, client=self._client, source=self._source
+            )
         self._engines = engines
 
 
@@ -134,8 +138,15 @@ class _Engines:
             nothing, while else it is raised too.
     """
 
-    def __init__(self, engines: Sequence[ActorHandle], per_engine: int, timeout: float, *, together: bool):
-        self._engines, self._per_engine, self._timeout, self._together = list(engines), per_engine, timeout, together
+    def __init__(
+        self, engines: Sequence[ActorHandle], per_engine: int, timeout: float, *, together: bool
+    ):
+        self._engines, self._per_engine, self._timeout, self._together = (
+            list(engines),
+            per_engine,
+            timeout,
+            together,
+        )
         self.loss: Exception | None = None
 
     def release(self) -> None:
@@ -163,7 +174,10 @@ class _Engines:
         if self.loss:
             return
         requests = requests or [None] * len(self._engines)
-        calls = [engine.transfer.remote(step, request) for engine, request in zip(self._engines, requests, strict=True)]
+        calls = [
+            engine.transfer.remote(step, request)
+            for engine, request in zip(self._engines, requests, strict=True)
+        ]
         try:
             ray.get(calls, timeout=self._timeout)
         except _LOSSES as error:

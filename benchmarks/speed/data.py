@@ -53,7 +53,9 @@ def make_files(folder: Path, count: int, side: int) -> dict[str, list[bytes]]:
     drawn = import_phantoms(folder, counts, seed=1, progress=False).studies[:count]
     films = [study.images[0].path.read_bytes() for study in drawn]
     files = {name: [_recoded(film, syntax) for film in films] for name, syntax in ENCODINGS.items()}
-    return files | {name: [_picture(film, *how) for film in films] for name, how in PICTURES.items()}
+    return files | {
+        name: [_picture(film, *how) for film in films] for name, how in PICTURES.items()
+    }
 
 
 def _recoded(film: bytes, syntax: pydicom.uid.UID | None) -> bytes:
@@ -79,7 +81,9 @@ def naive(data: bytes) -> np.ndarray:
     """Pixels [256, 256] in [0, 1], trusting the file."""
     if data[128:132] == b"DICM":
         dataset = pydicom.dcmread(io.BytesIO(data))
-        shown = apply_voi_lut(apply_modality_lut(dataset.pixel_array, dataset), dataset).astype(np.float32)
+        shown = apply_voi_lut(apply_modality_lut(dataset.pixel_array, dataset), dataset).astype(
+            np.float32
+        )
         inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
     else:
         shown, inverted = np.asarray(Image.open(io.BytesIO(data)), np.float32), False
@@ -111,7 +115,9 @@ def rate(read: Callable[[bytes], np.ndarray], files: list[bytes]) -> Callable[[]
     return turn
 
 
-def file_rates(folder: Path, count: int, side: int, rounds: int) -> dict[str, dict[str, list[float]]]:
+def file_rates(
+    folder: Path, count: int, side: int, rounds: int
+) -> dict[str, dict[str, list[float]]]:
     """Files per second by encoding and reader; printed as a table."""
     found: dict[str, dict[str, list[float]]] = {}
     with DecoderPool() as pool:
@@ -148,7 +154,8 @@ def phantom_rates(folder: Path, rounds: int) -> dict[str, list[float]]:
 
     generators = {
         "phantom, procedural": drawn(
-            "procedural", lambda seed: import_phantoms(folder / "procedural", counts, seed=seed, progress=False)
+            "procedural",
+            lambda seed: import_phantoms(folder / "procedural", counts, seed=seed, progress=False),
         )
     }
     try:
@@ -159,7 +166,9 @@ def phantom_rates(folder: Path, rounds: int) -> dict[str, list[float]]:
         _warm_projections(folder)
         generators["phantom, ct (two views)"] = drawn(
             "ct",
-            lambda seed: import_ct_phantoms(folder / "ct", counts, folder / "projections", seed=seed, progress=False),
+            lambda seed: import_ct_phantoms(
+                folder / "ct", counts, folder / "projections", seed=seed, progress=False
+            ),
         )
     return measure_in_turns(generators, rounds)
 
@@ -172,10 +181,18 @@ def _warm_projections(folder: Path) -> None:
 
 def main() -> None:
     """Measure and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--files", type=int, default=12, help="files per encoding (default %(default)s)")
-    parser.add_argument("--side", type=int, default=1024, help="rows and columns, pixels (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="measured rounds (default %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--files", type=int, default=12, help="files per encoding (default %(default)s)"
+    )
+    parser.add_argument(
+        "--side", type=int, default=1024, help="rows and columns, pixels (default %(default)s)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="measured rounds (default %(default)s)"
+    )
     parser.add_argument("--phantoms-only", action="store_true", help="leave the files out")
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
     args = parser.parse_args()

@@ -40,8 +40,12 @@ def graph_figures(path: Path) -> None:
     for k in range(FOLDS):
         found[fold == k] = predict(fit(problem, fold != k, RIDGE), problem)[fold == k]
     print(f"graph, {len(rows)} pairs, {FOLDS} folds:   {figures(found, truth)}")
-    parts = EmbeddedBackend().score([row["hypothesis"] for row in rows], [row["reference"] for row in rows])
-    print(f"graph, {len(rows)} pairs, as shipped: {figures(np.stack([parts.rg_e, parts.rg_er], 1), truth)}")
+    parts = EmbeddedBackend().score(
+        [row["hypothesis"] for row in rows], [row["reference"] for row in rows]
+    )
+    print(
+        f"graph, {len(rows)} pairs, as shipped: {figures(np.stack([parts.rg_e, parts.rg_er], 1), truth)}"
+    )
 
 
 def labeler_figures(studies: list[dict], name: str) -> None:
@@ -82,12 +86,16 @@ def speed(studies: list[dict]) -> None:
     for name in ("never seen before", "remembered references"):
         start = time.process_time()
         backend.score(hypotheses, references)
-        print(f"speed, {half} pairs, {name}: {half / (time.process_time() - start):.0f} pairs/s on one core")
+        print(
+            f"speed, {half} pairs, {name}: {half / (time.process_time() - start):.0f} pairs/s on one core"
+        )
         hypotheses = hypotheses[1:] + hypotheses[:1]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pairs", type=Path, help="CSV of report pairs with true RadGraph F1")
     parser.add_argument("--studies", type=Path, help="JSONL of reports with silver labels")
     options = parser.parse_args()

@@ -93,7 +93,9 @@ def plot(readings: list[tuple[int, dict[str, float]]], path: Path) -> None:
 
     figure, axes = plt.subplots(figsize=(7, 4))
     steps = [number for number, _ in readings]
-    axes.plot(steps, [sum(kinds.values()) for _, kinds in readings], label="all processes", linewidth=2)
+    axes.plot(
+        steps, [sum(kinds.values()) for _, kinds in readings], label="all processes", linewidth=2
+    )
     last = readings[-1][1]
     for kind in sorted(last, key=last.__getitem__, reverse=True)[:5]:
         axes.plot(steps, [kinds.get(kind, 0.0) for _, kinds in readings], label=kind)
@@ -105,8 +107,12 @@ def plot(readings: list[tuple[int, dict[str, float]]], path: Path) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--iterations", type=int, default=200, help="PPO iterations (default %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--iterations", type=int, default=200, help="PPO iterations (default %(default)s)"
+    )
     parser.add_argument("--out", type=Path, help="draw the readings into this PNG file")
     args = parser.parse_args()
     config = demo_config("memory", *TINY, f"ppo.iterations={args.iterations}", studies=16)
@@ -114,10 +120,18 @@ def main() -> None:
     print(f"{'iteration':>9} {'all, MB':>9}  largest kinds of processes, MB")
     for number, kinds in readings[:: max(1, len(readings) // 10)] + readings[-1:]:
         top = sorted(kinds.items(), key=lambda item: -item[1])[:8]
-        print(f"{number:9} {sum(kinds.values()):9.0f}  " + ", ".join(f"{kind} {size:.0f}" for kind, size in top))
+        print(
+            f"{number:9} {sum(kinds.values()):9.0f}  "
+            + ", ".join(f"{kind} {size:.0f}" for kind, size in top)
+        )
     steps = np.array([number for number, _ in readings], float)
-    for kind in ["all", *sorted(readings[-1][1], key=readings[-1][1].__getitem__, reverse=True)[:8]]:
-        sizes = np.array([sum(k.values()) if kind == "all" else k.get(kind, 0.0) for _, k in readings])
+    for kind in [
+        "all",
+        *sorted(readings[-1][1], key=readings[-1][1].__getitem__, reverse=True)[:8],
+    ]:
+        sizes = np.array(
+            [sum(k.values()) if kind == "all" else k.get(kind, 0.0) for _, k in readings]
+        )
         print(f"growth of {kind}: {growth(steps, sizes):+.3f} MB per iteration")
     total = growth(steps, np.array([sum(kinds.values()) for _, kinds in readings]))
     print(verdict("growth, MB per iteration", total, at_most=TARGET_MB))

@@ -35,7 +35,9 @@ PHASES = ("sample", "score", "advantages", "update", "sync")
 Interval = tuple[float, float]
 
 
-def run(config: Config, checkpoint: Path, iterations: int) -> tuple[list[Interval], list[dict[str, float]], list[dict]]:
+def run(
+    config: Config, checkpoint: Path, iterations: int
+) -> tuple[list[Interval], list[dict[str, float]], list[dict]]:
     """Begin and end of every iteration, its phases, and Ray's timeline."""
     import ray
 
@@ -67,9 +69,13 @@ def executions(timeline: list[dict[str, Any]]) -> dict[str, list[Interval]]:
         if name == event.get("cat") or "." not in name:
             continue
         for part in inner:
-            inside = event["ts"] <= part["ts"] and part["ts"] + part["dur"] <= event["ts"] + event["dur"]
+            inside = (
+                event["ts"] <= part["ts"] and part["ts"] + part["dur"] <= event["ts"] + event["dur"]
+            )
             if inside and (part["pid"], part["tid"]) == (event["pid"], event["tid"]):
-                found.setdefault(name, []).append((part["ts"] / 1e6, (part["ts"] + part["dur"]) / 1e6))
+                found.setdefault(name, []).append(
+                    (part["ts"] / 1e6, (part["ts"] + part["dur"]) / 1e6)
+                )
     return found
 
 
@@ -128,7 +134,9 @@ def share_inside(config: Config, checkpoint: Path) -> float:
     _, scores = worker.log_probs(rollout)
     order = torch.cat([worker.log_probs(rollout)[0]]).argsort()
     values, noise = scores.values[order], torch.randn(shape, generator=random)
-    experience = Experience(rollout, rollout.mask, scores.log_probs[order], values, noise, values + noise)
+    experience = Experience(
+        rollout, rollout.mask, scores.log_probs[order], values, noise, values + noise
+    )
     clock = Clock()
     worker._loss = clock.wrap(worker._loss)
     worker._engine.backward = clock.wrap(worker._engine.backward)
@@ -141,10 +149,16 @@ def share_inside(config: Config, checkpoint: Path) -> float:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--iterations", type=int, default=6, help="measured iterations (default %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--iterations", type=int, default=6, help="measured iterations (default %(default)s)"
+    )
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that win over the demo's")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings that win over the demo's"
+    )
     args = parser.parse_args()
     config = demo_config(
         "ppo",
@@ -159,7 +173,9 @@ def main() -> None:
     spans, phases, timeline = run(config, checkpoint, args.iterations)
     ran = executions(timeline)
     if missing := [name for name in COMPUTE if name not in ran]:
-        raise SystemExit(f"Ray's timeline has no {', '.join(missing)}, but {', '.join(sorted(ran))}")
+        raise SystemExit(
+            f"Ray's timeline has no {', '.join(missing)}, but {', '.join(sorted(ran))}"
+        )
     work = [interval for name in COMPUTE for interval in ran[name]]
     outside = [
         1 - covered(work, (begin, end - row["sync"])) / (end - begin)
@@ -172,10 +188,15 @@ def main() -> None:
     print(f"\n{config.ppo.rollout_batch} reports per iteration, {seconds} s")
     for name in PHASES:
         print(f"  {name:10} {Spread.of([row[name] for row in phases])} s")
-    print(f"no actor computes: {Spread.of(outside)} of the iteration; inside an update: {inside:.3f} of it")
+    print(
+        f"no actor computes: {Spread.of(outside)} of the iteration; inside an update: {inside:.3f} of it"
+    )
     print(verdict(f"overhead, share of an iteration {whole}", whole.median, at_most=0.1))
     if args.out:
-        args.out.write_text(json.dumps({"spans": spans, "phases": phases, "outside": outside, "inside": inside}) + "\n")
+        args.out.write_text(
+            json.dumps({"spans": spans, "phases": phases, "outside": outside, "inside": inside})
+            + "\n"
+        )
 
 
 if __name__ == "__main__":

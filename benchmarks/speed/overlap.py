@@ -35,9 +35,13 @@ class SleepingStudies:
     def take(self, visits: list[int]) -> StudyBatch:
         """A batch of empty images."""
         size = len(visits)
-        nothing = StudyFeatures(torch.zeros(size, 1, 4, 3), torch.zeros(size, 1).long(), torch.ones(size, 1).bool())
+        nothing = StudyFeatures(
+            torch.zeros(size, 1, 4, 3), torch.zeros(size, 1).long(), torch.ones(size, 1).bool()
+        )
         references = ["the lungs are clear ."] * size
-        return StudyBatch(nothing, [[1]] * size, references, [5] * size, [{}] * size, [False] * size)
+        return StudyBatch(
+            nothing, [[1]] * size, references, [5] * size, [{}] * size, [False] * size
+        )
 
 
 class SleepingEngines:
@@ -45,7 +49,9 @@ class SleepingEngines:
 
     version = 0
 
-    def generate(self, features: Any, prompts: list, samples: int, seed: int, finished: Any) -> list:
+    def generate(
+        self, features: Any, prompts: list, samples: int, seed: int, finished: Any
+    ) -> list:
         """Short reports, ``samples`` of each study."""
         report = GeneratedReport([3, 4], [-0.5, -0.5], "the lungs are clear .", True)
         for places in (range(STUDIES // 2), range(STUDIES // 2, STUDIES)):
@@ -56,8 +62,15 @@ class SleepingEngines:
 
 def sleeping(ahead: bool, iterations: int) -> list[float]:
     """Seconds of each iteration with stages that sleep."""
-    config = demo_config("overlap", f"ppo.rollout_ahead={ahead}", f"ppo.iterations={iterations + 1}")
-    stand_ins: Any = (SleepingStudies(), StudySampler(8, STUDIES, 0), SleepingEngines(), RadCliQReward(config.reward))
+    config = demo_config(
+        "overlap", f"ppo.rollout_ahead={ahead}", f"ppo.iterations={iterations + 1}"
+    )
+    stand_ins: Any = (
+        SleepingStudies(),
+        StudySampler(8, STUDIES, 0),
+        SleepingEngines(),
+        RadCliQReward(config.reward),
+    )
     sampling = Sampling(config, *stand_ins)
     seconds = []
     for iteration in range(iterations + 1):
@@ -104,11 +117,19 @@ def real(ahead: bool, iterations: int, overrides: list[str]) -> list[float]:
 
 def main() -> None:
     """Measure in the order on demand, ahead, ahead, on demand, and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--iterations", type=int, default=5, help="measured iterations of each start")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that win over the demo's")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--iterations", type=int, default=5, help="measured iterations of each start"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings that win over the demo's"
+    )
     args = parser.parse_intermixed_args()
-    _print("stages that sleep", {ahead: sleeping(ahead, args.iterations) for ahead in (False, True)})
+    _print(
+        "stages that sleep", {ahead: sleeping(ahead, args.iterations) for ahead in (False, True)}
+    )
     seconds: dict[bool, list[float]] = {False: [], True: []}
     for ahead in (False, True, True, False):
         seconds[ahead] += real(ahead, args.iterations, args.overrides)
@@ -117,7 +138,9 @@ def main() -> None:
 
 def _print(name: str, seconds: dict[bool, list[float]]) -> None:
     on_demand, ahead = Spread.of(seconds[False]), Spread.of(seconds[True])
-    print(f"{name}: on demand {on_demand} s, ahead {ahead} s per iteration: {on_demand.median / ahead.median:.2f}x")
+    print(
+        f"{name}: on demand {on_demand} s, ahead {ahead} s per iteration: {on_demand.median / ahead.median:.2f}x"
+    )
 
 
 if __name__ == "__main__":

@@ -57,7 +57,9 @@ def environment(version: str) -> Path:
         return python
     venv.create(folder, clear=True, with_pip=False)
     own = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
-    (own / "project.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+    (own / "project.pth").write_text(
+        f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n"
+    )
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps"]
     subprocess.run([*pip, f"trl=={version}", *NEEDED], check=True)
     (folder / "ready").touch()
@@ -72,7 +74,10 @@ class Trl:
         python = environment(version)
         file.write_text(json.dumps(job), encoding="utf-8")
         self._log = file.with_suffix(".log")
-        settings = os.environ | {"OMP_NUM_THREADS": str(job["threads"]), "TOKENIZERS_PARALLELISM": "false"}
+        settings = os.environ | {
+            "OMP_NUM_THREADS": str(job["threads"]),
+            "TOKENIZERS_PARALLELISM": "false",
+        }
         self._process = subprocess.Popen(
             [python, Path(__file__).parent / "common" / "trl_worker.py", file],
             stdin=subprocess.PIPE,
@@ -141,7 +146,9 @@ def trl_job(config: Config, checkpoint: Path, trainer: str, microbatch: int) -> 
     return {
         "trainer": trainer,
         "decoder": str(checkpoint / "decoder"),
-        "prompts": [prompt_of_length(tokenizer, number, ending, length) for number in range(len(studies))],
+        "prompts": [
+            prompt_of_length(tokenizer, number, ending, length) for number in range(len(studies))
+        ],
         "references": [study.report(config.data.section) for study in studies],
         "reward": config.reward.model_dump(mode="json"),
         "batch": ppo.rollout_batch,
@@ -162,7 +169,10 @@ def prompt_of_length(tokenizer: Any, number: int, ending: str, length: int) -> l
     words = f"{number}"
     while len(ids := tokenizer.encode(f"{words} {ending}", add_special_tokens=False)) < length:
         words += " the"
-    if len(ids) != length or tokenizer.encode(tokenizer.decode(ids), add_special_tokens=False) != ids:
+    if (
+        len(ids) != length
+        or tokenizer.encode(tokenizer.decode(ids), add_special_tokens=False) != ids
+    ):
         raise SystemExit(f"no prompt of {length} tokens: got {len(ids)}")
     return ids
 
@@ -237,17 +247,27 @@ class Pair:
         """Samples per second, their ratio, and where our time goes."""
         ppo = self.config.ppo
         batch = ppo.rollout_batch
-        print(f"\n{self.name}, {ppo.precision}, {batch} samples per iteration, critic {ppo.critic}; median (range)")
+        print(
+            f"\n{self.name}, {ppo.precision}, {batch} samples per iteration, critic {ppo.critic}; median (range)"
+        )
         tokens = {"ours": round(ours.seconds[-1]["length"] * batch), "TRL": trl.tokens}
         for name, values in seconds.items():
             rate = Spread.of([batch / value for value in values])
             print(f"{name:4} {rate} samples/s, {Spread.of(values)} s, {tokens[name]} report tokens")
         found = ratio(seconds, "TRL", "ours")
-        print(verdict(f"{self.name}, ours / TRL, samples/s {found}", found.median, at_least=self.target))
+        print(
+            verdict(
+                f"{self.name}, ours / TRL, samples/s {found}", found.median, at_least=self.target
+            )
+        )
         measured = ours.seconds[-len(seconds["ours"]) :]
         total = sum(row["total_s"] for row in measured)
         shares = {phase: sum(row[f"{phase}_s"] for row in measured) / total for phase in PHASES}
-        print("where ours goes: " + ", ".join(f"{phase} {share:.0%}" for phase, share in shares.items()), flush=True)
+        print(
+            "where ours goes: "
+            + ", ".join(f"{phase} {share:.0%}" for phase, share in shares.items()),
+            flush=True,
+        )
 
 
 @contextmanager
@@ -267,16 +287,37 @@ def stopped_but(pid: int) -> Iterator[None]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="measured rounds (default %(default)s)")
-    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="of matrix products, both sides")
-    parser.add_argument("--natural", action="store_true", help="reports of natural length instead of 100 tokens")
-    parser.add_argument("--critic", default="detached", choices=("shared", "detached", "separate"), help="of our PPO")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="measured rounds (default %(default)s)"
+    )
+    parser.add_argument(
+        "--precision",
+        default="fp32",
+        choices=("fp32", "bf16"),
+        help="of matrix products, both sides",
+    )
+    parser.add_argument(
+        "--natural", action="store_true", help="reports of natural length instead of 100 tokens"
+    )
+    parser.add_argument(
+        "--critic",
+        default="detached",
+        choices=("shared", "detached", "separate"),
+        help="of our PPO",
+    )
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
     args = parser.parse_args()
     grpo = ("ppo.algorithm=grpo", "ppo.sibling_baseline=false", "ppo.old_log_probs=engine")
     pairs = [
-        Pair("PPO", "1.12.0", 3.0, our_config(args.rounds, args.precision, f"ppo.critic={args.critic}")),
+        Pair(
+            "PPO",
+            "1.12.0",
+            3.0,
+            our_config(args.rounds, args.precision, f"ppo.critic={args.critic}"),
+        ),
         Pair("GRPO", "1.16.0", 1.5, our_config(args.rounds, args.precision, *grpo)),
     ]
     checkpoint = endless_writer(pairs[0].config, natural=args.natural)

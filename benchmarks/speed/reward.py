@@ -27,8 +27,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 SIZES = ("the", "small", "moderate", "large", "mild", "subtle")
-PLACES = ("right lower lobe", "left lung base", "right upper lobe", "left costophrenic angle", "retrocardiac region")
-FINDINGS = ("opacity", "consolidation", "effusion", "atelectasis", "nodule", "scarring", "interstitial edema")
+PLACES = (
+    "right lower lobe",
+    "left lung base",
+    "right upper lobe",
+    "left costophrenic angle",
+    "retrocardiac region",
+)
+FINDINGS = (
+    "opacity",
+    "consolidation",
+    "effusion",
+    "atelectasis",
+    "nodule",
+    "scarring",
+    "interstitial edema",
+)
 NORMAL = (
     "the heart is normal in size",
     "the mediastinal contours are unremarkable",
@@ -45,13 +59,18 @@ def write_reports(studies: int, samples: int) -> tuple[list[str], list[str]]:
     rng = random.Random(0)
 
     def report() -> str:
-        found = [f"there is a {rng.choice(SIZES)} {rng.choice(FINDINGS)} in the {rng.choice(PLACES)}" for _ in range(3)]
+        found = [
+            f"there is a {rng.choice(SIZES)} {rng.choice(FINDINGS)} in the {rng.choice(PLACES)}"
+            for _ in range(3)
+        ]
         sentences = [*found, *rng.sample(NORMAL, 5)]
         rng.shuffle(sentences)
         return " . ".join(sentences) + " ."
 
     references = [report() for _ in range(studies)]
-    return [report() for _ in range(studies * samples)], [r for r in references for _ in range(samples)]
+    return [report() for _ in range(studies * samples)], [
+        r for r in references for _ in range(samples)
+    ]
 
 
 # Random weights of the published sizes
@@ -75,11 +94,16 @@ def write_models(folder: Path) -> None:
     _radgraph_model(scorers, folder / "BiomedNLP-BiomedBERT-base-uncased-abstract")
     roberta = folder / "distilroberta-base"
     roberta.mkdir()
-    config = RobertaConfig(vocab_size=50265, num_hidden_layers=6, max_position_embeddings=514, type_vocab_size=1)
+    config = RobertaConfig(
+        vocab_size=50265, num_hidden_layers=6, max_position_embeddings=514, type_vocab_size=1
+    )
     (roberta / "config.json").write_text(config.to_json_string())
     _byte_pairs(roberta)
     model = RobertaModel(config, add_pooling_layer=False)
-    save_file({f"roberta.{name}": tensor for name, tensor in model.state_dict().items()}, roberta / "model.safetensors")
+    save_file(
+        {f"roberta.{name}": tensor for name, tensor in model.state_dict().items()},
+        roberta / "model.safetensors",
+    )
 
 
 def _bert():
@@ -91,9 +115,19 @@ def _bert():
 def _bert_folder(folder: Path) -> None:
     folder.mkdir()
     (folder / "config.json").write_text(_bert().config.to_json_string())
-    words = sorted({word for text in (*SIZES, *PLACES, *FINDINGS, *NORMAL, "there is a in .") for word in text.split()})
+    words = sorted(
+        {
+            word
+            for text in (*SIZES, *PLACES, *FINDINGS, *NORMAL, "there is a in .")
+            for word in text.split()
+        }
+    )
     # As in the real vocabulary, a few words are more than one piece.
-    words = [piece for word in words for piece in ([word[:4], "##" + word[4:]] if len(word) > 9 else [word])]
+    words = [
+        piece
+        for word in words
+        for piece in ([word[:4], "##" + word[4:]] if len(word) > 9 else [word])
+    ]
     known = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys([*words, "a", "b"])]
     pieces = [*known, *(f"[unused{k}]" for k in range(PIECES - len(known)))]
     (folder / "vocab.txt").write_text("\n".join(pieces) + "\n")
@@ -107,7 +141,9 @@ def _byte_pairs(folder: Path) -> None:
 
     tokenizer = ByteLevelBPETokenizer()
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    tokenizer.train_from_iterator(write_reports(8, 1)[1], vocab_size=1000, min_frequency=1, special_tokens=special)
+    tokenizer.train_from_iterator(
+        write_reports(8, 1)[1], vocab_size=1000, min_frequency=1, special_tokens=special
+    )
     tokenizer.save_model(str(folder))
 
 
@@ -120,11 +156,19 @@ def _radgraph_model(folder: Path, encoder: Path) -> None:
     model = folder / "package" / "radgraph"
     (model / "vocabulary").mkdir(parents=True)
     (model / "vocabulary" / "non_padded_namespaces.txt").write_text("*tags\n*labels\n")
-    (model / "vocabulary" / "radgraph__ner_labels.txt").write_text("\nANAT-DP\nOBS-DP\nOBS-U\nOBS-DA\n")
-    (model / "vocabulary" / "radgraph__relation_labels.txt").write_text("modify\nlocated_at\nsuggestive_of\n")
+    (model / "vocabulary" / "radgraph__ner_labels.txt").write_text(
+        "\nANAT-DP\nOBS-DP\nOBS-U\nOBS-DA\n"
+    )
+    (model / "vocabulary" / "radgraph__relation_labels.txt").write_text(
+        "modify\nlocated_at\nsuggestive_of\n"
+    )
     (model / "config.json").write_text(json.dumps(_radgraph_settings(encoder)))
     prefix = "_embedder.token_embedder_bert._matched_embedder.transformer_model."
-    weights = {prefix + name: tensor for name, tensor in _bert().state_dict().items() if "position_ids" not in name}
+    weights = {
+        prefix + name: tensor
+        for name, tensor in _bert().state_dict().items()
+        if "position_ids" not in name
+    }
     torch.save(weights | _radgraph_scorers(), model / "weights.th")
     with tarfile.open(folder / "radgraph.tar.gz", "w:gz", compresslevel=1) as tar:
         for name in ("config.json", "weights.th", "vocabulary"):
@@ -223,7 +267,9 @@ def measure_worker(task: tuple[str, str, list[str], list[str]]) -> dict[str, tup
             score = _radgraph_alone(Path(folder))
         else:
             score = ReferenceBackend(Path(folder), cache=Path(tempfile.mkdtemp(dir=folder))).score
-    score(["no effusion ."], ["the lungs are clear ."])  # rules and kernels are loaded; none of the texts is known
+    score(
+        ["no effusion ."], ["the lungs are clear ."]
+    )  # rules and kernels are loaded; none of the texts is known
     return {state: timed(lambda: score(hypotheses, references)) for state in ("cold", "cached")}
 
 
@@ -239,10 +285,14 @@ def _radgraph_alone(folder: Path) -> Callable[[Sequence[str], Sequence[str]], ob
     known: dict = {}
 
     def score(hypotheses: Sequence[str], references: Sequence[str]) -> list[object]:
-        fresh = list(dict.fromkeys(text for text in [*references, *hypotheses] if text not in known))
+        fresh = list(
+            dict.fromkeys(text for text in [*references, *hypotheses] if text not in known)
+        )
         found = dict(zip(fresh, model.annotate(fresh), strict=True)) | known
         known.update({text: found[text] for text in references})
-        return [radgraph_f1(found[h], found[r]) for h, r in zip(hypotheses, references, strict=True)]
+        return [
+            radgraph_f1(found[h], found[r]) for h, r in zip(hypotheses, references, strict=True)
+        ]
 
     return score
 
@@ -260,7 +310,10 @@ def measure(
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         results = pool.map(measure_worker, tasks, chunksize=1)
     return {
-        state: (max(result[state][0] for result in results), sum(result[state][1] for result in results))
+        state: (
+            max(result[state][0] for result in results),
+            sum(result[state][1] for result in results),
+        )
         for state in ("cold", "cached")
     }
 
@@ -270,9 +323,19 @@ def package_process(
 ) -> tuple[float, float, list[list[float]]]:
     """(wall seconds, CPU seconds, three reward levels) of the package's `F1RadGraph`, in a process of its own."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(imports), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, "--package-worker", str(folder / "RRG_scorers" / "package")]
+    command = [
+        sys.executable,
+        __file__,
+        "--package-worker",
+        str(folder / "RRG_scorers" / "package"),
+    ]
     done = subprocess.run(
-        command, input=json.dumps(pairs), env=environment, capture_output=True, text=True, check=False
+        command,
+        input=json.dumps(pairs),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise SystemExit(f"the radgraph package failed:\n{done.stderr[-2000:]}")
@@ -293,24 +356,35 @@ def package_worker(folder: str) -> None:
     print("\n" + json.dumps({"seconds": seconds, "rewards": rewards}))
 
 
-def same_scores(folder: Path, pairs: tuple[list[str], list[str]], rewards: Sequence[Sequence[float]]) -> float:
+def same_scores(
+    folder: Path, pairs: tuple[list[str], list[str]], rewards: Sequence[Sequence[float]]
+) -> float:
     """Largest difference between our three RadGraph levels and the package's."""
     from lmrrg.metrics.published.backend import ReferenceBackend
 
     parts = ReferenceBackend(folder).score(*pairs)
     ours = (parts.rg_e, parts.rg_er, parts.rg_bar_er)
     return max(
-        abs(a - b) for level, theirs in zip(ours, rewards, strict=True) for a, b in zip(level, theirs, strict=True)
+        abs(a - b)
+        for level, theirs in zip(ours, rewards, strict=True)
+        for a, b in zip(level, theirs, strict=True)
     )
 
 
 def main() -> None:
     """Run everything and print one table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--studies", type=int, default=16, help="references (default %(default)s)")
-    parser.add_argument("--samples", type=int, default=4, help="sampled reports per reference (default %(default)s)")
     parser.add_argument(
-        "--radgraph", nargs="+", metavar="DIR", help="folders to import radgraph and transformers 4 from"
+        "--samples", type=int, default=4, help="sampled reports per reference (default %(default)s)"
+    )
+    parser.add_argument(
+        "--radgraph",
+        nargs="+",
+        metavar="DIR",
+        help="folders to import radgraph and transformers 4 from",
     )
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
     parser.add_argument("--package-worker", metavar="FOLDER", help=argparse.SUPPRESS)
@@ -326,17 +400,33 @@ def main() -> None:
     return None
 
 
-def run(folder: Path, pairs: tuple[list[str], list[str]], imports: Sequence[str] | None) -> list[dict[str, object]]:
+def run(
+    folder: Path, pairs: tuple[list[str], list[str]], imports: Sequence[str] | None
+) -> list[dict[str, object]]:
     """Measure and print row by row."""
     write_models(folder)
     count = len(pairs[0])
-    print(f"{count} pairs, {len(set(pairs[1]))} references, {len(pairs[0][0].split())} words in the first report")
+    print(
+        f"{count} pairs, {len(set(pairs[1]))} references, {len(pairs[0][0].split())} words in the first report"
+    )
     print(f"{'who':34} {'workers':>7} {'state':7} {'pairs/s':>9} {'CPU ms/pair':>12}")
     rows: list[dict[str, object]] = []
 
     def show(who: str, workers: int, state: str, wall: float, cpu: float) -> None:
-        rows.append({"who": who, "workers": workers, "state": state, "wall_s": wall, "cpu_s": cpu, "pairs": count})
-        print(f"{who:34} {workers:7} {state:7} {count / wall:9.1f} {1000 * cpu / count:12.2f}", flush=True)
+        rows.append(
+            {
+                "who": who,
+                "workers": workers,
+                "state": state,
+                "wall_s": wall,
+                "cpu_s": cpu,
+                "pairs": count,
+            }
+        )
+        print(
+            f"{who:34} {workers:7} {state:7} {count / wall:9.1f} {1000 * cpu / count:12.2f}",
+            flush=True,
+        )
 
     for kind, title in (
         ("embedded", "embedded"),

@@ -49,7 +49,9 @@ def timed(call: Callable[[], object]) -> float:
 
 
 @torch.inference_mode()
-def with_transformers(model: ReportGenerator, features: StudyFeatures, prompts: list[list[int]], tokens: int) -> int:
+def with_transformers(
+    model: ReportGenerator, features: StudyFeatures, prompts: list[list[int]], tokens: int
+) -> int:
     """Sample one report for each study; the number of tokens."""
     embeddings = torch.stack(model.prompt_embeddings(model.visual(features).tokens, prompts))
     ids = model.decoder.generate(
@@ -70,7 +72,10 @@ def compare_sampling(config: Config, checkpoint: Path, rounds: int) -> dict[str,
     model = load_checkpoint(checkpoint)
     features = load_features(studies, config)
     priors = priors_of(config)
-    prompts = [prompt_ids(model.tokenizer, config.model, s.indication, priors.get(s.id, "")) for s in studies]
+    prompts = [
+        prompt_ids(model.tokenizer, config.model, s.indication, priors.get(s.id, ""))
+        for s in studies
+    ]
     turns: dict[str, Callable[[], float]] = {}
     for size in SIZES:
         index = [i % len(studies) for i in range(size)]
@@ -80,7 +85,9 @@ def compare_sampling(config: Config, checkpoint: Path, rounds: int) -> dict[str,
             return timed(lambda: engine.generate(some, text, temperature=1.0, seed=1))
 
         def plain(some: StudyFeatures = some, text: list[list[int]] = text) -> float:
-            return timed(lambda: with_transformers(model, some, text, config.rollout.max_new_tokens))
+            return timed(
+                lambda: with_transformers(model, some, text, config.rollout.max_new_tokens)
+            )
 
         turns |= {f"vLLM {size}": vllm, f"generate {size}": plain}
     try:
@@ -89,7 +96,9 @@ def compare_sampling(config: Config, checkpoint: Path, rounds: int) -> dict[str,
         engine.close()
 
 
-def compare_sync(config: Config, checkpoint: Path, rounds: int) -> tuple[dict[str, list[float]], float]:
+def compare_sync(
+    config: Config, checkpoint: Path, rounds: int
+) -> tuple[dict[str, list[float]], float]:
     """Seconds of every part of a sync and of a memcpy, and megabytes."""
     from actors.policy import PolicyGroup
     from actors.rollout import RolloutPool
@@ -104,8 +113,13 @@ def compare_sync(config: Config, checkpoint: Path, rounds: int) -> tuple[dict[st
         for number in range(rounds + WARM_UP):
             started = time.perf_counter()
             stored, checksum = policy.state()
-            seconds = {"store": time.perf_counter() - started, "load": pool.sync(stored, number + 1, checksum)}
-            seconds["memcpy"] = timed(lambda: [target[name].copy_(tensor) for name, tensor in state.items()])
+            seconds = {
+                "store": time.perf_counter() - started,
+                "load": pool.sync(stored, number + 1, checksum),
+            }
+            seconds["memcpy"] = timed(
+                lambda: [target[name].copy_(tensor) for name, tensor in state.items()]
+            )
             seconds["checksum"] = timed(lambda: state_checksum(state))
             seconds["pack"] = timed(lambda: pack(state))
             if number >= WARM_UP:
@@ -128,7 +142,9 @@ def pack(state: dict[str, torch.Tensor]) -> None:
 
 def wide_model(config: Config) -> tuple[Config, Path]:
     """A decoder whose weights are large against any latency, with random weights."""
-    wide = demo_config("wide", *(f"model.decoder.{setting}" for setting in WIDE), "rollout.kv_cache_mb=512")
+    wide = demo_config(
+        "wide", *(f"model.decoder.{setting}" for setting in WIDE), "rollout.kv_cache_mb=512"
+    )
     target = wide.run_dir / "model"
     if not target.is_dir():
         reports = [study.report("findings") for study in studies_of(config, "train")]
@@ -140,13 +156,19 @@ def report_sampling(seconds: dict[str, list[float]], tokens: int) -> None:
     """Tokens per second and ratios."""
     for size in SIZES:
         for name in (f"vLLM {size}", f"generate {size}"):
-            print(f"{name:13} {Spread.of([size * tokens / value for value in seconds[name]])} tokens/s")
-        print(f"vLLM / generate, {size} reports, tokens/s: {ratio(seconds, f'generate {size}', f'vLLM {size}')}")
+            print(
+                f"{name:13} {Spread.of([size * tokens / value for value in seconds[name]])} tokens/s"
+            )
+        print(
+            f"vLLM / generate, {size} reports, tokens/s: {ratio(seconds, f'generate {size}', f'vLLM {size}')}"
+        )
 
 
 def report_sync(parts: dict[str, list[float]], megabytes: float) -> None:
     """Milliseconds of every part, and the ratio to a memcpy."""
-    medians = ", ".join(f"{name} {1000 * Spread.of(values).median:.1f}" for name, values in parts.items())
+    medians = ", ".join(
+        f"{name} {1000 * Spread.of(values).median:.1f}" for name, values in parts.items()
+    )
     print(f"\nweights, {megabytes:.0f} MB, ms: {medians}")
     whole = [sum(both) for both in zip(parts["store"], parts["load"], strict=True)]
     found = ratio({**parts, "sync": whole}, "sync", "memcpy")
@@ -155,8 +177,12 @@ def report_sync(parts: dict[str, list[float]], megabytes: float) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="measured rounds (default %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="measured rounds (default %(default)s)"
+    )
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
     args = parser.parse_args()
     config = demo_config("ppo")
@@ -165,7 +191,10 @@ def main() -> None:
     report_sampling(seconds, config.rollout.max_new_tokens)
     start_ray(config)
     syncs = {}
-    for name, (settings, model) in {"demo": (config, checkpoint), "wide": wide_model(config)}.items():
+    for name, (settings, model) in {
+        "demo": (config, checkpoint),
+        "wide": wide_model(config),
+    }.items():
         parts, megabytes = compare_sync(settings, model, args.rounds)
         report_sync(parts, megabytes)
         syncs[name] = parts | {"megabytes": [megabytes]}

@@ -40,9 +40,13 @@ def make_job(config: Config) -> Job:
     """Everything that a rank of SFT needs."""
     prepare_studies(config)
     train, val = studies_of(config, "train"), studies_of(config, "val")
-    tokenizer = build_tokenizer(config.model, [study.report(config.data.section) for study in train])
+    tokenizer = build_tokenizer(
+        config.model, [study.report(config.data.section) for study in train]
+    )
     files = [FeatureFiles(studies, config) for studies in (train, val)]
-    return Job(config, train, val, files[0], files[1], tokenizer, "benchmark", {}, priors_of(config))
+    return Job(
+        config, train, val, files[0], files[1], tokenizer, "benchmark", {}, priors_of(config)
+    )
 
 
 def rank_loop(settings: dict[str, Any]) -> None:
@@ -94,11 +98,18 @@ class OnRay:
         self.waits: list[float] = []
         trainer = _LocalTrainer(
             rank_loop,
-            train_loop_config={"job": ray.put(job), "folder": str(folder), "turns": turns, "passes": EPOCHS},
+            train_loop_config={
+                "job": ray.put(job),
+                "folder": str(folder),
+                "turns": turns,
+                "passes": EPOCHS,
+            },
             torch_config=TorchConfig(backend="gloo"),
             scaling_config=ScalingConfig(num_workers=1),
             run_config=RunConfig(
-                name="ray", storage_path=str(folder), worker_runtime_env={"env_vars": environment(job.config)}
+                name="ray",
+                storage_path=str(folder),
+                worker_runtime_env={"env_vars": environment(job.config)},
             ),
         )
         self._thread = threading.Thread(target=trainer.fit, daemon=True)
@@ -132,12 +143,20 @@ class Bare:
         model = build_generator(config, [], job.tokenizer)
         model.extractor.calibrate(job.train_files.select(range(len(examples))))
         self._objective = Objective(model, sft, positive_weights(examples.labels, sft)).train()
-        self._optimizer = torch.optim.AdamW(parameter_groups(self._objective, sft.weight_decay), lr=1e-4)
+        self._optimizer = torch.optim.AdamW(
+            parameter_groups(self._objective, sft.weight_decay), lr=1e-4
+        )
         self._sft = sft
         seed, size = config.seed, sft.minibatch
-        order = [m for epoch in range(EPOCHS) for m in epoch_minibatches(examples.lengths, size, seed, epoch)]
+        order = [
+            m
+            for epoch in range(EPOCHS)
+            for m in epoch_minibatches(examples.lengths, size, seed, epoch)
+        ]
         cut = sft.microbatch
-        self._steps = [[examples.batch(m[k : k + cut]) for k in range(0, len(m), cut)] for m in order]
+        self._steps = [
+            [examples.batch(m[k : k + cut]) for k in range(0, len(m), cut)] for m in order
+        ]
 
     def turn(self) -> float:
         """Seconds of one turn."""
@@ -156,8 +175,12 @@ class Bare:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="measured rounds (default %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="measured rounds (default %(default)s)"
+    )
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
     args = parser.parse_args()
     config = demo_config("sft", "sft.workers=1", "threads=2", studies=STUDIES)
@@ -166,16 +189,24 @@ def main() -> None:
     folder.mkdir()
     start_ray(config)
     on_ray, bare = OnRay(job, folder, args.rounds + 1), Bare(job)
-    seconds = measure_in_turns({"Ray Train + DeepSpeed": on_ray.turn, "bare PyTorch": bare.turn}, args.rounds)
+    seconds = measure_in_turns(
+        {"Ray Train + DeepSpeed": on_ray.turn, "bare PyTorch": bare.turn}, args.rounds
+    )
     on_ray.close()
     for name, values in seconds.items():
         print(f"{name:22} {Spread.of([STUDIES * EPOCHS / value for value in values])} studies/s")
     found = ratio(seconds, "bare PyTorch", "Ray Train + DeepSpeed")
-    print(verdict(f"Ray Train + DeepSpeed / bare PyTorch, studies/s {found}", found.median, at_least=0.9))
+    print(
+        verdict(
+            f"Ray Train + DeepSpeed / bare PyTorch, studies/s {found}", found.median, at_least=0.9
+        )
+    )
     wait = Spread.of(on_ray.waits[1:])
     print(verdict(f"share of SFT that waits for data {wait}", wait.median, at_most=0.05))
     if args.out:
-        args.out.write_text(json.dumps({"seconds": seconds, "waits": on_ray.waits[1:]}, indent=2) + "\n")
+        args.out.write_text(
+            json.dumps({"seconds": seconds, "waits": on_ray.waits[1:]}, indent=2) + "\n"
+        )
 
 
 if __name__ == "__main__":

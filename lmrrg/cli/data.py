@@ -48,30 +48,58 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``lmrrg data``."""
-    parser.add_argument("kind", choices=get_args(DataSource), metavar="NAME", help="data set; see below")
-    parser.add_argument("--source", type=Path, help="folder of the data set (csv, jsonl: the file); not for phantom")
+    parser.add_argument(
+        "kind", choices=get_args(DataSource), metavar="NAME", help="data set; see below"
+    )
+    parser.add_argument(
+        "--source", type=Path, help="folder of the data set (csv, jsonl: the file); not for phantom"
+    )
     parser.add_argument("--out", type=Path, required=True, help="manifest to write, .jsonl")
-    parser.add_argument("--images", type=Path, help="folder of images, where it is not the usual one of the data set")
     parser.add_argument(
-        "--labels", type=Path, help="CSV of study_id and 14 classes with 1, 0, -1 or blank (default: the source's own)"
+        "--images",
+        type=Path,
+        help="folder of images, where it is not the usual one of the data set",
     )
     parser.add_argument(
-        "--section", choices=get_args(Section), default="findings", help="text that is learned (default: findings)"
+        "--labels",
+        type=Path,
+        help="CSV of study_id and 14 classes with 1, 0, -1 or blank (default: the source's own)",
     )
-    parser.add_argument("--seed", type=int, default=7, help="seed of phantoms and of made splits (default: 7)")
     parser.add_argument(
-        "--ids", choices=("hashed", "published"), default="hashed", help="csv: hash ids, or keep them (default: hashed)"
+        "--section",
+        choices=get_args(Section),
+        default="findings",
+        help="text that is learned (default: findings)",
     )
-    parser.add_argument("--hash-images", action="store_true", help="look for copies among the image files (reads all)")
+    parser.add_argument(
+        "--seed", type=int, default=7, help="seed of phantoms and of made splits (default: 7)"
+    )
+    parser.add_argument(
+        "--ids",
+        choices=("hashed", "published"),
+        default="hashed",
+        help="csv: hash ids, or keep them (default: hashed)",
+    )
+    parser.add_argument(
+        "--hash-images",
+        action="store_true",
+        help="look for copies among the image files (reads all)",
+    )
     parser.add_argument(
         "--check-views",
         action="store_true",
         help="tell missing views from the pixels and count the tags that disagree with them (encodes all images)",
     )
     parser.add_argument(
-        "--count", type=_counts, default=(600, 100, 200), metavar="TRAIN,VAL,TEST", help="phantom: studies per split"
+        "--count",
+        type=_counts,
+        default=(600, 100, 200),
+        metavar="TRAIN,VAL,TEST",
+        help="phantom: studies per split",
     )
-    parser.add_argument("--size", type=int, default=256, help="phantom: rows and columns, pixels (default: 256)")
+    parser.add_argument(
+        "--size", type=int, default=256, help="phantom: rows and columns, pixels (default: 256)"
+    )
     parser.add_argument(
         "--generator",
         choices=("procedural", "ct"),
@@ -85,9 +113,14 @@ def run(args: argparse.Namespace) -> int:
     """Import, write the manifest and its audit, print the audit."""
     if args.kind != "phantom" and args.source is None:
         raise ValueError(f"--source is required for {args.kind}")
-    if args.out.suffix != ".jsonl":  # the audit replaces the suffix: a.v1 and a.v2 would have the same
+    if (
+        args.out.suffix != ".jsonl"
+    ):  # the audit replaces the suffix: a.v1 and a.v2 would have the same
         raise ValueError(f"--out {args.out} must end in .jsonl; the audit is written beside it")
-    check_outputs([args.out, audit_path(args.out)], [path for path in (args.source, args.labels) if path is not None])
+    check_outputs(
+        [args.out, audit_path(args.out)],
+        [path for path in (args.source, args.labels) if path is not None],
+    )
     train, val, test = args.count
     data = DataConfig(
         source=args.kind,
@@ -97,7 +130,9 @@ def run(args: argparse.Namespace) -> int:
         section=args.section,
         ids=args.ids,
         check_views=args.check_views,
-        phantom=PhantomConfig(generator=args.generator, train=train, val=val, test=test, image_size=args.size),
+        phantom=PhantomConfig(
+            generator=args.generator, train=train, val=val, test=test, image_size=args.size
+        ),
     )
     args.out.parent.mkdir(parents=True, exist_ok=True)
     imported = import_studies(data, args.out.parent, args.seed, progress=not args.quiet)
@@ -113,5 +148,7 @@ def _counts(text: str) -> tuple[int, int, int]:
     try:
         train, val, test = (int(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not three numbers like 600,100,200") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not three numbers like 600,100,200"
+        ) from None
     return train, val, test

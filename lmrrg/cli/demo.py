@@ -16,13 +16,21 @@ T = TypeVar("T")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    parser.add_argument("--config", default="configs/demo.yaml", help="YAML file with settings (default: %(default)s)")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that win over the file's")
+    parser.add_argument(
+        "--config",
+        default="configs/demo.yaml",
+        help="YAML file with settings (default: %(default)s)",
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings that win over the file's"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the stages in order; a stage that was finished before resumes from its checkpoints."""
-    config = load_config(args.config, args.overrides)  # before the stages are imported, which takes long
+    config = load_config(
+        args.config, args.overrides
+    )  # before the stages are imported, which takes long
 
     from lmrrg.evaluation.evaluate import evaluate_run
     from lmrrg.run.studies import prepare_studies

@@ -45,7 +45,10 @@ def describe(endpoint: str, model: str, *, key: str = "", timeout: float = 120.0
     except httpx.InvalidURL as error:
         raise RegionError("endpoint", f"{endpoint} is no URL: {error}") from error
     with httpx.Client(base_url=base, headers=headers, timeout=timeout) as client:
-        texts = {region: _one(client, model, region) for region in tqdm(REGIONS, desc="regions", unit="region")}
+        texts = {
+            region: _one(client, model, region)
+            for region in tqdm(REGIONS, desc="regions", unit="region")
+        }
     return check_regions(texts, endpoint)
 
 
@@ -53,13 +56,17 @@ def write_regions(path: Path, texts: dict[str, str], model: str) -> None:
     """Write the descriptions as a YAML file that :func:`~lmrrg.model.region_queries.load_regions` reads."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_writer(path) as out:
-        out.write(f"# Descriptions of the 29 chest regions, written by {model}; review them before use.\n")
+        out.write(
+            f"# Descriptions of the 29 chest regions, written by {model}; review them before use.\n"
+        )
         yaml.safe_dump(texts, out, sort_keys=False, allow_unicode=True, width=118)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; a failure ends with one sentence and exit code 2. A bad output is refused before any request."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--endpoint", required=True, help="base URL that ends with /v1")
     parser.add_argument("--model", required=True, help="name of the model at the endpoint")
     parser.add_argument("--out", required=True, type=Path, help="YAML file to write")
@@ -76,16 +83,24 @@ def main(argv: list[str] | None = None) -> int:
 
 def _one(client: httpx.Client, model: str, region: str) -> str:
     messages = [
-        {"role": "user", "content": _PROMPT.format(region=region, low=MINIMUM_WORDS + 5, high=MAXIMUM_WORDS - 5)}
+        {
+            "role": "user",
+            "content": _PROMPT.format(region=region, low=MINIMUM_WORDS + 5, high=MAXIMUM_WORDS - 5),
+        }
     ]
     for _ in range(_ATTEMPTS):
         text = _ask(client, model, messages)
         words = len(text.split())
         if MINIMUM_WORDS <= words <= MAXIMUM_WORDS:
             return text
-        complaint = f"That has {words} words. Write it again with {MINIMUM_WORDS} to {MAXIMUM_WORDS} words."
+        complaint = (
+            f"That has {words} words. Write it again with {MINIMUM_WORDS} to {MAXIMUM_WORDS} words."
+        )
         messages += [{"role": "assistant", "content": text}, {"role": "user", "content": complaint}]
-    raise RegionError("regions_words", f"{model} did not write {MINIMUM_WORDS} to {MAXIMUM_WORDS} words on {region}")
+    raise RegionError(
+        "regions_words",
+        f"{model} did not write {MINIMUM_WORDS} to {MAXIMUM_WORDS} words on {region}",
+    )
 
 
 def _ask(client: httpx.Client, model: str, messages: list[dict[str, str]]) -> str:

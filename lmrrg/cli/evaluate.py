@@ -28,17 +28,32 @@ exit code
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file with settings")
-    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="model directory to evaluate")
-    parser.add_argument("--studies", type=Path, metavar="FILE", help="manifest of studies (JSONL), with --checkpoint")
-    parser.add_argument("--split", choices=("val", "test"), help="split to evaluate (default: data.eval_split)")
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="DIR", help="model directory to evaluate"
+    )
+    parser.add_argument(
+        "--studies",
+        type=Path,
+        metavar="FILE",
+        help="manifest of studies (JSONL), with --checkpoint",
+    )
+    parser.add_argument(
+        "--split", choices=("val", "test"), help="split to evaluate (default: data.eval_split)"
+    )
     parser.add_argument(
         "--convention",
         choices=("raw", "r2gen"),
         help="text convention of the language metrics; r2gen is shown beside raw (default: evaluation.convention)",
     )
-    parser.add_argument("--out", type=Path, metavar="FILE.json", help="results file (JSON), with --checkpoint")
-    parser.add_argument("--strict", action="store_true", help="exit with 1 when a sanity check fails")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that win over the file's")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE.json", help="results file (JSON), with --checkpoint"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="exit with 1 when a sanity check fails"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings that win over the file's"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -64,12 +79,16 @@ def _check(args: argparse.Namespace) -> None:
         if args.studies or args.out:
             raise ConfigError("--studies and --out go with --checkpoint")
         if args.config is None:
-            raise ConfigError("give --config FILE to compare the systems of a run, or --checkpoint DIR")
+            raise ConfigError(
+                "give --config FILE to compare the systems of a run, or --checkpoint DIR"
+            )
     elif not (args.studies and args.out):
         raise ConfigError("--checkpoint needs --studies FILE and --out FILE")
     elif args.out.suffix.lower() != ".json":
         # the table replaces the suffix by .md: it would overwrite exp.md, and be the same for exp.step1 and exp.step2
-        raise ConfigError(f"--out {args.out} must end in .json; the table and the reports are written beside it")
+        raise ConfigError(
+            f"--out {args.out} must end in .json; the table and the reports are written beside it"
+        )
 
 
 def _settings(args: argparse.Namespace) -> Config:

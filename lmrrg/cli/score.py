@@ -56,19 +56,35 @@ example
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``lmrrg score``."""
-    parser.add_argument("--references", type=Path, required=True, metavar="FILE", help="what the radiologists wrote")
-    parser.add_argument("--hypotheses", type=Path, required=True, metavar="FILE", help="what the system wrote")
     parser.add_argument(
-        "--backend", choices=("embedded", "reference"), default="embedded", help="who computes RadCliQ (%(default)s)"
+        "--references", type=Path, required=True, metavar="FILE", help="what the radiologists wrote"
     )
-    parser.add_argument("--weights", type=Path, metavar="DIR", help="folder with the models of the reference backend")
+    parser.add_argument(
+        "--hypotheses", type=Path, required=True, metavar="FILE", help="what the system wrote"
+    )
+    parser.add_argument(
+        "--backend",
+        choices=("embedded", "reference"),
+        default="embedded",
+        help="who computes RadCliQ (%(default)s)",
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="DIR",
+        help="folder with the models of the reference backend",
+    )
     parser.add_argument(
         "--metrics",
         metavar="NAMES",
         help=f"comma-separated groups ({', '.join(GROUPS)}) or single metrics; default: all",
     )
-    parser.add_argument("--per-report", type=Path, metavar="OUT.jsonl", help="write the scores of every report here")
-    parser.add_argument("--out", type=Path, metavar="OUT.json", help="write all results and every choice here")
+    parser.add_argument(
+        "--per-report", type=Path, metavar="OUT.jsonl", help="write the scores of every report here"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="OUT.json", help="write all results and every choice here"
+    )
     parser.add_argument(
         "--convention",
         choices=("raw", "r2gen"),
@@ -95,18 +111,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="resamples of the intervals (%(default)s)",
     )
     parser.add_argument(
-        "--seed", type=_number_from(0), default=0, metavar="N", help="seed of the resampling (%(default)s)"
+        "--seed",
+        type=_number_from(0),
+        default=0,
+        metavar="N",
+        help="seed of the resampling (%(default)s)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Score, print the table, write the files that were asked for."""
-    metrics = None if args.metrics is None else [name.strip() for name in args.metrics.split(",") if name.strip()]
+    metrics = (
+        None
+        if args.metrics is None
+        else [name.strip() for name in args.metrics.split(",") if name.strip()]
+    )
     # a misspelt name or a path that cannot be written ends the command before the models are loaded
     select_metrics(metrics)
     inputs = (args.references, args.hypotheses, args.training_reports)
     outputs = (args.out, args.per_report)
-    check_outputs([path for path in outputs if path is not None], [path for path in inputs if path is not None])
+    check_outputs(
+        [path for path in outputs if path is not None],
+        [path for path in inputs if path is not None],
+    )
     pairs = pair_reports(read_reports(args.references), read_reports(args.hypotheses))
     backend = _backend(args)
     scores = score_reports(
@@ -146,7 +173,9 @@ def _backend(args: argparse.Namespace) -> Backend:
     """Who computes RadCliQ and reads the findings."""
     if args.backend == "embedded":
         return EmbeddedBackend()
-    from lmrrg.metrics.published.backend import ReferenceBackend  # loads torch, which the rules do without
+    from lmrrg.metrics.published.backend import (
+        ReferenceBackend,
+    )  # loads torch, which the rules do without
 
     return ReferenceBackend(args.weights, cache=RewardConfig().reference_cache)
 

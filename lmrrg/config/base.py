@@ -16,7 +16,9 @@ class ConfigError(ValueError):
 class Settings(BaseModel):
     """Base of every branch: unknown keys and infinite numbers are errors, values do not change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=()
+    )
 
 
 def check_batches(name: str, minibatch: int, microbatch: int, workers: int) -> None:
@@ -26,4 +28,6 @@ def check_batches(name: str, minibatch: int, microbatch: int, workers: int) -> N
         ValueError: it is no multiple of ``microbatch * workers``.
     """
     if minibatch % (microbatch * workers):
-        raise ValueError(f"{name} {minibatch} must be a multiple of microbatch {microbatch} x workers {workers}")
+        raise ValueError(
+            f"{name} {minibatch} must be a multiple of microbatch {microbatch} x workers {workers}"
+        )

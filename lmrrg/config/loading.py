@@ -56,18 +56,28 @@ def save_config(config: Config, path: Path) -> None:
         yaml.safe_dump(config.model_dump(mode="json"), out, sort_keys=False)
 
 
-def describe_config(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
+def describe_config(
+    model: type[BaseModel] = Config, prefix: str = ""
+) -> Iterator[tuple[str, str, str, str]]:
     """Yield (dotted key, type, default, meaning with unit) for every setting, for ``--help`` and the docs."""
     for name, info in model.model_fields.items():
         if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
             yield from describe_config(info.annotation, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", _type_name(info.annotation), str(info.default), info.description or ""
+            yield (
+                f"{prefix}{name}",
+                _type_name(info.annotation),
+                str(info.default),
+                info.description or "",
+            )
 
 
 def config_help() -> str:
     """The settings as a text table."""
-    rows = (f"  {key}  ({kind}; default {default})\n      {text}" for key, kind, default, text in describe_config())
+    rows = (
+        f"  {key}  ({kind}; default {default})\n      {text}"
+        for key, kind, default, text in describe_config()
+    )
     return "settings, given in the YAML file or as key=value:\n" + "\n".join(rows)
 
 
@@ -106,7 +116,9 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     for branch in branches:
         tree = tree.setdefault(branch, {})
         if not isinstance(tree, dict):
-            raise ConfigError(f"override {override!r}: {branch} is a value, not a group of settings")
+            raise ConfigError(
+                f"override {override!r}: {branch} is a value, not a group of settings"
+            )
     try:
         tree[leaf] = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -120,7 +132,13 @@ def _explain(error: ValidationError, where: str) -> str:
         key = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             near = difflib.get_close_matches(key, known, n=1)
-            siblings = sorted({k.removeprefix(_parent(key)).split(".")[0] for k in known if k.startswith(_parent(key))})
+            siblings = sorted(
+                {
+                    k.removeprefix(_parent(key)).split(".")[0]
+                    for k in known
+                    if k.startswith(_parent(key))
+                }
+            )
             hint = f"did you mean {near[0]}? " if near else ""
             lines.append(f"{key} is not a setting; {hint}allowed here: {', '.join(siblings)}")
         elif problem["type"] == "value_error":
@@ -136,6 +154,8 @@ def _parent(key: str) -> str:
 
 def _type_name(annotation: Any) -> str:
     choices = get_args(annotation)
-    if getattr(annotation, "__name__", "") == "Literal" or (choices and not isinstance(choices[0], type)):
+    if getattr(annotation, "__name__", "") == "Literal" or (
+        choices and not isinstance(choices[0], type)
+    ):
         return "|".join(str(choice) for choice in choices)
     return getattr(annotation, "__name__", str(annotation))

@@ -22,21 +22,36 @@ class RewardConfig(Settings):
     backend: Literal["embedded", "reference"] = Field(
         "embedded", description="embedded: rules, no download; reference: the published weights"
     )
-    reference_dir: Path | None = Field(None, description="folder with the weights of the reference backend")
+    reference_dir: Path | None = Field(
+        None, description="folder with the weights of the reference backend"
+    )
     reference_cache: Path | None = Field(
-        Path(".cache/reference"), description="what the reference backend's models said about references; null: off"
+        Path(".cache/reference"),
+        description="what the reference backend's models said about references; null: off",
     )
     scorers: PositiveInt = Field(1, description="reward actors")
     cpus_per_scorer: PositiveFloat = Field(0.5, description="CPUs asked for each scorer")
-    gpus_per_scorer: NonNegativeFloat = Field(0, description="GPUs asked for each scorer; only reference uses them")
+    gpus_per_scorer: NonNegativeFloat = Field(
+        0, description="GPUs asked for each scorer; only reference uses them"
+    )
     chunk: PositiveInt = Field(32, description="report pairs per call of a scorer")
-    timeout_s: PositiveFloat = Field(120, description="a scorer that takes longer is replaced, seconds")
+    timeout_s: PositiveFloat = Field(
+        120, description="a scorer that takes longer is replaced, seconds"
+    )
     clip_low: float = Field(-3.0, description="lowest reward")
     clip_high: float = Field(1.5, description="highest reward")
-    length_penalty: NonNegativeFloat = Field(0.0, description="per unit of |log(length / reference length)| over log 2")
-    repetition_penalty: NonNegativeFloat = Field(0.5, description="times the share of repeated 3-grams")
-    no_eos_penalty: NonNegativeFloat = Field(0.5, description="for a report that did not end by itself")
-    shuffle_control: bool = Field(False, description="negative control: rewards are shuffled among the studies")
+    length_penalty: NonNegativeFloat = Field(
+        0.0, description="per unit of |log(length / reference length)| over log 2"
+    )
+    repetition_penalty: NonNegativeFloat = Field(
+        0.5, description="times the share of repeated 3-grams"
+    )
+    no_eos_penalty: NonNegativeFloat = Field(
+        0.5, description="for a report that did not end by itself"
+    )
+    shuffle_control: bool = Field(
+        False, description="negative control: rewards are shuffled among the studies"
+    )
 
     @model_validator(mode="after")
     def _clip(self) -> RewardConfig:

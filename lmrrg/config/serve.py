@@ -19,6 +19,10 @@ class ServeConfig(Settings):
     checkpoint: Path | None = Field(None, description="model directory to serve")
     max_upload_mb: PositiveInt = Field(64, description="largest upload, MB")
     decoders: PositiveInt = Field(1, description="child processes per replica that decode uploads")
-    decoder_timeout_s: PositiveFloat = Field(20, description="longest time to decode one image, seconds")
-    decoder_memory_mb: PositiveInt = Field(2048, description="memory that one image may need in its decoder, MB")
+    decoder_timeout_s: PositiveFloat = Field(
+        20, description="longest time to decode one image, seconds"
+    )
+    decoder_memory_mb: PositiveInt = Field(
+        2048, description="memory that one image may need in its decoder, MB"
+    )
     replicas: PositiveInt = Field(1, description="Serve replicas")

@@ -14,5 +14,7 @@ from lmrrg.config.base import Settings
 class TrackingConfig(Settings):
     """Where metrics go; JSONL is always written."""
 
-    wandb_mode: Literal["offline", "online", "disabled"] = Field("offline", description="Weights & Biases mode")
+    wandb_mode: Literal["offline", "online", "disabled"] = Field(
+        "offline", description="Weights & Biases mode"
+    )
     wandb_project: str = Field("lmrrg", description="Weights & Biases project")

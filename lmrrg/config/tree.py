@@ -31,9 +31,13 @@ from lmrrg.config.tracking import TrackingConfig
 class Config(Settings):
     """One way of running the whole system."""
 
-    name: str = Field("demo", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="run name; its folder's name")
+    name: str = Field(
+        "demo", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="run name; its folder's name"
+    )
     seed: int = Field(7, ge=0, description="seed of every random generator")
-    storage_path: Path = Field(Path("runs"), description="parent of run folders, shared by the nodes")
+    storage_path: Path = Field(
+        Path("runs"), description="parent of run folders, shared by the nodes"
+    )
     threads: PositiveInt = Field(1, description="torch threads per worker process on CPU")
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
@@ -87,7 +91,9 @@ class Config(Settings):
         if self.data.source != "phantom" and self.data.path is None:
             raise ValueError(f"data.path is required with data.source={self.data.source}")
         if self.reward.backend == "reference" and self.reward.reference_dir is None:
-            raise ValueError("reward.reference_dir is required with reward.backend=reference; see `lmrrg doctor`")
+            raise ValueError(
+                "reward.reference_dir is required with reward.backend=reference; see `lmrrg doctor`"
+            )
         # The other half is the prompt's.
         for name, tokens in (
             ("rollout.max_new_tokens", self.rollout.max_new_tokens),
@@ -100,7 +106,10 @@ class Config(Settings):
 
     def _check_placement(self) -> None:
         rollout, ppo = self.rollout, self.ppo
-        if rollout.tensor_parallel_size > 1 and rollout.gpus_per_engine != rollout.tensor_parallel_size:
+        if (
+            rollout.tensor_parallel_size > 1
+            and rollout.gpus_per_engine != rollout.tensor_parallel_size
+        ):
             raise ValueError(
                 f"rollout.tensor_parallel_size {rollout.tensor_parallel_size} needs as many rollout.gpus_per_engine, "
                 f"not {rollout.gpus_per_engine:g}"
@@ -117,12 +126,18 @@ class Config(Settings):
 
     def _check_weight_transfer(self) -> None:
         rollout, ppo = self.rollout, self.ppo
-        if rollout.weight_transfer == "nccl" and not (ppo.gpus_per_worker and rollout.gpus_per_engine >= 1):
+        if rollout.weight_transfer == "nccl" and not (
+            ppo.gpus_per_worker and rollout.gpus_per_engine >= 1
+        ):
             raise ValueError(
                 "rollout.weight_transfer=nccl needs policy ranks on GPUs and engines with GPUs of their own"
             )
         if rollout.weight_transfer == "ipc":
-            shared = ppo.gpus_per_worker and 0 < rollout.gpus_per_engine < 1 and self.ray.placement == "colocated"
+            shared = (
+                ppo.gpus_per_worker
+                and 0 < rollout.gpus_per_engine < 1
+                and self.ray.placement == "colocated"
+            )
             if not shared or rollout.engines > ppo.workers:
                 raise ValueError(
                     "rollout.weight_transfer=ipc needs ray.placement=colocated with a policy rank on each engine's GPU"

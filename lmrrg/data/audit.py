@@ -33,11 +33,15 @@ def audit_of(
         "rows_read": rows,
         "kept": len(studies),
         "dropped": dict(sorted(dropped.items())),
-        "splits": {name: count for name in (*_SPLITS, "none") if (count := len(_of_split(studies, name)))},
+        "splits": {
+            name: count for name in (*_SPLITS, "none") if (count := len(_of_split(studies, name)))
+        },
         "split_table": {name: _sizes(_of_split(studies, name)) for name in _SPLITS},
         "patients_in_two_splits": _patients_in_two_splits(studies),
         "images": sum(len(study.images) for study in studies),
-        "views": dict(Counter(image.view for study in studies for image in study.images).most_common()),
+        "views": dict(
+            Counter(image.view for study in studies for image in study.images).most_common()
+        ),
         "sections": {name: _section(studies, name) for name in _TEXTS},
         "priors": sum(study.prior is not None for study in studies),
         "abnormal": sum(study.is_abnormal for study in studies),
@@ -52,19 +56,31 @@ def audit_of(
 def audit_table(audit: Mapping[str, Any]) -> str:
     """The audit as text for people."""
     kept = audit["kept"]
-    lines = [f"{audit['source']}: {audit['rows_read']:,} rows read, {kept:,} studies kept ({audit['section']})"]
+    lines = [
+        f"{audit['source']}: {audit['rows_read']:,} rows read, {kept:,} studies kept ({audit['section']})"
+    ]
     if audit["dropped"]:
-        lines += ["dropped:", *(f"  {count:9,}  {reason}" for reason, count in audit["dropped"].items())]
+        lines += [
+            "dropped:",
+            *(f"  {count:9,}  {reason}" for reason, count in audit["dropped"].items()),
+        ]
     lines.append(f"{'split':28}{'studies':>10}{'patients':>10}{'images':>10}{'abnormal':>10}")
     for name, sizes in audit["split_table"].items():
-        lines.append(f"{name:28}" + "".join(f"{sizes[k]:10,}" for k in ("studies", "patients", "images", "abnormal")))
+        lines.append(
+            f"{name:28}"
+            + "".join(f"{sizes[k]:10,}" for k in ("studies", "patients", "images", "abnormal"))
+        )
     lines.append(f"patients in two splits: {audit['patients_in_two_splits']}")
-    lines.append("views: " + ", ".join(f"{view} {count:,}" for view, count in audit["views"].items()))
+    lines.append(
+        "views: " + ", ".join(f"{view} {count:,}" for view, count in audit["views"].items())
+    )
     if audit["views_by_pixels"] is not None:
         lines.append(_views_line(audit["views_by_pixels"]))
     lines.append(f"studies with a prior: {audit['priors']:,}")
     lines += [f"{key}: {value}" for key, value in audit["notes"].items()]
-    shapes = ", ".join(f"{name} {count:,}" for name, count in audit["identifier_like_text"].items() if count)
+    shapes = ", ".join(
+        f"{name} {count:,}" for name, count in audit["identifier_like_text"].items() if count
+    )
     lines.append(f"studies with text in the shape of an identifier: {shapes or 'none'}")
     lines.append(_duplicates_line(audit["image_duplicates"]))
     lines.append(f"{'section':28}{'empty':>10}{'words':>10}  (median of the others)")
@@ -93,13 +109,19 @@ def find_duplicates(studies: Sequence[Study], *, progress: bool = True) -> dict[
         "images": len(images),
         "distinct": len(owners),
         "copies": len(images) - len(owners),
-        "shared_by_patients": sum(len({study.patient for study in group}) > 1 for group in owners.values()),
-        "shared_by_splits": sum(len({study.split for study in group}) > 1 for group in owners.values()),
+        "shared_by_patients": sum(
+            len({study.patient for study in group}) > 1 for group in owners.values()
+        ),
+        "shared_by_splits": sum(
+            len({study.split for study in group}) > 1 for group in owners.values()
+        ),
     }
 
 
 def _views_line(views: Mapping[str, int]) -> str:
-    frontal, lateral = (views[f"tag_{a}_pixels_{b}"] for a, b in (("frontal", "lateral"), ("lateral", "frontal")))
+    frontal, lateral = (
+        views[f"tag_{a}_pixels_{b}"] for a, b in (("frontal", "lateral"), ("lateral", "frontal"))
+    )
     return (
         f"tags that disagree with the pixels: {frontal + lateral:,} of {views['images']:,} "
         f"({frontal:,} tagged frontal, {lateral:,} tagged lateral); "
@@ -143,4 +165,8 @@ def _section(studies: Sequence[Study], name: str) -> dict[str, float]:
 
 def _values_of(studies: Sequence[Study], label: str) -> dict[str, int]:
     counts = Counter((study.labels or {}).get(label) for study in studies)
-    return {"positive": counts[POSITIVE], "negative": counts[NEGATIVE], "uncertain": counts[UNCERTAIN]}
+    return {
+        "positive": counts[POSITIVE],
+        "negative": counts[NEGATIVE],
+        "uncertain": counts[UNCERTAIN],
+    }

@@ -62,11 +62,18 @@ def complete(
     notes: Mapping[str, str] | None = None,
 ) -> Import:
     """:func:`complete_source` for rows about which nothing else is known."""
-    return complete_source(Source(source, rows, notes=notes or {}), section=section, seed=seed, labels=labels)
+    return complete_source(
+        Source(source, rows, notes=notes or {}), section=section, seed=seed, labels=labels
+    )
 
 
 def complete_source(
-    source: Source, *, section: Section, seed: int, labels: Path | None = None, progress: bool = False
+    source: Source,
+    *,
+    section: Section,
+    seed: int,
+    labels: Path | None = None,
+    progress: bool = False,
 ) -> Import:
     """Turn the rows of a source into studies that training can use.
 
@@ -83,9 +90,15 @@ def complete_source(
     dropped: Counter[str] = Counter()
     kept: list[Study] = []
     rows = 0
-    for row in tqdm(source.rows, desc=source.name, total=source.total, unit="row", disable=not progress):
+    for row in tqdm(
+        source.rows, desc=source.name, total=source.total, unit="row", disable=not progress
+    ):
         rows += 1
-        reason = row.reason if isinstance(row, Dropped) else _why_not(row, section, source.published_splits)
+        reason = (
+            row.reason
+            if isinstance(row, Dropped)
+            else _why_not(row, section, source.published_splits)
+        )
         if reason:
             dropped[reason] += 1
         elif isinstance(row, Study):
@@ -93,10 +106,14 @@ def complete_source(
     notes = dict(source.notes)
     kept = _with_splits(kept, seed, source.val_share, dropped, notes)
     if not kept:
-        raise StudyError("no_studies", f"none of {rows} rows of {source.name} makes a study: {dict(dropped)}")
+        raise StudyError(
+            "no_studies", f"none of {rows} rows of {source.name} makes a study: {dict(dropped)}"
+        )
     lateral_only = sum(_lateral_only(study) for study in kept)
     if lateral_only:
-        notes["lateral views only"] = f"{lateral_only} studies, kept since their split is a published one"
+        notes["lateral views only"] = (
+            f"{lateral_only} studies, kept since their split is a published one"
+        )
     kept = _with_labels(kept, section, labels, source.id_of, notes, progress)
     kept = link_priors(without_lost_priors(kept), source.taken)
     check_patient_disjoint(kept)
@@ -138,7 +155,9 @@ def read_labels(path: Path) -> dict[str, dict[str, int]]:
             if row["study_id"] in table:
                 raise StudyError("labels_duplicate", f"{path}:{number}: the study occurs twice")
             table[row["study_id"]] = {
-                label: label_value(row[label], f"{path}:{number}: {label}") for label in LABELS if row[label].strip()
+                label: label_value(row[label], f"{path}:{number}: {label}")
+                for label in LABELS
+                if row[label].strip()
             }
     except StudyError as error:
         if error.code == "source_columns":
@@ -176,9 +195,13 @@ def _with_splits(
         dropped["in no split of the source"] += outside
     if not val_share:
         return [study for study in kept if study.split]
-    notes["val made"] = f"{val_share:.0%} of the training patients by a hash of patient and seed {seed}"
+    notes["val made"] = (
+        f"{val_share:.0%} of the training patients by a hash of patient and seed {seed}"
+    )
     return [
-        replace(study, split="val") if study.split == "train" and _place(study.patient, seed) < val_share else study
+        replace(study, split="val")
+        if study.split == "train" and _place(study.patient, seed) < val_share
+        else study
         for study in kept
         if study.split
     ]
@@ -197,7 +220,9 @@ def _with_labels(
         table = {id_of(study): values for study, values in given.items()} | given
         absent = sum(study.id not in table for study in kept)
         if absent:
-            raise StudyError("labels_missing", f"{labels} has no row for {absent} of {len(kept)} studies")
+            raise StudyError(
+                "labels_missing", f"{labels} has no row for {absent} of {len(kept)} studies"
+            )
         notes["labels"] = labels.name
         return [replace(study, labels=table[study.id]) for study in kept]
     without = sum(study.labels is None for study in kept)
@@ -209,6 +234,8 @@ def _with_labels(
     own = notes.get("labels", "the source's own") + ", and " if without < len(kept) else ""
     notes["labels"] = f"{own}the rule-based labeler for {without} of {len(kept)} studies"
     return [
-        study if study.labels is not None else replace(study, labels=label_report(study.report(section)))
+        study
+        if study.labels is not None
+        else replace(study, labels=label_report(study.report(section)))
         for study in tqdm(kept, desc="labels", unit="study", disable=not progress)
     ]

@@ -31,13 +31,19 @@ def link_priors(studies: Sequence[Study], taken: Mapping[str, str]) -> list[Stud
                 earlier = before.id
             if earlier is not None:
                 prior_of[study.id] = earlier
-    return [replace(study, prior=prior_of[study.id]) if study.id in prior_of else study for study in studies]
+    return [
+        replace(study, prior=prior_of[study.id]) if study.id in prior_of else study
+        for study in studies
+    ]
 
 
 def without_lost_priors(studies: Sequence[Study]) -> list[Study]:
     """Studies whose prior is no longer among them lose the link."""
     here = {study.id for study in studies}
-    return [replace(s, prior=None) if s.prior is not None and s.prior not in here else s for s in studies]
+    return [
+        replace(s, prior=None) if s.prior is not None and s.prior not in here else s
+        for s in studies
+    ]
 
 
 def prior_reports(studies: Sequence[Study], section: Section) -> dict[str, str]:

@@ -39,7 +39,9 @@ _NAME = (
 )
 IDENTIFIERS: dict[str, re.Pattern[str]] = {
     "e-mail address": re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+\.[\w.-]+\w"),
-    "social security number": re.compile(r"(?<![\w-])\d{3}-\d{2}-\d{4}(?![\w-])"),  # its end is a month and year
+    "social security number": re.compile(
+        r"(?<![\w-])\d{3}-\d{2}-\d{4}(?![\w-])"
+    ),  # its end is a month and year
     "date": re.compile(
         r"\b\d{4}[/.-]\d{1,2}[/.-]\d{1,2}(?!\d)(?:T\d{2}:?\d{2}(?::?\d{2})?)?"
         rf"|\b(?:\d{{1,2}}[/.-]\d{{1,2}}[/.-](?:\d{{4}}|\d{{2}})"
@@ -82,7 +84,9 @@ def scrub(text: str, *ids: str) -> str:
     """Text with ``___``, MIMIC's mark, in place of everything in :data:`IDENTIFIERS` and of the given ids."""
     for value in ids:
         if value.strip():
-            text = re.sub(rf"(?<!\w){re.escape(value.strip())}(?!\w)", "___", text, flags=re.IGNORECASE)
+            text = re.sub(
+                rf"(?<!\w){re.escape(value.strip())}(?!\w)", "___", text, flags=re.IGNORECASE
+            )
     for pattern in IDENTIFIERS.values():
         text = pattern.sub("___", text)
     return text

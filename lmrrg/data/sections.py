@@ -44,7 +44,14 @@ Span = tuple[int, int]
 
 _ASIDES = ("addendum", "preliminary")
 _CONTEXT = ("indication", "comparison", "technique", "history", "exam")
-SECTIONS: tuple[Kind, ...] = ("findings", "impression", "indication", "comparison", "technique", "history")
+SECTIONS: tuple[Kind, ...] = (
+    "findings",
+    "impression",
+    "indication",
+    "comparison",
+    "technique",
+    "history",
+)
 
 _NAMES: dict[str, Kind] = {
     "finding": "findings",
@@ -119,13 +126,30 @@ _STARTS: tuple[tuple[str, Kind], ...] = (
 _OFTEN_MISSPELT = tuple(name for name in _NAMES if " " not in name and len(name) > 6)
 _PARTS: dict[Kind, tuple[Kind, ...]] = {"findings": ("film", "narrative"), "impression": ("film",)}
 """Headings that do not end the section they lie in."""
-_FILM = {"ap", "cxr", "chest", "film", "films", "frontal", "lateral", "pa", "portable", "view", "views", "xray"}
+_FILM = {
+    "ap",
+    "cxr",
+    "chest",
+    "film",
+    "films",
+    "frontal",
+    "lateral",
+    "pa",
+    "portable",
+    "view",
+    "views",
+    "xray",
+}
 _FILM |= {"radiograph", "radiographs"}
 _INLINE = sorted(
-    (name.upper() for name, kind in _NAMES.items() if kind in SECTIONS and name != "finding"), key=len, reverse=True
+    (name.upper() for name, kind in _NAMES.items() if kind in SECTIONS and name != "finding"),
+    key=len,
+    reverse=True,
 )
 
-_LINE_HEADING = re.compile(r"^[ \t]*(?:\d{1,2}[.)][ \t]*)?([A-Za-z][\w \t/&,()'-]{0,70}?)[ \t]*:(?!\d\d)", re.MULTILINE)
+_LINE_HEADING = re.compile(
+    r"^[ \t]*(?:\d{1,2}[.)][ \t]*)?([A-Za-z][\w \t/&,()'-]{0,70}?)[ \t]*:(?!\d\d)", re.MULTILINE
+)
 _BARE_HEADING = re.compile(r"^[ \t]*([A-Z][A-Z /&()]{2,50}[A-Z)])[ \t\r]*$", re.MULTILINE)
 # with "#1" or blanks for a name and a time where other headings have a colon
 _WET_READ = re.compile(r"^[ \t]*WET READ(?: VERSION)?[ \t]*[#\d_\r\n]", re.MULTILINE)
@@ -248,15 +272,21 @@ def _plain(name: str) -> str:
     return _NOT_LETTERS.sub(" ", re.sub(r"\([^)]*\)", " ", name.lower())).strip()
 
 
-def _add_unheaded_findings(text: str, filled: list[tuple[Kind, Span]], spans: dict[Kind, Span]) -> None:
+def _add_unheaded_findings(
+    text: str, filled: list[tuple[Kind, Span]], spans: dict[Kind, Span]
+) -> None:
     backwards = filled[::-1]
     capitals = text.isupper()
     if capitals:
-        text = text.translate(_TO_SMALL)  # small letters tell prose from titles; here a full stop must
+        text = text.translate(
+            _TO_SMALL
+        )  # small letters tell prose from titles; here a full stop must
     context = [block for block in backwards if block[0] in _CONTEXT][:1]
     candidates: list[tuple[Span, Kind, Span]]
     candidates = [(span, kind, span) for kind, span in backwards if kind in ("film", "narrative")]
-    candidates += [(_body(text, _after_first_paragraph(text, span)), kind, span) for kind, span in context]
+    candidates += [
+        (_body(text, _after_first_paragraph(text, span)), kind, span) for kind, span in context
+    ]
     candidates += [(_body(text, span), kind, span) for kind, span in backwards if kind == "start"]
     for found, kind, span in candidates:
         if _says_something(text, found) and (not capitals or _WORD_AND_STOP.search(text, *found)):

@@ -47,7 +47,9 @@ def import_studies(data: DataConfig, folder: Path, seed: int, *, progress: bool 
     if data.check_views:
         from lmrrg.vision.view_classifier import checked_views
 
-        imported.studies, imported.views = checked_views(imported.studies, Config(data=data), progress=progress)
+        imported.studies, imported.views = checked_views(
+            imported.studies, Config(data=data), progress=progress
+        )
     return imported
 
 
@@ -57,11 +59,20 @@ def _imported(data: DataConfig, folder: Path, seed: int, progress: bool) -> Impo
 
         cache = data.cache_dir.with_name("phantom_ct")
         return import_ct_phantoms(
-            folder / "phantoms", data.phantom, cache, seed=seed, section=data.section, progress=progress
+            folder / "phantoms",
+            data.phantom,
+            cache,
+            seed=seed,
+            section=data.section,
+            progress=progress,
         )
     if data.source == "phantom":
-        return import_phantoms(folder / "phantoms", data.phantom, seed=seed, section=data.section, progress=progress)
+        return import_phantoms(
+            folder / "phantoms", data.phantom, seed=seed, section=data.section, progress=progress
+        )
     if data.path is None:
         raise StudyError("source_missing", f"data.path is required with data.source={data.source}")
     source = _READERS[data.source](data.path, data)
-    return complete_source(source, section=data.section, seed=seed, labels=data.labels, progress=progress)
+    return complete_source(
+        source, section=data.section, seed=seed, labels=data.labels, progress=progress
+    )

@@ -26,7 +26,9 @@ class Texts(NamedTuple):
     comparison: str = ""
 
 
-def read_csv(path: Path, columns: Iterable[str], *, encoding: str = "utf-8-sig") -> Iterator[dict[str, str]]:
+def read_csv(
+    path: Path, columns: Iterable[str], *, encoding: str = "utf-8-sig"
+) -> Iterator[dict[str, str]]:
     """Rows of a CSV file with a header, plain or gzipped (``.gz``).
 
     Raises:
@@ -37,13 +39,17 @@ def read_csv(path: Path, columns: Iterable[str], *, encoding: str = "utf-8-sig")
         raise StudyError("source_missing", f"{path} does not exist")
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as binary:
-            reader = csv.DictReader(io.TextIOWrapper(binary, encoding=encoding, newline=""), restkey=_EXTRA)
+            reader = csv.DictReader(
+                io.TextIOWrapper(binary, encoding=encoding, newline=""), restkey=_EXTRA
+            )
             missing = sorted(set(columns) - set(reader.fieldnames or ()))
             if missing:
                 raise StudyError("source_columns", f"{path} lacks the columns {', '.join(missing)}")
             for row in reader:
                 if _EXTRA in row or None in row.values():
-                    raise StudyError("source_csv", f"{path}:{reader.line_num}: the row does not fit the header")
+                    raise StudyError(
+                        "source_csv", f"{path}:{reader.line_num}: the row does not fit the header"
+                    )
                 yield row
     except (UnicodeDecodeError, EOFError, OSError, csv.Error, zlib.error) as error:
         raise StudyError("source_csv", f"{path} cannot be read as CSV: {error}") from error
@@ -83,7 +89,9 @@ def read_annotation(path: Path) -> dict[Split, list[Any]]:
         StudyError: ``source_missing``, ``source_json``, or ``source_record`` where it has no split or another form.
     """
     annotation = read_json(path)
-    if not isinstance(annotation, dict) or not any(split in annotation for split in get_args(Split)):
+    if not isinstance(annotation, dict) or not any(
+        split in annotation for split in get_args(Split)
+    ):
         raise StudyError("source_record", f"{path} has none of train, val and test")
     found = {split: annotation[split] for split in get_args(Split) if split in annotation}
     for split, records in found.items():

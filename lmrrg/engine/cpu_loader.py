@@ -70,4 +70,6 @@ class DirectLoader:
 
 def _sources(joined: Mapping[str, list[str]], place: str, parameter: str) -> tuple[str, ...]:
     parent, _, layer = place.rpartition(".")
-    return tuple(".".join(filter(None, (parent, part, parameter))) for part in joined.get(layer, [layer]))
+    return tuple(
+        ".".join(filter(None, (parent, part, parameter))) for part in joined.get(layer, [layer])
+    )

@@ -35,7 +35,9 @@ ENCODE_BATCH = 32
 
 def study_seeds(seed: int, studies: int) -> list[int]:
     """One seed per study; a study's seed depends on ``seed`` and its place only, not on how many there are."""
-    return [int(np.random.SeedSequence([seed, place]).generate_state(1)[0]) for place in range(studies)]
+    return [
+        int(np.random.SeedSequence([seed, place]).generate_state(1)[0]) for place in range(studies)
+    ]
 
 
 class ReportEngine:
@@ -60,10 +62,14 @@ class ReportEngine:
 
     _is_open: ClassVar[bool] = False
 
-    def __init__(self, checkpoint_dir: Path | str, rollout: RolloutConfig, *, seed: int = 0, threads: int = 1):
+    def __init__(
+        self, checkpoint_dir: Path | str, rollout: RolloutConfig, *, seed: int = 0, threads: int = 1
+    ):
         if ReportEngine._is_open:
             # They would share vLLM's process groups, which the first one to close takes away from the others.
-            raise EngineError("engine_open", "a process holds one engine at a time: close the other one first")
+            raise EngineError(
+                "engine_open", "a process holds one engine at a time: close the other one first"
+            )
         for name, value in engine_environment(threads, gpu=torch.cuda.is_available()).items():
             os.environ.setdefault(name, value)
         torch.set_num_threads(threads)
@@ -74,7 +80,8 @@ class ReportEngine:
         self._embedding_name = embedding_name(self.model.decoder)
         self._shapes = _state_shapes(self.model)
         self._max_length = min(
-            self.model.config.decoder.max_positions, self.model.decoder.config.max_position_embeddings
+            self.model.config.decoder.max_positions,
+            self.model.decoder.config.max_position_embeddings,
         )
         # vLLM holds the decoder; a second copy here would only cost memory.
         self.model.decoder = cast(Any, _EmbeddingTable(self.model.decoder.get_input_embeddings()))
@@ -84,7 +91,11 @@ class ReportEngine:
         self._hidden_size = self._llm.llm_engine.model_config.get_hidden_size()
         self._direct: DirectLoader | None = None
         if rollout.tensor_parallel_size == 1:
-            names = {name.removeprefix("decoder.") for name in self._shapes if name.startswith("decoder.")}
+            names = {
+                name.removeprefix("decoder.")
+                for name in self._shapes
+                if name.startswith("decoder.")
+            }
             self._direct = DirectLoader.of(self._runner().get_model(), names)
 
     def generate(
@@ -137,14 +148,23 @@ class ReportEngine:
                 ``checksum``, or ``prefix_cache`` (old cache entries could not be dropped).
         """
         if version <= self.version:
-            raise EngineError("stale_version", f"version {version} is not newer than {self.version}, which is loaded")
+            raise EngineError(
+                "stale_version",
+                f"version {version} is not newer than {self.version}, which is loaded",
+            )
         _check_shapes(state, self._shapes_beside_vllm() if transferred else self._shapes)
         if (found := state_checksum(state)) != checksum:
-            raise EngineError("checksum", f"the weights of version {version} give {found}, not {checksum}")
+            raise EngineError(
+                "checksum", f"the weights of version {version} give {found}, not {checksum}"
+            )
         load_full_state(self.model, state, decoder=False)
-        decoder = {n.removeprefix("decoder."): t for n, t in state.items() if n.startswith("decoder.")}
+        decoder = {
+            n.removeprefix("decoder."): t for n, t in state.items() if n.startswith("decoder.")
+        }
         with torch.no_grad():
-            cast(nn.Embedding, self.model.decoder.get_input_embeddings()).weight.copy_(decoder[self._embedding_name])
+            cast(nn.Embedding, self.model.decoder.get_input_embeddings()).weight.copy_(
+                decoder[self._embedding_name]
+            )
         if not transferred:
             self._reload(decoder)
         # Cached blocks of long prompts were computed with the old weights, and nothing else would notice.
@@ -176,7 +196,9 @@ class ReportEngine:
         ReportEngine._is_open = False
 
     @torch.inference_mode()
-    def _prompts(self, features: SelectableFeatures, prompts: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+    def _prompts(
+        self, features: SelectableFeatures, prompts: Sequence[Sequence[int]]
+    ) -> Iterator[Tensor]:
         """Prompt embeddings [T, H] of each study, checked: vLLM hangs on a wrong width."""
         limit = self._max_length - self._rollout.max_new_tokens
         for start in range(0, len(prompts), ENCODE_BATCH):
@@ -190,7 +212,8 @@ class ReportEngine:
                     )
                 if len(each) > limit:
                     raise EngineError(
-                        "prompt_too_long", f"{len(each)} tokens leave no room for a report: at most {limit}"
+                        "prompt_too_long",
+                        f"{len(each)} tokens leave no room for a report: at most {limit}",
                     )
                 yield each.to("cpu", DTYPES[self._rollout.dtype])  # vLLM takes prompts from there
 
@@ -206,7 +229,10 @@ class ReportEngine:
         )
 
     def _run(
-        self, requests: list[Any], parameters: list[SamplingParams], progress: Callable[[int], object] | None
+        self,
+        requests: list[Any],
+        parameters: list[SamplingParams],
+        progress: Callable[[int], object] | None,
     ) -> list[RequestOutput]:
         """The outputs in the order of the requests."""
         engine = self._llm.llm_engine
@@ -249,7 +275,11 @@ class ReportEngine:
 
     def _shapes_beside_vllm(self) -> dict[str, tuple[int, ...]]:
         embedding = f"decoder.{self._embedding_name}"
-        return {n: shape for n, shape in self._shapes.items() if not n.startswith("decoder.") or n == embedding}
+        return {
+            n: shape
+            for n, shape in self._shapes.items()
+            if not n.startswith("decoder.") or n == embedding
+        }
 
     def _runner(self) -> Any:
         return cast(Any, self._llm.llm_engine).model_executor.driver_worker.worker.model_runner
@@ -268,7 +298,11 @@ class _EmbeddingTable(nn.Module):
 
 def _state_shapes(model: Any) -> dict[str, tuple[int, ...]]:
     """Name and shape of everything that a full state must hold."""
-    visual = {f"visual.{n}": t.shape for n, t in model.state_dict().items() if not n.startswith("decoder.")}
+    visual = {
+        f"visual.{n}": t.shape
+        for n, t in model.state_dict().items()
+        if not n.startswith("decoder.")
+    }
     decoder = {f"decoder.{n}": t.shape for n, t in decoder_weights(model.decoder)}
     return {name: tuple(shape) for name, shape in (visual | decoder).items()}
 
@@ -276,5 +310,7 @@ def _state_shapes(model: Any) -> dict[str, tuple[int, ...]]:
 def _check_shapes(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
     if wrong := sorted(state.keys() ^ shapes.keys()):
         raise EngineError("bad_state", f"weights are missing or unexpected: {', '.join(wrong[:5])}")
-    if wrong := sorted(name for name, tensor in state.items() if tuple(tensor.shape) != shapes[name]):
+    if wrong := sorted(
+        name for name, tensor in state.items() if tuple(tensor.shape) != shapes[name]
+    ):
         raise EngineError("bad_state", f"weights of another shape: {', '.join(wrong[:5])}")

@@ -41,7 +41,9 @@ def medoid_report(reports: Sequence[str]) -> str:
     try:
         vectors = normalize(counter.fit_transform(reports).astype(np.float64))
     except ValueError as error:
-        raise BaselineError("no_words", "the constant baseline needs training reports with words") from error
+        raise BaselineError(
+            "no_words", "the constant baseline needs training reports with words"
+        ) from error
     similarity = np.asarray(vectors @ np.asarray(vectors.mean(axis=0)).ravel())
     # Equal reports differ in the last bits of their sums; rounding lets the first of them win everywhere.
     return reports[int(np.argmax(similarity.round(12)))]

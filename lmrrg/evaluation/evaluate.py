@@ -101,7 +101,11 @@ def evaluate_run(config: Config, load: LoadEngine = load_engine) -> Path:
         "systems": [system_record(one, config) for one in scored],
         "comparison": comparison,
         "guards": guard_records(by_name["sft"], by_name["ppo"], comparison, config),
-        "examples": {"ids": [data.studies[row].id for row in examples], "rule": EXAMPLE_RULE, "attention": "ppo"},
+        "examples": {
+            "ids": [data.studies[row].id for row in examples],
+            "rule": EXAMPLE_RULE,
+            "attention": "ppo",
+        },
     }
     folder = config.run_dir / "evaluation"
     folder.mkdir(parents=True, exist_ok=True)
@@ -126,7 +130,9 @@ def evaluate_checkpoint(
     reports = out.with_suffix(".reports.jsonl")
     check_outputs([out, out.with_suffix(".md"), reports], [manifest])
     studies = read_studies(manifest)
-    chosen = [study for study in studies if study.split == config.data.eval_split][: config.data.eval_limit]
+    chosen = [study for study in studies if study.split == config.data.eval_split][
+        : config.data.eval_limit
+    ]
     scale = _scale([study for study in studies if study.split == "train"], chosen, manifest, config)
     priors = prior_reports(studies, config.data.section)
     data = evaluation_set(chosen, config, scale.backend.labeler, priors)
@@ -161,16 +167,27 @@ def read_results(path: Path) -> dict[str, Any]:
     return results
 
 
-def _score(systems: Sequence[SystemReports], data: EvaluationSet, scale: Scale, config: Config) -> list[ScoredSystem]:
+def _score(
+    systems: Sequence[SystemReports], data: EvaluationSet, scale: Scale, config: Config
+) -> list[ScoredSystem]:
     if config.evaluation.meteor:
         for_all = scale.conventions.values()
-        hypotheses = [convention.hypothesis(text) for convention in for_all for one in systems for text in one.reports]
-        prepare_meteor([*hypotheses, *(c.reference(text) for c in for_all for text in data.references)])
+        hypotheses = [
+            convention.hypothesis(text)
+            for convention in for_all
+            for one in systems
+            for text in one.reports
+        ]
+        prepare_meteor(
+            [*hypotheses, *(c.reference(text) for c in for_all for text in data.references)]
+        )
     bar = tqdm(systems, desc="scoring", unit="system")
     return [score_system(system, data, scale.conventions, scale.backend, config) for system in bar]
 
 
-def _scale(training: Sequence[Study], evaluated: Sequence[Study], manifest: Path, config: Config) -> Scale:
+def _scale(
+    training: Sequence[Study], evaluated: Sequence[Study], manifest: Path, config: Config
+) -> Scale:
     """Raw text always; R2Gen's convention where asked: the evaluated studies' data set, the training reports' words."""
     conventions: dict[str, Convention] = {"raw": Raw()}
     if config.evaluation.convention == "r2gen":
@@ -180,7 +197,9 @@ def _scale(training: Sequence[Study], evaluated: Sequence[Study], manifest: Path
     return Scale(conventions, make_backend(config.reward), manifest)
 
 
-def _stamp(data: EvaluationSet, scored: ScoredSystem, scale: Scale, config: Config) -> dict[str, Any]:
+def _stamp(
+    data: EvaluationSet, scored: ScoredSystem, scale: Scale, config: Config
+) -> dict[str, Any]:
     backend = scale.backend
     return {
         "run": config.name,

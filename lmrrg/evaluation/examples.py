@@ -37,7 +37,12 @@ _CENTRAL: dict[str, tuple[str, ...]] = {
     "Cardiomegaly": ("cardiac silhouette", "mediastinum"),
     "Support Devices": ("cavoatrial junction", "svc"),
 }
-_LEVELS = {"upper": "upper lung zone", "mid": "mid lung zone", "middle": "mid lung zone", "lower": "lower lung zone"}
+_LEVELS = {
+    "upper": "upper lung zone",
+    "mid": "mid lung zone",
+    "middle": "mid lung zone",
+    "lower": "lower lung zone",
+}
 _WITHOUT_FINDING = ("cardiac silhouette", "right lung")
 _VOTES = (2, 1)  # of the first and the second region of a class
 
@@ -66,7 +71,10 @@ def relevant_regions(reference: str, labeler: Labeler) -> tuple[str, str]:
 
 def _regions_of(finding: str, sentence: str) -> Counter[str]:
     regions: Counter[str] = Counter(dict(zip(_CENTRAL.get(finding, ()), _VOTES, strict=False)))
-    sides = [side for side in ("right", "left") if re.search(rf"\b{side}\b", sentence)] or ["right", "left"]
+    sides = [side for side in ("right", "left") if re.search(rf"\b{side}\b", sentence)] or [
+        "right",
+        "left",
+    ]
     for name, votes in zip(_SIDED.get(finding, ()), _VOTES, strict=False):
         for side in sides:
             regions[f"{side} {_at_level(name, sentence)}"] += votes

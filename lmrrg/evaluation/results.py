@@ -60,7 +60,9 @@ def score_system(
     Raises:
         MetricError: see :func:`lmrrg.metrics.suite.score_reports`.
     """
-    reward = RadCliQReward(config.reward, backend).score(system.reports, data.references, None, system.finished)
+    reward = RadCliQReward(config.reward, backend).score(
+        system.reports, data.references, None, system.finished
+    )
     labels = [dict(found) for found in backend.labeler.label(system.reports)]
     policy = config.evaluation.uncertain_policy
     use = system.image_use
@@ -86,7 +88,9 @@ def score_system(
         reward=reward,
         labels=labels,
         extra=_extra(system, data, reward, labels, config),
-        auc=None if system.probabilities is None else class_auc(data.labels, system.probabilities, policy),
+        auc=None
+        if system.probabilities is None
+        else class_auc(data.labels, system.probabilities, policy),
         sanity=check_reports(
             system.reports,
             data.references,
@@ -105,7 +109,10 @@ def system_record(scored: ScoredSystem, config: Config) -> dict[str, Any]:
         "title": system.title,
         "checkpoint": system.checkpoint,
         "metrics": _metrics(scored, config),
-        "classes": {label: asdict(score) for label, score in raw.classes[config.evaluation.uncertain_policy].items()},
+        "classes": {
+            label: asdict(score)
+            for label, score in raw.classes[config.evaluation.uncertain_policy].items()
+        },
         "auc": None if scored.auc is None else dict(scored.auc),
         "localisation": region_means(system.localisation, REGIONS) if system.localisation else None,
         "texts": dict(raw.texts),
@@ -121,12 +128,16 @@ def compare_records(a: ScoredSystem, b: ScoredSystem, config: Config) -> dict[st
         table |= {_key(name, metric): asdict(value) for metric, value in compared.items()}
     for metric in a.extra.keys() & b.extra.keys():
         resamples = config.evaluation.bootstrap
-        compared_extra = compare(a.extra[metric], b.extra[metric], resamples=resamples, seed=config.seed)
+        compared_extra = compare(
+            a.extra[metric], b.extra[metric], resamples=resamples, seed=config.seed
+        )
         table[metric] = asdict(compared_extra)
     return {"a": a.system.name, "b": b.system.name, "metrics": table}
 
 
-def guard_records(sft: ScoredSystem, ppo: ScoredSystem, comparison: Mapping[str, Any], config: Config) -> list[Any]:
+def guard_records(
+    sft: ScoredSystem, ppo: ScoredSystem, comparison: Mapping[str, Any], config: Config
+) -> list[Any]:
     """Whether PPO's gain is real and was not bought with collapse: a list of ``title``, ``sft``, ``ppo``, ``ok``.
 
     Without any abnormal study there is no guard about them.
@@ -179,7 +190,9 @@ def write_reports(path: Path, scored: ScoredSystem, data: EvaluationSet) -> None
                 **{name: float(columns[name][row]) for name in shown},
             }
             if scored.system.probabilities is not None:
-                record["probabilities"] = dict(zip(LABELS, scored.system.probabilities[row].tolist(), strict=True))
+                record["probabilities"] = dict(
+                    zip(LABELS, scored.system.probabilities[row].tolist(), strict=True)
+                )
             out.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -213,11 +226,21 @@ def _region_lines(systems: Sequence[Mapping[str, Any]]) -> list[str]:
     """Region by region: attention inside it and the pointing game, each with its level of chance."""
     if not systems:
         return []
-    titles = [f"{one['title']}, {what}" for one in systems for what in ("attention inside", "pointing")]
-    lines = ["", "| Region (chance) | studies | " + " | ".join(titles) + " |", "|---" * (len(titles) + 2) + "|"]
+    titles = [
+        f"{one['title']}, {what}" for one in systems for what in ("attention inside", "pointing")
+    ]
+    lines = [
+        "",
+        "| Region (chance) | studies | " + " | ".join(titles) + " |",
+        "|---" * (len(titles) + 2) + "|",
+    ]
     for name, row in systems[0]["localisation"].items():
         found = [one["localisation"][name] for one in systems]
-        cells = [f"{100 * r[k]:.1f}% ({100 * r[f'{k}_chance']:.1f}%)" for r in found for k in ("mass", "pointing")]
+        cells = [
+            f"{100 * r[k]:.1f}% ({100 * r[f'{k}_chance']:.1f}%)"
+            for r in found
+            for k in ("mass", "pointing")
+        ]
         lines.append(f"| {name} | {row['studies']} | " + " | ".join(cells) + " |")
     return lines
 
@@ -235,7 +258,9 @@ def _comparison_lines(results: Mapping[str, Any]) -> list[str]:
     ]
     for guard in results["guards"]:
         verdict = "yes" if guard["ok"] else "NO"
-        lines.append(f"- {guard['title']}: **{verdict}** (SFT {signed(guard['sft'])}, PPO {signed(guard['ppo'])})")
+        lines.append(
+            f"- {guard['title']}: **{verdict}** (SFT {signed(guard['sft'])}, PPO {signed(guard['ppo'])})"
+        )
     return lines
 
 
@@ -253,9 +278,14 @@ def _metrics(scored: ScoredSystem, config: Config) -> dict[str, dict[str, float]
         for metric, interval in scores.intervals.items()
     }
     for metric, values in scored.extra.items():
-        table[metric] = asdict(bootstrap_ci(values, resamples=config.evaluation.bootstrap, seed=config.seed))
+        table[metric] = asdict(
+            bootstrap_ci(values, resamples=config.evaluation.bootstrap, seed=config.seed)
+        )
     facts = scored.scores["raw"].texts
-    table |= {name: {"value": float(facts[name])} for name in ("distinct_reports", "distinct_ratio", "mean_words")}
+    table |= {
+        name: {"value": float(facts[name])}
+        for name in ("distinct_reports", "distinct_ratio", "mean_words")
+    }
     known = [value for value in (scored.auc or {}).values() if value is not None]
     return table | ({"auc_macro": {"value": float(np.mean(known))}} if known else {})
 
@@ -299,5 +329,7 @@ def _extra(
         values["nll_right"] = use.nll_right
         values["nll_gap"] = use.nll_other - use.nll_right
     if system.localisation:
-        values |= {f"region_{name}": column for name, column in study_means(system.localisation).items()}
+        values |= {
+            f"region_{name}": column for name, column in study_means(system.localisation).items()
+        }
     return {name: np.asarray(column, dtype=np.float64) for name, column in values.items()}

@@ -47,7 +47,9 @@ class ScoreNames:
         """The names for a backend's ``name``."""
         if backend == "radcliq":
             return ScoreNames("RadCliQ-v1", "RadGraph F1", "BERTScore", "CheXbert similarity")
-        return ScoreNames("RadCliQ-embedded v1", "Report-graph F1", "Claim overlap", "Finding similarity")
+        return ScoreNames(
+            "RadCliQ-embedded v1", "Report-graph F1", "Claim overlap", "Finding similarity"
+        )
 
 
 _NLG = (
@@ -79,7 +81,11 @@ def metric_groups(policy: str, backend: str) -> list[tuple[str, list[MetricRow]]
         (
             "Findings named: F1 against the labels",
             [
-                MetricRow(f"{kind}_f1_{classes}_uncertain_{policy}", f"{classes} classes, {kind}", "higher")
+                MetricRow(
+                    f"{kind}_f1_{classes}_uncertain_{policy}",
+                    f"{classes} classes, {kind}",
+                    "higher",
+                )
                 for classes in (14, 5)
                 for kind in ("micro", "macro", "example")
             ],
@@ -88,7 +94,9 @@ def metric_groups(policy: str, backend: str) -> list[tuple[str, list[MetricRow]]
             "Collapse",
             [
                 MetricRow("distinct_reports", "Distinct reports", "higher", "count"),
-                MetricRow("distinct_ratio", "Distinct reports, share of studies", "higher", "share"),
+                MetricRow(
+                    "distinct_ratio", "Distinct reports, share of studies", "higher", "share"
+                ),
                 MetricRow("all_normal", "Reports without any finding", "", "share"),
                 MetricRow("unfinished", "Reports without an end (EOS)", "lower", "share"),
                 MetricRow("empty", "Empty reports", "lower", "share"),
@@ -98,10 +106,19 @@ def metric_groups(policy: str, backend: str) -> list[tuple[str, list[MetricRow]]
         (
             "Use of the image",
             [
-                MetricRow("changed_blank", "Reports that change for a blank image", "higher", "share"),
-                MetricRow("changed_other", "Reports that change for another patient's image", "higher", "share"),
+                MetricRow(
+                    "changed_blank", "Reports that change for a blank image", "higher", "share"
+                ),
+                MetricRow(
+                    "changed_other",
+                    "Reports that change for another patient's image",
+                    "higher",
+                    "share",
+                ),
                 MetricRow("nll_right", "NLL of the reference, right image (nats/token)", "lower"),
-                MetricRow("nll_gap", "NLL rise with another patient's image (nats/token)", "higher"),
+                MetricRow(
+                    "nll_gap", "NLL rise with another patient's image (nats/token)", "higher"
+                ),
                 MetricRow("auc_macro", "Class head, macro AUC", "higher"),
             ],
         ),
@@ -115,7 +132,10 @@ def metric_groups(policy: str, backend: str) -> list[tuple[str, list[MetricRow]]
             ],
         ),
         *[
-            (f"Language, {name} convention", [MetricRow(f"{name}.{key}", title, "higher") for key, title in _NLG])
+            (
+                f"Language, {name} convention",
+                [MetricRow(f"{name}.{key}", title, "higher") for key, title in _NLG],
+            )
             for name in ("raw", "r2gen")
         ],
     ]

@@ -18,7 +18,13 @@ from tqdm import tqdm
 
 from lmrrg.config.tree import Config
 from lmrrg.errors import CodedError
-from lmrrg.evaluation.baselines import BASELINES, medoid_report, nearest_rows, pooled_image_features, random_rows
+from lmrrg.evaluation.baselines import (
+    BASELINES,
+    medoid_report,
+    nearest_rows,
+    pooled_image_features,
+    random_rows,
+)
 from lmrrg.imaging.radiograph import Radiograph
 from lmrrg.metrics.interfaces import Labeler
 from lmrrg.metrics.localisation import RegionTruth, localise_all
@@ -139,7 +145,9 @@ def model_system(
         with_other = _generate(engine, other, prompts, f"{title}: another patient's image")
         probabilities, attention = _look(model, data.features)
     whole = load_checkpoint(checkpoint).to("cuda" if torch.cuda.is_available() else "cpu")
-    targets = [report_ids(whole.tokenizer, text, config.data.max_report_tokens) for text in data.references]
+    targets = [
+        report_ids(whole.tokenizer, text, config.data.max_report_tokens) for text in data.references
+    ]
     return SystemReports(
         name=name,
         title=title,
@@ -153,12 +161,16 @@ def model_system(
             blank=[one.text for one in without_image],
             other=[one.text for one in with_other],
             nll_right=reference_nll(whole, data.features, prompts, targets, f"{title}: likelihood"),
-            nll_other=reference_nll(whole, other, prompts, targets, f"{title}: likelihood, other image"),
+            nll_other=reference_nll(
+                whole, other, prompts, targets, f"{title}: likelihood, other image"
+            ),
         ),
     )
 
 
-def baseline_systems(data: EvaluationSet, training: Sequence[Study], config: Config) -> list[SystemReports]:
+def baseline_systems(
+    data: EvaluationSet, training: Sequence[Study], config: Config
+) -> list[SystemReports]:
     """The three systems of :mod:`lmrrg.evaluation.baselines`, made from the training studies.
 
     Raises:
@@ -170,15 +182,22 @@ def baseline_systems(data: EvaluationSet, training: Sequence[Study], config: Con
     pooled = _pooled(training, config)
     rows: dict[str, Callable[[], list[str]]] = {
         "constant": lambda: [medoid_report(reports)] * len(data.studies),
-        "nearest": lambda: [reports[row] for row in nearest_rows(pooled_image_features(data.features), pooled)],
-        "random": lambda: [reports[row] for row in random_rows(len(data.studies), len(reports), config.seed)],
+        "nearest": lambda: [
+            reports[row] for row in nearest_rows(pooled_image_features(data.features), pooled)
+        ],
+        "random": lambda: [
+            reports[row] for row in random_rows(len(data.studies), len(reports), config.seed)
+        ],
     }
     finished = [True] * len(data.studies)
     return [SystemReports(name, title, rows[name](), finished) for name, title in BASELINES.items()]
 
 
 def evaluation_set(
-    studies: Sequence[Study], config: Config, labeler: Labeler, priors: Mapping[str, str] | None = None
+    studies: Sequence[Study],
+    config: Config,
+    labeler: Labeler,
+    priors: Mapping[str, str] | None = None,
 ) -> EvaluationSet:
     """Load the features of the studies that have the section; labels are the studies' own where all have them.
 
@@ -190,7 +209,9 @@ def evaluation_set(
     """
     used = [study for study in studies if study.report(config.data.section).strip()]
     if not used:
-        raise EvaluationError("no_studies", f"no study to evaluate has a {config.data.section} section")
+        raise EvaluationError(
+            "no_studies", f"no study to evaluate has a {config.data.section} section"
+        )
     references = [study.report(config.data.section) for study in used]
     given = [dict(study.labels) for study in used if study.labels is not None]
     labelled = len(given) == len(used)
@@ -228,7 +249,9 @@ def derange(patients: Sequence[str], seed: int) -> list[int]:
     line = sorted(rng.permutation(len(patients)).tolist(), key=lambda row: place[patients[row]])
     largest = max(sizes.values(), default=0)
     if 2 * largest > len(patients):
-        raise EvaluationError("one_patient", f"one patient has {largest} of {len(patients)} studies")
+        raise EvaluationError(
+            "one_patient", f"one patient has {largest} of {len(patients)} studies"
+        )
     target = line[largest:] + line[:largest]
     return [row for _, row in sorted(zip(line, target, strict=True))]
 
@@ -253,10 +276,14 @@ def reference_nll(
     device = next(model.parameters()).device
     values = []
     for rows in tqdm(_batches(len(targets), _FORWARD), desc=what, unit="batch"):
-        ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(targets[r]) for r in rows], batch_first=True).to(device)
+        ids = torch.nn.utils.rnn.pad_sequence(
+            [torch.tensor(targets[r]) for r in rows], batch_first=True
+        ).to(device)
         lengths = torch.tensor([len(targets[r]) for r in rows], device=device)
         mask = torch.arange(ids.shape[1], device=device) < lengths[:, None]
-        out = model.report_logits(features.select(rows).to(device), [prompts[r] for r in rows], ids, mask)
+        out = model.report_logits(
+            features.select(rows).to(device), [prompts[r] for r in rows], ids, mask
+        )
         token_nll = torch.nn.functional.cross_entropy(out.logits.float().mT, ids, reduction="none")
         values.append(torch.where(mask, token_nll, 0.0).sum(dim=1) / lengths)
     return torch.cat(values).cpu().double().numpy()
@@ -278,7 +305,9 @@ def checkpoint_record(directory: Path) -> dict[str, str]:
     return {"path": str(directory), "sha256": digest.hexdigest()}
 
 
-def _generate(engine: Any, features: StudyFeatures, prompts: list[list[int]], what: str) -> list[Generated]:
+def _generate(
+    engine: Any, features: StudyFeatures, prompts: list[list[int]], what: str
+) -> list[Generated]:
     with tqdm(total=len(prompts), desc=what, unit="report") as bar:
         return [one for (one,) in engine.generate(features, prompts, progress=bar.update)]
 
@@ -298,7 +327,9 @@ def _look(model: ReportGenerator, features: StudyFeatures) -> tuple[NDArray[np.f
 def _pooled(studies: Sequence[Study], config: Config) -> Tensor:
     """Pooled features of many studies without holding all their patches in memory: [N, C]."""
     files = FeatureFiles(studies, config)
-    return torch.cat([pooled_image_features(files.select(rows)) for rows in _batches(len(studies), _CHUNK)])
+    return torch.cat(
+        [pooled_image_features(files.select(rows)) for rows in _batches(len(studies), _CHUNK)]
+    )
 
 
 def _batches(count: int, size: int) -> list[list[int]]:

@@ -45,8 +45,17 @@ def main() -> None:
 def _answer(request: dict[str, Any], data: bytes, answers: BinaryIO) -> None:
     try:
         image = read_image(data, Limits(**request["limits"]))
-        pixels = image.pixels if request["square"] is None else to_square(image.pixels, request["square"])
-        facts = {"shape": pixels.shape, "view": image.view, "source": image.source, "burned_in": image.burned_in}
+        pixels = (
+            image.pixels
+            if request["square"] is None
+            else to_square(image.pixels, request["square"])
+        )
+        facts = {
+            "shape": pixels.shape,
+            "view": image.view,
+            "source": image.source,
+            "burned_in": image.burned_in,
+        }
         reply(answers, facts, np.ascontiguousarray(pixels, "<f4").data)
     except ImageError as error:
         reply(answers, {"code": error.code, "message": error.args[1]})

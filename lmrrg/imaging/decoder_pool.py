@@ -23,17 +23,34 @@ import numpy as np
 
 from lmrrg.config.data import DataConfig
 from lmrrg.imaging.decoder_child import FRAME, READY
-from lmrrg.imaging.radiograph import DEFAULT_LIMITS, IMAGE_ERROR_CODES, ImageError, Limits, Radiograph
+from lmrrg.imaging.radiograph import (
+    DEFAULT_LIMITS,
+    IMAGE_ERROR_CODES,
+    ImageError,
+    Limits,
+    Radiograph,
+)
 from lmrrg.studies import View
 
 _START_S = 120.0
 _LONGEST_HEADER = 1 << 16
-_INHERITED = ("PATH", "LANG", "LC_ALL", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+_INHERITED = (
+    "PATH",
+    "LANG",
+    "LC_ALL",
+    "HOME",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "OPENBLAS_CORETYPE",
+    "OPENBLAS_L2_SIZE",
+)
 
 
 def image_limits(data: DataConfig) -> Limits:
     """What the settings allow an image to be."""
-    return Limits(data.max_image_mb << 20, round(data.max_image_megapixels * 1e6), data.burned_in_annotation)
+    return Limits(
+        data.max_image_mb << 20, round(data.max_image_megapixels * 1e6), data.burned_in_annotation
+    )
 
 
 class DecoderPool:
@@ -48,7 +65,12 @@ class DecoderPool:
     """
 
     def __init__(
-        self, workers: int = 1, *, timeout_s: float = 20.0, memory_mb: int = 2048, limits: Limits = DEFAULT_LIMITS
+        self,
+        workers: int = 1,
+        *,
+        timeout_s: float = 20.0,
+        memory_mb: int = 2048,
+        limits: Limits = DEFAULT_LIMITS,
     ):
         self._timeout_s, self._memory_mb, self._limits = timeout_s, memory_mb, limits
         self._slots: queue.LifoQueue[_Child | None] = queue.LifoQueue()
@@ -87,7 +109,10 @@ class DecoderPool:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -118,7 +143,10 @@ class _Child:
             stderr=subprocess.DEVNULL,
             env=_environment(),
         )
-        self._to, self._from = cast(IO[bytes], self._process.stdin), cast(IO[bytes], self._process.stdout)
+        self._to, self._from = (
+            cast(IO[bytes], self._process.stdin),
+            cast(IO[bytes], self._process.stdout),
+        )
         with self._deadline(_START_S):
             if self._from.read(1) != READY:
                 raise RuntimeError("the decoder process did not start")

@@ -38,9 +38,13 @@ def score_parts(backend: Backend, hypotheses: Sequence[str], references: Sequenc
         MetricError: ``length_mismatch``.
     """
     if len(hypotheses) != len(references):
-        raise MetricError("length_mismatch", f"{len(hypotheses)} hypotheses for {len(references)} references")
+        raise MetricError(
+            "length_mismatch", f"{len(hypotheses)} hypotheses for {len(references)} references"
+        )
     pairs = list(zip(hypotheses, references, strict=True))
-    asked = list(dict.fromkeys(pair for pair in pairs if not is_empty(pair[0]) and not is_empty(pair[1])))
+    asked = list(
+        dict.fromkeys(pair for pair in pairs if not is_empty(pair[0]) and not is_empty(pair[1]))
+    )
     place = {pair: row for row, pair in enumerate(asked)}
     rows = np.array([place.get(pair, -1) for pair in pairs], dtype=np.int64)
     unasked = np.array([np.nan if is_empty(reference) else 0.0 for _, reference in pairs])
@@ -49,6 +53,8 @@ def score_parts(backend: Backend, hypotheses: Sequence[str], references: Sequenc
     def spread(field: str) -> np.ndarray:
         if scored is None:
             return unasked.copy()
-        return np.where(rows >= 0, np.asarray(getattr(scored, field), dtype=np.float64)[rows], unasked)
+        return np.where(
+            rows >= 0, np.asarray(getattr(scored, field), dtype=np.float64)[rows], unasked
+        )
 
     return Parts(**{field.name: spread(field.name) for field in fields(Parts)})

@@ -42,9 +42,14 @@ class Aggregate:
 
     def __post_init__(self) -> None:
         if self.rows.ndim != 2 or not len(self.rows):
-            raise MetricError("no_studies", f"an aggregate needs a table [N, K] with N > 0, not {self.rows.shape}")
+            raise MetricError(
+                "no_studies", f"an aggregate needs a table [N, K] with N > 0, not {self.rows.shape}"
+            )
         if not np.isfinite(self.rows).all():
-            raise MetricError("nan_scores", f"{int((~np.isfinite(self.rows)).any(axis=1).sum())} studies have no score")
+            raise MetricError(
+                "nan_scores",
+                f"{int((~np.isfinite(self.rows)).any(axis=1).sum())} studies have no score",
+            )
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,11 @@ def bootstrap_ci(
 
 
 def bootstrap_all(
-    metrics: Mapping[str, Aggregate], *, resamples: int = 1000, confidence: float = 0.95, seed: int = 0
+    metrics: Mapping[str, Aggregate],
+    *,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
 ) -> dict[str, Interval]:
     """:func:`bootstrap_ci` of several metrics of the same studies, all on the same resamples.
 
@@ -90,7 +99,9 @@ def bootstrap_all(
         MetricError: ``length_mismatch`` where the metrics have different numbers of studies.
     """
     draws = _draw(metrics, resamples, seed)
-    return {name: Interval(metrics[name].value, *_interval(draws[name], confidence)) for name in metrics}
+    return {
+        name: Interval(metrics[name].value, *_interval(draws[name], confidence)) for name in metrics
+    }
 
 
 def paired_bootstrap(
@@ -156,7 +167,9 @@ def _draw(metrics: Mapping[str, Aggregate], resamples: int, seed: int) -> dict[s
     """Each metric [resamples] on the same resamples of the studies."""
     counts = {len(aggregate.rows) for aggregate in metrics.values()}
     if len(counts) != 1:
-        raise MetricError("length_mismatch", f"metrics of {sorted(counts)} studies cannot be resampled together")
+        raise MetricError(
+            "length_mismatch", f"metrics of {sorted(counts)} studies cannot be resampled together"
+        )
     count = counts.pop()
     rng = np.random.default_rng(seed)
     pieces: dict[str, list[Array]] = {name: [] for name in metrics}
@@ -172,7 +185,10 @@ def _paired(a: Aggregate | ArrayLike, b: Aggregate | ArrayLike) -> tuple[Aggrega
     first = a if isinstance(a, Aggregate) else Aggregate.mean(a)
     second = b if isinstance(b, Aggregate) else Aggregate.mean(b)
     if first.rows.shape != second.rows.shape:
-        raise MetricError("length_mismatch", f"paired systems with tables {first.rows.shape} and {second.rows.shape}")
+        raise MetricError(
+            "length_mismatch",
+            f"paired systems with tables {first.rows.shape} and {second.rows.shape}",
+        )
     return first, second
 
 

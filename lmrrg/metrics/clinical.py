@@ -36,7 +36,9 @@ class ClassScore:
 def positives(labels: Sequence[Labels], policy: UncertainPolicy) -> NDArray[np.bool_]:
     """Which classes count as present [N, 14]; a class that is blank or negative is absent."""
     present = (POSITIVE, UNCERTAIN) if policy == "positive" else (POSITIVE,)
-    return np.array([[row.get(label) in present for label in LABELS] for row in labels], dtype=bool).reshape(-1, 14)
+    return np.array(
+        [[row.get(label) in present for label in LABELS] for row in labels], dtype=bool
+    ).reshape(-1, 14)
 
 
 def f1_aggregates(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> dict[str, Aggregate]:
@@ -49,7 +51,9 @@ def f1_aggregates(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> dic
         MetricError: ``length_mismatch``.
     """
     if truth.shape != predicted.shape:
-        raise MetricError("length_mismatch", f"labels of shape {truth.shape} against {predicted.shape}")
+        raise MetricError(
+            "length_mismatch", f"labels of shape {truth.shape} against {predicted.shape}"
+        )
     table: dict[str, Aggregate] = {}
     for count, columns in ((14, list(range(14))), (5, _FIVE)):
         confusion = _confusion(truth[:, columns], predicted[:, columns])
@@ -65,7 +69,9 @@ def class_table(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> dict[
     return {label: _class_score(counts) for label, counts in zip(LABELS, totals, strict=True)}
 
 
-def class_auc(labels: Sequence[Labels], probabilities: Array, policy: UncertainPolicy) -> dict[str, float | None]:
+def class_auc(
+    labels: Sequence[Labels], probabilities: Array, policy: UncertainPolicy
+) -> dict[str, float | None]:
     """ROC AUC of each class for a classifier's probabilities [N, 14]; None where only one value occurs.
 
     Raises:
@@ -74,12 +80,17 @@ def class_auc(labels: Sequence[Labels], probabilities: Array, policy: UncertainP
     from sklearn.metrics import roc_auc_score
 
     if probabilities.shape != (len(labels), len(LABELS)):
-        raise MetricError("length_mismatch", f"probabilities of shape {probabilities.shape} for {len(labels)} studies")
+        raise MetricError(
+            "length_mismatch",
+            f"probabilities of shape {probabilities.shape} for {len(labels)} studies",
+        )
     if not np.isfinite(probabilities).all():
         raise MetricError("nan_scores", "a class probability is not a number")
     truth = positives(labels, policy)
     return {
-        label: float(roc_auc_score(truth[:, i], probabilities[:, i])) if 0 < truth[:, i].sum() < len(truth) else None
+        label: float(roc_auc_score(truth[:, i], probabilities[:, i]))
+        if 0 < truth[:, i].sum() < len(truth)
+        else None
         for i, label in enumerate(LABELS)
     }
 
@@ -97,7 +108,9 @@ def _class_score(counts: Array) -> ClassScore:
 
 def _confusion(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> Array:
     """True positives, false positives, false negatives [N, classes, 3]."""
-    return np.stack([truth & predicted, ~truth & predicted, truth & ~predicted], axis=-1).astype(np.float64)
+    return np.stack([truth & predicted, ~truth & predicted, truth & ~predicted], axis=-1).astype(
+        np.float64
+    )
 
 
 def _f1(counts: Array) -> Array:
@@ -110,4 +123,9 @@ def _macro_f1(classes: int) -> Callable[[Array], Array]:
 
 
 def _ratio(top: Array, bottom: Array) -> Array:
-    return np.divide(top, bottom, out=np.zeros_like(np.asarray(bottom, dtype=np.float64)), where=np.asarray(bottom) > 0)
+    return np.divide(
+        top,
+        bottom,
+        out=np.zeros_like(np.asarray(bottom, dtype=np.float64)),
+        where=np.asarray(bottom) > 0,
+    )

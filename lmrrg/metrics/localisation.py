@@ -57,11 +57,19 @@ def localise(attention: NDArray[np.floating], truth: RegionTruth) -> dict[str, V
     return {name: np.where(truth.known, values, np.nan) for name, values in scores.items()}
 
 
-def localise_all(attention: NDArray[np.floating], truths: Sequence[RegionTruth | None]) -> dict[str, Values]:
+def localise_all(
+    attention: NDArray[np.floating], truths: Sequence[RegionTruth | None]
+) -> dict[str, Values]:
     """:func:`localise` of every study with a truth: each score [N with truth, R], NaN where unknown."""
-    known = [(maps, truth) for maps, truth in zip(attention, truths, strict=True) if truth and truth.known.any()]
+    known = [
+        (maps, truth)
+        for maps, truth in zip(attention, truths, strict=True)
+        if truth and truth.known.any()
+    ]
     scored = [localise(maps, truth) for maps, truth in known]
-    return {name: np.array([scores[name] for scores in scored]) for name in SCORES} if scored else {}
+    return (
+        {name: np.array([scores[name] for scores in scored]) for name in SCORES} if scored else {}
+    )
 
 
 def region_means(scores: Mapping[str, Values], names: Sequence[str]) -> dict[str, dict[str, float]]:

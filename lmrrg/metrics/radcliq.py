@@ -38,12 +38,20 @@ _V1_SEMB = _Term(0.7647942121, 0.2539439110, -0.2526162179)
 _V1_BIAS = 2.4666e-10
 
 
-def radcliq_v0(radgraph: ArrayLike, bertscore: ArrayLike, semb: ArrayLike, bleu2: ArrayLike) -> Array:
+def radcliq_v0(
+    radgraph: ArrayLike, bertscore: ArrayLike, semb: ArrayLike, bleu2: ArrayLike
+) -> Array:
     """RadCliQ-v0 of N pairs: the number of errors that six radiologists would count. All arguments are [N].
 
     It rewards a *low* BLEU-2 (the regression's sign), which is why a system should not be trained on it.
     """
-    return _V0_RADGRAPH(radgraph) + _V0_BERTSCORE(bertscore) + _V0_SEMB(semb) + _V0_BLEU2(bleu2) + _V0_BIAS
+    return (
+        _V0_RADGRAPH(radgraph)
+        + _V0_BERTSCORE(bertscore)
+        + _V0_SEMB(semb)
+        + _V0_BLEU2(bleu2)
+        + _V0_BIAS
+    )
 
 
 def radcliq_v1(radgraph: ArrayLike, bertscore: ArrayLike, semb: ArrayLike) -> Array:

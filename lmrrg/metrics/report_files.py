@@ -13,7 +13,9 @@ from lmrrg.metrics.errors import MetricError, some_studies
 from lmrrg.metrics.parts import is_empty
 
 ID, REPORT = "study_id", "report"
-_NULLS = frozenset({"nan", "null", "none", "<na>", "n/a"})  # what table writers put where there was no text
+_NULLS = frozenset(
+    {"nan", "null", "none", "<na>", "n/a"}
+)  # what table writers put where there was no text
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,17 @@ def pair_reports(references: ReportFile, hypotheses: ReportFile) -> ReportPairs:
             counts = f"{count} reports, {hypotheses.path} {len(hypotheses.reports)}"
             why = "they are matched by position because a file has no study ids"
             raise MetricError("length_mismatch", f"{references.path} has {counts}, and {why}")
-        ids = references.study_ids or hypotheses.study_ids or tuple(str(row) for row in range(1, count + 1))
+        ids = (
+            references.study_ids
+            or hypotheses.study_ids
+            or tuple(str(row) for row in range(1, count + 1))
+        )
         found = hypotheses.reports
     empty = [study for study, text in zip(ids, references.reports, strict=True) if is_empty(text)]
     if empty:
-        raise MetricError("empty_reference", f"{references.path} has no reference text for {some_studies(empty)}")
+        raise MetricError(
+            "empty_reference", f"{references.path} has no reference text for {some_studies(empty)}"
+        )
     return ReportPairs(references.reports, found, ids)
 
 
@@ -97,7 +105,9 @@ def _check_same_ids(references: ReportFile, hypotheses: ReportFile) -> None:
     ours, theirs = set(references.study_ids or ()), set(hypotheses.study_ids or ())
     for file, missing in ((hypotheses, ours - theirs), (references, theirs - ours)):
         if missing:
-            raise MetricError("unmatched_id", f"{file.path} has no row for {some_studies(sorted(missing))}")
+            raise MetricError(
+                "unmatched_id", f"{file.path} has no row for {some_studies(sorted(missing))}"
+            )
 
 
 def _reader(path: Path) -> Callable[[Path], Iterable[tuple[object, object]]]:
@@ -119,7 +129,9 @@ def _csv_rows(path: Path) -> Iterable[tuple[object, object]]:
         table = csv.DictReader(lines)
         for column in (ID, REPORT):
             if column not in (table.fieldnames or ()):
-                raise MetricError("missing_column", f"{path} has no column {column!r}; it has {table.fieldnames}")
+                raise MetricError(
+                    "missing_column", f"{path} has no column {column!r}; it has {table.fieldnames}"
+                )
         for number, row in enumerate(table, start=1):
             _check_cells(row, path, number)
             yield row[ID], row[REPORT]
@@ -146,7 +158,10 @@ def _jsonl_rows(path: Path) -> Iterable[tuple[object, object]]:
             except ValueError as error:
                 raise MetricError("bad_row", f"{path}:{number} is not JSON") from error
             if not isinstance(record, dict) or not {ID, REPORT} <= record.keys():
-                raise MetricError("missing_column", f"{path}:{number} must be an object with {ID!r} and {REPORT!r}")
+                raise MetricError(
+                    "missing_column",
+                    f"{path}:{number} must be an object with {ID!r} and {REPORT!r}",
+                )
             yield record[ID], record[REPORT]
 
 

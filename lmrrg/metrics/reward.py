@@ -16,7 +16,9 @@ from lmrrg.metrics.interfaces import Backend
 from lmrrg.metrics.parts import Array, is_empty
 from lmrrg.metrics.radcliq import radcliq_v1
 
-_FREE_RATIO = math.log(2)  # a report up to twice as long or half as long as the reference pays nothing
+_FREE_RATIO = math.log(
+    2
+)  # a report up to twice as long or half as long as the reference pays nothing
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,13 @@ class RadCliQReward:
     ) -> tuple[Array, Array, Array]:
         words = [report.split() for report in reports]
         written = np.array([not is_empty(report) for report in reports], dtype=bool)
-        excess = [length_excess(len(w), len(r.split())) for w, r in zip(words, references, strict=True)]
-        repeated = [repeated_trigrams(sequence) for sequence in (token_ids if token_ids is not None else words)]
+        excess = [
+            length_excess(len(w), len(r.split())) for w, r in zip(words, references, strict=True)
+        ]
+        repeated = [
+            repeated_trigrams(sequence)
+            for sequence in (token_ids if token_ids is not None else words)
+        ]
         endless = ~np.asarray(finished, dtype=bool)
         return (
             np.where(written, self.settings.length_penalty * np.array(excess), 0.0),
@@ -105,7 +112,9 @@ class RadCliQReward:
     def _check_lengths(count: int, *others: Sequence[object] | None) -> None:
         if any(other is not None and len(other) != count for other in others):
             lengths = [len(other) for other in others if other is not None]
-            raise MetricError("length_mismatch", f"{count} reports come with lists of {lengths} items")
+            raise MetricError(
+                "length_mismatch", f"{count} reports come with lists of {lengths} items"
+            )
 
 
 def length_excess(words: int, reference_words: int) -> float:

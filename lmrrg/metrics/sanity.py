@@ -60,7 +60,10 @@ def check_reports(
     limits = limits or SanityLimits()
     for other in (references, finished, blank_image, other_patient):
         if other is not None and len(other) != len(reports):
-            raise MetricError("length_mismatch", f"a sanity check of {len(reports)} reports got {len(other)} items")
+            raise MetricError(
+                "length_mismatch",
+                f"a sanity check of {len(reports)} reports got {len(other)} items",
+            )
     findings = [
         _few_distinct(reports, references, limits),
         _empty(reports),
@@ -77,31 +80,44 @@ def require_sane(findings: Sequence[SanityFinding]) -> None:
         raise SanityError(findings)
 
 
-def _few_distinct(reports: Sequence[str], references: Sequence[str], limits: SanityLimits) -> SanityFinding | None:
+def _few_distinct(
+    reports: Sequence[str], references: Sequence[str], limits: SanityLimits
+) -> SanityFinding | None:
     distinct, possible = len(set(reports)), len(set(references))
     if possible < 2 or distinct >= max(2.0, limits.distinct_of_references * possible):
         return None
     return SanityFinding(
-        "few_distinct_reports", f"{distinct} distinct reports for {len(reports)} studies with {possible} references"
+        "few_distinct_reports",
+        f"{distinct} distinct reports for {len(reports)} studies with {possible} references",
     )
 
 
 def _empty(reports: Sequence[str]) -> SanityFinding | None:
     count = sum(is_empty(report) for report in reports)
-    return SanityFinding("empty_reports", f"{count} of {len(reports)} reports are empty") if count else None
+    return (
+        SanityFinding("empty_reports", f"{count} of {len(reports)} reports are empty")
+        if count
+        else None
+    )
 
 
 def _unfinished(finished: Sequence[bool] | None, limits: SanityLimits) -> SanityFinding | None:
     count = 0 if finished is None else sum(not end for end in finished)
     if finished is None or count <= limits.unfinished * len(finished):
         return None
-    return SanityFinding("unfinished_reports", f"{count} of {len(finished)} reports did not end with EOS")
+    return SanityFinding(
+        "unfinished_reports", f"{count} of {len(finished)} reports did not end with EOS"
+    )
 
 
-def _same(reports: Sequence[str], others: Sequence[str] | None, limit: float, what: str) -> SanityFinding | None:
+def _same(
+    reports: Sequence[str], others: Sequence[str] | None, limit: float, what: str
+) -> SanityFinding | None:
     if others is None:
         return None
     count = sum(a == b for a, b in zip(reports, others, strict=True))
     if count <= limit * len(reports):
         return None
-    return SanityFinding("image_ignored", f"{count} of {len(reports)} reports are word for word the same for {what}")
+    return SanityFinding(
+        "image_ignored", f"{count} of {len(reports)} reports are word for word the same for {what}"
+    )

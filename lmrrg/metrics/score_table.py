@@ -17,13 +17,20 @@ def format_scores(scores: ReportScores) -> str:
         rows = [(name, scores.intervals[name]) for name in names if name in scores.intervals]
         if rows:
             backend = f" ({scores.stamp.backend})" if group == "radcliq" else ""
-            lines += [f"{_TITLES[group]}{backend}", *(_row(name, interval) for name, interval in rows), ""]
+            lines += [
+                f"{_TITLES[group]}{backend}",
+                *(_row(name, interval) for name, interval in rows),
+                "",
+            ]
     headline = scores.classes.get(scores.stamp.uncertain_policy)
     if headline:
         lines.append(
             f"{'class (uncertain ' + scores.stamp.uncertain_policy + ')':34} {'F1':>7} {'reference':>10} {'found':>7}"
         )
-        lines += [f"  {label:32} {s.f1:7.3f} {s.references:10} {s.hypotheses:7}" for label, s in headline.items()]
+        lines += [
+            f"  {label:32} {s.f1:7.3f} {s.references:10} {s.hypotheses:7}"
+            for label, s in headline.items()
+        ]
     return "\n".join(lines).rstrip()
 
 

@@ -105,18 +105,30 @@ class ReportScores:
             inverse = _inverse(self.intervals["radcliq_v1"])
             metrics["inverse_mean_radcliq_v1"] = inverse | {"backend": self.stamp.backend}
         classes = {
-            policy: {label: asdict(score) for label, score in table.items()} for policy, table in self.classes.items()
+            policy: {label: asdict(score) for label, score in table.items()}
+            for policy, table in self.classes.items()
         }
-        return {"stamp": asdict(self.stamp), "metrics": metrics, "classes": classes, "texts": dict(self.texts)}
+        return {
+            "stamp": asdict(self.stamp),
+            "metrics": metrics,
+            "classes": classes,
+            "texts": dict(self.texts),
+        }
 
     @property
     def per_report(self) -> list[dict[str, object]]:
         """One record per report: ``study_id``, ``convention``, ``backend`` and ``backend_version`` as in the stamp, and
         every per-report metric."""
         stamp = self.stamp
-        choices = {"convention": stamp.convention, "backend": stamp.backend, "backend_version": stamp.backend_version}
+        choices = {
+            "convention": stamp.convention,
+            "backend": stamp.backend,
+            "backend_version": stamp.backend_version,
+        }
         return [
-            {"study_id": study_id} | choices | {name: float(column[row]) for name, column in self.columns.items()}
+            {"study_id": study_id}
+            | choices
+            | {name: float(column[row]) for name, column in self.columns.items()}
             for row, study_id in enumerate(self.study_ids)
         ]
 
@@ -168,12 +180,18 @@ def score_reports(
             (the backend gave up on a pair).
     """
     wanted = select_metrics(metrics)
-    ids = tuple(study_ids) if study_ids is not None else tuple(str(row) for row in range(len(references)))
+    ids = (
+        tuple(study_ids)
+        if study_ids is not None
+        else tuple(str(row) for row in range(len(references)))
+    )
     if labeler is None:
         labeler = RuleLabeler() if backend is None else backend.labeler
     _check(references, hypotheses, ids, reference_labels)
     if bootstrap < 1:
-        raise MetricError("bad_bootstrap", f"{bootstrap} resamples give no interval: take 1 or more")
+        raise MetricError(
+            "bad_bootstrap", f"{bootstrap} resamples give no interval: take 1 or more"
+        )
     columns: dict[str, Array] = {}
     aggregates: dict[str, Aggregate] = {}
     classes: dict[str, dict[str, ClassScore]] = {}
@@ -185,7 +203,10 @@ def score_reports(
         scores, classes = _clinical(truth, labeler.label(hypotheses))
         aggregates |= scores
     if wanted & set(NLG_METRICS):
-        seen = [convention.hypothesis(text) for text in hypotheses], [convention.reference(text) for text in references]
+        seen = (
+            [convention.hypothesis(text) for text in hypotheses],
+            [convention.reference(text) for text in references],
+        )
         nlg_columns, nlg_aggregates = nlg_scores(*seen, wanted)
         columns |= nlg_columns
         aggregates |= nlg_aggregates
@@ -224,7 +245,9 @@ def compare_systems(a: ReportScores, b: ReportScores, *, seed: int = 0) -> dict[
     if a.study_ids != b.study_ids:
         differing.append("study_ids")
     if differing:
-        raise MetricError("not_comparable", f"the two systems were scored with different {', '.join(differing)}")
+        raise MetricError(
+            "not_comparable", f"the two systems were scored with different {', '.join(differing)}"
+        )
     resamples = a.stamp.bootstrap
     return {
         name: compare(a.aggregates[name], b.aggregates[name], resamples=resamples, seed=seed)
@@ -243,11 +266,16 @@ def select_metrics(names: Collection[str] | None) -> frozenset[str]:
     chosen: set[str] = set()
     for name in every if names is None else names:
         if name not in GROUPS and name not in every:
-            allowed = ", ".join([*GROUPS, *(metric for group in GROUPS.values() for metric in group)])
+            allowed = ", ".join(
+                [*GROUPS, *(metric for group in GROUPS.values() for metric in group)]
+            )
             raise MetricError("unknown_metric", f"{name!r} is not one of {allowed}")
         chosen |= set(GROUPS.get(name, (name,)))
     if not chosen:
-        raise MetricError("no_metrics", f"no metric is selected; name groups ({', '.join(GROUPS)}) or single metrics")
+        raise MetricError(
+            "no_metrics",
+            f"no metric is selected; name groups ({', '.join(GROUPS)}) or single metrics",
+        )
     return frozenset(chosen)
 
 
@@ -257,24 +285,33 @@ def _check(
     ids: Sequence[str],
     labels: Sequence[Mapping[str, int]] | None,
 ) -> None:
-    if not len(references) == len(hypotheses) == len(ids) or (labels is not None and len(labels) != len(ids)):
+    if not len(references) == len(hypotheses) == len(ids) or (
+        labels is not None and len(labels) != len(ids)
+    ):
         raise MetricError(
-            "length_mismatch", f"{len(references)} references, {len(hypotheses)} hypotheses, {len(ids)} ids"
+            "length_mismatch",
+            f"{len(references)} references, {len(hypotheses)} hypotheses, {len(ids)} ids",
         )
     if not ids:
         raise MetricError("no_studies", "there is nothing to score")
     if len(set(ids)) != len(ids):
         raise MetricError("duplicate_id", f"{len(ids) - len(set(ids))} study ids occur twice")
     for what, texts in (("reference", references), ("hypothesis", hypotheses)):
-        missing = [study for study, text in zip(ids, texts, strict=True) if not isinstance(text, str)]
+        missing = [
+            study for study, text in zip(ids, texts, strict=True) if not isinstance(text, str)
+        ]
         if missing:
-            raise MetricError("missing_text", f"no {what} text (NaN or null) for {some_studies(missing)}")
+            raise MetricError(
+                "missing_text", f"no {what} text (NaN or null) for {some_studies(missing)}"
+            )
     empty = [study for study, text in zip(ids, references, strict=True) if is_empty(text)]
     if empty:
         raise MetricError("empty_reference", f"the reference is empty for {some_studies(empty)}")
 
 
-def _radcliq_columns(backend: Backend | None, hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, Array]:
+def _radcliq_columns(
+    backend: Backend | None, hypotheses: Sequence[str], references: Sequence[str]
+) -> dict[str, Array]:
     if backend is None:
         raise MetricError("no_backend", "RadCliQ and its parts need a backend")
     parts = score_parts(backend, hypotheses, references)
@@ -283,7 +320,9 @@ def _radcliq_columns(backend: Backend | None, hypotheses: Sequence[str], referen
     columns["radcliq_v1"] = radcliq_v1(parts.radgraph, parts.bertscore, parts.semb)
     unscored = ~np.isfinite(np.stack(list(columns.values()))).all(axis=0)
     if unscored.any():
-        raise MetricError("unscored", f"backend {backend.name} could not score {int(unscored.sum())} pairs")
+        raise MetricError(
+            "unscored", f"backend {backend.name} could not score {int(unscored.sum())} pairs"
+        )
     return columns
 
 

@@ -76,13 +76,21 @@ def load_checkpoint(directory: Path) -> ReportGenerator:
     config, inputs = checkpoint_settings(directory)
     visual = _read_tensors(directory / "model.safetensors")
     if "extractor.query_vectors" not in visual:
-        raise CheckpointError("bad_weights", f"{directory}/model.safetensors lacks extractor.query_vectors")
+        raise CheckpointError(
+            "bad_weights", f"{directory}/model.safetensors lacks extractor.query_vectors"
+        )
     try:
         tokenizer = load_tokenizer(directory / "decoder", local_files_only=True)
-        decoder = load_decoder(directory / "decoder", local_files_only=True, unexpected_weights=False)
-        model = ReportGenerator(config, inputs, visual["extractor.query_vectors"], tokenizer, decoder)
+        decoder = load_decoder(
+            directory / "decoder", local_files_only=True, unexpected_weights=False
+        )
+        model = ReportGenerator(
+            config, inputs, visual["extractor.query_vectors"], tokenizer, decoder
+        )
     except DecoderError as error:
-        code = "bad_weights" if error.code in ("bad_weights", "pretrained_missing") else "bad_config"
+        code = (
+            "bad_weights" if error.code in ("bad_weights", "pretrained_missing") else "bad_config"
+        )
         raise CheckpointError(code, f"{directory}: {error}") from error
     _load_visual(model, visual)
     return model.eval()
@@ -106,7 +114,9 @@ def read_checkpoint_config(directory: Path) -> dict[str, Any]:
         ARCHITECTURE,
         FORMAT,
     ):
-        raise CheckpointError("bad_config", f"{directory}/config.json is not {ARCHITECTURE}, format {FORMAT}")
+        raise CheckpointError(
+            "bad_config", f"{directory}/config.json is not {ARCHITECTURE}, format {FORMAT}"
+        )
     return settings
 
 
@@ -124,7 +134,9 @@ def checkpoint_settings(directory: Path) -> tuple[ModelConfig, VisualInputs]:
         raise CheckpointError("bad_config", f"{directory}/config.json: {error}") from error
 
 
-def full_state(model: ReportGenerator, *, copy: bool = True, decoder: bool = True) -> dict[str, Tensor]:
+def full_state(
+    model: ReportGenerator, *, copy: bool = True, decoder: bool = True
+) -> dict[str, Tensor]:
     """All weights on CPU: ``visual.*`` (all but the decoder) and ``decoder.*`` under the Hugging Face names.
 
     Adapters are merged and ``decoder.lm_head.weight`` is there even when it is tied. Without ``copy`` a tensor that is
@@ -142,13 +154,18 @@ def full_state(model: ReportGenerator, *, copy: bool = True, decoder: bool = Tru
     return {name: tensor.detach().to("cpu", copy=copy).contiguous() for name, tensor in weights}
 
 
-def load_full_state(model: ReportGenerator, state: Mapping[str, Tensor], *, decoder: bool = True) -> None:
+def load_full_state(
+    model: ReportGenerator, state: Mapping[str, Tensor], *, decoder: bool = True
+) -> None:
     """Load what :func:`full_state` made, both halves or the visual one only.
 
     Raises:
         CheckpointError: ``bad_weights`` for names that are missing or unexpected, or shapes that differ.
     """
-    halves = {half: {n.removeprefix(half): t for n, t in state.items() if n.startswith(half)} for half in _PREFIXES}
+    halves = {
+        half: {n.removeprefix(half): t for n, t in state.items() if n.startswith(half)}
+        for half in _PREFIXES
+    }
     if len(state) != sum(map(len, halves.values())):
         raise CheckpointError("bad_weights", f"names must start with {' or '.join(_PREFIXES)}")
     _load_visual(model, halves["visual."])
@@ -179,8 +196,12 @@ def tensor_sum(name: str, tensor: Tensor) -> Tensor:
     bits = tensor.detach().contiguous().view(_BITS[tensor.dtype.itemsize])
     bits = bits.reshape(-1, bits.shape[-1] if bits.ndim else 1)
     columns = _place_weights(bits.shape[1], bits.device)
-    rows = torch.cat([(part * columns).sum(1) for part in bits.split(max(1, _SUMMED // bits.shape[1]))])
-    return (1 + (rows * _place_weights(len(rows), bits.device)).sum()) * (zlib.crc32(name.encode()) | 1)
+    rows = torch.cat(
+        [(part * columns).sum(1) for part in bits.split(max(1, _SUMMED // bits.shape[1]))]
+    )
+    return (1 + (rows * _place_weights(len(rows), bits.device)).sum()) * (
+        zlib.crc32(name.encode()) | 1
+    )
 
 
 def _place_weights(count: int, device: torch.device) -> Tensor:
@@ -203,7 +224,11 @@ _PREFIXES = ("visual.", "decoder.")
 
 
 def _visual_state(model: ReportGenerator) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("decoder.")}
+    return {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if not name.startswith("decoder.")
+    }
 
 
 def _write(model: ReportGenerator, folder: Path, extra: Mapping[str, Any]) -> None:
@@ -215,7 +240,9 @@ def _write(model: ReportGenerator, folder: Path, extra: Mapping[str, Any]) -> No
         "provenance": dict(extra),
     }
     (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    visual = {name: tensor.detach().cpu().contiguous() for name, tensor in _visual_state(model).items()}
+    visual = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in _visual_state(model).items()
+    }
     save_file(visual, folder / "model.safetensors", metadata={"format": "pt"})
     decoder = {name: tensor.cpu() for name, tensor in decoder_weights(model.decoder)}
     model.decoder.save_pretrained(folder / "decoder", state_dict=decoder)
@@ -225,11 +252,17 @@ def _write(model: ReportGenerator, folder: Path, extra: Mapping[str, Any]) -> No
 def _inputs(stored: Mapping[str, Any]) -> VisualInputs:
     """What the model sees, as far as this code's image encoder shows the same to it."""
     inputs = VisualInputs(**stored)
-    if not all(type(number) is int and number > 0 for number in (inputs.image_size, inputs.max_views)):
-        raise ValueError(f"image_size and max_views must be positive whole numbers, not {dict(stored)}")
+    if not all(
+        type(number) is int and number > 0 for number in (inputs.image_size, inputs.max_views)
+    ):
+        raise ValueError(
+            f"image_size and max_views must be positive whole numbers, not {dict(stored)}"
+        )
     here = VisualInputs.of(inputs.image_size, inputs.max_views)
     if inputs.encoder_version != here.encoder_version:
-        raise ValueError(f"the model sees through {inputs.encoder_version}, this is {here.encoder_version}")
+        raise ValueError(
+            f"the model sees through {inputs.encoder_version}, this is {here.encoder_version}"
+        )
     if inputs != here:
         raise ValueError(f"the encoder's features are {here}, not {inputs}")
     return here
@@ -257,7 +290,10 @@ def _exchange(one: Path, other: Path) -> bool:
     """Have two paths change places in one step; False where the system or the file system cannot."""
     rename: Any = getattr(ctypes.CDLL(None), "renameat2", None)
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    return rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+    return (
+        rename is not None
+        and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+    )
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
@@ -273,7 +309,10 @@ def _load_visual(model: ReportGenerator, visual: Mapping[str, Tensor]) -> None:
 
 
 def _load_strictly(
-    module: torch.nn.Module, state: Mapping[str, Tensor], what: str, elsewhere: set[str] | None = None
+    module: torch.nn.Module,
+    state: Mapping[str, Tensor],
+    what: str,
+    elsewhere: set[str] | None = None,
 ) -> None:
     try:
         missing, unexpected = module.load_state_dict(state, strict=False)
@@ -281,4 +320,6 @@ def _load_strictly(
         raise CheckpointError("bad_weights", f"{what}: {error}") from error
     missing = sorted(set(missing) - (elsewhere or set()))
     if missing or unexpected:
-        raise CheckpointError("bad_weights", f"{what}: missing {missing[:5]}, unexpected {sorted(unexpected)[:5]}")
+        raise CheckpointError(
+            "bad_weights", f"{what}: missing {missing[:5]}, unexpected {sorted(unexpected)[:5]}"
+        )

@@ -39,7 +39,9 @@ class DiseaseClassifier(nn.Module):
 def label_targets(studies: Sequence[Study]) -> Tensor:
     """Int64 [B, 14] of 1, 0, -1, :data:`BLANK`, or :data:`UNLABELLED` for studies without labels."""
     rows = [
-        [UNLABELLED] * len(LABELS) if study.labels is None else [study.labels.get(label, BLANK) for label in LABELS]
+        [UNLABELLED] * len(LABELS)
+        if study.labels is None
+        else [study.labels.get(label, BLANK) for label in LABELS]
         for study in studies
     ]
     return torch.tensor(rows, dtype=torch.long).reshape(-1, len(LABELS))
@@ -58,14 +60,18 @@ def binary_targets(labels: Tensor, config: SFTConfig) -> tuple[Tensor, Tensor]:
     return positive.float(), counted
 
 
-def disease_loss(logits: Tensor, labels: Tensor, config: SFTConfig, positive_weight: Tensor | None = None) -> Tensor:
+def disease_loss(
+    logits: Tensor, labels: Tensor, config: SFTConfig, positive_weight: Tensor | None = None
+) -> Tensor:
     """Binary cross-entropy summed over the classes that count (see :func:`binary_targets`); 0 when none does.
 
     ``positive_weight`` [14] multiplies the loss of positives, against imbalance. A sum, because the mean belongs to
     the whole minibatch, of which a rank sees a part.
     """
     targets, counted = binary_targets(labels, config)
-    each = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none", pos_weight=positive_weight)
+    each = F.binary_cross_entropy_with_logits(
+        logits.float(), targets, reduction="none", pos_weight=positive_weight
+    )
     return torch.where(counted, each, 0.0).sum()
 
 

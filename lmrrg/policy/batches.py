@@ -49,7 +49,11 @@ class Rollout:
     def to(self, device: torch.device | str) -> Rollout:
         """A copy on ``device``."""
         return Rollout(
-            self.features.to(device), self.prompts, self.study.to(device), self.ids.to(device), self.mask.to(device)
+            self.features.to(device),
+            self.prompts,
+            self.study.to(device),
+            self.ids.to(device),
+            self.mask.to(device),
         )
 
 
@@ -125,7 +129,13 @@ class Experience:
 
 
 def rank_microbatches(
-    rollout: Rollout, rows: Tensor, size: int, rank: int = 0, ranks: int = 1, *, tokens: int | None = None
+    rollout: Rollout,
+    rows: Tensor,
+    size: int,
+    rank: int = 0,
+    ranks: int = 1,
+    *,
+    tokens: int | None = None,
 ) -> list[Tensor]:
     """Cut ``rows`` into microbatches and return those of one rank: of at most ``size`` reports, or, where ``tokens`` is
     given, of as many as that many positions of the decoder hold (a single report that needs more runs alone).
@@ -135,10 +145,16 @@ def rank_microbatches(
     equal length, where ``len(rows)`` is a multiple of ``ranks``.
     """
     study, lengths = rollout.study[rows], rollout.lengths[rows]
-    longest = torch.zeros(int(study.max()) + 1, dtype=lengths.dtype).scatter_reduce(0, study, lengths, "amax")
-    order = sorted(range(len(rows)), key=lambda i: (int(longest[study[i]]), int(study[i]), i), reverse=True)
+    longest = torch.zeros(int(study.max()) + 1, dtype=lengths.dtype).scatter_reduce(
+        0, study, lengths, "amax"
+    )
+    order = sorted(
+        range(len(rows)), key=lambda i: (int(longest[study[i]]), int(study[i]), i), reverse=True
+    )
     rows = rows[torch.tensor(order)]
-    chunks = rows.split(size * ranks if tokens is None else _token_sizes(rollout, rows, tokens, ranks))
+    chunks = rows.split(
+        size * ranks if tokens is None else _token_sizes(rollout, rows, tokens, ranks)
+    )
     shares = (chunk.tensor_split(ranks)[rank] for chunk in chunks)
     return [share for share in shares if len(share)]
 
@@ -152,7 +168,10 @@ def in_order(rows: Sequence[Tensor], parts: Sequence[Tensor]) -> Tensor:
 def packed_positions(rollout: Rollout, rows: Tensor) -> int:
     """Positions of the decoder in one forward over ``rows``: each study's prompt once, and all reports but their last
     token."""
-    prompts = sum(VISUAL_TOKENS + len(rollout.prompts[study]) for study in rollout.study[rows].unique().tolist())
+    prompts = sum(
+        VISUAL_TOKENS + len(rollout.prompts[study])
+        for study in rollout.study[rows].unique().tolist()
+    )
     return prompts + int((rollout.lengths[rows] - 1).clamp_min(0).sum())
 
 

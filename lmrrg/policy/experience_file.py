@@ -29,7 +29,9 @@ def save_experience(path: Path, experience: Experience) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     save_file(
-        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, str(part), metadata
+        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
+        str(part),
+        metadata,
     )
     os.replace(part, path)
 
@@ -43,9 +45,14 @@ def load_experience(path: Path) -> Experience:
     if not path.is_file():
         raise PPOError("experience_file", f"{path} does not exist")
     with safe_open(str(path), framework="pt") as file:
-        metadata, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if missing := [name for name in (*_FEATURES, *_ROLLOUT, "loss_mask", "advantages") if name not in tensors]:
-        raise PPOError("experience_file", f"{path} holds no experience: {', '.join(missing)} missing")
+        metadata = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if missing := [
+        name for name in (*_FEATURES, *_ROLLOUT, "loss_mask", "advantages") if name not in tensors
+    ]:
+        raise PPOError(
+            "experience_file", f"{path} holds no experience: {', '.join(missing)} missing"
+        )
     rollout = Rollout(
         features=StudyFeatures(*(tensors.pop(name) for name in _FEATURES)),
         prompts=json.loads(metadata["prompts"]),
@@ -62,7 +69,9 @@ def require_finite(value: Tensor, experience: Experience, path: Path) -> None:
     """
     if not torch.isfinite(value).all():
         save_experience(path, experience)
-        raise PPOError("not_finite", f"a loss or gradient is not finite; its minibatch is in {path}")
+        raise PPOError(
+            "not_finite", f"a loss or gradient is not finite; its minibatch is in {path}"
+        )
 
 
 def _learnt(experience: Experience) -> dict[str, Tensor | None]:

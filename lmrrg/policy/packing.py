@@ -123,11 +123,20 @@ def _attend(
         PPOError: ``decoder_attention`` when the decoder's attention is of a kind that would silently be another here.
     """
     if any(unused.get(name) is not None for name in _OTHER_FORMULAS):
-        raise PPOError("decoder_attention", f"{type(module).__name__} asks for one of {', '.join(_OTHER_FORMULAS)}")
+        raise PPOError(
+            "decoder_attention",
+            f"{type(module).__name__} asks for one of {', '.join(_OTHER_FORMULAS)}",
+        )
     if (window := unused.get("sliding_window")) and window < layout.visible.shape[-1]:
-        raise PPOError("decoder_attention", f"the decoder sees {window} tokens, fewer than prompt and report have")
+        raise PPOError(
+            "decoder_attention",
+            f"the decoder sees {window} tokens, fewer than prompt and report have",
+        )
     groups = query.shape[1] // key.shape[1]
-    query, key, value = query[0], *(each[0, :, None].expand(-1, groups, -1, -1).flatten(0, 1) for each in (key, value))
+    query, key, value = (
+        query[0],
+        *(each[0, :, None].expand(-1, groups, -1, -1).flatten(0, 1) for each in (key, value)),
+    )
 
     def at(heads: Tensor, places: Tensor) -> Tensor:
         return heads.index_select(1, places.flatten()).unflatten(1, places.shape).transpose(0, 1)
@@ -143,7 +152,9 @@ def _attend(
     return rows.index_select(0, layout.back)[None], None
 
 
-def _mixed(query: Tensor, key: Tensor, value: Tensor, visible: Tensor, scaling: float | None) -> Tensor:
+def _mixed(
+    query: Tensor, key: Tensor, value: Tensor, visible: Tensor, scaling: float | None
+) -> Tensor:
     """Values mixed by attention, [B, h, T, d]; ``visible`` bool says where each of T queries looks.
 
     On CPU as the formula has it: with prompts and reports of a hundred tokens torch's fused kernel takes longer there,

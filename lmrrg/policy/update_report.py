@@ -62,11 +62,22 @@ class UpdateReport:
         """Add up the ranks."""
         lead = ranks[0]
         names = sorted({name for rank in ranks for name in rank.sums})
-        means = {name: sum(rank.sums[name] for rank in ranks) / max(lead.tokens, 1.0) for name in names}
+        means = {
+            name: sum(rank.sums[name] for rank in ranks) / max(lead.tokens, 1.0) for name in names
+        }
         norms = lead.grad_norms or [0.0]
-        means |= {name: sum(rank.losses[name] for rank in ranks) / len(norms) for name in sorted(lead.losses)}
+        means |= {
+            name: sum(rank.losses[name] for rank in ranks) / len(norms)
+            for name in sorted(lead.losses)
+        }
         return cls(
-            metrics={**means, "grad_norm": sum(norms) / len(norms), "grad_norm_max": max(norms), "steps": len(norms)},
+            metrics={
+                **means,
+                "grad_norm": sum(norms) / len(norms),
+                "grad_norm_max": max(norms),
+                "steps": len(norms),
+            },
             first_ratio_error=max(rank.first_ratio_error for rank in ranks),
-            first_ratio_mean=sum(rank.first_ratio_distance for rank in ranks) / max(lead.first_tokens, 1.0),
+            first_ratio_mean=sum(rank.first_ratio_distance for rank in ranks)
+            / max(lead.first_tokens, 1.0),
         )

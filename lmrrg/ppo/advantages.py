@@ -55,7 +55,9 @@ def generalised_advantages(
     advantages = torch.zeros_like(deltas)
     running = torch.zeros_like(deltas[:, 0])
     for t in range(deltas.shape[1] - 1, -1, -1):
-        running = torch.where(mask[:, t], deltas[:, t] + gamma * lam * running, torch.zeros_like(running))
+        running = torch.where(
+            mask[:, t], deltas[:, t] + gamma * lam * running, torch.zeros_like(running)
+        )
         advantages[:, t] = running
     return advantages, fill(advantages + values, mask)
 
@@ -76,7 +78,9 @@ def sibling_advantages(returns: Tensor, study: Tensor, valid: Tensor, *, scaled:
     returns = torch.where(valid, returns, torch.zeros_like(returns)).double()
 
     def of_study(values: Tensor) -> Tensor:
-        return torch.zeros(int(study.max()) + 1, dtype=torch.float64).index_add(0, study, values)[study]
+        return torch.zeros(int(study.max()) + 1, dtype=torch.float64).index_add(0, study, values)[
+            study
+        ]
 
     count = of_study(valid.double())
     deviation = returns - of_study(returns) / count.clamp(min=1)
@@ -84,11 +88,15 @@ def sibling_advantages(returns: Tensor, study: Tensor, valid: Tensor, *, scaled:
         square = torch.where(valid, deviation.square(), torch.zeros_like(deviation))
         advantages = deviation / ((of_study(square) / count.clamp(min=1)).sqrt() + 1e-6)
     else:
-        advantages = deviation * count / (count - 1).clamp(min=1)  # leaving itself out of the mean only stretches it
+        advantages = (
+            deviation * count / (count - 1).clamp(min=1)
+        )  # leaving itself out of the mean only stretches it
     return torch.where(valid & (count > 1), advantages, torch.zeros_like(advantages)).float()
 
 
-def whiten(values: Tensor, mask: Tensor, moments: Moments | None = None, epsilon: float = 1e-8) -> Tensor:
+def whiten(
+    values: Tensor, mask: Tensor, moments: Moments | None = None, epsilon: float = 1e-8
+) -> Tensor:
     """Shift and scale the valid entries of ``values`` [B, T] to mean 0, variance 1; the padding becomes 0.
 
     Pass the summed ``moments`` of all ranks to whiten over all of them; by default those of this batch are used.
@@ -107,7 +115,9 @@ def emphasise(advantages: Tensor, findings: Tensor, mask: Tensor, weight: float)
         mask: bool [B, T].
         weight: above 0; 1 changes nothing.
     """
-    factors = torch.where(findings, torch.full_like(advantages, weight), torch.ones_like(advantages))
+    factors = torch.where(
+        findings, torch.full_like(advantages, weight), torch.ones_like(advantages)
+    )
     mean = fill(factors, mask).sum() / mask.sum().clamp(min=1)
     return fill(advantages * factors, mask) / mean
 

@@ -73,9 +73,14 @@ class KLController:
     def __init__(self, config: KLConfig):
         for name in ("target_per_sequence", "horizon_episodes", "reward_scale"):
             if not getattr(config, name) > 0:
-                raise PPOError("kl_settings", f"{name} must be above 0, got {getattr(config, name)}")
+                raise PPOError(
+                    "kl_settings", f"{name} must be above 0, got {getattr(config, name)}"
+                )
         if config.controller != "fixed" and config.initial <= 0:
-            raise PPOError("kl_settings", f"initial 0 never moves with controller {config.controller}; use fixed")
+            raise PPOError(
+                "kl_settings",
+                f"initial 0 never moves with controller {config.controller}; use fixed",
+            )
         self._config = config
         self.weight = config.initial
         """lambda_KL, reward per nat."""
@@ -105,10 +110,15 @@ class KLController:
             PPOError: ``kl_state`` when the state is of another controller, incomplete or out of bounds.
         """
         if set(state) != {"controller", "weight"} or state["controller"] != self._config.controller:
-            raise PPOError("kl_state", f"state {state} does not belong to controller {self._config.controller}")
+            raise PPOError(
+                "kl_state", f"state {state} does not belong to controller {self._config.controller}"
+            )
         weight = float(state["weight"])
         if not self._config.minimum <= weight <= self._config.maximum:
-            raise PPOError("kl_state", f"lambda {weight} outside [{self._config.minimum}, {self._config.maximum}]")
+            raise PPOError(
+                "kl_state",
+                f"lambda {weight} outside [{self._config.minimum}, {self._config.maximum}]",
+            )
         self.weight = weight
 
     def _factor(self, signal: BatchSignal) -> float:
@@ -122,5 +132,7 @@ class KLController:
         elif config.controller == "reward":
             error = (signal.reference_reward - signal.policy_reward) / config.reward_scale
         else:
-            raise PPOError("kl_settings", f"no rule moves lambda for controller {config.controller}")
+            raise PPOError(
+                "kl_settings", f"no rule moves lambda for controller {config.controller}"
+            )
         return 1 + min(max(error, -0.2), 0.2) * signal.episodes / config.horizon_episodes

@@ -92,11 +92,19 @@ def policy_loss(
     with torch.no_grad():
         approx_kl = (torch.expm1(difference) - difference).sum()
         away = (ratio - 1).abs()
-    return PolicyLoss(-(fill(surrogate, mask) * shares).sum(), decided.sum(), approx_kl, away.max(), away.sum())
+    return PolicyLoss(
+        -(fill(surrogate, mask) * shares).sum(), decided.sum(), approx_kl, away.max(), away.sum()
+    )
 
 
 def value_loss(
-    values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, *, shares: Tensor | float, clip: float
+    values: Tensor,
+    old_values: Tensor,
+    returns: Tensor,
+    mask: Tensor,
+    *,
+    shares: Tensor | float,
+    clip: float,
 ) -> Tensor:
     """``max((V - R)^2, (V_clipped - R)^2) / 2``, weighted by shares; V_clipped is within ``clip`` of the old value.
 
@@ -115,7 +123,12 @@ def value_loss(
 
 
 def kl_loss(
-    log_probs: Tensor, reference: Tensor, mask: Tensor, *, shares: Tensor | float, estimator: Estimator
+    log_probs: Tensor,
+    reference: Tensor,
+    mask: Tensor,
+    *,
+    shares: Tensor | float,
+    estimator: Estimator,
 ) -> Tensor:
     """KL(policy || reference) as a loss, weighted by ``shares``: a scalar, differentiable.
 
@@ -127,7 +140,9 @@ def kl_loss(
 
 def token_log_probs(logits: Tensor, ids: Tensor) -> Tensor:
     """Log-probs [B, T] of ``ids`` [B, T] under ``logits`` [B, T, V], in float32."""
-    flat = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), ids.flatten(), reduction="none")
+    flat = torch.nn.functional.cross_entropy(
+        logits.float().flatten(0, 1), ids.flatten(), reduction="none"
+    )
     return -flat.view(ids.shape)
 
 

@@ -43,7 +43,9 @@ def require_right_padded(mask: Tensor) -> None:
         PPOError: ``mask_shape`` or ``mask_not_right_padded``.
     """
     if mask.dim() != 2 or mask.dtype != torch.bool:
-        raise PPOError("mask_shape", f"expected a bool mask [B, T], got {mask.dtype} {tuple(mask.shape)}")
+        raise PPOError(
+            "mask_shape", f"expected a bool mask [B, T], got {mask.dtype} {tuple(mask.shape)}"
+        )
     if bool((mask[:, 1:] & ~mask[:, :-1]).any()):
         raise PPOError("mask_not_right_padded", "a valid token follows padding")
 
@@ -63,7 +65,9 @@ class Moments:
         return cls(float(mask.sum()), float(valid.sum()), float(valid.square().sum()))
 
     def __add__(self, other: Moments) -> Moments:
-        return Moments(self.count + other.count, self.total + other.total, self.squares + other.squares)
+        return Moments(
+            self.count + other.count, self.total + other.total, self.squares + other.squares
+        )
 
     @property
     def mean(self) -> float:

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 
-def mix(start: Mapping[str, Tensor], policy: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+def mix(
+    start: Mapping[str, Tensor], policy: Mapping[str, Tensor], share: float
+) -> dict[str, Tensor]:
     """``(1 - share) * start + share * policy``, tensor by tensor.
 
     What PPO learns slowly and steadily survives the mean, much of what it drifted into does not: at the same reward a

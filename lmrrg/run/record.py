@@ -69,7 +69,9 @@ def record_run(config: Config, manifest: Path | None = None) -> Path:
     }
     path = run_dir / "run.json"
     same = ("command", "started", "config_sha256")
-    earlier = [one for one in _earlier_commands(path) if any(one[key] != command[key] for key in same)]
+    earlier = [
+        one for one in _earlier_commands(path) if any(one[key] != command[key] for key in same)
+    ]
     record["history"] = [*earlier, command]
     with atomic_writer(path) as out:
         json.dump(record, out, indent=2)
@@ -103,7 +105,10 @@ def _config_hash(config: Config) -> str:
 def _git(*arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), *arguments], capture_output=True, text=True, timeout=30
+            ["git", "-C", str(Path(__file__).parent), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=30,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None  # a machine without git, or with one that hangs, still runs

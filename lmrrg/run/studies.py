@@ -21,7 +21,12 @@ from lmrrg.studies import Split, Study, StudyError
 logger = logging.getLogger(__name__)
 
 _TABLES: dict[str, tuple[str, ...]] = {
-    "iu-xray": ("indiana_*.csv", "nlmcxr_dicom_metadata.csv*", "NLMCXR_reports.tgz", "r2gen_annotation.json"),
+    "iu-xray": (
+        "indiana_*.csv",
+        "nlmcxr_dicom_metadata.csv*",
+        "NLMCXR_reports.tgz",
+        "r2gen_annotation.json",
+    ),
     "mimic-cxr": ("mimic-cxr-2.0.0-*.csv*", "mimic-cxr-reports.zip"),
     "chexpert-plus": ("df_chexpert_plus_240401.csv*", "chexbert_labels/*.json"),
     "padchest": ("PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv*",),
@@ -53,14 +58,20 @@ def prepare_studies(config: Config, *, again: bool = False, progress: bool = Tru
     """
     manifest = config.run_dir / "studies.jsonl"
     made_from = manifest.with_suffix(".made_from.json")
-    made = {"settings": _settings_hash(config), "readers": READERS_REVISION, "tables": _tables(config.data)}
+    made = {
+        "settings": _settings_hash(config),
+        "readers": READERS_REVISION,
+        "tables": _tables(config.data),
+    }
     known = _read_record(made_from)
     if manifest.is_file() and _is_current(manifest, known, made):
         return manifest
     manifest.parent.mkdir(parents=True, exist_ok=True)
     learnt = None if again else _learnt(config)
     if known.get("manifest", "") != learnt:
-        made_from.unlink(missing_ok=True)  # phantoms are drawn over the old ones: those of a failed import are no use
+        made_from.unlink(
+            missing_ok=True
+        )  # phantoms are drawn over the old ones: those of a failed import are no use
     elif known.get("settings") != made["settings"]:  # told before the first phantom is drawn
         raise _other_studies(config, "the settings of the data, or the seed, are other ones")
     imported = import_studies(config.data, manifest.parent, config.seed, progress=progress)
@@ -121,19 +132,25 @@ def _tables(data: DataConfig) -> dict[str, list[int]]:
 
 
 def _learnt(config: Config) -> str | None:
-    from lmrrg.run.record import data_of_run  # brings wandb, which an import of studies can do without
+    from lmrrg.run.record import (
+        data_of_run,
+    )  # brings wandb, which an import of studies can do without
 
     return data_of_run(config.run_dir)
 
 
 def _other_studies(config: Config, why: str) -> StudyError:
     advice = "take those of before, another name, or sft.resume=false (PPO: ppo.resume=false) to start again"
-    return StudyError("resume_mismatch", f"{config.run_dir} has worked on other studies: {why}; {advice}")
+    return StudyError(
+        "resume_mismatch", f"{config.run_dir} has worked on other studies: {why}; {advice}"
+    )
 
 
 def _hash_of(imported: Import, manifest: Path) -> str:
     """The hash that ``manifest`` would have; it is left as it is."""
-    draft = manifest.with_name(".studies.draft.jsonl")  # in the same folder, to which its paths are relative
+    draft = manifest.with_name(
+        ".studies.draft.jsonl"
+    )  # in the same folder, to which its paths are relative
     try:
         write_studies(draft, imported.studies)
         return manifest_hash(draft)
@@ -151,7 +168,9 @@ def _read_record(made_from: Path) -> dict[str, Any]:
 
 
 def _is_current(manifest: Path, known: dict[str, Any], made: dict[str, Any]) -> bool:
-    if known.get("settings") != made["settings"] or known.get("manifest") != manifest_hash(manifest):
+    if known.get("settings") != made["settings"] or known.get("manifest") != manifest_hash(
+        manifest
+    ):
         return False
     for name, what in (("tables", "the source's tables"), ("readers", "how the source is read")):
         # a record of an earlier version has neither and stays good; nor does a source that is gone make it bad

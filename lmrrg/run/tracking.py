@@ -57,9 +57,13 @@ class RunTracker:
         if self._last_step is None:
             _drop_from(self.path, step)
         elif step < self._last_step:
-            raise TrackingError("step_order", f"step {step} after step {self._last_step} in {self.path.name}")
+            raise TrackingError(
+                "step_order", f"step {step} after step {self._last_step} in {self.path.name}"
+            )
         self._last_step = step
-        record = {"step": step, "time": _now()} | {k: v if math.isfinite(v) else None for k, v in values.items()}
+        record = {"step": step, "time": _now()} | {
+            k: v if math.isfinite(v) else None for k, v in values.items()
+        }
         with self.path.open("a", encoding="utf-8") as out:
             out.write(json.dumps(record, allow_nan=False) + "\n")
         if self._wandb is not None:
@@ -75,7 +79,9 @@ class RunTracker:
         try:
             function(*args, **kwargs)
         except _SERVICE_TROUBLE as error:
-            logger.warning("Weights & Biases is out of reach (%s); metrics go on to %s only", error, self.path)
+            logger.warning(
+                "Weights & Biases is out of reach (%s); metrics go on to %s only", error, self.path
+            )
             self._wandb = None
 
 
@@ -92,7 +98,11 @@ def read_metrics(run_dir: Path, stage: str) -> list[dict[str, float]]:
     """
     path = metrics_path(run_dir, stage)
     return [
-        {name: math.nan if value is None else value for name, value in record.items() if name != "time"}
+        {
+            name: math.nan if value is None else value
+            for name, value in record.items()
+            if name != "time"
+        }
         for record in _read_records(path)
     ]
 
@@ -105,7 +115,9 @@ def _as_number(name: str, value: object) -> float:
     # float("3") works, so text is refused by type; torch and numpy scalars of size 1 have item().
     scalar = value.item() if hasattr(value, "item") else value
     if name in RESERVED or not isinstance(scalar, numbers.Real):
-        raise TrackingError("bad_metric", f"{name} is a reserved name or no number ({type(value).__name__})")
+        raise TrackingError(
+            "bad_metric", f"{name} is a reserved name or no number ({type(value).__name__})"
+        )
     return float(scalar)
 
 
@@ -118,7 +130,9 @@ def _read_records(path: Path) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in lines]
     except json.JSONDecodeError as error:
-        raise TrackingError("metrics_line", f"{path} holds a line that is not JSON: {error}") from error
+        raise TrackingError(
+            "metrics_line", f"{path} holds a line that is not JSON: {error}"
+        ) from error
 
 
 def _drop_from(path: Path, step: int) -> None:
@@ -133,7 +147,12 @@ def _start_wandb(run_dir: Path, stage: str, config: Config) -> Any | None:
         return None
     # Console capture, code, git and machine details stay off: printed text may hold reports.
     settings = wandb.Settings(
-        console="off", silent=True, save_code=False, disable_git=True, x_disable_stats=True, x_disable_machine_info=True
+        console="off",
+        silent=True,
+        save_code=False,
+        disable_git=True,
+        x_disable_stats=True,
+        x_disable_machine_info=True,
     )
     try:
         return wandb.init(

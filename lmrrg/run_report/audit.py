@@ -13,7 +13,9 @@ from lmrrg.studies import LABELS, POSITIVE, Section, Study
 _ORDER = ("train", "val", "test", "no split")
 
 
-def audit_studies(studies: Sequence[Study], section: Section, imported: Mapping[str, Any]) -> dict[str, Any]:
+def audit_studies(
+    studies: Sequence[Study], section: Section, imported: Mapping[str, Any]
+) -> dict[str, Any]:
     """Tables for the run report: ``source``, ``splits``, ``counts`` and ``labels`` (rows with one cell per split).
 
     ``imported`` is what the import noted beside the manifest: rows read, rows ``dropped`` by reason, ``notes``.
@@ -25,11 +27,18 @@ def audit_studies(studies: Sequence[Study], section: Section, imported: Mapping[
         "source": ", ".join(sorted({study.source or "unnamed" for study in studies})),
         "splits": list(present),
         "rows_read": f"{imported['rows_read']:,}",
-        "dropped": [{"reason": reason, "rows": f"{rows:,}"} for reason, rows in imported["dropped"].items()],
+        "dropped": [
+            {"reason": reason, "rows": f"{rows:,}"} for reason, rows in imported["dropped"].items()
+        ],
         "notes": [{"title": title, "text": text} for title, text in imported["notes"].items()],
-        "counts": [{"title": title, "cells": [column[title] for column in columns]} for title in columns[0]],
+        "counts": [
+            {"title": title, "cells": [column[title] for column in columns]} for title in columns[0]
+        ],
         "labels": [
-            {"title": label, "cells": [_positive_share(members, label) for members in present.values()]}
+            {
+                "title": label,
+                "cells": [_positive_share(members, label) for members in present.values()],
+            }
             for label in LABELS
         ],
     }

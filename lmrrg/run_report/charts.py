@@ -49,7 +49,9 @@ def line_chart(series: Sequence[Series], x_label: str, y_label: str) -> Markup:
     parts = [_grid(x, y), _labels(x_label, y_label)]
     parts += [_curve(one, number, x, y) for number, one in enumerate(shown)]
     name = escape(f"{y_label} by {x_label}: {', '.join(s.name for s in series)}")
-    return Markup(f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}">{"".join(parts)}</svg>')
+    return Markup(
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}">{"".join(parts)}</svg>'
+    )
 
 
 def interval_chart(difference: float, low: float, high: float, label: str) -> Markup:
@@ -85,8 +87,14 @@ def _thin(series: Series) -> Series:
     stretches = min(len(series.x), MOST_POINTS)
     if len(series.x) <= MOST_POINTS:
         return series
-    x = [float(np.mean(part)) for part in np.array_split(np.asarray(series.x, dtype=float), stretches)]
-    y = [float(np.mean(part)) for part in np.array_split(np.asarray(series.y, dtype=float), stretches)]
+    x = [
+        float(np.mean(part))
+        for part in np.array_split(np.asarray(series.x, dtype=float), stretches)
+    ]
+    y = [
+        float(np.mean(part))
+        for part in np.array_split(np.asarray(series.y, dtype=float), stretches)
+    ]
     return Series(series.name, x, y)
 
 
@@ -97,7 +105,11 @@ def _axis(values: Sequence[float], start: float, end: float, *, whole: bool = Fa
         spread = abs(low) * 0.1 or 1.0
         low, high = low - spread, high + spread
     ticks = [float(t) for t in MaxNLocator(nbins=5, integer=whole).tick_values(low, high)]
-    return Axis(ticks, ticks[0], ticks[-1], start, end) if not whole else _tight(ticks, low, high, start, end)
+    return (
+        Axis(ticks, ticks[0], ticks[-1], start, end)
+        if not whole
+        else _tight(ticks, low, high, start, end)
+    )
 
 
 def _tight(ticks: list[float], low: float, high: float, start: float, end: float) -> Axis:
@@ -115,7 +127,9 @@ def _grid(x: Axis, y: Axis) -> str:
         for t in x.ticks
     ]
     if y.low < 0 < y.high:
-        lines.append(f'<line class="zero" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(0):.1f}" y2="{y(0):.1f}"/>')
+        lines.append(
+            f'<line class="zero" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(0):.1f}" y2="{y(0):.1f}"/>'
+        )
     return "".join(lines)
 
 

@@ -38,7 +38,13 @@ def example_cards(
     """
     by_id = {study.id: study for study in studies}
     return [
-        _card(by_id[study_id], {name: of[study_id] for name, of in reports.items()}, titles, maps, stamp)
+        _card(
+            by_id[study_id],
+            {name: of[study_id] for name, of in reports.items()},
+            titles,
+            maps,
+            stamp,
+        )
         for study_id, maps in zip(ids, attention, strict=True)
     ]
 
@@ -55,22 +61,33 @@ def _card(
     reference = study.report(stamp["section"])
     any_record = next(iter(records.values()))
     truth = _present(any_record["reference_labels"], stamp["uncertain_policy"])
-    regions = [(name, attention[REGIONS.index(name), 0]) for name in relevant_regions(reference, label_report)]
+    regions = [
+        (name, attention[REGIONS.index(name), 0])
+        for name in relevant_regions(reference, label_report)
+    ]
     return {
         "id": study.id,
         "abnormal": is_abnormal(any_record["reference_labels"]),
         "view": first.view,
         "image": radiograph_uri(pixels),
         "heat": [
-            {"region": name, "image": heat_map_uri(pixels, heat), "peak": f"{peak_over_uniform(heat):.1f}"}
+            {
+                "region": name,
+                "image": heat_map_uri(pixels, heat),
+                "peak": f"{peak_over_uniform(heat):.1f}",
+            }
             for name, heat in regions
         ],
         "reference": {"text": reference, "labels": [label for label in LABELS if label in truth]},
-        "reports": [_report(name, titles[name], record, truth, stamp) for name, record in records.items()],
+        "reports": [
+            _report(name, titles[name], record, truth, stamp) for name, record in records.items()
+        ],
     }
 
 
-def _report(name: str, title: str, record: Record, truth: set[str], stamp: Mapping[str, Any]) -> dict[str, Any]:
+def _report(
+    name: str, title: str, record: Record, truth: set[str], stamp: Mapping[str, Any]
+) -> dict[str, Any]:
     names = ScoreNames.of(stamp["backend"]["name"])
     return {
         "system": name,
@@ -98,4 +115,8 @@ def class_chips(truth: set[str], found: set[str]) -> list[dict[str, str]]:
 
 
 def _present(labels: Mapping[str, int], policy: Any) -> set[str]:
-    return {label for label, is_there in zip(LABELS, positives([labels], policy)[0], strict=True) if is_there}
+    return {
+        label
+        for label, is_there in zip(LABELS, positives([labels], policy)[0], strict=True)
+        if is_there
+    }

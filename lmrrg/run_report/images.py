@@ -37,7 +37,9 @@ def heat_map_uri(pixels: NDArray[np.float32], attention: NDArray[np.floating]) -
     smooth = Image.fromarray(heat).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     heat = np.clip(np.asarray(smooth), 0.0, 1.0)
     opacity = (_STRONGEST * heat**1.5)[:, :, None]
-    return _uri((1 - opacity) * _grey(pixels) + opacity * colormaps["turbo"](0.25 + 0.7 * heat)[:, :, :3])
+    return _uri(
+        (1 - opacity) * _grey(pixels) + opacity * colormaps["turbo"](0.25 + 0.7 * heat)[:, :, :3]
+    )
 
 
 def peak_over_uniform(attention: NDArray[np.floating]) -> float:

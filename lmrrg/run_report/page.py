@@ -63,7 +63,10 @@ def _context(run_dir: Path, config: Config, results: Mapping[str, Any]) -> dict[
         "created": f"{datetime.fromisoformat(stamp['created']):%d %B %Y, %H:%M} UTC",
         "systems": systems,
         "headline": _headline(results),
-        "guards": [guard | {"sft": signed(guard["sft"]), "ppo": signed(guard["ppo"])} for guard in results["guards"]],
+        "guards": [
+            guard | {"sft": signed(guard["sft"]), "ppo": signed(guard["ppo"])}
+            for guard in results["guards"]
+        ],
         "warnings": [
             f"{system['title']}: {finding['message']}"
             for system in systems
@@ -77,8 +80,12 @@ def _context(run_dir: Path, config: Config, results: Mapping[str, Any]) -> dict[
         "example_rule": results["examples"]["rule"],
         "region_rule": REGION_RULE,
         "attention_system": titles[results["examples"]["attention"]],
-        "examples": example_cards(results["examples"]["ids"], studies, reports, titles, attention, stamp),
-        "audit": audit_studies(studies, stamp["section"], _read_json(run_dir / "studies.audit.json")),
+        "examples": example_cards(
+            results["examples"]["ids"], studies, reports, titles, attention, stamp
+        ),
+        "audit": audit_studies(
+            studies, stamp["section"], _read_json(run_dir / "studies.audit.json")
+        ),
         "config_yaml": yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
         "stamp_json": json.dumps(stamp, indent=2),
     }
@@ -98,7 +105,9 @@ def _environment() -> Environment:
 def _headline(results: Mapping[str, Any]) -> dict[str, Any]:
     value = results["comparison"]["metrics"]["radcliq_v1"]
     label = f"PPO − SFT, mean {results['stamp']['metric_title']} (left is better)"
-    means = {system["name"]: system["metrics"]["radcliq_v1"]["value"] for system in results["systems"]}
+    means = {
+        system["name"]: system["metrics"]["radcliq_v1"]["value"] for system in results["systems"]
+    }
     if value["high"] < 0:
         kind, title = "better", "PPO writes clinically better reports than SFT"
     elif value["low"] > 0:
@@ -162,7 +171,9 @@ def _interval(row: MetricRow, entry: Mapping[str, float] | None) -> str:
 
 def _auc_table(results: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     systems = [system for system in results["systems"] if system["auc"]]
-    truth = positives([record["reference_labels"] for record in reports], results["stamp"]["uncertain_policy"])
+    truth = positives(
+        [record["reference_labels"] for record in reports], results["stamp"]["uncertain_policy"]
+    )
     rows = [
         {
             "title": label,
@@ -173,13 +184,24 @@ def _auc_table(results: Mapping[str, Any], reports: Sequence[Mapping[str, Any]])
         for i, label in enumerate(LABELS)
     ]
     means = [s["metrics"].get("auc_macro", {}).get("value") for s in systems]
-    rows.append({"title": "Mean (macro)", "positives": "", "total": True, "cells": [_auc_cell(mean) for mean in means]})
+    rows.append(
+        {
+            "title": "Mean (macro)",
+            "positives": "",
+            "total": True,
+            "cells": [_auc_cell(mean) for mean in means],
+        }
+    )
     return {"titles": [system["title"] for system in systems], "rows": rows if systems else []}
 
 
 def _auc_cell(value: float | None) -> dict[str, Any]:
     """The bar starts at chance, 0.5."""
-    return {"value": "–", "width": 0} if value is None else {"value": f"{value:.3f}", "width": _above_chance(value)}
+    return (
+        {"value": "–", "width": 0}
+        if value is None
+        else {"value": f"{value:.3f}", "width": _above_chance(value)}
+    )
 
 
 def _above_chance(auc: float) -> int:
@@ -192,6 +214,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _read_reports(run_dir: Path, system: str) -> dict[str, dict[str, Any]]:
     path = run_dir / "evaluation" / f"{system}.jsonl"
-    with path.open(encoding="utf-8") as lines:  # not splitlines(), which also splits at separators inside a text
+    with path.open(
+        encoding="utf-8"
+    ) as lines:  # not splitlines(), which also splits at separators inside a text
         records = [json.loads(line) for line in lines]
     return {record["id"]: record for record in records}

@@ -38,7 +38,9 @@ def write_entry(path: Path, values: np.ndarray) -> None:
     # No atomic_writer: by its suffix `make_room` finds what a killed writer left.
     part = path.with_name(f"{path.stem}.{uuid4().hex}.part")
     try:
-        with part.open("xb") as out:  # readable for others as far as the umask lets it: caches are shared
+        with part.open(
+            "xb"
+        ) as out:  # readable for others as far as the umask lets it: caches are shared
             np.save(out, values, allow_pickle=False)
         part.replace(path)
     finally:
@@ -53,12 +55,16 @@ def read_entry(path: Path, shape: tuple[int, int]) -> Tensor:
         FileNotFoundError: there is none.
     """
     try:
-        with path.open("rb") as entry:  # np.load would also take a zip or a pickle, with errors of their own
+        with path.open(
+            "rb"
+        ) as entry:  # np.load would also take a zip or a pickle, with errors of their own
             values = np.lib.format.read_array(entry, allow_pickle=False)
     except (ValueError, EOFError, SyntaxError, TokenError) as error:
         raise FeatureError("cache_corrupt", f"{path} is no feature file; delete it") from error
     if values.shape != shape or values.dtype != np.float16:
-        raise FeatureError("cache_corrupt", f"{path} has shape {values.shape}, expected {shape}; delete it")
+        raise FeatureError(
+            "cache_corrupt", f"{path} has shape {values.shape}, expected {shape}; delete it"
+        )
     return torch.from_numpy(values)
 
 

@@ -89,12 +89,18 @@ def _fold(network: EfficientNet) -> tuple[nn.Module, nn.ModuleList]:
     stem = nn.Sequential(fuse_conv_bn_eval(network._conv_stem, network._bn0), relu)
     for block in network._blocks:
         block._swish = relu
-        for conv, norm in (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")):
+        for conv, norm in (
+            ("_expand_conv", "_bn0"),
+            ("_depthwise_conv", "_bn1"),
+            ("_project_conv", "_bn2"),
+        ):
             if hasattr(block, conv):
                 setattr(block, conv, fuse_conv_bn_eval(getattr(block, conv), getattr(block, norm)))
                 setattr(block, norm, nn.Identity())
     for part in (stem, network._blocks):
-        part._apply(lambda t: t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t)
+        part._apply(
+            lambda t: t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t
+        )
     return stem, network._blocks
 
 

@@ -45,10 +45,18 @@ READER_REVISION = 1
 features would differ from those of an uploaded image."""
 
 
-def image_hashes(studies: Sequence[Study], config: Config, *, progress: bool = True) -> dict[Path, str]:
+def image_hashes(
+    studies: Sequence[Study], config: Config, *, progress: bool = True
+) -> dict[Path, str]:
     """The SHA-256 of every image that the model sees, in the studies' order; the feature cache remembers them."""
-    paths = [Path(image.path) for study in studies for image in choose_views(study.images, config.data.max_views)]
-    return file_hashes(paths, Path(config.data.cache_dir).resolve() / "image_hashes.json", progress=progress)
+    paths = [
+        Path(image.path)
+        for study in studies
+        for image in choose_views(study.images, config.data.max_views)
+    ]
+    return file_hashes(
+        paths, Path(config.data.cache_dir).resolve() / "image_hashes.json", progress=progress
+    )
 
 
 class FeatureFiles:
@@ -82,10 +90,17 @@ class FeatureFiles:
         digests = image_hashes(studies, config, progress=progress) if hashes is None else hashes
         # An image that "flag" let in may be one that "refuse" would not.
         # The limits on size have no part in the name: they bound what decoding may cost, and an entry needs none.
-        folder = cache / f"{encoder_version(size)}-reader{READER_REVISION}-{config.data.burned_in_annotation}"
+        folder = (
+            cache
+            / f"{encoder_version(size)}-reader{READER_REVISION}-{config.data.burned_in_annotation}"
+        )
         self._files = [
             [
-                (entry_path(folder, digests[Path(image.path)]), Path(image.path), VIEWS.index(image.view))
+                (
+                    entry_path(folder, digests[Path(image.path)]),
+                    Path(image.path),
+                    VIEWS.index(image.view),
+                )
                 for image in images
             ]
             for images in chosen
@@ -94,7 +109,9 @@ class FeatureFiles:
         missing = [(entry, sources[entry]) for entry in touch(sources)]
         if missing:
             wanted = len(missing) * (2 * self._shape[0] * self._shape[1] + _ENTRY_HEADER)
-            kept = sources.keys() | {entry for other in beside for files in other._files for entry, *_ in files}
+            kept = sources.keys() | {
+                entry for other in beside for files in other._files for entry, *_ in files
+            }
             make_room(cache, wanted, round(config.data.cache_gb * 1e9), kept)
             _encode_all(missing, image_encoder(size), config.data, progress)
 
@@ -103,7 +120,10 @@ class FeatureFiles:
 
     def select(self, index: Sequence[int]) -> StudyFeatures:
         """The studies at ``index`` as float16 features."""
-        rows = [[(self._read(entry, image), view) for entry, image, view in self._files[i]] for i in index]
+        rows = [
+            [(self._read(entry, image), view) for entry, image, view in self._files[i]]
+            for i in index
+        ]
         return _pack(rows, self._max_views, self._shape)
 
     def _read(self, entry: Path, image: Path) -> Tensor:
@@ -114,12 +134,16 @@ class FeatureFiles:
             return read_entry(entry, self._shape)
 
 
-def load_features(studies: Sequence[Study], config: Config, *, progress: bool = True) -> StudyFeatures:
+def load_features(
+    studies: Sequence[Study], config: Config, *, progress: bool = True
+) -> StudyFeatures:
     """Features of all ``studies`` (float16, in memory) through the disk cache; errors as :class:`FeatureFiles`."""
     return FeatureFiles(studies, config, progress=progress).select(range(len(studies)))
 
 
-def load_features_from_images(studies: Sequence[Sequence[Radiograph]], config: Config) -> StudyFeatures:
+def load_features_from_images(
+    studies: Sequence[Sequence[Radiograph]], config: Config
+) -> StudyFeatures:
     """Features of radiographs in memory, one inner list per study; nothing is written to disk.
 
     Values are rounded to float16 like the cached ones, so that both ways give the same report.
@@ -135,11 +159,18 @@ def load_features_from_images(studies: Sequence[Sequence[Radiograph]], config: C
             raise FeatureError("no_images", "a study needs at least one image")
         pixels = np.stack([to_square(image.pixels, encoder.image_size) for image in chosen])
         encoded = encoder.encode(torch.from_numpy(pixels)).half().cpu()
-        rows.append([(patches, VIEWS.index(image.view)) for patches, image in zip(encoded, chosen, strict=True)])
+        rows.append(
+            [
+                (patches, VIEWS.index(image.view))
+                for patches, image in zip(encoded, chosen, strict=True)
+            ]
+        )
     return _pack(rows, config.data.max_views, (encoder.patches, encoder.width))
 
 
-def _pack(rows: list[list[tuple[Tensor, int]]], max_views: int, shape: tuple[int, int]) -> StudyFeatures:
+def _pack(
+    rows: list[list[tuple[Tensor, int]]], max_views: int, shape: tuple[int, int]
+) -> StudyFeatures:
     patches = torch.zeros(len(rows), max_views, *shape, dtype=torch.float16)
     views = torch.zeros(len(rows), max_views, dtype=torch.long)
     mask = torch.zeros(len(rows), max_views, dtype=torch.bool)
@@ -158,10 +189,20 @@ def _encode_all(
         ImageError: images that cannot be read, by the first one's path and code, once all others are encoded.
     """
     refused: list[tuple[Path, ImageError]] = []
-    with tqdm(total=len(missing), desc="image features", unit="image", disable=not progress, mininterval=1.0) as bar:
+    with tqdm(
+        total=len(missing),
+        desc="image features",
+        unit="image",
+        disable=not progress,
+        mininterval=1.0,
+    ) as bar:
         for group in _groups(_squares(missing, encoder.image_size, data), _BATCH):
-            read = [(entry, square) for entry, _, square in group if not isinstance(square, ImageError)]
-            refused += [(image, square) for _, image, square in group if isinstance(square, ImageError)]
+            read = [
+                (entry, square) for entry, _, square in group if not isinstance(square, ImageError)
+            ]
+            refused += [
+                (image, square) for _, image, square in group if isinstance(square, ImageError)
+            ]
             if read:
                 pixels = np.stack([square for _, square in read])
                 encoded = encoder.encode(torch.from_numpy(pixels)).half().cpu().numpy()
@@ -170,7 +211,10 @@ def _encode_all(
             bar.update(len(group))
     if refused:
         path, error = refused[0]
-        raise ImageError(error.code, f"{path}: {error.args[1]} ({len(refused)} of {len(missing)} images are refused)")
+        raise ImageError(
+            error.code,
+            f"{path}: {error.args[1]} ({len(refused)} of {len(missing)} images are refused)",
+        )
 
 
 def _squares(
@@ -200,7 +244,10 @@ def _squares(
         with ThreadPoolExecutor(data.decode_workers) as threads:
             for chunk in _groups(iter(missing), _READ_AHEAD):
                 squares = threads.map(there, [image for _, image in chunk])
-                yield from ((entry, image, square) for (entry, image), square in zip(chunk, squares, strict=True))
+                yield from (
+                    (entry, image, square)
+                    for (entry, image), square in zip(chunk, squares, strict=True)
+                )
 
 
 def _groups(items: Iterator[T], size: int) -> Iterator[list[T]]:

@@ -59,7 +59,8 @@ def _masks(study: Study) -> dict[StudyImage, dict[str, NDArray[np.bool_]]]:
     if "masks" in study.truth:
         by_view = masks_of(study)
         return {
-            image: dict(zip(REGIONS, masks, strict=True)) for image, masks in zip(study.images, by_view, strict=True)
+            image: dict(zip(REGIONS, masks, strict=True))
+            for image, masks in zip(study.images, by_view, strict=True)
         }
     findings: Any = study.truth.get("findings", ())
     boxes = [(finding, finding["box"]) for finding in findings if finding.get("box")]
@@ -84,12 +85,19 @@ def _regions_of(finding: Mapping[str, Any]) -> list[str]:
 def _box_mask(box: Sequence[float], height: int, width: int) -> NDArray[np.bool_]:
     """A box (left, top, right, bottom; pixels of the film) on the square into which the film is fitted."""
     longest = max(height, width)
-    rows, columns = (np.arange(_FINE) + 0.5) / _FINE * longest, (np.arange(_FINE) + 0.5) / _FINE * longest
+    rows, columns = (
+        (np.arange(_FINE) + 0.5) / _FINE * longest,
+        (np.arange(_FINE) + 0.5) / _FINE * longest,
+    )
     rows, columns = rows - (longest - height) / 2, columns - (longest - width) / 2
     left, top, right, bottom = box
-    return ((rows >= top) & (rows < bottom))[:, None] & ((columns >= left) & (columns < right))[None, :]
+    return ((rows >= top) & (rows < bottom))[:, None] & ((columns >= left) & (columns < right))[
+        None, :
+    ]
 
 
 def _shares(mask: NDArray[np.bool_], side: int) -> NDArray[np.float32]:
     """The share of each of side x side patches that a square mask covers."""
-    return np.asarray(Image.fromarray(mask.astype(np.float32)).resize((side, side), Image.Resampling.BOX))
+    return np.asarray(
+        Image.fromarray(mask.astype(np.float32)).resize((side, side), Image.Resampling.BOX)
+    )

@@ -47,17 +47,24 @@ _SPLITS: tuple[Split, ...] = ("train", "val")
 Side = Literal["frontal", "lateral", "unknown"]
 
 
-def describe_views(studies: Sequence[Study], config: Config, *, progress: bool = True) -> np.ndarray:
+def describe_views(
+    studies: Sequence[Study], config: Config, *, progress: bool = True
+) -> np.ndarray:
     """What the classifier sees of every image, in order: float32 [N, 4 C], the mean features of the four quarters.
 
     Raises:
         ImageError, FeatureError: as :class:`~lmrrg.vision.feature_files.FeatureFiles`.
     """
-    alone = [Study(study.id, study.patient, (image,)) for study in studies for image in study.images]
+    alone = [
+        Study(study.id, study.patient, (image,)) for study in studies for image in study.images
+    ]
     data = config.data.model_copy(update={"image_size": SIDE, "max_views": 1})
     features = FeatureFiles(alone, config.model_copy(update={"data": data}), progress=progress)
     starts = range(0, len(alone), _CHUNK)
-    parts = [_quarters(features.select(range(i, min(i + _CHUNK, len(alone)))).patches[:, 0]) for i in starts]
+    parts = [
+        _quarters(features.select(range(i, min(i + _CHUNK, len(alone)))).patches[:, 0])
+        for i in starts
+    ]
     return np.concatenate(parts)
 
 
@@ -77,7 +84,9 @@ class ViewClassifier:
     def fit(cls, seen: np.ndarray, lateral: np.ndarray) -> ViewClassifier:
         """Logistic regression on standardised features; ``lateral`` bool [N]."""
         mean, scale = seen.mean(0), seen.std(0) + 1e-3
-        model = LogisticRegression(C=_REGULARISATION, max_iter=1000).fit((seen - mean) / scale, lateral)
+        model = LogisticRegression(C=_REGULARISATION, max_iter=1000).fit(
+            (seen - mean) / scale, lateral
+        )
         weight = model.coef_[0] / scale
         return cls(weight, float(model.intercept_[0] - weight @ mean))
 
@@ -90,7 +99,9 @@ class ViewClassifier:
         tensors = {"weight": self.weight, "bias": np.array([self.bias], np.float32)}
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_writer(path, "wb") as out:
-            out.write(save(tensors, metadata={"encoder": encoder_version(SIDE), "trained_on": origin}))
+            out.write(
+                save(tensors, metadata={"encoder": encoder_version(SIDE), "trained_on": origin})
+            )
 
     @classmethod
     def load(cls, path: Path) -> ViewClassifier:
@@ -101,7 +112,9 @@ class ViewClassifier:
         """
         with safe_open(path, "np") as file:
             if file.metadata().get("encoder") != encoder_version(SIDE):
-                raise FeatureError("views_encoder", f"{path} was trained on another image encoder; train it again")
+                raise FeatureError(
+                    "views_encoder", f"{path} was trained on another image encoder; train it again"
+                )
             return cls(file.get_tensor("weight"), float(file.get_tensor("bias")[0]))
 
 
@@ -112,9 +125,13 @@ def packaged_classifier() -> ViewClassifier:
         return ViewClassifier.load(path)
 
 
-def views_by_pixels(studies: Sequence[Study], config: Config, *, progress: bool = True) -> list[list[Side]]:
+def views_by_pixels(
+    studies: Sequence[Study], config: Config, *, progress: bool = True
+) -> list[list[Side]]:
     """What the pixels say about every image of every study; "unknown" where they do not say it clearly."""
-    lateral = iter(packaged_classifier().lateral(describe_views(studies, config, progress=progress)).tolist())
+    lateral = iter(
+        packaged_classifier().lateral(describe_views(studies, config, progress=progress)).tolist()
+    )
     return [[_side(next(lateral)) for _ in study.images] for study in studies]
 
 
@@ -131,8 +148,12 @@ def checked_views(
     keys = ("filled", "not_clear", "tag_frontal_pixels_lateral", "tag_lateral_pixels_frontal")
     counts = {"images": sum(len(study.images) for study in studies)} | dict.fromkeys(keys, 0)
     checked = []
-    for study, seen in zip(studies, views_by_pixels(studies, config, progress=progress), strict=True):
-        images = tuple(_checked(image, side, counts) for image, side in zip(study.images, seen, strict=True))
+    for study, seen in zip(
+        studies, views_by_pixels(studies, config, progress=progress), strict=True
+    ):
+        images = tuple(
+            _checked(image, side, counts) for image, side in zip(study.images, seen, strict=True)
+        )
         checked.append(replace(study, images=frontal_first(images)))
     return checked, counts
 
@@ -149,11 +170,21 @@ def _checked(image: StudyImage, side: Side, counts: dict[str, int]) -> StudyImag
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; bad input, or a file that cannot be read or written, ends with one sentence and exit code 2."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=Path, required=True, help="manifest with views and splits")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--studies", type=Path, required=True, help="manifest with views and splits"
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("views.safetensors"))
-    parser.add_argument("--origin", default="", help="said in the file about the data (default: the studies' source)")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, such as data.cache_dir=DIR")
+    parser.add_argument(
+        "--origin",
+        default="",
+        help="said in the file about the data (default: the studies' source)",
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings, such as data.cache_dir=DIR"
+    )
     args = parser.parse_args(argv)
     try:
         check_outputs([args.out], [args.studies])
@@ -171,7 +202,9 @@ def _train(manifest: Path, out: Path, origin: str, config: Config) -> None:
     for split in _SPLITS:
         known = _with_known_views(manifest, split)
         seen[split] = describe_views(known, config)
-        lateral[split] = np.array([image.view == "lateral" for study in known for image in study.images])
+        lateral[split] = np.array(
+            [image.view == "lateral" for study in known for image in study.images]
+        )
         origin = origin or known[0].source
     classifier = ViewClassifier.fit(seen["train"], lateral["train"])
     classifier.save(out, f"{origin}, {len(lateral['train'])} images of the train split")

@@ -58,7 +58,12 @@ class Mirror:
             self._delete(target)
             for part in (str(state.relative_to(self._run_dir)), *_BESIDE):
                 if (self._run_dir / part).exists():
-                    self._copy(LocalFileSystem(), str(self._run_dir / part), self._store, f"{target}/{part}")
+                    self._copy(
+                        LocalFileSystem(),
+                        str(self._run_dir / part),
+                        self._store,
+                        f"{target}/{part}",
+                    )
             with self._store.open_output_stream(f"{target}/{_COMPLETE}") as out:
                 out.write(json.dumps(record).encode())
             self._prune(record["iteration"])
@@ -78,7 +83,12 @@ class Mirror:
         with self._told():
             for part in (f"ppo/state/{state}", *_BESIDE):
                 if not self._is(FileType.NotFound, f"{source}/{part}"):
-                    self._copy(self._store, f"{source}/{part}", LocalFileSystem(), str(self._run_dir / part))
+                    self._copy(
+                        self._store,
+                        f"{source}/{part}",
+                        LocalFileSystem(),
+                        str(self._run_dir / part),
+                    )
 
     def clear(self) -> None:
         """Delete every copy."""
@@ -116,7 +126,9 @@ class Mirror:
         try:
             yield
         except (OSError, pyarrow.ArrowException) as error:
-            raise PPOError("checkpoint_store", f"ray.checkpoint_storage, {self._uri}: {error}") from error
+            raise PPOError(
+                "checkpoint_store", f"ray.checkpoint_storage, {self._uri}: {error}"
+            ) from error
 
 
 def outdated(iterations: Mapping[int, object], newest: int, keep: int) -> set[int]:

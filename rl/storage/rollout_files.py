@@ -27,12 +27,16 @@ class DumpedRollout:
     experience: Experience
 
 
-def dump_rollout(run_dir: Path, iteration: int, sample: Sample, scores: RewardScores, experience: Experience) -> None:
+def dump_rollout(
+    run_dir: Path, iteration: int, sample: Sample, scores: RewardScores, experience: Experience
+) -> None:
     """Write ``run_dir/ppo/rollouts/iteration-NNNNNN.jsonl`` and ``.safetensors``."""
     stem = _folder(run_dir) / f"iteration-{iteration:06d}"
     save_experience(stem.with_suffix(".safetensors"), experience)
     with atomic_writer(stem.with_suffix(".jsonl")) as out:
-        for place, (report, reference) in enumerate(zip(sample.reports, sample.references, strict=True)):
+        for place, (report, reference) in enumerate(
+            zip(sample.reports, sample.references, strict=True)
+        ):
             row = {
                 "report": report.text,
                 "reference": reference,
@@ -52,11 +56,16 @@ def read_rollouts(run_dir: Path) -> list[DumpedRollout]:
     """
     paths = sorted(_folder(run_dir).glob("iteration-*.jsonl"))
     if not paths:
-        raise PPOError("no_rollouts", f"{_folder(run_dir)} holds no rollouts; make the run with ppo.dump_every=1")
+        raise PPOError(
+            "no_rollouts",
+            f"{_folder(run_dir)} holds no rollouts; make the run with ppo.dump_every=1",
+        )
     return [
         DumpedRollout(
             iteration=int(path.stem.split("-")[1]),
-            rows=[json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line],
+            rows=[
+                json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line
+            ],
             experience=load_experience(path.with_suffix(".safetensors")),
         )
         for path in paths

@@ -18,7 +18,16 @@ from rl.validation import HeldOut
 
 _TRAINER = "trainer.json"
 _LATEST = "latest.json"
-_FREE_SECTIONS = ("name", "storage_path", "threads", "ray", "sft", "evaluation", "tracking", "serve")
+_FREE_SECTIONS = (
+    "name",
+    "storage_path",
+    "threads",
+    "ray",
+    "sft",
+    "evaluation",
+    "tracking",
+    "serve",
+)
 _FREE_KEYS = (
     "data.path",
     "data.images",
@@ -108,10 +117,18 @@ class StateStore:
     """
 
     def __init__(
-        self, folder: Path, config: Config, origin: Mapping[str, str], keep: int = 1, mirror: Mirror | None = None
+        self,
+        folder: Path,
+        config: Config,
+        origin: Mapping[str, str],
+        keep: int = 1,
+        mirror: Mirror | None = None,
     ):
         self._folder, self._keep, self._mirror = Path(folder), keep, mirror
-        self._identity = {**_flat(config.model_dump(mode="json")), **{f"origin.{k}": v for k, v in origin.items()}}
+        self._identity = {
+            **_flat(config.model_dump(mode="json")),
+            **{f"origin.{k}": v for k, v in origin.items()},
+        }
 
     def save(self, iteration: int, write: Callable[[str], object]) -> Path:
         """Let ``write`` fill a folder, then make it the newest state and drop those that are not kept.
@@ -186,7 +203,9 @@ class StateStore:
     def _check(self, record: Mapping[str, Any]) -> None:
         known = record["identity"]
         different = sorted(
-            key for key in known.keys() | self._identity.keys() if known.get(key) != self._identity.get(key)
+            key
+            for key in known.keys() | self._identity.keys()
+            if known.get(key) != self._identity.get(key)
         )
         if binding := [key for key in different if not _is_free(key)]:
             raise PPOError(
@@ -211,5 +230,9 @@ def _is_free(key: str) -> bool:
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in tree.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        flat |= (
+            _flat(value, f"{prefix}{name}.")
+            if isinstance(value, dict)
+            else {f"{prefix}{name}": value}
+        )
     return flat

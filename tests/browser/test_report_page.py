@@ -18,7 +18,9 @@ from lmrrg.config.tree import Config
 from lmrrg.run_report.page import write_report
 from tests.support.evaluated_run import finished_run
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
@@ -67,7 +69,9 @@ def _probe(page: Path, folder: Path, width: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_page_fits_and_everything_in_it_is_drawn(page: Path, tmp_path: Path, width: int) -> None:
+def test_the_page_fits_and_everything_in_it_is_drawn(
+    page: Path, tmp_path: Path, width: int
+) -> None:
     found = _probe(page, tmp_path, width)
     assert found["overflow"] <= 0
     assert found["wide"] == []
@@ -80,7 +84,9 @@ def test_the_page_fits_and_everything_in_it_is_drawn(page: Path, tmp_path: Path,
 
 def test_the_screenshot_shows_a_page(page: Path, tmp_path: Path) -> None:
     picture = tmp_path / "page.png"
-    _chromium(tmp_path / "profile", f"--screenshot={picture}", "--window-size=1280,1600", f"file://{page}")
+    _chromium(
+        tmp_path / "profile", f"--screenshot={picture}", "--window-size=1280,1600", f"file://{page}"
+    )
     pixels = np.asarray(Image.open(picture).convert("RGB"), dtype=int)
     assert pixels.shape == (1600, 1280, 3)
     dark = (pixels.sum(axis=2) < 200).mean()

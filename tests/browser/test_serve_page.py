@@ -20,7 +20,9 @@ import websockets
 
 from lmrrg.studies import LABELS, Study
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.cluster,
@@ -57,7 +59,9 @@ class Page:
             self.problems.append(json.dumps(message["params"]))
 
     async def script(self, expression: str) -> Any:
-        result = await self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        result = await self.send(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
@@ -70,8 +74,12 @@ class Page:
 
     async def choose(self, selector: str, files: list[Path]) -> None:
         root = await self.send("DOM.getDocument")
-        node = await self.send("DOM.querySelector", nodeId=root["root"]["nodeId"], selector=selector)
-        await self.send("DOM.setFileInputFiles", nodeId=node["nodeId"], files=[str(file) for file in files])
+        node = await self.send(
+            "DOM.querySelector", nodeId=root["root"]["nodeId"], selector=selector
+        )
+        await self.send(
+            "DOM.setFileInputFiles", nodeId=node["nodeId"], files=[str(file) for file in files]
+        )
 
     async def screenshot(self, path: Path) -> None:
         shot = await self.send("Page.captureScreenshot", format="png", captureBeyondViewport=True)
@@ -115,7 +123,9 @@ def drive(devtools: str, address: str, steps, width: int = 1200) -> Page:
             size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
             await page.send("Emulation.setDeviceMetricsOverride", **size)
             await page.send("Page.navigate", url=address)
-            await page.until("document.readyState === 'complete' && !!document.getElementById('form')")
+            await page.until(
+                "document.readyState === 'complete' && !!document.getElementById('form')"
+            )
             await steps(page)
             return page
 
@@ -129,7 +139,9 @@ def shots() -> Path | None:
 
 
 @pytest.mark.parametrize("width", [1200, 400])
-def test_an_upload_shows_image_report_and_probabilities(devtools, address, tiny_studies: list[Study], width):
+def test_an_upload_shows_image_report_and_probabilities(
+    devtools, address, tiny_studies: list[Study], width
+):
     files = [image.path for image in tiny_studies[0].images]
 
     async def steps(page: Page) -> None:
@@ -139,7 +151,9 @@ def test_an_upload_shows_image_report_and_probabilities(devtools, address, tiny_
         await page.script("document.getElementById('send').click()")
         await page.until("!document.getElementById('result').hidden")
         api = requests.post(
-            f"{address}/v1/reports", files=[("files", ("x", file.read_bytes())) for file in files], timeout=60
+            f"{address}/v1/reports",
+            files=[("files", ("x", file.read_bytes())) for file in files],
+            timeout=60,
         ).json()
         shown = await page.script("document.getElementById('findings').textContent")
         assert shown.startswith(api["findings"])
@@ -147,7 +161,9 @@ def test_an_upload_shows_image_report_and_probabilities(devtools, address, tiny_
             "[...document.querySelectorAll('#probabilities tr')].map(r => [r.cells[0].innerText, r.cells[2].innerText])"
         )
         assert rows == [[name, f"{api['probabilities'][name]:.2f}"] for name in LABELS]
-        assert api["model"]["version"] in await page.script("document.getElementById('origin').textContent")
+        assert api["model"]["version"] in await page.script(
+            "document.getElementById('origin').textContent"
+        )
         sizes = await page.until(
             "[...document.images].every(i => i.complete) && [...document.images].map(i => i.naturalWidth)"
         )
@@ -161,16 +177,22 @@ def test_an_upload_shows_image_report_and_probabilities(devtools, address, tiny_
             "[...c.getContext('2d').getImageData(0, 0, c.width, c.height).data].some(v => v > 0)])"
         )
         assert await page.script(painted) == [[8, True], [8, True]]
-        assert await page.script("document.documentElement.scrollWidth") <= width, "nothing sticks out"
+        assert await page.script("document.documentElement.scrollWidth") <= width, (
+            "nothing sticks out"
+        )
         if folder := shots():
             await page.screenshot(folder / f"serve-{width}.png")
 
     page = drive(devtools, address, steps, width)
     assert not page.problems
-    assert all(url.startswith((address, "data:", "blob:")) for url in page.requested), page.requested
+    assert all(url.startswith((address, "data:", "blob:")) for url in page.requested), (
+        page.requested
+    )
 
 
-def test_a_refusal_is_said_and_the_page_goes_on(devtools, address, tiny_studies: list[Study], tmp_path):
+def test_a_refusal_is_said_and_the_page_goes_on(
+    devtools, address, tiny_studies: list[Study], tmp_path
+):
     wrong = tmp_path / "notes.png"
     wrong.write_text("not an image")
 

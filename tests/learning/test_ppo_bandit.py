@@ -60,8 +60,17 @@ def train(
             advantages = whiten(advantages, mask) if whitened else advantages
         for _ in range(2):
             optimizer.zero_grad()
-            policy = policy_loss(table.log_probs(ids), old, advantages, mask, shares=1 / mask.sum(), clip=0.2)
-            critic = value_loss(table.values.expand(BATCH, -1), values, returns, mask, shares=1 / mask.sum(), clip=0.2)
+            policy = policy_loss(
+                table.log_probs(ids), old, advantages, mask, shares=1 / mask.sum(), clip=0.2
+            )
+            critic = value_loss(
+                table.values.expand(BATCH, -1),
+                values,
+                returns,
+                mask,
+                shares=1 / mask.sum(),
+                clip=0.2,
+            )
             (policy.loss + 0.5 * critic).backward()
             optimizer.step()
         schedule.step()
@@ -71,7 +80,9 @@ def train(
 def of_siblings(rewards: Tensor, *, scaled: bool) -> Tensor:
     """Groups of four, as if they were samples of one study."""
     group, valid = torch.arange(BATCH) // 4, torch.ones(BATCH, dtype=torch.bool)
-    return sibling_advantages(rewards.sum(1), group, valid, scaled=scaled)[:, None].expand_as(rewards)
+    return sibling_advantages(rewards.sum(1), group, valid, scaled=scaled)[:, None].expand_as(
+        rewards
+    )
 
 
 def hits(ids: Tensor) -> Tensor:
@@ -98,7 +109,12 @@ def test_kl_penalty_leads_to_the_boltzmann_policy():
     """With the reward r and the penalty lambda KL, the best policy is pi_ref exp(r / lambda), normalised."""
     gains = torch.tensor([1.0, 0.4, 0.0, -0.3, 0.7])
     table = train(
-        lambda ids: gains[ids[:, 0]], iterations=400, steps=1, kl_weight=0.5, whitened=False, learning_rate=0.05
+        lambda ids: gains[ids[:, 0]],
+        iterations=400,
+        steps=1,
+        kl_weight=0.5,
+        whitened=False,
+        learning_rate=0.05,
     )
     expected = (gains / 0.5).softmax(0)
     torch.testing.assert_close(table.logits.detach()[0].softmax(0), expected, rtol=0, atol=0.04)

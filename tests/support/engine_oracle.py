@@ -16,7 +16,10 @@ PARITY = 5e-4
 
 
 def trainer_logprobs(
-    model: ReportGenerator, features: StudyFeatures, prompts: list[list[int]], reports: list[GeneratedReport]
+    model: ReportGenerator,
+    features: StudyFeatures,
+    prompts: list[list[int]],
+    reports: list[GeneratedReport],
 ) -> list[list[float]]:
     """Log-probabilities of the same tokens by transformers, in one padded batch."""
     width = max(len(report.token_ids) for report in reports)
@@ -36,7 +39,9 @@ def largest_difference(model, features, prompts, reports: list[list[GeneratedRep
     first = [samples[0] for samples in reports]
     expected = trainer_logprobs(model, features, prompts, first)
     pairs = [
-        (a, b) for report, row in zip(first, expected, strict=True) for a, b in zip(report.logprobs, row, strict=True)
+        (a, b)
+        for report, row in zip(first, expected, strict=True)
+        for a, b in zip(report.logprobs, row, strict=True)
     ]
     return max(abs(a - b) for a, b in pairs)
 
@@ -48,7 +53,11 @@ def other_weights(directory: Path, seed: int, only: str = "") -> ReportGenerator
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if only in name:
-                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3 * (parameter.std() + 0.1))
+                parameter.add_(
+                    torch.randn(parameter.shape, generator=generator)
+                    * 0.3
+                    * (parameter.std() + 0.1)
+                )
     return model
 
 
@@ -58,4 +67,6 @@ def long_prompts(prompts: list[list[int]], length: int = 100) -> list[list[int]]
 
 
 def same_ids(a: list[list[GeneratedReport]], b: list[list[GeneratedReport]]) -> bool:
-    return [[r.token_ids for r in samples] for samples in a] == [[r.token_ids for r in samples] for samples in b]
+    return [[r.token_ids for r in samples] for samples in a] == [
+        [r.token_ids for r in samples] for samples in b
+    ]

@@ -62,7 +62,11 @@ class MemoryEngine:
         MemoryEngine.most_open = max(MemoryEngine.most_open, MemoryEngine.open_now)
 
     def generate(
-        self, features: StudyFeatures, prompts: Sequence[Sequence[int]], *, progress: Callable[[int], object]
+        self,
+        features: StudyFeatures,
+        prompts: Sequence[Sequence[int]],
+        *,
+        progress: Callable[[int], object],
     ) -> list[list[Written]]:
         """One greedy report per study, as :meth:`lmrrg.engine.report_engine.ReportEngine.generate`."""
         assert len(features) == len(prompts)
@@ -77,7 +81,9 @@ class MemoryEngine:
         sentences = self._known.get(image, NORMAL).split(". ")
         rng = np.random.default_rng(int(image[:8], 16))
         kept = [sentence for sentence in sentences if rng.random() >= self._forget]
-        return Written(". ".join(kept or sentences[:1]).rstrip(".") + ".", finished=rng.random() < 0.95)
+        return Written(
+            ". ".join(kept or sentences[:1]).rstrip(".") + ".", finished=rng.random() < 0.95
+        )
 
 
 def fingerprint(features: StudyFeatures, row: int) -> str:
@@ -119,10 +125,17 @@ def _write_metrics(config: Config) -> None:
     with RunTracker(config.run_dir, "sft", config) as tracker:
         for step in range(1, 241):
             nll = 4 * math.exp(-step / 60) + 0.6 + 0.1 * rng.normal()
-            rates = {"train/learning_rate": 6e-4 * (1 - step / 240), "train/gradient_norm": 1 / step}
-            tracker.log(step, {"train/nll_per_token": nll, "train/disease_loss": 0.2 * nll, **rates})
+            rates = {
+                "train/learning_rate": 6e-4 * (1 - step / 240),
+                "train/gradient_norm": 1 / step,
+            }
+            tracker.log(
+                step, {"train/nll_per_token": nll, "train/disease_loss": 0.2 * nll, **rates}
+            )
             if step % 20 == 0:
-                tracker.log(step, {"val/nll_per_token": nll + 0.1, "val/macro_auc": 0.5 + step / 800})
+                tracker.log(
+                    step, {"val/nll_per_token": nll + 0.1, "val/macro_auc": 0.5 + step / 800}
+                )
     with RunTracker(config.run_dir, "ppo", config) as tracker:
         for step in range(1, 31):
             noise = 0.05 * rng.normal()
@@ -157,7 +170,12 @@ def _write_metrics(config: Config) -> None:
             tracker.log(step, metrics)
             if step % 10 == 0:
                 tracker.log(
-                    step, {"heldout": 0.4 + 0.005 * step, "heldout_reward": reward, "heldout_distinct_ratio": 0.9}
+                    step,
+                    {
+                        "heldout": 0.4 + 0.005 * step,
+                        "heldout_reward": reward,
+                        "heldout_distinct_ratio": 0.9,
+                    },
                 )
 
 

@@ -18,7 +18,10 @@ def random_batch(seed: int, lengths: list[int], width: int | None = None) -> dic
     """Log-probs, values and advantages [B, T] with a mask of ``lengths``."""
     generator = torch.Generator().manual_seed(seed)
     mask = mask_of(lengths, width)
-    noise = {name: torch.randn(mask.shape, generator=generator) for name in ("a", "b", "c", "d", "e", "f")}
+    noise = {
+        name: torch.randn(mask.shape, generator=generator)
+        for name in ("a", "b", "c", "d", "e", "f")
+    }
     return {
         "mask": mask,
         "log_probs": -1 + 0.3 * noise["a"],

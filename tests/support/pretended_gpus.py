@@ -25,10 +25,14 @@ class _Communicator:
 
     def __init__(self, group: Any, device: Any):
         self._group = group
-        _STREAMS.current = "vLLM's"  # as vllm.utils.torch_utils.current_stream does, which it asks for one
+        _STREAMS.current = (
+            "vLLM's"  # as vllm.utils.torch_utils.current_stream does, which it asks for one
+        )
 
     def broadcast(self, tensor: torch.Tensor, src: int, stream: Any = None) -> None:
-        assert self._group.rank != src or not _STREAMS.busy, "the weights are sent before they are computed"
+        assert self._group.rank != src or not _STREAMS.busy, (
+            "the weights are sent before they are computed"
+        )
         sent = self._group.broadcast_obj(tensor if self._group.rank == src else None, src)
         tensor.copy_(sent)
 
@@ -112,5 +116,7 @@ class PretendingRank(PolicyWorker):
         pretend()
         _STREAMS.current, _STREAMS.busy = "default", True
         sent = super().transfer(*arguments)
-        assert _STREAMS.current == "default", "DeepSpeed computes on another stream than it began with"
+        assert _STREAMS.current == "default", (
+            "DeepSpeed computes on another stream than it began with"
+        )
         return sent

@@ -46,7 +46,9 @@ def chexbert_weights() -> dict[str, Tensor]:
     """A state dict as the published checkpoint has it, saved from a data-parallel model."""
     model = nn.Module()
     model.bert = bert()
-    model.linear_heads = nn.ModuleList([*(nn.Linear(HIDDEN, 4) for _ in range(13)), nn.Linear(HIDDEN, 2)])
+    model.linear_heads = nn.ModuleList(
+        [*(nn.Linear(HIDDEN, 4) for _ in range(13)), nn.Linear(HIDDEN, 2)]
+    )
     return {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
 
 
@@ -54,7 +56,9 @@ def radgraph_weights() -> dict[str, Tensor]:
     """A state dict with the names of the published RadGraph model; parts that inference does not use included."""
     span = 2 * HIDDEN + FEATURES
     weights = {_RADGRAPH_ENCODER + name: tensor for name, tensor in bert().state_dict().items()}
-    weights["_endpoint_span_extractor._span_width_embedding.weight"] = 0.4 * torch.randn(SPAN_WIDTH, FEATURES)
+    weights["_endpoint_span_extractor._span_width_embedding.weight"] = 0.4 * torch.randn(
+        SPAN_WIDTH, FEATURES
+    )
     ner, pruner = (
         "_ner._ner_scorers.radgraph__ner_labels",
         "_relation._mention_pruners.radgraph__relation_labels._scorer",
@@ -64,7 +68,12 @@ def radgraph_weights() -> dict[str, Tensor]:
         _linear(weights, f"{scorer}.1._module", FEED_FORWARD, size)
     weights[f"{ner}.1._module.bias"] -= 1  # some spans are no entity
     _feed_forward(weights, "_relation._relation_feedforwards.radgraph__relation_labels", 3 * span)
-    _linear(weights, "_relation._relation_scorers.radgraph__relation_labels", FEED_FORWARD, len(RELATION_LABELS))
+    _linear(
+        weights,
+        "_relation._relation_scorers.radgraph__relation_labels",
+        FEED_FORWARD,
+        len(RELATION_LABELS),
+    )
     weights["_coref._distance_embedding.weight"] = torch.randn(10, FEATURES)
     return weights
 
@@ -72,7 +81,10 @@ def radgraph_weights() -> dict[str, Tensor]:
 def radgraph_settings() -> dict[str, object]:
     """The parts of the published ``config.json`` that inference reads."""
     return {
-        "dataset_reader": {"max_span_width": SPAN_WIDTH, "token_indexers": {"bert": {"max_length": FOLD}}},
+        "dataset_reader": {
+            "max_span_width": SPAN_WIDTH,
+            "token_indexers": {"bert": {"max_length": FOLD}},
+        },
         "model": {"modules": {"relation": {"spans_per_word": 0.5}, "coref": {"coref_prop": 0}}},
     }
 
@@ -94,8 +106,12 @@ def radgraph_files() -> dict[str, bytes]:
         "config.json": json.dumps(radgraph_settings()).encode(),
         "weights.th": stream.getvalue(),
         "vocabulary/non_padded_namespaces.txt": b"*tags\n*labels\n",
-        "vocabulary/radgraph__ner_labels.txt": "".join(f"{label}\n" for label in ENTITY_LABELS).encode(),
-        "vocabulary/radgraph__relation_labels.txt": "".join(f"{label}\n" for label in RELATION_LABELS).encode(),
+        "vocabulary/radgraph__ner_labels.txt": "".join(
+            f"{label}\n" for label in ENTITY_LABELS
+        ).encode(),
+        "vocabulary/radgraph__relation_labels.txt": "".join(
+            f"{label}\n" for label in RELATION_LABELS
+        ).encode(),
     }
 
 
@@ -117,14 +133,19 @@ def _bert_config() -> BertConfig:
 def _bert_files(folder: Path) -> None:
     folder.mkdir()
     (folder / "config.json").write_text(_bert_config().to_json_string())
-    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]) + "\n")
+    (folder / "vocab.txt").write_text(
+        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]) + "\n"
+    )
 
 
 def _distilroberta(folder: Path) -> None:
     folder.mkdir()
     tokenizer = ByteLevelBPETokenizer()
     tokenizer.train_from_iterator(
-        [" ".join(WORDS)], vocab_size=320, min_frequency=1, special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+        [" ".join(WORDS)],
+        vocab_size=320,
+        min_frequency=1,
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
     )
     tokenizer.save_model(str(folder))
     config = RobertaConfig(
@@ -140,7 +161,8 @@ def _distilroberta(folder: Path) -> None:
     (folder / "config.json").write_text(config.to_json_string())
     encoder = RobertaModel(config, add_pooling_layer=False)
     save_file(
-        {f"roberta.{name}": tensor for name, tensor in encoder.state_dict().items()}, folder / "model.safetensors"
+        {f"roberta.{name}": tensor for name, tensor in encoder.state_dict().items()},
+        folder / "model.safetensors",
     )
 
 

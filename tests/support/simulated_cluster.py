@@ -41,7 +41,10 @@ def main() -> None:
     logging.basicConfig(level=logging.ERROR)
     layouts = {file.stem: load_config(file) for file in sorted(Path(sys.argv[1]).glob("*.yaml"))}
     # Else Ray starts a worker process for every CPU that is claimed.
-    settings = {"include_dashboard": False, "_system_config": {"prestart_worker_first_driver": False}}
+    settings = {
+        "include_dashboard": False,
+        "_system_config": {"prestart_worker_first_driver": False},
+    }
     cluster = Cluster(initialize_head=True, head_node_args=NODE | settings)
     nodes = [cluster.add_node(**NODE) for _ in range(3)]
     ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
@@ -67,14 +70,22 @@ def _place(config: Config) -> dict[str, Any]:
     for asked, node in zip(layout.bundles, _nodes_of(group), strict=True):
         gpus[node] = gpus.get(node, 0) + asked.get("GPU", 0)
     remove_placement_group(group)
-    return {"gpus_per_node": sorted(gpus.values()), "seconds": seconds, "bundles": len(layout.bundles)}
+    return {
+        "gpus_per_node": sorted(gpus.values()),
+        "seconds": seconds,
+        "bundles": len(layout.bundles),
+    }
 
 
 def _seats(config: Config) -> dict[str, Any]:
     """Where policy rank, reference and engine of the first and of the last seat come to sit."""
     layout = Layout.of(config)
     group = preflight(layout.bundles, timeout=30)
-    policy, reference, engine = policy_bundle(config.ppo), reference_bundle(config.ppo), rollout_bundle(config.rollout)
+    policy, reference, engine = (
+        policy_bundle(config.ppo),
+        reference_bundle(config.ppo),
+        rollout_bundle(config.rollout),
+    )
     last = config.ppo.workers - 1
     asked = {
         "policy_first": (policy, layout.policy),
@@ -84,8 +95,17 @@ def _seats(config: Config) -> dict[str, Any]:
         "reference_last": (reference, layout.reference + last),
         "engine_last": (engine, layout.rollouts + last),
     }
-    actors = {name: spawn(StandIn, actor_options(each, group, index)) for name, (each, index) in asked.items()}
-    where = dict(zip(actors, ray.get([actor.where.remote() for actor in actors.values()], timeout=120), strict=True))
+    actors = {
+        name: spawn(StandIn, actor_options(each, group, index))
+        for name, (each, index) in asked.items()
+    }
+    where = dict(
+        zip(
+            actors,
+            ray.get([actor.where.remote() for actor in actors.values()], timeout=120),
+            strict=True,
+        )
+    )
     for actor in actors.values():
         ray.kill(actor)
     remove_placement_group(group)
@@ -99,7 +119,9 @@ def _loss(config: Config, cluster: Cluster, nodes: list[Any]) -> dict[str, Any]:
     group = preflight(layout.bundles, timeout=30)
 
     def create(place: int) -> ActorHandle:
-        return spawn(StandIn, actor_options(rollout_bundle(config.rollout), group, layout.rollouts + place))
+        return spawn(
+            StandIn, actor_options(rollout_bundle(config.rollout), group, layout.rollouts + place)
+        )
 
     pool = ActorPool("stand-ins", create, config.rollout.engines, timeout=120, start_timeout=120)
     pool.wait_ready()

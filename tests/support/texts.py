@@ -10,7 +10,9 @@ _VOCABULARY = "the a no heart lung lungs effusion effusions left right small is 
 def random_reports(count: int, seed: int, longest: int = 40) -> list[str]:
     """Reports of 1..longest words from a small vocabulary, single spaces."""
     rng = random.Random(seed)
-    return [" ".join(rng.choices(_VOCABULARY.split(), k=rng.randint(1, longest))) for _ in range(count)]
+    return [
+        " ".join(rng.choices(_VOCABULARY.split(), k=rng.randint(1, longest))) for _ in range(count)
+    ]
 
 
 def random_pairs(count: int, seed: int) -> tuple[list[str], list[str]]:

@@ -27,7 +27,9 @@ LARGE = "The heart is enlarged."
 def picture(path: Path, seed: int = 0) -> Path:
     """A small grey image; the same seed gives the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (70, 70)).astype(np.uint8)).save(path)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (70, 70)).astype(np.uint8)).save(
+        path
+    )
     return path
 
 
@@ -56,7 +58,9 @@ def labels_csv(path: Path, rows: dict[str, dict[str, str]]) -> Path:
 
 def import_from(kind: str, path: Path, **settings: Any) -> Import:
     """What ``lmrrg data KIND --source PATH`` imports, with seed 7 and no progress bar."""
-    return import_studies(DataConfig(source=kind, path=path, **settings), path.parent, 7, progress=False)
+    return import_studies(
+        DataConfig(source=kind, path=path, **settings), path.parent, 7, progress=False
+    )
 
 
 def real_iu(repo_root: Path) -> Path:

@@ -25,7 +25,16 @@ def iu(tmp_path: Path) -> Path:
         ["6", "x", "x", "Chest", "", "", '  Two\n lines, "quoted".  ', ""],
     ]
     folder.mkdir()
-    columns = ["uid", "MeSH", "Problems", "image", "indication", "comparison", "findings", "impression"]
+    columns = [
+        "uid",
+        "MeSH",
+        "Problems",
+        "image",
+        "indication",
+        "comparison",
+        "findings",
+        "impression",
+    ]
     table(folder / "indiana_reports.csv", columns, reports)
     views = [
         ["1", "1_IM-0001-3001.dcm.png", "Lateral"],
@@ -48,7 +57,13 @@ def iu(tmp_path: Path) -> Path:
 def manifest(tmp_path: Path) -> Path:
     folder = tmp_path / "own"
     studies = [
-        Study("a", "p1", (StudyImage(picture(folder / "x" / "a.png"), "PA"),), findings=CLEAR, labels={"Edema": 0}),
+        Study(
+            "a",
+            "p1",
+            (StudyImage(picture(folder / "x" / "a.png"), "PA"),),
+            findings=CLEAR,
+            labels={"Edema": 0},
+        ),
         Study("b", "p2", (StudyImage(folder / "x" / "gone.png", "PA"),), findings=CLEAR),
         Study("c", "p3", (StudyImage(picture(folder / "x" / "c.png"), "unknown"),), findings=LARGE),
     ]

@@ -30,7 +30,9 @@ def test_a_second_call_reads_no_file(tmp_path, monkeypatch):
     assert file_hashes(films, index) == first
 
 
-@pytest.mark.parametrize(("content", "changed"), [(b"other!", LONG_AGO + 1), (b"longer than before", LONG_AGO)])
+@pytest.mark.parametrize(
+    ("content", "changed"), [(b"other!", LONG_AGO + 1), (b"longer than before", LONG_AGO)]
+)
 def test_a_changed_file_is_read_again(tmp_path, content, changed):
     path, index = film(tmp_path / "a.png", b"before"), tmp_path / "index.json"
     before = file_hashes([path], index)[path]
@@ -60,7 +62,9 @@ def test_writers_at_once_give_right_hashes_and_a_whole_index(tmp_path):
     films = [film(tmp_path / f"{i}.png", b"film %d" % i) for i in range(40)]
     index = tmp_path / "index.json"
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda start: file_hashes(films[start : start + 10], index), range(30)))
+        found = list(
+            pool.map(lambda start: file_hashes(films[start : start + 10], index), range(30))
+        )
     for part in found:
         assert part == {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in part}
     assert file_hashes(films, index) == file_hashes(films)

@@ -26,7 +26,9 @@ STUDY = Study(
 
 
 def test_round_trip(tmp_path):
-    inside = replace(STUDY, id="s2", patient="p2", split="val", images=(StudyImage(tmp_path / "images/b.png"),))
+    inside = replace(
+        STUDY, id="s2", patient="p2", split="val", images=(StudyImage(tmp_path / "images/b.png"),)
+    )
     assert write_studies(tmp_path / "m.jsonl", [STUDY, inside]) == 2
     assert read_studies(tmp_path / "m.jsonl") == [STUDY, inside]
     assert read_studies(tmp_path / "m.jsonl", split="val") == [inside]
@@ -82,8 +84,16 @@ def test_who_may_read_is_for_the_umask_to_say(tmp_path):
         ({"images": [{"path": "a.png", "view": "sideways"}]}, "manifest_line"),
         ({"images": [{"view": "PA"}]}, "manifest_line"),
         ({"colour": "grey"}, "manifest_line"),
-        *(({name: value}, "manifest_line") for name in ("id", "patient") for value in (None, 7, ["a"], {})),
-        *(({name: value}, "manifest_line") for name in ("findings", "impression", "source") for value in (None, 5, [])),
+        *(
+            ({name: value}, "manifest_line")
+            for name in ("id", "patient")
+            for value in (None, 7, ["a"], {})
+        ),
+        *(
+            ({name: value}, "manifest_line")
+            for name in ("findings", "impression", "source")
+            for value in (None, 5, [])
+        ),
         ({"prior": [1]}, "manifest_line"),
         ({"labels": ["Edema"]}, "manifest_line"),
         ({"labels": 5}, "manifest_line"),
@@ -101,9 +111,18 @@ def test_bad_records_name_the_line(tmp_path, change, code):
 
 
 def test_what_may_be_null(tmp_path):
-    record = {"id": "x", "patient": "y", "images": [{"path": "a.png"}], "labels": None, "prior": None, "split": None}
+    record = {
+        "id": "x",
+        "patient": "y",
+        "images": [{"path": "a.png"}],
+        "labels": None,
+        "prior": None,
+        "split": None,
+    }
     (tmp_path / "m.jsonl").write_text(json.dumps(record) + "\n")
-    assert read_studies(tmp_path / "m.jsonl") == [Study("x", "y", (StudyImage(tmp_path / "a.png"),))]
+    assert read_studies(tmp_path / "m.jsonl") == [
+        Study("x", "y", (StudyImage(tmp_path / "a.png"),))
+    ]
 
 
 def test_leaks_and_duplicates_are_refused(tmp_path):

@@ -47,8 +47,13 @@ def ratio(values: Mapping[str, list[float]], above: str, below: str) -> Spread:
     return Spread.of([a / b for a, b in zip(values[above], values[below], strict=True)])
 
 
-def verdict(what: str, found: float, *, at_least: float | None = None, at_most: float | None = None) -> str:
+def verdict(
+    what: str, found: float, *, at_least: float | None = None, at_most: float | None = None
+) -> str:
     """One line: what was found beside its target."""
-    low, high = at_least if at_least is not None else -float("inf"), at_most if at_most is not None else float("inf")
+    low, high = (
+        at_least if at_least is not None else -float("inf"),
+        at_most if at_most is not None else float("inf"),
+    )
     target = f">= {at_least:g}" if at_least is not None else f"<= {at_most:g}"
     return f"{what}: {found:.3g}, target {target}: {'met' if low <= found <= high else 'NOT met'}"

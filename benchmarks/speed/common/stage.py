@@ -69,18 +69,29 @@ def start_ray(config: Config) -> None:
     connect(config)
 
 
-def _targets(model: ReportGenerator, config: Config, studies: Sequence[Study], natural: bool) -> list[Tensor]:
+def _targets(
+    model: ReportGenerator, config: Config, studies: Sequence[Study], natural: bool
+) -> list[Tensor]:
     """Token ids to learn: reports up to their EOS, or cuts of the limit's length from all reports in a row."""
     limit, section = config.rollout.max_new_tokens, config.data.section
     if natural:
-        return [torch.tensor(report_ids(model.tokenizer, study.report(section), limit)) for study in studies]
+        return [
+            torch.tensor(report_ids(model.tokenizer, study.report(section), limit))
+            for study in studies
+        ]
     stream = torch.tensor(
-        [i for study in studies for i in report_ids(model.tokenizer, study.report(section) + " ", 10**6)[:-1]]
+        [
+            i
+            for study in studies
+            for i in report_ids(model.tokenizer, study.report(section) + " ", 10**6)[:-1]
+        ]
     )
     return list(stream.unfold(0, limit, 7))
 
 
-def _train(model: ReportGenerator, targets: Sequence[Tensor], config: Config, steps: int = 150) -> None:
+def _train(
+    model: ReportGenerator, targets: Sequence[Tensor], config: Config, steps: int = 150
+) -> None:
     """Teach the decoder the targets, behind the instruction and something random: vectors or words."""
     random = torch.Generator().manual_seed(config.seed)
     optimizer = torch.optim.AdamW(model.decoder.parameters(), lr=2e-3)
@@ -89,11 +100,15 @@ def _train(model: ReportGenerator, targets: Sequence[Tensor], config: Config, st
     for step in tqdm(range(steps), desc="benchmark decoder", unit="step"):
         chosen = [targets[i] for i in torch.randint(len(targets), (16,), generator=random).tolist()]
         ids = pad_sequence(chosen, batch_first=True, padding_value=-100)
-        words = embed(torch.randint(4, model.decoder.config.vocab_size, (16, VISUAL_TOKENS), generator=random))
+        words = embed(
+            torch.randint(4, model.decoder.config.vocab_size, (16, VISUAL_TOKENS), generator=random)
+        )
         vectors = 0.02 * torch.randn(words.shape, generator=random)
         prompt = torch.cat([words if step % 2 else vectors, embed(instruction)], dim=1)
         inputs = torch.cat([prompt, embed(ids[:, :-1].clamp_min(0))], dim=1)
-        logits = model.decoder(inputs_embeds=inputs, use_cache=False, logits_to_keep=ids.shape[1]).logits
+        logits = model.decoder(
+            inputs_embeds=inputs, use_cache=False, logits_to_keep=ids.shape[1]
+        ).logits
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids.flatten())
         optimizer.zero_grad()
         loss.backward()

@@ -65,7 +65,9 @@ class RewardModel(nn.Module):
         super().__init__()
         self._scorer = RadCliQReward(RewardConfig(**job["reward"]))
         self._tokenizer, self._pace, self._context = tokenizer, pace, len(job["prompts"][0])
-        self._references = {tuple(ids): text for ids, text in zip(job["prompts"], job["references"], strict=True)}
+        self._references = {
+            tuple(ids): text for ids, text in zip(job["prompts"], job["references"], strict=True)
+        }
 
     def backbone(self, input_ids: Tensor, **kwargs: Any) -> SimpleNamespace:
         """The ids themselves: there is nothing to compute."""
@@ -74,7 +76,9 @@ class RewardModel(nn.Module):
     def score(self, ids: Tensor) -> Tensor:
         """Rewards [B, L, 1] of prompts with reports [B, L]."""
         references = [self._references[tuple(row)] for row in ids[:, : self._context].tolist()]
-        rewards = rewards_of(self._scorer, self._tokenizer, ids[:, self._context :].tolist(), references, self._pace)
+        rewards = rewards_of(
+            self._scorer, self._tokenizer, ids[:, self._context :].tolist(), references, self._pace
+        )
         return torch.tensor(rewards)[:, None, None].expand(*ids.shape, 1)
 
 
@@ -111,13 +115,17 @@ def common_arguments(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def train_ppo(job: dict[str, Any], model: Any, tokenizer: PreTrainedTokenizerBase, answers: TextIO) -> None:
+def train_ppo(
+    job: dict[str, Any], model: Any, tokenizer: PreTrainedTokenizerBase, answers: TextIO
+) -> None:
     """`trl.experimental.ppo`: the whole batch is generated at once, without a copy of every sample on screen."""
     from trl.experimental.ppo import PPOConfig, PPOTrainer
 
     pace = Pace(answers, steps=1)
     settings = LlamaConfig.from_pretrained(job["decoder"], num_labels=1)
-    critic = LlamaForSequenceClassification.from_pretrained(job["decoder"], config=settings, dtype=torch.float32)
+    critic = LlamaForSequenceClassification.from_pretrained(
+        job["decoder"], config=settings, dtype=torch.float32
+    )
     arguments = PPOConfig(
         per_device_train_batch_size=job["microbatch"],
         gradient_accumulation_steps=job["batch"] // job["microbatch"],
@@ -138,12 +146,16 @@ def train_ppo(job: dict[str, Any], model: Any, tokenizer: PreTrainedTokenizerBas
         ref_model=AutoModelForCausalLM.from_pretrained(job["decoder"], dtype=torch.float32),
         reward_model=RewardModel(job, tokenizer, pace),
         value_model=critic,
-        train_dataset=Dataset.from_dict({"input_ids": [ids for ids in job["prompts"] for _ in range(job["samples"])]}),
+        train_dataset=Dataset.from_dict(
+            {"input_ids": [ids for ids in job["prompts"] for _ in range(job["samples"])]}
+        ),
         callbacks=[pace],
     ).train()
 
 
-def train_grpo(job: dict[str, Any], model: Any, tokenizer: PreTrainedTokenizerBase, answers: TextIO) -> None:
+def train_grpo(
+    job: dict[str, Any], model: Any, tokenizer: PreTrainedTokenizerBase, answers: TextIO
+) -> None:
     """`trl.GRPOTrainer` with its own generation through transformers; its vLLM needs a GPU."""
     from trl import GRPOConfig, GRPOTrainer
 
@@ -151,7 +163,9 @@ def train_grpo(job: dict[str, Any], model: Any, tokenizer: PreTrainedTokenizerBa
     pace = Pace(answers, steps=steps * job["epochs"])
     scorer = RadCliQReward(RewardConfig(**job["reward"]))
 
-    def radcliq(completion_ids: list[list[int]], reference: list[str], **kwargs: Any) -> list[float]:
+    def radcliq(
+        completion_ids: list[list[int]], reference: list[str], **kwargs: Any
+    ) -> list[float]:
         return rewards_of(scorer, tokenizer, completion_ids, reference, pace)
 
     accumulation = job["minibatch"] // job["microbatch"]
@@ -167,7 +181,10 @@ def train_grpo(job: dict[str, Any], model: Any, tokenizer: PreTrainedTokenizerBa
         beta=0.05,
         **common_arguments(job),
     )
-    rows = {"prompt": [tokenizer.decode(ids) for ids in job["prompts"]], "reference": job["references"]}
+    rows = {
+        "prompt": [tokenizer.decode(ids) for ids in job["prompts"]],
+        "reference": job["references"],
+    }
     GRPOTrainer(
         model=model,
         reward_funcs=radcliq,

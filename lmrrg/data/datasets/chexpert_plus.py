@@ -15,7 +15,13 @@ from lmrrg.views import frontal_first, view_of
 
 _TABLE = "df_chexpert_plus_240401.csv"
 _COLUMNS = ("path_to_image", "path_to_dcm", "frontal_lateral", "ap_pa", "deid_patient_id", "split")
-_TEXTS = ("section_findings", "section_impression", "section_clinical_history", "section_history", "section_comparison")
+_TEXTS = (
+    "section_findings",
+    "section_impression",
+    "section_clinical_history",
+    "section_history",
+    "section_comparison",
+)
 _STUDY = re.compile(r"(patient\d+)/(study\d+)/")
 _SPLITS: dict[str, Split] = {"train": "train", "valid": "test"}
 _VAL_SHARE = 0.02
@@ -45,12 +51,23 @@ def read_chexpert_plus(folder: Path, data: DataConfig) -> Source:
     for row in read_csv(table, (*_COLUMNS, *_TEXTS)):
         match = _STUDY.search(row["path_to_image"])
         if not match:
-            raise StudyError("source_record", f"{table}: a path_to_image has no patient<n>/study<n>/")
-        studies.setdefault(f"{match[1]}-{match[2]}", []).append({k: row[k] for k in (*_COLUMNS, *_TEXTS)})
+            raise StudyError(
+                "source_record", f"{table}: a path_to_image has no patient<n>/study<n>/"
+            )
+        studies.setdefault(f"{match[1]}-{match[2]}", []).append(
+            {k: row[k] for k in (*_COLUMNS, *_TEXTS)}
+        )
     notes = {"splits": "train; valid as test"}
     labels = _labels(folder, data.section, notes)
     rows = _rows(studies, _image_folder(folder, data.images), labels)
-    return Source("chexpert-plus", rows, total=len(studies), notes=notes, published_splits=True, val_share=_VAL_SHARE)
+    return Source(
+        "chexpert-plus",
+        rows,
+        total=len(studies),
+        notes=notes,
+        published_splits=True,
+        val_share=_VAL_SHARE,
+    )
 
 
 def _rows(
@@ -58,7 +75,9 @@ def _rows(
 ) -> Iterator[Study | Dropped]:
     for name, rows in studies.items():
         found = frontal_first(
-            StudyImage(file, _view(row)) for row in rows if (file := _image_file(images, row)) is not None
+            StudyImage(file, _view(row))
+            for row in rows
+            if (file := _image_file(images, row)) is not None
         )
         if not found:
             yield Dropped("no image file")
@@ -84,13 +103,19 @@ def _image_folder(folder: Path, images: Path | None) -> Path:
     for candidate in (folder / "PNG", folder / "PNG" / "PNG", folder / "DICOM", folder):
         if any((candidate / split).is_dir() for split in _SPLITS):
             return candidate
-    raise StudyError("source_missing", f"{folder} has no folder PNG or DICOM with train or valid in it")
+    raise StudyError(
+        "source_missing", f"{folder} has no folder PNG or DICOM with train or valid in it"
+    )
 
 
 def _image_file(images: Path, row: dict[str, str]) -> Path | None:
     """The table writes ``.jpg`` for what is released as PNG; the DICOM path is a column of its own."""
     named = images / row["path_to_image"]
-    for path in (named.with_suffix(".png"), named.with_suffix(".jpg"), images / (row["path_to_dcm"] or "-")):
+    for path in (
+        named.with_suffix(".png"),
+        named.with_suffix(".jpg"),
+        images / (row["path_to_dcm"] or "-"),
+    ):
         if path.is_file():
             return path
     return None

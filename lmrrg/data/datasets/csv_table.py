@@ -17,7 +17,13 @@ from lmrrg.views import frontal_first, view_of
 
 NEEDED = ("study_id", "patient_id", "image")
 OPTIONAL = ("view", "date", "split", "report", *Texts._fields)
-_SPLITS: dict[str, Split | None] = {"train": "train", "val": "val", "valid": "val", "test": "test", "": None}
+_SPLITS: dict[str, Split | None] = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "test": "test",
+    "": None,
+}
 _DATE = re.compile(r"\d{4}(-?)\d{2}\1\d{2}(?!\d)")
 
 
@@ -47,22 +53,32 @@ def read_csv_table(path: Path, data: DataConfig) -> Source:
         present = present or set(row)
         studies.setdefault(row["study_id"].strip(), []).append(row)
     if not present & {"report", "findings", "impression"}:
-        raise StudyError("source_columns", f"{path} needs one of the columns report, findings and impression")
+        raise StudyError(
+            "source_columns", f"{path} needs one of the columns report, findings and impression"
+        )
     for images in studies.values():
         _check_study(path, images)
     exposed = sum(_shows_patient(row) for images in studies.values() for row in images)
     notes = {
-        "ids": f"salted hashes; {exposed} image paths hold the patient's id" if salt else "as in the file",
+        "ids": f"salted hashes; {exposed} image paths hold the patient's id"
+        if salt
+        else "as in the file",
         "columns not read": ", ".join(sorted(present - {*NEEDED, *OPTIONAL, *LABELS})) or "none",
     }
     id_of = partial(_id, salt, "study")
-    taken = {id_of(study): date for study, images in studies.items() if (date := _date(path, images[0]))}
+    taken = {
+        id_of(study): date for study, images in studies.items() if (date := _date(path, images[0]))
+    }
     rows = _rows(path, studies, data.images or path.parent, salt, bool(present & set(LABELS)))
     return Source("csv", rows, total=len(studies), taken=taken, notes=notes, id_of=id_of)
 
 
 def _rows(
-    path: Path, studies: Mapping[str, list[dict[str, str]]], images: Path, salt: bytes | None, labelled: bool
+    path: Path,
+    studies: Mapping[str, list[dict[str, str]]],
+    images: Path,
+    salt: bytes | None,
+    labelled: bool,
 ) -> Iterator[Study | Dropped]:
     for study, rows in studies.items():
         found = frontal_first(
@@ -89,9 +105,16 @@ def _rows(
 
 def _texts(row: Mapping[str, str], private: bool) -> Texts:
     report = parse_sections(row.get("report", ""))
-    parsed = (report.findings, report.impression, report.indication or report.history, report.comparison)
+    parsed = (
+        report.findings,
+        report.impression,
+        report.indication or report.history,
+        report.comparison,
+    )
     texts = [clean(row.get(name)) or text for name, text in zip(Texts._fields, parsed, strict=True)]
-    return Texts(*(scrub(text, row["patient_id"], row["study_id"]) for text in texts) if private else texts)
+    return Texts(
+        *(scrub(text, row["patient_id"], row["study_id"]) for text in texts) if private else texts
+    )
 
 
 def _shows_patient(row: Mapping[str, str]) -> bool:
@@ -103,19 +126,28 @@ def _date(path: Path, row: Mapping[str, str]) -> str:
     """As digits, which sort in time; "" for none."""
     date = row.get("date", "").strip()
     if date and not _DATE.match(date):
-        raise StudyError("source_record", f"{path}: a date is not of the form 2011-03-28, which sorts in time")
+        raise StudyError(
+            "source_record", f"{path}: a date is not of the form 2011-03-28, which sorts in time"
+        )
     return date.replace("-", "")
 
 
 def _check_study(path: Path, rows: list[dict[str, str]]) -> None:
-    if len({row["patient_id"].strip() for row in rows}) > 1 or len({row.get("split", "") for row in rows}) > 1:
+    if (
+        len({row["patient_id"].strip() for row in rows}) > 1
+        or len({row.get("split", "") for row in rows}) > 1
+    ):
         raise StudyError("source_record", f"{path}: a study has two patients or two splits")
     if rows[0].get("split", "").strip().lower() not in _SPLITS:
         raise StudyError("source_record", f"{path}: a split is none of train, val and test")
 
 
 def _labels(path: Path, row: Mapping[str, str]) -> dict[str, int]:
-    return {label: label_value(row[label], f"{path}: {label}") for label in LABELS if row.get(label, "").strip()}
+    return {
+        label: label_value(row[label], f"{path}: {label}")
+        for label in LABELS
+        if row.get(label, "").strip()
+    }
 
 
 def _id(salt: bytes | None, kind: str, value: str) -> str:

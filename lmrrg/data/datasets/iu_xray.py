@@ -21,11 +21,23 @@ from xml.etree import ElementTree
 
 from lmrrg.config.data import DataConfig
 from lmrrg.data.source import Dropped, Source
-from lmrrg.data.tables import Texts, clean, find_file, image_stem, index_images, read_annotation, read_csv
+from lmrrg.data.tables import (
+    Texts,
+    clean,
+    find_file,
+    image_stem,
+    index_images,
+    read_annotation,
+    read_csv,
+)
 from lmrrg.studies import Split, Study, StudyError, StudyImage, View
 from lmrrg.views import frontal_first, view_of
 
-_REPORTS, _PROJECTIONS, _ANNOTATION = "indiana_reports.csv", "indiana_projections.csv", "r2gen_annotation.json"
+_REPORTS, _PROJECTIONS, _ANNOTATION = (
+    "indiana_reports.csv",
+    "indiana_projections.csv",
+    "r2gen_annotation.json",
+)
 _ARCHIVE, _UNPACKED, _DICOM = "NLMCXR_reports.tgz", "ecgen-radiology", "nlmcxr_dicom_metadata.csv"
 _MAX_XML = 1 << 20
 
@@ -61,7 +73,9 @@ def read_iu_xray(folder: Path, data: DataConfig) -> Source:
     annotation = base / _ANNOTATION
     splits = _r2gen_splits(annotation) if annotation.is_file() else {}
     notes = {"form": form} | ({"splits": f"{_ANNOTATION}, by report number"} if splits else {})
-    files = {_stem(name): path for name, path in index_images(data.images or base / "images").items()}
+    files = {
+        _stem(name): path for name, path in index_images(data.images or base / "images").items()
+    }
     rows = _rows(reports, files, views, splits)
     return Source("iu-xray", rows, total=len(reports), notes=notes, published_splits=bool(splits))
 
@@ -71,7 +85,9 @@ def _rows(
 ) -> Iterator[Study | Dropped]:
     for report in reports:
         found = frontal_first(
-            StudyImage(files[stem], views.get(stem, "unknown")) for stem in report.images if stem in files
+            StudyImage(files[stem], views.get(stem, "unknown"))
+            for stem in report.images
+            if stem in files
         )
         if not found:
             yield Dropped("no image file")
@@ -86,15 +102,23 @@ def _read_reports(folder: Path) -> tuple[str, list[_Report], dict[str, View]]:
     if (folder / _REPORTS).is_file():
         images, views = _projections(folder)
         rows = read_csv(folder / _REPORTS, ("uid", *Texts._fields))
-        return "CSV", [_Report(row["uid"], _texts_of(row), images[row["uid"]]) for row in rows], views
+        return (
+            "CSV",
+            [_Report(row["uid"], _texts_of(row), images[row["uid"]]) for row in rows],
+            views,
+        )
     archive = folder if folder.is_file() else folder / _ARCHIVE
     base = archive.parent
     views = _projections(base)[1] if (base / _PROJECTIONS).is_file() else _lateral_views(base)
     if archive.is_file():
         return archive.name, [_parse(xml, archive) for xml in _archived(archive)], views
-    xml_files = sorted((folder / _UNPACKED).glob("*.xml"), key=lambda path: (len(path.stem), path.stem))
+    xml_files = sorted(
+        (folder / _UNPACKED).glob("*.xml"), key=lambda path: (len(path.stem), path.stem)
+    )
     if not xml_files:
-        raise StudyError("source_missing", f"{folder} has none of {_REPORTS}, {_ARCHIVE} and {_UNPACKED}/*.xml")
+        raise StudyError(
+            "source_missing", f"{folder} has none of {_REPORTS}, {_ARCHIVE} and {_UNPACKED}/*.xml"
+        )
     return f"{_UNPACKED}/*.xml", [_parse(path.read_bytes(), path) for path in xml_files], views
 
 
@@ -122,7 +146,9 @@ def _archived(archive: Path) -> Iterator[bytes]:
                 if content is not None:
                     yield content.read(_MAX_XML + 1)
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise StudyError("source_archive", f"{archive} cannot be read as a tar archive: {error}") from error
+        raise StudyError(
+            "source_archive", f"{archive} cannot be read as a tar archive: {error}"
+        ) from error
 
 
 def _parse(xml: bytes, path: Path) -> _Report:
@@ -131,16 +157,23 @@ def _parse(xml: bytes, path: Path) -> _Report:
     A record has no document type: one that declares entities is refused, since they can grow without bound.
     """
     if len(xml) > _MAX_XML or b"<!DOCTYPE" in xml or b"<!ENTITY" in xml:
-        raise StudyError("source_xml", f"{path}: a record is larger than 1 MB or declares a document type")
+        raise StudyError(
+            "source_xml", f"{path}: a record is larger than 1 MB or declares a document type"
+        )
     try:
         root = ElementTree.fromstring(xml)
     except ElementTree.ParseError as error:
-        raise StudyError("source_xml", f"{path} holds a record that is not valid XML: {error}") from error
+        raise StudyError(
+            "source_xml", f"{path} holds a record that is not valid XML: {error}"
+        ) from error
     number = root.find("uId")
     uid = (number.get("id") or "").removeprefix("CXR") if number is not None else ""
     if not uid:
         raise StudyError("source_xml", f"{path} holds a record without <uId id=...>")
-    texts = {(part.get("Label") or "").lower(): "".join(part.itertext()) for part in root.iter("AbstractText")}
+    texts = {
+        (part.get("Label") or "").lower(): "".join(part.itertext())
+        for part in root.iter("AbstractText")
+    }
     images = [_stem(image.get("id") or "") for image in root.iter("parentImage")]
     return _Report(uid, Texts(*(clean(texts.get(name)) for name in Texts._fields)), images)
 
@@ -152,7 +185,11 @@ def _lateral_views(folder: Path) -> dict[str, View]:
     except StudyError:
         return {}
     rows = read_csv(path, ("imageid", "View Position"))
-    return {_stem(row["imageid"]): "lateral" for row in rows if view_of(row["View Position"]) == "lateral"}
+    return {
+        _stem(row["imageid"]): "lateral"
+        for row in rows
+        if view_of(row["View Position"]) == "lateral"
+    }
 
 
 def _stem(name: str) -> str:
@@ -165,8 +202,12 @@ def _r2gen_splits(path: Path) -> dict[str, Split]:
     splits: dict[str, Split] = {}
     for split, records in read_annotation(path).items():
         for record in records:
-            match = re.match(r"CXR(\d+)_", str(record.get("id")) if isinstance(record, dict) else "")
+            match = re.match(
+                r"CXR(\d+)_", str(record.get("id")) if isinstance(record, dict) else ""
+            )
             if not match:
-                raise StudyError("source_record", f"{path}: an id in {split} is not of the form CXR<number>_...")
+                raise StudyError(
+                    "source_record", f"{path}: an id in {split} is not of the form CXR<number>_..."
+                )
             splits[match.group(1)] = split
     return splits

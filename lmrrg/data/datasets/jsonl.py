@@ -22,7 +22,9 @@ def read_jsonl(manifest: Path, data: DataConfig) -> Source:
         StudyError: a line of the manifest is not valid.
     """
     studies = read_studies(manifest)
-    return Source("jsonl", _rows(studies, manifest.parent, data.images or manifest.parent), total=len(studies))
+    return Source(
+        "jsonl", _rows(studies, manifest.parent, data.images or manifest.parent), total=len(studies)
+    )
 
 
 def _rows(studies: list[Study], base: Path, folder: Path) -> Iterator[Study | Dropped]:

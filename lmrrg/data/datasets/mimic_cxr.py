@@ -64,7 +64,9 @@ def read_mimic_cxr(folder: Path, data: DataConfig) -> Source:
     labels = _labels(folder, notes)
     taken = {study: facts.taken for study, facts in listed.items() if facts.taken}
     rows = _rows(folder, data.images or folder / "files", listed, splits, labels, notes)
-    return Source("mimic-cxr", rows, total=len(listed), taken=taken, notes=notes, published_splits=True)
+    return Source(
+        "mimic-cxr", rows, total=len(listed), taken=taken, notes=notes, published_splits=True
+    )
 
 
 def views_of_images(folder: Path) -> dict[str, View]:
@@ -110,7 +112,9 @@ def _rows(
                 split=splits.get(study),
                 source="mimic-cxr",
             )
-    notes["unusual reports"] = ", ".join(f"{form} {count}" for form, count in forms.most_common()) or "none"
+    notes["unusual reports"] = (
+        ", ".join(f"{form} {count}" for form, count in forms.most_common()) or "none"
+    )
 
 
 def _report_reader(folder: Path, stack: ExitStack) -> Callable[[str], str | None]:
@@ -123,14 +127,18 @@ def _report_reader(folder: Path, stack: ExitStack) -> Callable[[str], str | None
     except BadZipFile as error:
         raise StudyError("source_archive", f"{archive} is no zip archive: {error}") from error
     names = set(reports.namelist())
-    return lambda place: _member_of(reports, f"files/{place}") if f"files/{place}" in names else None
+    return lambda place: (
+        _member_of(reports, f"files/{place}") if f"files/{place}" in names else None
+    )
 
 
 def _member_of(archive: ZipFile, name: str) -> str:
     try:
         return archive.read(name).decode("utf-8", "replace")
     except (BadZipFile, zlib.error, EOFError) as error:
-        raise StudyError("source_archive", f"{archive.filename}: {name} is damaged: {error}") from error
+        raise StudyError(
+            "source_archive", f"{archive.filename}: {name} is damaged: {error}"
+        ) from error
 
 
 def _text_of(path: Path) -> str | None:
@@ -148,7 +156,11 @@ def _images(folder: Path, listed: list[tuple[str, View]]) -> tuple[StudyImage, .
     return frontal_first(
         StudyImage(folder / name, view)
         for dicom, view in listed
-        if (name := next((f"{dicom}{suffix}" for suffix in _SUFFIXES if f"{dicom}{suffix}" in here), ""))
+        if (
+            name := next(
+                (f"{dicom}{suffix}" for suffix in _SUFFIXES if f"{dicom}{suffix}" in here), ""
+            )
+        )
     )
 
 
@@ -177,7 +189,10 @@ def _splits(path: Path) -> dict[str, Split]:
     for row in read_csv(path, {"study_id", "split"}):
         split = _SPLITS.get(row["split"].strip())
         if split is None or splits.setdefault(row["study_id"], split) != split:
-            raise StudyError("source_record", f"{path}: a split is not train, validate or test, or a study is in two")
+            raise StudyError(
+                "source_record",
+                f"{path}: a split is not train, validate or test, or a study is in two",
+            )
     return splits
 
 
@@ -189,6 +204,10 @@ def _labels(folder: Path, notes: dict[str, str]) -> dict[str, dict[str, int]]:
         return {}
     notes["labels"] = path.name
     return {
-        row["study_id"]: {label: label_value(row[label], f"{path}: {label}") for label in LABELS if row[label].strip()}
+        row["study_id"]: {
+            label: label_value(row[label], f"{path}: {label}")
+            for label in LABELS
+            if row[label].strip()
+        }
         for row in read_csv(path, {"study_id", *LABELS})
     }

@@ -17,7 +17,16 @@ from lmrrg.studies import LABELS, POSITIVE, Study, StudyError, StudyImage
 from lmrrg.views import frontal_first, view_of
 
 _TABLE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
-_COLUMNS = ("ImageID", "ImageDir", "StudyDate_DICOM", "StudyID", "PatientID", "Projection", "Report", "Labels")
+_COLUMNS = (
+    "ImageID",
+    "ImageDir",
+    "StudyDate_DICOM",
+    "StudyID",
+    "PatientID",
+    "Projection",
+    "Report",
+    "Labels",
+)
 _ENGLISH = ("report_en", "report_english", "english_report", "reporten")
 _NOT_USED = {"COSTAL": "a rib view", "EXCLUDE": "excluded by the source"}
 
@@ -38,7 +47,10 @@ def read_padchest(folder: Path, data: DataConfig) -> Source:
         StudyError: the table or a column is missing, or ``source_section`` when another section than findings is asked.
     """
     if data.section != "findings":
-        raise StudyError("source_section", f"a PadChest report has one section, taken as findings, not {data.section}")
+        raise StudyError(
+            "source_section",
+            f"a PadChest report has one section, taken as findings, not {data.section}",
+        )
     studies: dict[str, list[dict[str, str]]] = {}
     english = ""
     for row in read_csv(find_file(folder, _TABLE), _COLUMNS):
@@ -47,11 +59,25 @@ def read_padchest(folder: Path, data: DataConfig) -> Source:
         kept = {column: row[column] for column in _COLUMNS}
         kept["text"] = row.get(english, row["Report"])
         studies.setdefault(row["StudyID"], []).append(kept)
-    taken = {study: rows[0]["StudyDate_DICOM"] for study, rows in studies.items() if rows[0]["StudyDate_DICOM"]}
+    taken = {
+        study: rows[0]["StudyDate_DICOM"]
+        for study, rows in studies.items()
+        if rows[0]["StudyDate_DICOM"]
+    }
     is_english = english not in ("", "-")
-    language = f"English (column {english})" if is_english else "Spanish, stemmed by the source (column Report)"
+    language = (
+        f"English (column {english})"
+        if is_english
+        else "Spanish, stemmed by the source (column Report)"
+    )
     notes = {"language": language, "labels": "PadChest's, mapped to the 14 classes"}
-    return Source("padchest", _rows(studies, data.images or folder), total=len(studies), taken=taken, notes=notes)
+    return Source(
+        "padchest",
+        _rows(studies, data.images or folder),
+        total=len(studies),
+        taken=taken,
+        notes=notes,
+    )
 
 
 def _rows(studies: dict[str, list[dict[str, str]]], images: Path) -> Iterator[Study | Dropped]:
@@ -107,5 +133,7 @@ def _labels(text: str) -> dict[str, int]:
 
 @cache
 def _classes() -> dict[str, frozenset[str]]:
-    table = yaml.safe_load((files("lmrrg.data.datasets") / "padchest_labels.yaml").read_text(encoding="utf-8"))
+    table = yaml.safe_load(
+        (files("lmrrg.data.datasets") / "padchest_labels.yaml").read_text(encoding="utf-8")
+    )
     return {label: frozenset(names) for label, names in table.items()}

@@ -36,7 +36,9 @@ def read_padchest_gr(folder: Path, data: DataConfig) -> Source:
             section than findings is asked.
     """
     if data.section != "findings":
-        raise StudyError("source_section", f"PadChest-GR has one section, taken as findings, not {data.section}")
+        raise StudyError(
+            "source_section", f"PadChest-GR has one section, taken as findings, not {data.section}"
+        )
     records = read_json(folder / _REPORTS)
     if not isinstance(records, list):
         raise StudyError("source_record", f"{folder / _REPORTS} is no list of studies")
@@ -52,7 +54,10 @@ def read_padchest_gr(folder: Path, data: DataConfig) -> Source:
 
 
 def _rows(
-    records: list[Any], known: Mapping[str, Mapping[str, str]], images: Mapping[str, Path], where: Path
+    records: list[Any],
+    known: Mapping[str, Mapping[str, str]],
+    images: Mapping[str, Path],
+    where: Path,
 ) -> Iterator[Study | Dropped]:
     for record in records:
         try:
@@ -83,7 +88,9 @@ def _labels(findings: list[dict[str, Any]]) -> dict[str, int]:
     abnormal = [finding for finding in findings if finding["abnormal"]]
     if not abnormal:
         return {"No Finding": POSITIVE}
-    named = {str(label).strip().lower() for finding in abnormal for label in finding.get("labels") or ()}
+    named = {
+        str(label).strip().lower() for finding in abnormal for label in finding.get("labels") or ()
+    }
     return labels_named(named - {"normal"})
 
 

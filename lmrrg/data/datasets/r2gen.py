@@ -27,12 +27,16 @@ def read_r2gen(folder: Path, data: DataConfig) -> Source:
             when another section than findings is asked.
     """
     if data.section != "findings":
-        raise StudyError("source_section", f"an R2Gen annotation holds findings only, not {data.section}")
+        raise StudyError(
+            "source_section", f"an R2Gen annotation holds findings only, not {data.section}"
+        )
     path = folder / "annotation.json"
     annotation = read_annotation(path)
     total = sum(map(len, annotation.values()))
     rows = _rows(annotation, path, data.images or folder / "images", views_of_images(folder))
-    return Source("r2gen", rows, total=total, notes={"splits": "annotation.json"}, published_splits=True)
+    return Source(
+        "r2gen", rows, total=total, notes={"splits": "annotation.json"}, published_splits=True
+    )
 
 
 def _rows(
@@ -52,7 +56,14 @@ def _rows(
             if not images:
                 yield Dropped("no image file")
                 continue
-            yield Study(id=name, patient=patient, images=images, findings=clean(report), split=split, source="r2gen")
+            yield Study(
+                id=name,
+                patient=patient,
+                images=images,
+                findings=clean(report),
+                split=split,
+                source="r2gen",
+            )
 
 
 def _fields(record: dict[str, Any]) -> tuple[str, str, str, list[str]]:
@@ -73,4 +84,8 @@ def _fields(record: dict[str, Any]) -> tuple[str, str, str, list[str]]:
 
 def _views(names: list[str], known: Mapping[str, View]) -> list[View]:
     stems = [Path(name).stem for name in names]
-    return ["frontal", "lateral"] if stems == ["0", "1"] else [known.get(stem, "unknown") for stem in stems]
+    return (
+        ["frontal", "lateral"]
+        if stems == ["0", "1"]
+        else [known.get(stem, "unknown") for stem in stems]
+    )

@@ -29,17 +29,34 @@ def read_rexgradient(folder: Path, data: DataConfig) -> Source:
     Raises:
         StudyError: no metadata file, or a record that is not of this form.
     """
-    found = [(folder / "metadata" / f"{name}_metadata_view_position.json", split) for name, split in _FILES.items()]
+    found = [
+        (folder / "metadata" / f"{name}_metadata_view_position.json", split)
+        for name, split in _FILES.items()
+    ]
     tables = [(path, split, read_json(path)) for path, split in found if path.is_file()]
     if not tables:
-        raise StudyError("source_missing", f"{folder} has no metadata/train_metadata_view_position.json")
+        raise StudyError(
+            "source_missing", f"{folder} has no metadata/train_metadata_view_position.json"
+        )
     if wrong := [path.name for path, _, table in tables if not isinstance(table, dict)]:
-        raise StudyError("source_record", f"{folder}/metadata: {', '.join(wrong)} maps no study to its record")
-    records = [(path, split, str(key), record) for path, split, table in tables for key, record in table.items()]
-    taken = {key: str(r["StudyDate"]) for _, _, key, r in records if isinstance(r, dict) and r.get("StudyDate")}
+        raise StudyError(
+            "source_record", f"{folder}/metadata: {', '.join(wrong)} maps no study to its record"
+        )
+    records = [
+        (path, split, str(key), record)
+        for path, split, table in tables
+        for key, record in table.items()
+    ]
+    taken = {
+        key: str(r["StudyDate"])
+        for _, _, key, r in records
+        if isinstance(r, dict) and r.get("StudyDate")
+    }
     notes = {"splits": "published: " + ", ".join(path.name for path, *_ in tables)}
     rows = _rows(records, data.images or folder / "deid_png")
-    return Source("rexgradient", rows, total=len(records), taken=taken, notes=notes, published_splits=True)
+    return Source(
+        "rexgradient", rows, total=len(records), taken=taken, notes=notes, published_splits=True
+    )
 
 
 def _rows(records: list[tuple[Path, Split, str, Any]], images: Path) -> Iterator[Study | Dropped]:

@@ -30,7 +30,9 @@ def frame_header(frame: bytes) -> FrameHeader | None:
     try:
         if frame[:2] == b"\xff\xd8":
             return _jpeg(frame)
-        start = frame.find(_JPEG2000, 0, 4096)  # behind the boxes of a JP2 file, where there are any
+        start = frame.find(
+            _JPEG2000, 0, 4096
+        )  # behind the boxes of a JP2 file, where there are any
         if start < 0:
             return None
         right, bottom, left, top = struct.unpack_from(">4I", frame, start + 8)

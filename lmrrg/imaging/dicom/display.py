@@ -50,7 +50,9 @@ def _is_padding(dataset: Dataset, stored: NDArray[np.int64]) -> NDArray[np.bool_
     value, limit = dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit")
     if value in (None, ""):
         return np.zeros(stored.shape, bool)
-    ends = [_as_stored(dataset, int(end)) for end in (value, value if limit in (None, "") else limit)]
+    ends = [
+        _as_stored(dataset, int(end)) for end in (value, value if limit in (None, "") else limit)
+    ]
     return (stored >= min(ends)) & (stored <= max(ends))
 
 
@@ -85,7 +87,9 @@ def _modality_values(dataset: Dataset, stored: NDArray[np.int64]) -> Values:
     """PS3.3 C.11.1. A slope of zero, or numbers that are none, are no rescale."""
     for lut in _luts(dataset, "ModalityLUTSequence", stored):
         return lut(stored)
-    slope, intercept = (_numbers(dataset.get(name)) for name in ("RescaleSlope", "RescaleIntercept"))
+    slope, intercept = (
+        _numbers(dataset.get(name)) for name in ("RescaleSlope", "RescaleIntercept")
+    )
     usable = slope and np.isfinite(slope[0]) and slope[0] != 0
     offset = intercept[0] if intercept and np.isfinite(intercept[0]) else 0.0
     return stored.astype(np.float64) * (slope[0] if usable else 1.0) + offset
@@ -112,13 +116,18 @@ def luminance(rgb: NDArray[np.integer] | Values, top: int) -> Pixels:
     return grey
 
 
-def palette(dataset: Dataset, codes: NDArray[np.unsignedinteger]) -> tuple[NDArray[np.integer] | Values, int]:
+def palette(
+    dataset: Dataset, codes: NDArray[np.unsignedinteger]
+) -> tuple[NDArray[np.integer] | Values, int]:
     """Colours [H, W, 3] of PALETTE COLOR codes [H, W], and their white (PS3.3 C.7.6.3.1.5)."""
     if "SegmentedRedPaletteColorLookupTableData" in dataset:
         colours = apply_color_lut(codes, dataset)
         return colours, int(np.iinfo(colours.dtype).max)
     names = (f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue"))
-    luts = [_lut(dataset, dataset[f"{n}Descriptor"].value, dataset[f"{n}Data"].value, signed=False) for n in names]
+    luts = [
+        _lut(dataset, dataset[f"{n}Descriptor"].value, dataset[f"{n}Data"].value, signed=False)
+        for n in names
+    ]
     used = max(_used_bits(lut.entries) for lut in luts)
     # Tables that state 16 bits and hold 8 are as common as those of the standard.
     return np.stack([lut(codes) for lut in luts], axis=-1), (1 << (8 if used <= 8 else 16)) - 1
@@ -148,7 +157,9 @@ def _luts(dataset: Dataset, name: str, inputs: NDArray[np.integer] | Values) -> 
 
 def _lut(dataset: Dataset, descriptor: Iterable[int], data: object, *, signed: bool) -> _Lut:
     count, first, bits = (int(number) for number in descriptor)
-    count = count % (1 << 16) or 1 << 16  # 0 is 65,536; a signed reading of a large count is negative
+    count = (
+        count % (1 << 16) or 1 << 16
+    )  # 0 is 65,536; a signed reading of a large count is negative
     if first >> 15 == 1 and signed:
         first -= 1 << 16  # the first input is signed where inputs can be, whatever its VR says
     little_endian = dataset.original_encoding[1] is not False
@@ -172,7 +183,9 @@ def _entries(data: object, count: int, bits: int, *, little_endian: bool) -> Val
 def _through_window(dataset: Dataset, values: Values) -> Pixels | None:
     """The first possible window of those stated; ``None`` where there is none."""
     function = str(dataset.get("VOILUTFunction", "") or "LINEAR").strip().upper()
-    pairs = zip(_numbers(dataset.get("WindowCenter")), _numbers(dataset.get("WindowWidth")), strict=False)
+    pairs = zip(
+        _numbers(dataset.get("WindowCenter")), _numbers(dataset.get("WindowWidth")), strict=False
+    )
     for center, width in pairs:
         possible = width > 0 if function in ("SIGMOID", "LINEAR_EXACT") else width >= 1
         if possible and np.isfinite(center) and np.isfinite(width):

@@ -36,7 +36,21 @@ _VIEW_CODES: dict[str, View] = {
     "399033003": "frontal",
     "R-10202": "frontal",
 }
-_LONG_VRS = (b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"UC", b"UN", b"UR", b"UT", b"SV", b"UV")
+_LONG_VRS = (
+    b"OB",
+    b"OW",
+    b"OF",
+    b"OD",
+    b"OL",
+    b"OV",
+    b"SQ",
+    b"UC",
+    b"UN",
+    b"UR",
+    b"UT",
+    b"SV",
+    b"UV",
+)
 _TRANSFER_SYNTAX = (0x0002, 0x0010)
 
 
@@ -105,7 +119,12 @@ def view(dataset: Dataset) -> View:
 
 def pixel_height(dataset: Dataset) -> float:
     """Height of a pixel over its width (PS3.3 C.7.6.3.1.7, 10.7.1.3); 1 where nothing usable says otherwise."""
-    for name in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"):
+    for name in (
+        "PixelSpacing",
+        "ImagerPixelSpacing",
+        "NominalScannedPixelSpacing",
+        "PixelAspectRatio",
+    ):
         pair = dataset.get(name)
         if isinstance(pair, pydicom.multival.MultiValue) and len(pair) == 2:
             height, width = (float(side or 0) for side in pair)

@@ -25,7 +25,15 @@ from pydicom.pixels.decoders.base import DecodeOptions
 from lmrrg.imaging.dicom.codestream import frame_header, is_complete
 from lmrrg.imaging.dicom.display import display, luminance, palette
 from lmrrg.imaging.dicom.header import parse, pixel_height, transfer_syntax, view
-from lmrrg.imaging.radiograph import DEFAULT_LIMITS, ImageError, Limits, Pixels, Radiograph, check_size, resize
+from lmrrg.imaging.radiograph import (
+    DEFAULT_LIMITS,
+    ImageError,
+    Limits,
+    Pixels,
+    Radiograph,
+    check_size,
+    resize,
+)
 
 TRANSFER_SYNTAXES: tuple[uid.UID, ...] = (
     uid.ImplicitVRLittleEndian,
@@ -99,7 +107,9 @@ def _check_kind(dataset: FileDataset, data: bytes) -> None:
     """Refuse what is no single radiograph in an encoding that is read."""
     modality = str(dataset.get("Modality", "") or "").strip().upper()
     storage = dataset.get("SOPClassUID")
-    if modality not in MODALITIES and (modality or (storage or _RADIOGRAPHY[0]) not in _RADIOGRAPHY):
+    if modality not in MODALITIES and (
+        modality or (storage or _RADIOGRAPHY[0]) not in _RADIOGRAPHY
+    ):
         raise ImageError("wrong_modality")
     if "PixelData" not in dataset:
         # pydicom leaves out an element that the file does not hold to its end.
@@ -124,7 +134,9 @@ def _check_shape(dataset: FileDataset, limits: Limits) -> None:
         raise ImageError("unreadable", "the samples per pixel do not fit the colour model")
     dataset.SamplesPerPixel, dataset.NumberOfFrames = samples, 1
     dataset.PixelRepresentation = int(dataset.get("PixelRepresentation", 0) or 0)
-    dataset.BitsStored = min(int(dataset.get("BitsStored", 0) or dataset.BitsAllocated), dataset.BitsAllocated)
+    dataset.BitsStored = min(
+        int(dataset.get("BitsStored", 0) or dataset.BitsAllocated), dataset.BitsAllocated
+    )
     dataset.HighBit = min(int(dataset.get("HighBit", 0) or 0), dataset.BitsAllocated - 1)
     dataset.HighBit = max(dataset.HighBit, dataset.BitsStored - 1)
     dataset.file_meta.TransferSyntaxUID = syntax = transfer_syntax(dataset)
@@ -134,13 +146,24 @@ def _check_shape(dataset: FileDataset, limits: Limits) -> None:
     if len(dataset.PixelData) < _size(dataset):
         raise ImageError("truncated")
     if dataset.PixelData[_size(dataset) + 1 :].strip(b"\0"):
-        raise ImageError("size_mismatch")  # a byte or zeros are padding, anything else is more pixels
+        raise ImageError(
+            "size_mismatch"
+        )  # a byte or zeros are padding, anything else is more pixels
 
 
 def _size(dataset: FileDataset) -> int:
     """Bytes of the image without compression."""
-    count = int(dataset.Rows) * int(dataset.Columns) * dataset.SamplesPerPixel * int(dataset.BitsAllocated) // 8
-    subsampled = dataset.PhotometricInterpretation == "YBR_FULL_422" and not transfer_syntax(dataset).is_encapsulated
+    count = (
+        int(dataset.Rows)
+        * int(dataset.Columns)
+        * dataset.SamplesPerPixel
+        * int(dataset.BitsAllocated)
+        // 8
+    )
+    subsampled = (
+        dataset.PhotometricInterpretation == "YBR_FULL_422"
+        and not transfer_syntax(dataset).is_encapsulated
+    )
     return count // 3 * 2 if subsampled else count
 
 
@@ -194,6 +217,8 @@ def _square(pixels: Pixels, height: float, limits: Limits) -> Pixels:
     if abs(height - 1) <= _SQUARE_ENOUGH:
         return pixels
     rows, columns = pixels.shape
-    rows, columns = (round(rows * height), columns) if height > 1 else (rows, round(columns / height))
+    rows, columns = (
+        (round(rows * height), columns) if height > 1 else (rows, round(columns / height))
+    )
     check_size(rows, columns, limits)
     return resize(pixels, rows, columns)

@@ -23,8 +23,20 @@ from typing import NamedTuple
 import numpy as np
 
 from lmrrg.metrics.embedded.batch_cache import Remembered, portions
-from lmrrg.metrics.embedded.claims import Claim, claim_agreement, claim_lexicon, merge_claims, sentence_claims
-from lmrrg.metrics.embedded.graph import ReportGraph, graph_scores, join_graphs, sentence_graph, weighted_f1
+from lmrrg.metrics.embedded.claims import (
+    Claim,
+    claim_agreement,
+    claim_lexicon,
+    merge_claims,
+    sentence_claims,
+)
+from lmrrg.metrics.embedded.graph import (
+    ReportGraph,
+    graph_scores,
+    join_graphs,
+    sentence_graph,
+    weighted_f1,
+)
 from lmrrg.metrics.embedded.labeler import label_report
 from lmrrg.metrics.embedded.lexicon import ANATOMY, LOCATION, graph_lexicon
 from lmrrg.metrics.embedded.sentences import (
@@ -103,8 +115,12 @@ class EmbeddedBackend:
         with _collector_paused():
             pairs = list(zip(hypotheses, references, strict=True))
             rows = [row for some in portions(pairs, _AT_ONCE) for row in _score(some)]
-            bleu = np.where([row is not _NOTHING for row in rows], bleu2(hypotheses, references), 0.0)
-        rg_e, rg_er, rg_bar_er, radgraph, bertscore, semb = np.array(rows, dtype=np.float64).reshape(-1, 6).T
+            bleu = np.where(
+                [row is not _NOTHING for row in rows], bleu2(hypotheses, references), 0.0
+            )
+        rg_e, rg_er, rg_bar_er, radgraph, bertscore, semb = (
+            np.array(rows, dtype=np.float64).reshape(-1, 6).T
+        )
         return Parts(rg_e, rg_er, rg_bar_er, radgraph, bertscore, semb, bleu)
 
 
@@ -128,7 +144,10 @@ def _collector_paused() -> Iterator[None]:
 
 
 def _score(pairs: list[tuple[str, str]]) -> list[tuple[float, ...]]:
-    hypotheses, references = _of_hypotheses([h for h, _ in pairs]), _of_references([r for _, r in pairs])
+    hypotheses, references = (
+        _of_hypotheses([h for h, _ in pairs]),
+        _of_references([r for _, r in pairs]),
+    )
     return [_compare(hypotheses[h], references[r]) for h, r in pairs]
 
 
@@ -141,7 +160,9 @@ def _compare(a: _Analysis, b: _Analysis) -> tuple[float, ...]:
     else:
         brevity = _padding_factor(a, b)
         overlap = weighted_f1(a.words, b.words)
-        bertscore = brevity * (_CLINICAL * claim_agreement(a.claims, b.claims) + (1 - _CLINICAL) * overlap)
+        bertscore = brevity * (
+            _CLINICAL * claim_agreement(a.claims, b.claims) + (1 - _CLINICAL) * overlap
+        )
         semb = brevity * _cosine(a, b)
     return (levels.rg_e, levels.rg_er, levels.rg_bar_er, levels.radgraph, bertscore, semb)
 
@@ -184,7 +205,10 @@ def _tell(sentences: list[str]) -> list[_Told]:
     claims = [sentence_claims(sentence) for sentence in sentences]
     for sentence in sentences:
         sentence_graph(sentence)  # while what it is made of is still at work
-    return [_Told(c, _word_weights(read), len(read.words)) for c, read in zip(claims, reads, strict=True)]
+    return [
+        _Told(c, _word_weights(read), len(read.words))
+        for c, read in zip(claims, reads, strict=True)
+    ]
 
 
 _told = Remembered(_tell, REMEMBERED_SENTENCES, SENTENCES_AT_WORK)

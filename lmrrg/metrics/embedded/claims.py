@@ -72,11 +72,16 @@ def claim_lexicon() -> ClaimLexicon:
     """The lexicon of the claims."""
     data = read_yaml("claims.yaml")
     findings = data["findings"]
-    phrases = [(phrase, name) for name, finding in findings.items() for phrase in finding["phrases"]]
-    phrases += [(phrase, "acute") for phrase in data["acute"]["phrases"]] + [(p, "") for p in data["nothing"]]
+    phrases = [
+        (phrase, name) for name, finding in findings.items() for phrase in finding["phrases"]
+    ]
+    phrases += [(phrase, "acute") for phrase in data["acute"]["phrases"]] + [
+        (p, "") for p in data["nothing"]
+    ]
     return ClaimLexicon(
         phrase_table(phrases),
-        {name: finding["weight"] for name, finding in findings.items()} | {"acute": data["acute"]["weight"]},
+        {name: finding["weight"] for name, finding in findings.items()}
+        | {"acute": data["acute"]["weight"]},
         {name: finding["kin"] for name, finding in findings.items()} | {"acute": "acute"},
         tuple(data["clear_lungs"]),
         data["sides"],
@@ -129,10 +134,16 @@ def claim_agreement(a: dict[str, Claim], b: dict[str, Claim]) -> float:
         matched += weight[finding] * likeness
         errors += weight[finding] * (1 - likeness)
     # The gravest first, so that neither the order of a report nor Python's hash seed decides who is whose relative.
-    left = {f: weight[f] for f in sorted(told_a.keys() - told_b.keys(), key=lambda f: (-weight[f], f))}
-    right = {f: weight[f] for f in sorted(told_b.keys() - told_a.keys(), key=lambda f: (-weight[f], f))}
+    left = {
+        f: weight[f] for f in sorted(told_a.keys() - told_b.keys(), key=lambda f: (-weight[f], f))
+    }
+    right = {
+        f: weight[f] for f in sorted(told_b.keys() - told_a.keys(), key=lambda f: (-weight[f], f))
+    }
     credit, forgiven = _kin_credit(left, right)
-    contradicted = sum(w for f, w in left.items() if f in b) + sum(w for f, w in right.items() if f in a)
+    contradicted = sum(w for f, w in left.items() if f in b) + sum(
+        w for f, w in right.items() if f in a
+    )
     errors += sum(left.values()) + sum(right.values()) - forgiven + _CONTRADICTION * contradicted
     total = sum(weight[f] for f in told_a) + sum(weight[f] for f in told_b)
     f1 = (2 * (matched + credit) + _PRIOR) / (total + _CONTRADICTION * contradicted + _PRIOR)
@@ -145,7 +156,11 @@ def attribute_likeness(a: Claim, b: Claim) -> float:
     if a.sides != b.sides:
         likeness -= 0.1 if not (a.sides and b.sides) else 0.6 if a.sides & b.sides else 0.8
     if a.severity != b.severity:
-        likeness -= 0.07 if not (a.severity and b.severity) else (0.15, 0.6, 0.75)[abs(a.severity - b.severity) - 1]
+        likeness -= (
+            0.07
+            if not (a.severity and b.severity)
+            else (0.15, 0.6, 0.75)[abs(a.severity - b.severity) - 1]
+        )
     if a.zones != b.zones:
         likeness -= 0.07 if not (a.zones and b.zones) else 0.1 if a.zones & b.zones else 0.55
     if any((x, y) in _OPPOSITE for x in a.change for y in b.change) and not a.change & b.change:
@@ -187,7 +202,9 @@ def _mentions(read: Sentence) -> list[tuple[int, int, str, int]]:
             found += [(i, i + 1, finding, ABSENT) for finding in lexicon.clear_lungs]
     for i, label, value in topics_of(read):
         if value in (POSITIVE, NEGATIVE):
-            found.append((i, i + 1, _TOPIC_FINDING[label], PRESENT if value == POSITIVE else ABSENT))
+            found.append(
+                (i, i + 1, _TOPIC_FINDING[label], PRESENT if value == POSITIVE else ABSENT)
+            )
     return sorted(found)
 
 
@@ -229,7 +246,9 @@ class _Owners:
 
     def on_word(self, word: str, i: int, kind: str) -> None:
         self.subject = self.subject or word == "there" or (self.joined and kind == ANATOMY)
-        if self.subject and word in _VERBS:  # "and the mediastinum is shifted", "and there is": of something else
+        if (
+            self.subject and word in _VERBS
+        ):  # "and the mediastinum is shifted", "and there is": of something else
             self.current = []
             self.after = self.joined = self.subject = False
         elif word in _OPENERS:
@@ -257,4 +276,6 @@ def _claim(read: Sentence, mention: tuple[int, int, str, int], owned: list[int])
     zones = frozenset(lexicon.zones[word] for word in words if word in lexicon.zones)
     severity = max(lexicon.severity.get(word, 0) for word in words)
     change = frozenset(lexicon.change[word] for word in words if word in lexicon.change)
-    return Claim(finding, assertion, sides, zones, severity, change, tuple(range(start, end)), attributes)
+    return Claim(
+        finding, assertion, sides, zones, severity, change, tuple(range(start, end)), attributes
+    )

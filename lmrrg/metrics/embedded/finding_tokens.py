@@ -40,7 +40,9 @@ def carries_finding(pieces: Sequence[str]) -> list[bool]:
 @lru_cache(maxsize=1)
 def _finding_words() -> frozenset[str]:
     lexicon = graph_lexicon()
-    return frozenset(lexicon.glued) | {word for word, kind in lexicon.kind.items() if kind in _KINDS}
+    return frozenset(lexicon.glued) | {
+        word for word, kind in lexicon.kind.items() if kind in _KINDS
+    }
 
 
 @lru_cache(maxsize=1)

@@ -16,7 +16,12 @@ from lmrrg.metrics.embedded.claims import sentence_claims
 from lmrrg.metrics.embedded.lexicon import ANATOMY, LOCATION, graph_lexicon
 from lmrrg.metrics.embedded.relations import Relation, relations_of
 from lmrrg.metrics.embedded.salience import expectations, salience
-from lmrrg.metrics.embedded.sentences import REMEMBERED_SENTENCES, Sentence, read_sentence, sentences_of
+from lmrrg.metrics.embedded.sentences import (
+    REMEMBERED_SENTENCES,
+    Sentence,
+    read_sentence,
+    sentences_of,
+)
 
 LABEL_OF_ASSERTION = ("OBS-DP", "OBS-DA", "OBS-U")
 _ANATOMY_LABEL, _PLACES = "ANAT-DP", (ANATOMY, LOCATION)
@@ -112,7 +117,9 @@ def graph_scores(hypothesis: ReportGraph, reference: ReportGraph) -> GraphScores
     marked, linked = _expected_f1(hypothesis, reference)
     entity = set_f1(hypothesis.meanings, reference.meanings)
     relation = set_f1(hypothesis.relations, reference.relations)
-    return GraphScores(marked, linked, set_f1(hypothesis.typed, reference.typed), (entity + relation) / 2)
+    return GraphScores(
+        marked, linked, set_f1(hypothesis.typed, reference.typed), (entity + relation) / 2
+    )
 
 
 def set_f1(a: Set[Any], b: Set[Any]) -> float:
@@ -123,7 +130,11 @@ def set_f1(a: Set[Any], b: Set[Any]) -> float:
 def weighted_f1(a: dict[Any, float], b: dict[Any, float]) -> float:
     """F1 of two weighted sets: a shared item counts with its smaller weight."""
     total = sum(a.values()) + sum(b.values())
-    return 2 * sum([min(weight, b[item]) for item, weight in a.items() if item in b]) / total if total else 0.0
+    return (
+        2 * sum([min(weight, b[item]) for item, weight in a.items() if item in b]) / total
+        if total
+        else 0.0
+    )
 
 
 def entities_of(sentence: Sentence) -> dict[int, Entity]:
@@ -151,7 +162,9 @@ def _clinical_relations(
     for claim in sentence_claims(sentence):
         if claim.attributes:
             finding = (claim.finding, LABEL_OF_ASSERTION[claim.assertion])
-            found.update([(meanings[i], finding, "modify") for i in claim.attributes if i in meanings])
+            found.update(
+                [(meanings[i], finding, "modify") for i in claim.attributes if i in meanings]
+            )
             claimed.update(claim.attributes, claim.mention)
     found.update([(meanings[h], meanings[t], kind) for h, t, kind in relations if h not in claimed])
     return found
@@ -170,7 +183,11 @@ def _expected_f1(a: ReportGraph, b: ReportGraph) -> tuple[float, float]:
     if a.sentences == b.sentences:
         return 1.0, 1.0
     table, total = salience(), a.size + b.size
-    repeated = {entity for sentence in a.sentences & b.sentences for entity, _ in sentence_graph(sentence).entities}
+    repeated = {
+        entity
+        for sentence in a.sentences & b.sentences
+        for entity, _ in sentence_graph(sentence).entities
+    }
     marked = linked = 0.0
     for entity, (p, r) in a.chances.items():
         if entity not in b.chances:

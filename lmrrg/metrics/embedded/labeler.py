@@ -61,7 +61,9 @@ def _rules() -> _Rules:
         sets = (frozenset(topic["blocked_by"]), frozenset(topic["abnormal"]))
         rule = _Topic(label, topic["borderline_at_limit"], *sets)
         topics.update(dict.fromkeys(topic["words"], rule))
-    mentions = [(phrase, label) for label, phrases in data["mentions"].items() for phrase in phrases]
+    mentions = [
+        (phrase, label) for label, phrases in data["mentions"].items() for phrase in phrases
+    ]
     mentions += [(phrase, "") for phrase in data["nothing"]]
     return _Rules(
         mentions=phrase_table(mentions),
@@ -121,11 +123,16 @@ def _mentions(read: Sentence) -> list[Mention]:
                 length = len(phrase)
                 if label:
                     mention = _mention(read, i, i + length, label)
-                    apart = mention[0] == _OPACITY and "interstitial" in words[max(0, i - 1) : i + length]
+                    apart = (
+                        mention[0] == _OPACITY
+                        and "interstitial" in words[max(0, i - 1) : i + length]
+                    )
                     (interstitial if apart else found).append(mention)
                 break
         i += length
-    explained = any(label in rules.explains_interstitial and value != NEGATIVE for label, value in found)
+    explained = any(
+        label in rules.explains_interstitial and value != NEGATIVE for label, value in found
+    )
     return found if explained else found + interstitial
 
 
@@ -164,7 +171,9 @@ def topics_of(read: Sentence) -> list[tuple[int, str, int]]:
             continue
         after = places[at + 1] if at + 1 < len(places) else len(words)
         before = places[at - 1] + 1 if at else 0
-        judged = {j: value for j in range(len(words)) if (value := _judge(read, topic, j)) is not None}
+        judged = {
+            j: value for j in range(len(words)) if (value := _judge(read, topic, j)) is not None
+        }
         told = _verdict(read, judged, i + 1, after)
         if not told:
             own = {j: value for j, value in judged.items() if not _is_of_another(read, topic, j, i)}
@@ -189,7 +198,8 @@ def _verdict(read: Sentence, judged: dict[int, int], start: int, end: int) -> li
 def _is_of_another(read: Sentence, topic: _Topic, j: int, i: int) -> bool:
     """Whether the word at ``j`` tells the size of what stands between it and the organ at ``i``: "large effusion"."""
     return read.words[j] in topic.abnormal and any(
-        read.kinds[k] == OBSERVATION and read.words[k] not in topic.abnormal for k in range(j + 1, i)
+        read.kinds[k] == OBSERVATION and read.words[k] not in topic.abnormal
+        for k in range(j + 1, i)
     )
 
 

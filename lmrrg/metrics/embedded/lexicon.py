@@ -85,23 +85,39 @@ def graph_lexicon() -> GraphLexicon:
     for word_class in WORD_CLASSES:
         for word in words[word_class].split():
             if kind.setdefault(word, word_class) != word_class:
-                raise LexiconError("two_classes", f"{word!r} is listed as {kind[word]} and as {word_class}")
+                raise LexiconError(
+                    "two_classes", f"{word!r} is listed as {kind[word]} and as {word_class}"
+                )
     glued = {word: tuple(parts.split()) for word, parts in words["glued"].items()}
     skeletal, thoracic = (frozenset(words[topic].split()) for topic in ("skeletal", "thoracic"))
-    meaning = {word: line.split()[0] for line in read_yaml("synonyms.yaml")["synonyms"] for word in line.split()}
-    suggest, dull, affirming = (frozenset(words[name].split()) for name in ("suggest", "dull", "affirming"))
+    meaning = {
+        word: line.split()[0]
+        for line in read_yaml("synonyms.yaml")["synonyms"]
+        for word in line.split()
+    }
+    suggest, dull, affirming = (
+        frozenset(words[name].split()) for name in ("suggest", "dull", "affirming")
+    )
     data = read_yaml("cues.yaml")
-    cues = {words: sense for phrase, sense in _cue_phrases(data) for words in _spelled_out(phrase, data["groups"])}
+    cues = {
+        words: sense
+        for phrase, sense in _cue_phrases(data)
+        for words in _spelled_out(phrase, data["groups"])
+    }
     lengths: dict[str, set[int]] = {}
     for cue in cues:
         lengths.setdefault(cue[0], set()).add(len(cue))
     longest_first = {word: sorted(found, reverse=True) for word, found in lengths.items()}
-    return GraphLexicon(kind, glued, skeletal, thoracic, meaning, suggest, dull, affirming, cues, longest_first)
+    return GraphLexicon(
+        kind, glued, skeletal, thoracic, meaning, suggest, dull, affirming, cues, longest_first
+    )
 
 
 def _spelled_out(phrase: str, groups: dict[str, list[str]]) -> list[tuple[str, ...]]:
     """ "not SEEN" once for every entry of the group SEEN."""
-    choices = [[tuple(entry.split()) for entry in groups.get(word, [word])] for word in phrase.split()]
+    choices = [
+        [tuple(entry.split()) for entry in groups.get(word, [word])] for word in phrase.split()
+    ]
     return [sum(chosen, ()) for chosen in product(*choices)]
 
 

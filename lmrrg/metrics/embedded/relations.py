@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from lmrrg.metrics.embedded.lexicon import ANATOMY, DEVICE, LOCATION, MODIFIER, OBSERVATION, STATE, graph_lexicon
+from lmrrg.metrics.embedded.lexicon import (
+    ANATOMY,
+    DEVICE,
+    LOCATION,
+    MODIFIER,
+    OBSERVATION,
+    STATE,
+    graph_lexicon,
+)
 from lmrrg.metrics.embedded.sentences import Sentence
 
 Relation = tuple[int, int, str]
@@ -60,7 +68,11 @@ def _inside(kinds: tuple[str, ...], run: list[int], found: list[Relation]) -> He
     thing = things[-1] if things else None
     found.extend((i, place, "modify") for i in places[:-1] if place is not None)
     if thing is not None:
-        found.extend((i, thing, "modify") for i in run if kinds[i] in (MODIFIER, STATE) or (i in things and i != thing))
+        found.extend(
+            (i, thing, "modify")
+            for i in run
+            if kinds[i] in (MODIFIER, STATE) or (i in things and i != thing)
+        )
         if place is not None:
             found.append((thing, place, "located_at"))
     elif place is not None:
@@ -73,7 +85,9 @@ def _inside(kinds: tuple[str, ...], run: list[int], found: list[Relation]) -> He
     return thing, place
 
 
-def _between(kinds: tuple[str, ...], before: Head, head: Head, joint: str, found: list[Relation]) -> None:
+def _between(
+    kinds: tuple[str, ...], before: Head, head: Head, joint: str, found: list[Relation]
+) -> None:
     """The relation of a run to what the runs before it named last."""
     thing, place = head
     before_thing, before_place = before

@@ -18,7 +18,10 @@ from lmrrg.metrics.embedded.sentences import Sentence
 _EDGE = "^"
 _CODE = {word_class: word_class[0].upper() for word_class in WORD_CLASSES}
 _CODES = frozenset([_EDGE, *_CODE.values()])
-_OWN = {word_class: [f"{code}{assertion}" for assertion in range(3)] for word_class, code in _CODE.items()}
+_OWN = {
+    word_class: [f"{code}{assertion}" for assertion in range(3)]
+    for word_class, code in _CODE.items()
+}
 """Class of an entity word -> what stands for it with each assertion."""
 
 
@@ -45,7 +48,9 @@ def features(sentence: Sentence, linked: frozenset[int]) -> list[tuple[int, list
     return [(i, feature_names(*context)) for i, context in _contexts(sentence, linked)]
 
 
-def feature_names(word: str, own: str, topic: str, linked: bool, before: str, after: str) -> list[str]:
+def feature_names(
+    word: str, own: str, topic: str, linked: bool, before: str, after: str
+) -> list[str]:
     """Names of the features of one word in its surroundings.
 
     ``own`` is its class and assertion; ``before`` and ``after`` are the class of an entity word, an edge, or any other
@@ -63,7 +68,9 @@ def feature_names(word: str, own: str, topic: str, linked: bool, before: str, af
     return names
 
 
-def expectations(sentence: Sentence, linked: frozenset[int]) -> list[tuple[int, tuple[float, float]]]:
+def expectations(
+    sentence: Sentence, linked: frozenset[int]
+) -> list[tuple[int, tuple[float, float]]]:
     """(index, (chance to be marked, chance to have a relation where marked)) of every entity word."""
     return [(i, _chances(*context)) for i, context in _contexts(sentence, linked)]
 

@@ -6,7 +6,14 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from lmrrg.metrics.embedded.lexicon import ANATOMY, MODIFIER, OBSERVATION, STATE, GraphLexicon, graph_lexicon
+from lmrrg.metrics.embedded.lexicon import (
+    ANATOMY,
+    MODIFIER,
+    OBSERVATION,
+    STATE,
+    GraphLexicon,
+    graph_lexicon,
+)
 
 PRESENT, ABSENT, UNCERTAIN = 0, 1, 2
 """Assertion of a word."""
@@ -18,8 +25,34 @@ _SENTENCE_END = re.compile(
 _NUMBER_OR_BREAK = re.compile(r"[\d\n]")
 _STOPS = str.maketrans(";!?", "...")
 _WORD = re.compile(r"\d+(?:\.\d+)?|[a-z]+(?:\d+)?(?:'[a-z]+)?|,")
-_VERBS = frozenset(["is", "are", "was", "were", "appear", "appears", "remain", "remains", "be", "been", "has", "have"])
-_SEEN = frozenset(["seen", "identified", "noted", "present", "visualized", "evident", "demonstrated", "appreciated"])
+_VERBS = frozenset(
+    [
+        "is",
+        "are",
+        "was",
+        "were",
+        "appear",
+        "appears",
+        "remain",
+        "remains",
+        "be",
+        "been",
+        "has",
+        "have",
+    ]
+)
+_SEEN = frozenset(
+    [
+        "seen",
+        "identified",
+        "noted",
+        "present",
+        "visualized",
+        "evident",
+        "demonstrated",
+        "appreciated",
+    ]
+)
 _JOINTS = frozenset([",", "and", "with"])
 _ENDS = frozenset([",", "given"])
 """Words behind a forward cue that, like the end of the sentence, leave it nothing to speak of."""
@@ -49,7 +82,11 @@ def sentences_of(text: str) -> list[str]:
     """Sentences of a report in lower case; works on prose and on "a . b . c ." alike."""
     text = text.lower().replace(" vs.", " vs")
     # Without a number or a line break, only full stops and their like end a sentence.
-    parts = _SENTENCE_END.split(text) if _NUMBER_OR_BREAK.search(text) else text.translate(_STOPS).split(".")
+    parts = (
+        _SENTENCE_END.split(text)
+        if _NUMBER_OR_BREAK.search(text)
+        else text.translate(_STOPS).split(".")
+    )
     return [s for s in map(str.strip, parts) if s]
 
 
@@ -106,7 +143,9 @@ class _Scopes:
 
     def _turned(self, start: int, end: int, meaning: str) -> str:
         """A forward cue with nothing behind it reaches back: "Effusion: no", "pneumonia is suspected"."""
-        if not meaning.endswith("before") or (end < len(self.words) and self.words[end] not in _ENDS):
+        if not meaning.endswith("before") or (
+            end < len(self.words) and self.words[end] not in _ENDS
+        ):
             return meaning
         if start == 0 or not (self.kinds[start - 1] or self.words[start - 1] in _VERBS):
             return meaning
@@ -118,13 +157,19 @@ class _Scopes:
         if meaning == "breaker":
             self.scope, self.clause_start, self.verb_seen = PRESENT, i + 1, False
         elif meaning in _AFTER:
-            if meaning == "negation.after" and not _TIPS.isdisjoint(self.words[self.clause_start : i]):
+            if meaning == "negation.after" and not _TIPS.isdisjoint(
+                self.words[self.clause_start : i]
+            ):
                 return
             self.assertions[self.clause_start : i] = [_AFTER[meaning]] * (i - self.clause_start)
         elif meaning == "negation.itself":
             self.assertions[i : i + length] = [ABSENT] * length
-            self.scope = PRESENT  # "no effusion, no change in the edema": what has a course is there
-        elif meaning in _BEFORE and self.scope != ABSENT:  # "no signs to suggest": a denial stays one
+            self.scope = (
+                PRESENT  # "no effusion, no change in the edema": what has a course is there
+            )
+        elif (
+            meaning in _BEFORE and self.scope != ABSENT
+        ):  # "no signs to suggest": a denial stays one
             self.scope, self.near = _BEFORE[meaning], meaning == "negation.near"
 
     def _on_word(self, word: str, i: int) -> None:
@@ -136,17 +181,26 @@ class _Scopes:
             if self.verb_seen:
                 self.clause_start, self.verb_seen = i + 1, False
         elif self.scope == ABSENT and self.kinds[i] == STATE and self.words[i - 1] != "not":
-            self.scope = PRESENT  # "no pneumothorax heart size normal": a state is told of what is there
+            self.scope = (
+                PRESENT  # "no pneumothorax heart size normal": a state is told of what is there
+            )
 
     def _new_clause(self, start: int) -> bool:
         """Whether the words from ``start`` to the next joint tell a new fact ("and the heart is normal")."""
         words = self.words[start:]
         if words[:1] == ["there"]:
             return True
-        if self.scope == ABSENT and words and words[0] in self.lexicon.affirming and CHOICE.isdisjoint(words):
+        if (
+            self.scope == ABSENT
+            and words
+            and words[0] in self.lexicon.affirming
+            and CHOICE.isdisjoint(words)
+        ):
             return True
         anatomy = False
-        for word, kind, following in zip(words, self.kinds[start:], [*words[1:], "seen"], strict=False):
+        for word, kind, following in zip(
+            words, self.kinds[start:], [*words[1:], "seen"], strict=False
+        ):
             # A sentence that ends with a joint leaves only the stand-in, and nothing to read.
             if word in (",", "and", "no", "without"):
                 return False

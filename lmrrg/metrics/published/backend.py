@@ -18,9 +18,7 @@ from lmrrg.metrics.published.weight_files import find, missing_files
 from lmrrg.metrics.text.bleu import bleu2
 
 _CODE_VERSION = "1"  # raise it when a change of this code can change a score
-_TOKEN_BUDGET = (
-    1024  # padded tokens per batch on CPU, where more no longer fits the cache; a GPU takes 64 times as many
-)
+_TOKEN_BUDGET = 1024  # padded tokens per batch on CPU, where more no longer fits the cache; a GPU takes 64 times as many
 
 
 class ReferenceBackend:
@@ -32,7 +30,9 @@ class ReferenceBackend:
 
     name = "radcliq"
 
-    def __init__(self, folder: Path | None, *, cache: Path | None = None, token_budget: int | None = None):
+    def __init__(
+        self, folder: Path | None, *, cache: Path | None = None, token_budget: int | None = None
+    ):
         """Load every model from ``folder`` or the Hugging Face cache; ``cache`` keeps the reference side on disk.
 
         Raises:
@@ -52,15 +52,25 @@ class ReferenceBackend:
 
     def score(self, hypotheses: Sequence[str], references: Sequence[str]) -> Parts:
         """Parts of N pairs, each float64 [N]."""
-        known = {text: analysis for text in set(references) if (analysis := self._references.get(text)) is not None}
+        known = {
+            text: analysis
+            for text in set(references)
+            if (analysis := self._references.get(text)) is not None
+        }
         unknown = [text for text in dict.fromkeys([*references, *hypotheses]) if text not in known]
         fresh = dict(zip(unknown, self._analyse(unknown), strict=True))
         for text in set(references) & fresh.keys():
             self._references.put(text, fresh[text])
         analyses = known | fresh
-        rows = [_pair(analyses[h], analyses[r]) for h, r in zip(hypotheses, references, strict=True)]
-        rg_e, rg_er, rg_bar_er, radgraph, bertscore, semb = np.array(rows, dtype=np.float64).reshape(-1, 6).T
-        return Parts(rg_e, rg_er, rg_bar_er, radgraph, bertscore, semb, bleu2(hypotheses, references))
+        rows = [
+            _pair(analyses[h], analyses[r]) for h, r in zip(hypotheses, references, strict=True)
+        ]
+        rg_e, rg_er, rg_bar_er, radgraph, bertscore, semb = (
+            np.array(rows, dtype=np.float64).reshape(-1, 6).T
+        )
+        return Parts(
+            rg_e, rg_er, rg_bar_er, radgraph, bertscore, semb, bleu2(hypotheses, references)
+        )
 
     @property
     def labeler(self) -> CheXbert:

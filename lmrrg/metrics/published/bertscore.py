@@ -36,13 +36,17 @@ class BertScore:
         # Layers above the one that is read are not computed.
         config.num_hidden_layers = min(LAYER, config.num_hidden_layers)
         self._encoder = RobertaModel(config, add_pooling_layer=False)
-        load_encoder(self._encoder, load_file(files["model.safetensors"]), ("roberta.", ""), "BERTScore")
+        load_encoder(
+            self._encoder, load_file(files["model.safetensors"]), ("roberta.", ""), "BERTScore"
+        )
         ready(self._encoder, device)
         pack(self._encoder)
         self._tokenizer = ByteLevelBPETokenizer(
             str(files["vocab.json"]), str(files["merges.txt"]), add_prefix_space=True
         )
-        self._start, self._end, self._padding = (self._id(token) for token in ("<s>", "</s>", "<pad>"))
+        self._start, self._end, self._padding = (
+            self._id(token) for token in ("<s>", "</s>", "<pad>")
+        )
         self._budget = budget
 
     def embed(self, reports: Sequence[str]) -> list[Tensor]:
@@ -50,7 +54,9 @@ class BertScore:
         sequences = [self._tokens(report) for report in reports]
         embedded: list[Tensor] = [torch.empty(0)] * len(reports)
         with torch.inference_mode():
-            for row, hidden in encode(self._encoder, sequences, padding=self._padding, budget=self._budget):
+            for row, hidden in encode(
+                self._encoder, sequences, padding=self._padding, budget=self._budget
+            ):
                 embedded[row] = torch.nn.functional.normalize(hidden, dim=-1).cpu()
         return embedded
 
@@ -73,13 +79,19 @@ def bertscore_f1(hypothesis: Tensor, reference: Tensor) -> float:
     """
     similarity = hypothesis @ reference.T
     precision = similarity[1:-1].max(dim=1).values.mean()
-    recall = similarity[:, 1:-1].max(dim=0).values.mean() if len(reference) > 2 else precision.new_tensor(torch.nan)
+    recall = (
+        similarity[:, 1:-1].max(dim=0).values.mean()
+        if len(reference) > 2
+        else precision.new_tensor(torch.nan)
+    )
     f1 = 2 * precision * recall / (precision + recall)
     raw = 0.0 if torch.isnan(f1) else float(f1)
     return (raw - BASELINE) / (1 - BASELINE)
 
 
-def load_encoder(encoder: torch.nn.Module, weights: Mapping[str, Tensor], prefixes: Sequence[str], what: str) -> None:
+def load_encoder(
+    encoder: torch.nn.Module, weights: Mapping[str, Tensor], prefixes: Sequence[str], what: str
+) -> None:
     """Load an encoder from a state dict in which its names carry the first prefix that occurs; nothing may be missing.
 
     Names that the encoder does not have (heads, poolers, layers that are not read) are left out.
@@ -87,14 +99,23 @@ def load_encoder(encoder: torch.nn.Module, weights: Mapping[str, Tensor], prefix
     Raises:
         MetricError: ``weights_mismatch``.
     """
-    prefix = next((p for p in prefixes if any(name.startswith(f"{p}embeddings.") for name in weights)), None)
+    prefix = next(
+        (p for p in prefixes if any(name.startswith(f"{p}embeddings.") for name in weights)), None
+    )
     if prefix is None:
         raise MetricError("weights_mismatch", f"{what}: no encoder weights in the file")
     wanted = encoder.state_dict()
     absent = [name for name in wanted if prefix + name not in weights]
     if absent:
-        raise MetricError("weights_mismatch", f"{what}: {len(absent)} weights are missing, {absent[0]} among them")
-    wrong = [name for name, tensor in wanted.items() if weights[prefix + name].shape != tensor.shape]
+        raise MetricError(
+            "weights_mismatch", f"{what}: {len(absent)} weights are missing, {absent[0]} among them"
+        )
+    wrong = [
+        name for name, tensor in wanted.items() if weights[prefix + name].shape != tensor.shape
+    ]
     if wrong:
-        raise MetricError("weights_mismatch", f"{what}: {wrong[0]} has shape {tuple(weights[prefix + wrong[0]].shape)}")
+        raise MetricError(
+            "weights_mismatch",
+            f"{what}: {wrong[0]} has shape {tuple(weights[prefix + wrong[0]].shape)}",
+        )
     encoder.load_state_dict({name: weights[prefix + name] for name in wanted})

@@ -16,7 +16,12 @@ from lmrrg.metrics.published.bertscore import load_encoder
 from lmrrg.studies import LABELS, NEGATIVE, POSITIVE, UNCERTAIN
 
 _MAX_TOKENS = 512
-_VALUES = (None, POSITIVE, NEGATIVE, UNCERTAIN)  # the heads' classes: blank, positive, negative, uncertain
+_VALUES = (
+    None,
+    POSITIVE,
+    NEGATIVE,
+    UNCERTAIN,
+)  # the heads' classes: blank, positive, negative, uncertain
 
 
 class CheXbert:
@@ -24,14 +29,18 @@ class CheXbert:
 
     name = "chexbert"
 
-    def __init__(self, checkpoint: Path, encoder: Mapping[str, Path], device: torch.device, *, budget: int):
+    def __init__(
+        self, checkpoint: Path, encoder: Mapping[str, Path], device: torch.device, *, budget: int
+    ):
         """Load ``chexbert.pth`` into the architecture of the encoder's ``config.json``.
 
         Raises:
             MetricError: ``weights_mismatch`` where the file is not this architecture.
         """
         weights = _checkpoint_weights(checkpoint)
-        self._bert = BertModel(BertConfig.from_json_file(encoder["config.json"]), add_pooling_layer=False)
+        self._bert = BertModel(
+            BertConfig.from_json_file(encoder["config.json"]), add_pooling_layer=False
+        )
         load_encoder(self._bert, weights, ("bert.",), "CheXbert")
         self._heads = nn.ModuleList(_head(weights, place) for place in range(len(LABELS)))
         ready(self._bert, device)
@@ -45,7 +54,9 @@ class CheXbert:
         sequences = [self._tokens(report) for report in reports]
         embedded = torch.empty(len(reports), self._bert.config.hidden_size)
         with torch.inference_mode():
-            for row, hidden in encode(self._bert, sequences, padding=self._id("[PAD]"), budget=self._budget):
+            for row, hidden in encode(
+                self._bert, sequences, padding=self._id("[PAD]"), budget=self._budget
+            ):
                 embedded[row] = hidden[0].cpu()
         return embedded
 
@@ -72,7 +83,11 @@ def labels_of(embedded: Tensor, heads: nn.ModuleList) -> list[dict[str, int]]:
         device = next(heads.parameters()).device
         classes = [head(embedded.to(device)).argmax(dim=-1).tolist() for head in heads]
     return [
-        {label: value for label, k in zip(LABELS, row, strict=True) if (value := _VALUES[k]) is not None}
+        {
+            label: value
+            for label, k in zip(LABELS, row, strict=True)
+            if (value := _VALUES[k]) is not None
+        }
         for row in zip(*classes, strict=True)
     ]
 
@@ -80,9 +95,13 @@ def labels_of(embedded: Tensor, heads: nn.ModuleList) -> list[dict[str, int]]:
 def _checkpoint_weights(path: Path) -> dict[str, Tensor]:
     stored = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(stored, dict) or "model_state_dict" not in stored:
-        raise MetricError("weights_mismatch", f"{path} has no model_state_dict: it is not CheXbert's checkpoint")
+        raise MetricError(
+            "weights_mismatch", f"{path} has no model_state_dict: it is not CheXbert's checkpoint"
+        )
     # It was saved from a data-parallel model.
-    return {name.removeprefix("module."): tensor for name, tensor in stored["model_state_dict"].items()}
+    return {
+        name.removeprefix("module."): tensor for name, tensor in stored["model_state_dict"].items()
+    }
 
 
 def _head(weights: Mapping[str, Tensor], place: int) -> nn.Linear:

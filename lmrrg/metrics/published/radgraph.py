@@ -25,7 +25,9 @@ from lmrrg.metrics.published.batching import encode, pack, ready
 from lmrrg.metrics.published.bertscore import load_encoder
 
 _ENCODER = "_embedder.token_embedder_bert._matched_embedder.transformer_model."
-_TOKENS = re.compile(r"[/,:.!?()]|[^\s/,:.!?()]+")  # the package's own splitting; a hyphen does not split
+_TOKENS = re.compile(
+    r"[/,:.!?()]|[^\s/,:.!?()]+"
+)  # the package's own splitting; a hyphen does not split
 _PAIRS_AT_ONCE = 8192
 
 
@@ -42,7 +44,9 @@ class Annotation:
 class RadGraph:
     """The published model in evaluation mode."""
 
-    def __init__(self, checkpoint: Path, encoder: dict[str, Path], device: torch.device, *, budget: int):
+    def __init__(
+        self, checkpoint: Path, encoder: dict[str, Path], device: torch.device, *, budget: int
+    ):
         """Load the archive (or the folder that it unpacks to) into the encoder's architecture.
 
         Raises:
@@ -52,10 +56,15 @@ class RadGraph:
         settings = json.loads(archive.read("config.json"))
         weights = archive.weights("weights.th")
         if settings["model"]["modules"]["coref"].get("coref_prop", 0):
-            raise MetricError("unsupported_model", "RadGraph models with coreference propagation are not implemented")
+            raise MetricError(
+                "unsupported_model",
+                "RadGraph models with coreference propagation are not implemented",
+            )
         self._width = int(settings["dataset_reader"]["max_span_width"])
         self._fold = int(settings["dataset_reader"]["token_indexers"]["bert"]["max_length"])
-        self._bert = BertModel(BertConfig.from_json_file(encoder["config.json"]), add_pooling_layer=False)
+        self._bert = BertModel(
+            BertConfig.from_json_file(encoder["config.json"]), add_pooling_layer=False
+        )
         load_encoder(self._bert, weights, (_ENCODER,), "RadGraph")
         share = float(settings["model"]["modules"]["relation"]["spans_per_word"])
         self._scorer = SpanScorer(weights, archive, share)
@@ -70,7 +79,10 @@ class RadGraph:
         words = [radgraph_tokens(report) for report in reports]
         with torch.inference_mode():
             embedded = self._word_embeddings(words)
-            return [self._annotation(tokens, hidden) for tokens, hidden in zip(words, embedded, strict=True)]
+            return [
+                self._annotation(tokens, hidden)
+                for tokens, hidden in zip(words, embedded, strict=True)
+            ]
 
     def _annotation(self, words: list[str], hidden: Tensor) -> Annotation:
         if not words:
@@ -79,7 +91,9 @@ class RadGraph:
         labels, relations = self._scorer(hidden, torch.tensor(spans, device=hidden.device))
         found = {span: label for span, label in zip(spans, labels, strict=True) if label}
         place = {span: row for row, span in enumerate(found)}
-        entities = tuple((" ".join(words[start : end + 1]), label) for (start, end), label in found.items())
+        entities = tuple(
+            (" ".join(words[start : end + 1]), label) for (start, end), label in found.items()
+        )
         linked = tuple(
             (place[spans[head]], place[spans[tail]], kind)
             for head, tail, kind in relations
@@ -102,12 +116,17 @@ class RadGraph:
                 segments.append([self._id("[CLS]"), *flat[start : start + room], self._id("[SEP]")])
                 owner.append(row)
         hidden: list[Tensor] = [torch.empty(0)] * len(segments)
-        for segment, states in encode(self._bert, segments, padding=self._id("[PAD]"), budget=self._budget):
+        for segment, states in encode(
+            self._bert, segments, padding=self._id("[PAD]"), budget=self._budget
+        ):
             hidden[segment] = states[1:-1]
         per_report: list[list[Tensor]] = [[] for _ in reports]
         for segment, row in enumerate(owner):
             per_report[row].append(hidden[segment])
-        return [_mean_by_word(torch.cat(states), words) for states, words in zip(per_report, pieces, strict=True)]
+        return [
+            _mean_by_word(torch.cat(states), words)
+            for states, words in zip(per_report, pieces, strict=True)
+        ]
 
     def _pieces(self, word: str) -> list[int]:
         return self._tokenizer.encode(word, add_special_tokens=False).ids
@@ -115,7 +134,9 @@ class RadGraph:
     def _id(self, token: str) -> int:
         number = self._tokenizer.token_to_id(token)
         if number is None:
-            raise MetricError("weights_mismatch", f"the vocabulary of RadGraph's encoder has no {token}")
+            raise MetricError(
+                "weights_mismatch", f"the vocabulary of RadGraph's encoder has no {token}"
+            )
         return number
 
 
@@ -126,7 +147,9 @@ def radgraph_tokens(report: str) -> list[str]:
 
 def spans_of(words: int, width: int) -> list[tuple[int, int]]:
     """Every span of up to ``width`` words, first and last word included, by start and then by end."""
-    return [(start, end) for start in range(words) for end in range(start, min(start + width, words))]
+    return [
+        (start, end) for start in range(words) for end in range(start, min(start + width, words))
+    ]
 
 
 def _mean_by_word(states: Tensor, words: list[list[int]]) -> Tensor:
@@ -161,7 +184,9 @@ def _sets(annotation: Annotation) -> tuple[frozenset, frozenset, frozenset, froz
         frozenset(entities),
         frozenset((*entity, place in heads) for place, entity in enumerate(entities)),
         frozenset(typed | loose),
-        frozenset((entities[head], entities[tail], kind) for head, tail, kind in annotation.relations),
+        frozenset(
+            (entities[head], entities[tail], kind) for head, tail, kind in annotation.relations
+        ),
     )
 
 
@@ -201,7 +226,9 @@ class SpanScorer(nn.Module):
         self.pairs = _FeedForward(weights, f"_relation._relation_feedforwards.{relation}.")
         self.relations = _linear(weights, f"_relation._relation_scorers.{relation}")
 
-    def forward(self, hidden: Tensor, spans: Tensor) -> tuple[list[str], list[tuple[int, int, str]]]:
+    def forward(
+        self, hidden: Tensor, spans: Tensor
+    ) -> tuple[list[str], list[tuple[int, int, str]]]:
         """Labels ("" for none) of spans [S, 2] over words [T, H], and relations as (head, tail, type) by span."""
         width = self.width(spans[:, 1] - spans[:, 0])
         scores = self.entities(hidden, spans, width)
@@ -223,15 +250,23 @@ class SpanScorer(nn.Module):
     def _pair_scores(self, spans: Tensor, mention: Tensor) -> Tensor:
         """For each ordered pair of K spans [K, D] the relation's number, 0 for none: [K, K]."""
         first, size = self.pairs.first, spans.shape[1]
-        head, tail, product = first.weight[:, :size], first.weight[:, size : 2 * size], first.weight[:, 2 * size :]
+        head, tail, product = (
+            first.weight[:, :size],
+            first.weight[:, size : 2 * size],
+            first.weight[:, 2 * size :],
+        )
         # The third feature of a pair, the product of its spans, has no direction: half of the pairs are enough.
         one, other = torch.triu_indices(len(spans), len(spans), device=spans.device)
         chunks = zip(one.split(_PAIRS_AT_ONCE), other.split(_PAIRS_AT_ONCE), strict=True)
         products = torch.cat([(spans[a] * spans[b]) @ product.T for a, b in chunks])
         place = torch.empty(len(spans), len(spans), dtype=torch.long, device=spans.device)
         place[one, other] = place[other, one] = torch.arange(len(one), device=spans.device)
-        projected = (spans @ head.T)[:, None] + (spans @ tail.T)[None] + first.bias + products[place]
-        scores = self.relations(self.pairs(projected)) + (mention[:, None] + mention[None])[..., None]
+        projected = (
+            (spans @ head.T)[:, None] + (spans @ tail.T)[None] + first.bias + products[place]
+        )
+        scores = (
+            self.relations(self.pairs(projected)) + (mention[:, None] + mention[None])[..., None]
+        )
         return torch.cat([torch.zeros_like(scores[..., :1]), scores], dim=-1).argmax(dim=-1)
 
 
@@ -246,7 +281,9 @@ class _SpanHead(nn.Module):
 
     def forward(self, hidden: Tensor, spans: Tensor, width: Tensor) -> Tensor:
         first = self.layers.first
-        start, end, wide = first.weight.split([hidden.shape[1], hidden.shape[1], self._width], dim=1)
+        start, end, wide = first.weight.split(
+            [hidden.shape[1], hidden.shape[1], self._width], dim=1
+        )
         ends = (hidden @ start.T)[spans[:, 0]] + (hidden @ end.T)[spans[:, 1]]
         return self.score(self.layers(ends + width @ wide.T + first.bias))
 
@@ -265,9 +302,14 @@ def _take(weights: dict[str, Tensor], name: str) -> Tensor:
 
 
 def _namespace(archive: Archive, kind: str) -> str:
-    names = [Path(name).stem for name in archive.names("vocabulary") if name.endswith(f"__{kind}.txt")]
+    names = [
+        Path(name).stem for name in archive.names("vocabulary") if name.endswith(f"__{kind}.txt")
+    ]
     if len(names) != 1:
-        raise MetricError("weights_mismatch", f"RadGraph: expected one vocabulary of {kind}, found {sorted(names)}")
+        raise MetricError(
+            "weights_mismatch",
+            f"RadGraph: expected one vocabulary of {kind}, found {sorted(names)}",
+        )
     return names[0]
 
 

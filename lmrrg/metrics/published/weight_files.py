@@ -22,7 +22,9 @@ class Source:
 
     def command(self, folder: Path | None) -> str:
         """How to fetch the files to where they are looked for: a folder, or the Hugging Face cache."""
-        where = "" if folder is None else f" --local-dir {folder / self.repository.rpartition('/')[2]}"
+        where = (
+            "" if folder is None else f" --local-dir {folder / self.repository.rpartition('/')[2]}"
+        )
         return f"hf download {self.repository} {' '.join(self.files)}{where}"
 
 
@@ -34,7 +36,9 @@ SOURCES: dict[str, Source] = {
         ("microsoft/BiomedNLP-PubMedBERT-base-uncased-abstract",),
     ),
     "CheXbert": Source("StanfordAIMI/RRG_scorers", ("chexbert.pth",)),
-    "CheXbert encoder": Source("google-bert/bert-base-uncased", ("config.json", "vocab.txt"), ("bert-base-uncased",)),
+    "CheXbert encoder": Source(
+        "google-bert/bert-base-uncased", ("config.json", "vocab.txt"), ("bert-base-uncased",)
+    ),
     "BERTScore": Source(
         "distilbert/distilroberta-base",
         ("config.json", "model.safetensors", "vocab.json", "merges.txt"),
@@ -51,7 +55,9 @@ def find(part: str, folder: Path | None) -> dict[str, Path]:
         MetricError: ``weights_missing``; the message says how to fetch them.
     """
     source = SOURCES[part]
-    found = {name: path for name in source.files if (path := _locate(source, name, folder)) is not None}
+    found = {
+        name: path for name in source.files if (path := _locate(source, name, folder)) is not None
+    }
     absent = [name for name in source.files if name not in found]
     if absent:
         where = f"in {folder} or " if folder is not None else "in "
@@ -65,7 +71,9 @@ def find(part: str, folder: Path | None) -> dict[str, Path]:
 def missing_files(folder: Path | None) -> dict[str, list[str]]:
     """For each part of the backend the commands that fetch what is absent; an empty list where all is there."""
     return {
-        part: [source.command(folder)] if any(_locate(source, name, folder) is None for name in source.files) else []
+        part: [source.command(folder)]
+        if any(_locate(source, name, folder) is None for name in source.files)
+        else []
         for part, source in SOURCES.items()
     }
 

@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 from lmrrg.metrics.parts import Array
 
 MAX_ORDER = 4
-_SMALL, _TINY = 1e-9, 1e-15  # the captioning scorer's guards against a division by zero; they are part of its values
+_SMALL, _TINY = (
+    1e-9,
+    1e-15,
+)  # the captioning scorer's guards against a division by zero; they are part of its values
 
 
 def radcliq_tokens(report: str) -> list[str]:
@@ -27,7 +30,12 @@ def bleu2(hypotheses: Sequence[str], references: Sequence[str]) -> Array:
 
     No shared word at all gives 0. Source: Yu et al. 2023 (the smoothing is method 1 of Chen and Cherry 2014).
     """
-    return np.array([_bleu2(radcliq_tokens(h), radcliq_tokens(r)) for h, r in zip(hypotheses, references, strict=True)])
+    return np.array(
+        [
+            _bleu2(radcliq_tokens(h), radcliq_tokens(r))
+            for h, r in zip(hypotheses, references, strict=True)
+        ]
+    )
 
 
 def _bleu2(hypothesis: list[str], reference: list[str]) -> float:

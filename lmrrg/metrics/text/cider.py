@@ -38,15 +38,25 @@ def _counts(report: str) -> list[Counter[_Gram]]:
 
 
 def _similarity(
-    hypothesis: list[Counter[_Gram]], reference: list[Counter[_Gram]], frequency: Counter[_Gram], log_documents: float
+    hypothesis: list[Counter[_Gram]],
+    reference: list[Counter[_Gram]],
+    frequency: Counter[_Gram],
+    log_documents: float,
 ) -> float:
     # The original measures length in bigrams, and so do we.
     delta = hypothesis[1].total() - reference[1].total()
     penalty = math.exp(-(delta**2) / (2 * _SIGMA**2))
     cosines = []
     for ours, truth in zip(hypothesis, reference, strict=True):
-        weight = {gram: log_documents - math.log(max(1, frequency[gram])) for gram in ours.keys() | truth.keys()}
-        dot = sum(min(n, truth[gram]) * truth[gram] * weight[gram] ** 2 for gram, n in ours.items() if gram in truth)
+        weight = {
+            gram: log_documents - math.log(max(1, frequency[gram]))
+            for gram in ours.keys() | truth.keys()
+        }
+        dot = sum(
+            min(n, truth[gram]) * truth[gram] * weight[gram] ** 2
+            for gram, n in ours.items()
+            if gram in truth
+        )
         norms = _norm(ours, weight) * _norm(truth, weight)
         cosines.append(dot / norms if norms else 0.0)
     return 10.0 * penalty * sum(cosines) / MAX_ORDER

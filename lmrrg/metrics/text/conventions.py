@@ -22,7 +22,12 @@ R2GEN_SETTINGS: Mapping[Dataset, tuple[int, int]] = {"iu-xray": (3, 60), "mimic-
 """The published vocabulary threshold (occurrences) and cut of the references (tokens, start token included)."""
 UNKNOWN = "<unk>"
 _REMOVED = re.compile(r"""[.,?;*!%^&_+():<=>@\[\]{}"'/\\]""")
-_MIMIC_UNDERSCORES, _MIMIC_SPACES, _MIMIC_DOTS, _IU_DOTS = 7, 6, 8, 3  # passes of R2Gen's pairwise replacements
+_MIMIC_UNDERSCORES, _MIMIC_SPACES, _MIMIC_DOTS, _IU_DOTS = (
+    7,
+    6,
+    8,
+    3,
+)  # passes of R2Gen's pairwise replacements
 
 
 class Convention(Protocol):
@@ -78,7 +83,9 @@ class R2Gen:
         dataset: Dataset = "iu-xray",
     ) -> R2Gen:
         """Collect the words that occur at least ``threshold`` times (3 for IU X-ray, 10 for MIMIC-CXR)."""
-        counts = Counter(word for report in reports for word in clean_r2gen(report, dataset).split())
+        counts = Counter(
+            word for report in reports for word in clean_r2gen(report, dataset).split()
+        )
         words = frozenset(word for word, count in counts.items() if count >= threshold)
         return cls(words, threshold, reference_tokens, dataset)
 
@@ -123,7 +130,9 @@ def make_convention(
     tokens = evaluation.reference_tokens or tokens
     if not training_reports:
         return R2Gen(None, None, tokens, dataset)
-    return R2Gen.from_training_reports(training_reports, threshold=threshold, reference_tokens=tokens, dataset=dataset)
+    return R2Gen.from_training_reports(
+        training_reports, threshold=threshold, reference_tokens=tokens, dataset=dataset
+    )
 
 
 def clean_r2gen(text: str, dataset: Dataset = "iu-xray") -> str:

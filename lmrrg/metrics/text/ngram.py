@@ -34,7 +34,9 @@ def nlg_scores(
     if not set(BLEU_NAMES).isdisjoint(names):
         counts = bleu_counts(hypotheses, references)
         columns |= dict(zip(BLEU_NAMES, bleu_from_counts(counts).T, strict=True))
-        aggregates |= {name: Aggregate(counts, _BleuOrder(order)) for order, name in enumerate(BLEU_NAMES)}
+        aggregates |= {
+            name: Aggregate(counts, _BleuOrder(order)) for order, name in enumerate(BLEU_NAMES)
+        }
     if "meteor" in names:
         counts = meteor_counts(hypotheses, references)
         columns["meteor"] = meteor_from_counts(counts)

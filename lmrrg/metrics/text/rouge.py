@@ -16,7 +16,9 @@ def rouge_l(hypotheses: Sequence[str], references: Sequence[str]) -> Array:
 
     Tokens are split at white space; a pair with an empty side scores 0.
     """
-    return np.array([_rouge_l(h.split(), r.split()) for h, r in zip(hypotheses, references, strict=True)])
+    return np.array(
+        [_rouge_l(h.split(), r.split()) for h, r in zip(hypotheses, references, strict=True)]
+    )
 
 
 def _rouge_l(hypothesis: list[str], reference: list[str]) -> float:

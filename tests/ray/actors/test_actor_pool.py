@@ -82,12 +82,24 @@ RemoteWorker = ray.remote(num_cpus=0)(Worker)
 def make_pool() -> Iterator[Callable[..., ActorPool]]:
     pools: list[ActorPool] = []
 
-    def make(size: int = 2, *, timeout: float = 30, start_timeout: float = 30, retries: int = 2, create=None):
+    def make(
+        size: int = 2,
+        *,
+        timeout: float = 30,
+        start_timeout: float = 30,
+        retries: int = 2,
+        create=None,
+    ):
         def default(place: int) -> ActorHandle:
             return RemoteWorker.remote()
 
         pool = ActorPool(
-            "workers", create or default, size, timeout=timeout, start_timeout=start_timeout, retries=retries
+            "workers",
+            create or default,
+            size,
+            timeout=timeout,
+            start_timeout=start_timeout,
+            retries=retries,
         )
         pools.append(pool)
         return pool
@@ -122,7 +134,9 @@ def test_an_actor_killed_from_outside_is_replaced(make_pool):
     pool = make_pool(2)
     pool.broadcast(("load", {"state": 3}))
     ray.kill(pool.actors()[0])
-    assert sorted(pool.map([("square", {"x": x}) for x in range(6)])) == [(x, (x * x, 3)) for x in range(6)]
+    assert sorted(pool.map([("square", {"x": x}) for x in range(6)])) == [
+        (x, (x * x, 3)) for x in range(6)
+    ]
     assert pool.replaced == 1
 
 
@@ -198,4 +212,6 @@ def test_closing_a_pool_ends_what_another_thread_does_with_it(make_pool):
         work = thread.submit(lambda: list(pool.map([("nap", {"seconds": 60})])))
         time.sleep(0.5)
         pool.close()
-        assert work.exception(timeout=20), "by which error is chance; without one it would wait for ever"
+        assert work.exception(timeout=20), (
+            "by which error is chance; without one it would wait for ever"
+        )

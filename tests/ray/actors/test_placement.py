@@ -42,7 +42,9 @@ def test_an_impossible_wish_is_refused_in_time_and_names_what_is_short():
     assert "did not give 1 x {CPU 1}, 1 x {CPU 2, GPU 3} within 1 s" in message
     assert "missing: 1 x {CPU 2, GPU 3}" in message
     assert "no node is large enough for CPU 2, GPU 3" in message
-    assert "PENDING" not in {group["state"] for group in placement_group_table().values()}, "nothing is left waiting"
+    assert "PENDING" not in {group["state"] for group in placement_group_table().values()}, (
+        "nothing is left waiting"
+    )
 
 
 def test_a_wish_that_fits_in_sum_but_not_in_one_node_is_explained():

@@ -47,7 +47,9 @@ def experience(rollout: Rollout, scores) -> Experience:
     noise = [torch.randn(rollout.ids.shape, generator=random) for _ in range(2)]
     mask = rollout.mask.clone()
     mask[3] = False  # a report that could not be scored
-    return Experience(rollout, mask, scores.log_probs, scores.values, advantages=noise[0], returns=noise[1])
+    return Experience(
+        rollout, mask, scores.log_probs, scores.values, advantages=noise[0], returns=noise[1]
+    )
 
 
 LAYOUTS = {
@@ -62,7 +64,9 @@ LAYOUTS = {
 
 
 @pytest.fixture(scope="module")
-def histories(ray_cluster, tiny_config, tiny_checkpoint, rollout, tmp_path_factory) -> dict[str, SimpleNamespace]:
+def histories(
+    ray_cluster, tiny_config, tiny_checkpoint, rollout, tmp_path_factory
+) -> dict[str, SimpleNamespace]:
     """The same work in every layout."""
     return {
         name: live(
@@ -149,7 +153,9 @@ def test_a_lora_policy_without_its_adapters_is_the_reference(
     """Before and after an update that moved the policy; two ranks, so that rows have to be put in order."""
     config = ppo_config(tiny_config, tmp_path_factory.mktemp("lora"), zero_stage=2)
     decoder = config.model.decoder.model_copy(update={"lora_rank": 4})
-    config = config.model_copy(update={"model": config.model.model_copy(update={"decoder": decoder})})
+    config = config.model_copy(
+        update={"model": config.model.model_copy(update={"decoder": decoder})}
+    )
     group, shared = PolicyGroup(config, tiny_checkpoint), ray.put(rollout)
     group.start()
     reference = AdapterReference(group)

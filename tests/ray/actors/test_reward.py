@@ -30,7 +30,9 @@ FINISHED = [True, True, False, True, True]
 
 @pytest.fixture(scope="module")
 def pool_config(tiny_config: Config) -> Config:
-    reward = tiny_config.reward.model_copy(update={"scorers": 2, "chunk": 2, "cpus_per_scorer": 0.25})
+    reward = tiny_config.reward.model_copy(
+        update={"scorers": 2, "chunk": 2, "cpus_per_scorer": 0.25}
+    )
     return tiny_config.model_copy(update={"reward": reward})
 
 
@@ -50,7 +52,9 @@ def assert_same(a, b) -> None:
 def test_chunks_give_what_one_scorer_gives(pool, pool_config):
     expected = RadCliQReward(pool_config.reward).score(REPORTS, REFERENCES, None, FINISHED)
     assert_same(pool.score(REPORTS, REFERENCES, None, FINISHED), expected)
-    assert expected.reward[0] > expected.reward[3] > expected.reward[2], "identical; empty; wrong and without end"
+    assert expected.reward[0] > expected.reward[3] > expected.reward[2], (
+        "identical; empty; wrong and without end"
+    )
     tokens = [[1, 2, 3, 1, 2, 3], [1], [2], [], [5, 6]]
     expected = RadCliQReward(pool_config.reward).score(REPORTS, REFERENCES, tokens, FINISHED)
     assert_same(pool.score(REPORTS, REFERENCES, tokens, FINISHED), expected)
@@ -92,7 +96,11 @@ def test_published_models_give_the_same_with_one_worker_and_with_many(pool_confi
 
     weights = write_weights(tmp_path)
     found = []
-    for scorers, chunk in ((1, 8), (2, 1), (2, 2)):  # the last one reads what the first two left in the cache
+    for scorers, chunk in (
+        (1, 8),
+        (2, 1),
+        (2, 2),
+    ):  # the last one reads what the first two left in the cache
         update = {
             "backend": "reference",
             "reference_dir": weights,
@@ -111,7 +119,9 @@ def test_published_models_give_the_same_with_one_worker_and_with_many(pool_confi
     assert len(set(expected.radcliq_v1.tolist())) > 2
     for scores in found:
         for name in (field.name for field in dataclasses.fields(expected)):
-            np.testing.assert_allclose(getattr(scores, name), getattr(expected, name), atol=1e-5, err_msg=name)
+            np.testing.assert_allclose(
+                getattr(scores, name), getattr(expected, name), atol=1e-5, err_msg=name
+            )
 
 
 class BrokenScorer(RewardActor):

@@ -78,7 +78,9 @@ def test_reports_come_in_order_from_the_checkpoint(pool, features, prompts, tiny
     assert ids(pool.generate(features, prompts, samples=2, seed=2)) != ids(reports)
 
 
-def test_a_killed_engine_comes_back_with_the_current_weights(pool, features, prompts, tiny_checkpoint):
+def test_a_killed_engine_comes_back_with_the_current_weights(
+    pool, features, prompts, tiny_checkpoint
+):
     model = load_checkpoint(tiny_checkpoint)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -98,7 +100,12 @@ def test_a_killed_engine_comes_back_with_the_current_weights(pool, features, pro
     pool.start()  # waits for the replacement
     assert pool.metrics() == {"engines": 2, "engines_ready": 2, "engines_replaced": replaced + 1}
     for _ in range(2):  # both engines, the new one included, take part
-        assert difference(model, features, prompts, pool.generate(features, prompts, samples=1, seed=4)) < PARITY
+        assert (
+            difference(
+                model, features, prompts, pool.generate(features, prompts, samples=1, seed=4)
+            )
+            < PARITY
+        )
 
 
 def test_an_older_or_damaged_state_is_refused(pool, tiny_checkpoint):

@@ -24,29 +24,46 @@ from tests.support.pretended_gpus import PretendingEngine, PretendingRank
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]
 
-CASES = {"nccl": {"workers": 2, "engines": 2, "zero_stage": 2}, "ipc": {"workers": 2, "engines": 2, "zero_stage": 3}}
+CASES = {
+    "nccl": {"workers": 2, "engines": 2, "zero_stage": 2},
+    "ipc": {"workers": 2, "engines": 2, "zero_stage": 3},
+}
 
 
 @pytest.fixture(scope="module", params=CASES)
-def run(request, tiny_config: Config, tiny_checkpoint, tiny_studies, tmp_path_factory) -> Iterator[SimpleNamespace]:
+def run(
+    request, tiny_config: Config, tiny_checkpoint, tiny_studies, tmp_path_factory
+) -> Iterator[SimpleNamespace]:
     """Policy and engines that a transfer connects, and what engines write for a few studies."""
     case = CASES[request.param]
     config = ppo_config(
-        tiny_config, tmp_path_factory.mktemp("transfer"), workers=case["workers"], zero_stage=case["zero_stage"]
+        tiny_config,
+        tmp_path_factory.mktemp("transfer"),
+        workers=case["workers"],
+        zero_stage=case["zero_stage"],
     )
     # Not validated: without GPUs a configuration with these backends is refused.
-    engines = config.rollout.model_copy(update={"engines": case["engines"], "weight_transfer": request.param})
+    engines = config.rollout.model_copy(
+        update={"engines": case["engines"], "weight_transfer": request.param}
+    )
     config = config.model_copy(update={"rollout": engines})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(policy, "PolicyWorker", PretendingRank)
         patch.setattr(rollout, "RolloutActor", PretendingEngine)
-        group, pool = policy.PolicyGroup(config, tiny_checkpoint), rollout.RolloutPool(config, tiny_checkpoint)
+        group, pool = (
+            policy.PolicyGroup(config, tiny_checkpoint),
+            rollout.RolloutPool(config, tiny_checkpoint),
+        )
         group.start()
         pool.start()
         crew = Crew(group, None, pool, None, None)
         features = load_features(tiny_studies, config, progress=False)
-        prompts = [prompt_ids(load_checkpoint(tiny_checkpoint).tokenizer, config.model, "")] * len(tiny_studies)
-        yield SimpleNamespace(crew=crew, config=config, features=features, prompts=prompts, checkpoint=tiny_checkpoint)
+        prompts = [prompt_ids(load_checkpoint(tiny_checkpoint).tokenizer, config.model, "")] * len(
+            tiny_studies
+        )
+        yield SimpleNamespace(
+            crew=crew, config=config, features=features, prompts=prompts, checkpoint=tiny_checkpoint
+        )
         pool.close()
         group.close()
 
@@ -65,7 +82,12 @@ def train(run: SimpleNamespace, seed: int) -> None:
     scores = run.crew.policy.log_probs(ray.put(reports)).result()
     noise = [torch.randn(rows, width, generator=random) for _ in range(2)]
     experience = Experience(
-        reports, reports.mask, scores.log_probs, scores.values, advantages=noise[0], returns=noise[1]
+        reports,
+        reports.mask,
+        scores.log_probs,
+        scores.values,
+        advantages=noise[0],
+        returns=noise[1],
     )
     run.crew.policy.update(experience, seed=seed, learning_rate=0.02)
 
@@ -89,10 +111,14 @@ def test_every_update_arrives_and_a_replaced_engine_has_it_too(run, monkeypatch)
     assert crew.rollouts.metrics()["engines_replaced"] == 0
 
     ray.kill(crew.rollouts.actors()[0])
-    assert held_weights_are_the_policys(run), "the replacement was not there when the weights were sent"
+    assert held_weights_are_the_policys(run), (
+        "the replacement was not there when the weights were sent"
+    )
 
     def ready(group: policy.PolicyGroup, engines: list) -> int | None:
-        assert crew.rollouts.metrics()["engines_ready"] == len(engines), "nothing is sent to an engine that starts"
+        assert crew.rollouts.metrics()["engines_ready"] == len(engines), (
+            "nothing is sent to an engine that starts"
+        )
         return transfer(group, engines)
 
     transfer = policy.PolicyGroup.transfer
@@ -125,7 +151,9 @@ def test_a_damaged_transfer_is_noticed(run):
     sent = crew.policy.transfer(crew.rollouts.actors())
     state, checksum = crew.policy.state(decoder=False)
     with pytest.raises(PoolError, match="damaged on its way"):
-        crew.rollouts.sync(state, next_version, checksum, Transferred(sent ^ 1, *crew.policy.start_state()))
+        crew.rollouts.sync(
+            state, next_version, checksum, Transferred(sent ^ 1, *crew.policy.start_state())
+        )
 
 
 def test_an_engine_that_cannot_get_the_whole_state_tells_of_the_policys_loss():

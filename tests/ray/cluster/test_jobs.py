@@ -38,10 +38,28 @@ class Head:
     def submit(self, *entrypoint: str, token: bool = True) -> subprocess.CompletedProcess[str]:
         """Submit from the root of the repository and wait for the end."""
         known = self.environment.items()
-        environment = {name: value for name, value in known if token or not name.startswith("RAY_AUTH_")}
-        command = [RAY, "job", "submit", "--address", self.address, "--working-dir", ".", "--", *entrypoint]
+        environment = {
+            name: value for name, value in known if token or not name.startswith("RAY_AUTH_")
+        }
+        command = [
+            RAY,
+            "job",
+            "submit",
+            "--address",
+            self.address,
+            "--working-dir",
+            ".",
+            "--",
+            *entrypoint,
+        ]
         return subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=440, check=False
+            command,
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=440,
+            check=False,
         )
 
 
@@ -62,11 +80,25 @@ def head() -> Iterator[Head]:
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
     }
     port, dashboard, agent = free_ports(3)
-    command = [RAY, "start", "--head", "--block", "--disable-usage-stats", f"--port={port}", "--num-cpus=4"]
-    command += [f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}", f"--temp-dir={folder}"]
+    command = [
+        RAY,
+        "start",
+        "--head",
+        "--block",
+        "--disable-usage-stats",
+        f"--port={port}",
+        "--num-cpus=4",
+    ]
+    command += [
+        f"--dashboard-port={dashboard}",
+        f"--dashboard-agent-listen-port={agent}",
+        f"--temp-dir={folder}",
+    ]
     command += ["--include-dashboard=true", f"--object-store-memory={200 << 20}"]
     with (folder / "head.log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
     address = f"http://127.0.0.1:{dashboard}"
     try:
         wait_until_it_answers(address, token.read_text(), process, folder / "head.log")
@@ -87,8 +119,12 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def wait_until_it_answers(address: str, token: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    request = urllib.request.Request(f"{address}/api/version", headers={"Authorization": f"Bearer {token}"})
+def wait_until_it_answers(
+    address: str, token: str, process: subprocess.Popen[bytes], log: Path
+) -> None:
+    request = urllib.request.Request(
+        f"{address}/api/version", headers={"Authorization": f"Bearer {token}"}
+    )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         try:
@@ -122,7 +158,10 @@ def test_both_stages_run_as_jobs(head, settings):
         job = head.submit("python", script, "--config", str(file))
         assert job.returncode == 0, (job.stdout + job.stderr)[-3000:]
         assert f"best checkpoint: {config.run_dir / result}" in job.stdout
-        assert read_checkpoint_config(config.run_dir / result)["provenance"]["stage"] == result.split("/")[0]
+        assert (
+            read_checkpoint_config(config.run_dir / result)["provenance"]["stage"]
+            == result.split("/")[0]
+        )
     assert [line["step"] for line in read_metrics(config.run_dir, "ppo")] == [0, 1]
 
 

@@ -44,7 +44,12 @@ def test_every_layout_is_placed(report):
 def test_a_colocated_seat_is_one_gpu(report):
     seats = report["seats"]
     assert seats["policy_first"] == seats["reference_first"] == seats["engine_first"]
-    assert seats["policy_last"] == seats["reference_last"] == seats["engine_last"] != seats["policy_first"]
+    assert (
+        seats["policy_last"]
+        == seats["reference_last"]
+        == seats["engine_last"]
+        != seats["policy_first"]
+    )
     assert len(seats["policy_first"][1]) == 1, "each actor sees one GPU"
 
 
@@ -58,6 +63,8 @@ def test_engines_of_a_lost_node_come_back_on_another(report):
 def test_what_no_longer_fits_is_refused_with_the_missing_node(report):
     refusal = report["too_small_now"]
     assert refusal["code"] == "resources_short"
-    assert "missing: 8 x {CPU 10, GPU 1}, that is 1 more node with CPU 96, GPU 8" in refusal["message"]
+    assert (
+        "missing: 8 x {CPU 10, GPU 1}, that is 1 more node with CPU 96, GPU 8" in refusal["message"]
+    )
     assert "its nodes have 3 x {CPU 96, GPU 8}" in refusal["message"]
     assert refusal["seconds"] < 30

@@ -24,7 +24,9 @@ def features(tiny_studies, tiny_config: Config) -> StudyFeatures:
 
 @pytest.fixture(scope="module")
 def prompts(tiny_checkpoint: Path, tiny_config: Config, tiny_studies) -> list[list[int]]:
-    return [prompt_ids(load_checkpoint(tiny_checkpoint).tokenizer, tiny_config.model, "")] * len(tiny_studies)
+    return [prompt_ids(load_checkpoint(tiny_checkpoint).tokenizer, tiny_config.model, "")] * len(
+        tiny_studies
+    )
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,9 @@ def test_an_update_reaches_every_part(fresh_engine, features, prompts):
     assert engine.version == 1
     after = engine.generate(features, prompts, temperature=1.0, seed=1)
     assert largest_difference(new, features, prompts, after) < PARITY
-    assert largest_difference(old, features, prompts, after) > 0.5, "the test can tell old weights from new ones"
+    assert largest_difference(old, features, prompts, after) > 0.5, (
+        "the test can tell old weights from new ones"
+    )
     with torch.inference_mode():
         assert torch.equal(engine.model.visual(features).tokens, new.eval().visual(features).tokens)
 
@@ -102,7 +106,9 @@ def test_weights_reach_an_engine_of_several_processes_through_shared_memory(
 ):
     """The path that an engine on several GPUs takes, with one process: nothing but the reading can be tested here."""
     engine, directory = fresh_engine
-    monkeypatch.setattr(engine, "_rollout", engine._rollout.model_copy(update={"tensor_parallel_size": 2}))
+    monkeypatch.setattr(
+        engine, "_rollout", engine._rollout.model_copy(update={"tensor_parallel_size": 2})
+    )
     for seed in (21, 22):
         new = other_weights(directory, seed)
         state = full_state(new)

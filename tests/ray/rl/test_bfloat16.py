@@ -15,7 +15,9 @@ pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]
 
 
 def test_two_iterations_in_bfloat16(tiny_config, tiny_checkpoint, tmp_path):
-    config = ppo_config(tiny_config, tmp_path, precision="bf16", zero_stage=2, parity_tolerance=0.1, iterations=2)
+    config = ppo_config(
+        tiny_config, tmp_path, precision="bf16", zero_stage=2, parity_tolerance=0.1, iterations=2
+    )
     rollout = config.rollout.model_copy(update={"dtype": "bfloat16"})
     config = Config.model_validate(config.model_dump() | {"rollout": rollout.model_dump()})
     prepare_studies(config, progress=False)
@@ -23,10 +25,14 @@ def test_two_iterations_in_bfloat16(tiny_config, tiny_checkpoint, tmp_path):
     first, second = (algorithm.train()["cqrl"] for _ in range(2))
     state = ray.get(algorithm.crew.policy.state()[0]).tensors()
     algorithm.stop()
-    assert {tensor.dtype for tensor in state.values() if tensor.is_floating_point()} == {torch.float32}
+    assert {tensor.dtype for tensor in state.values() if tensor.is_floating_point()} == {
+        torch.float32
+    }
     for metrics in (first, second):
         assert 1e-4 < metrics["parity"] < 0.1, "vLLM and torch round differently, but not much"
         assert metrics["first_ratio_error"] < 0.02
     assert abs(first["kl_per_sequence"]) < 1e-3, "policy and reference round alike"
-    assert first["update_kl_per_token"] == pytest.approx(0, abs=1e-3), "the first iteration moves the critic alone"
+    assert first["update_kl_per_token"] == pytest.approx(0, abs=1e-3), (
+        "the first iteration moves the critic alone"
+    )
     assert second["update_kl_per_token"] > 1e-4

@@ -27,12 +27,16 @@ def test_old_log_probs_of_the_engine(tiny_config, tiny_checkpoint, tmp_path, mon
     algorithm = CQRL(CQRLConfig.of(config, tiny_checkpoint))
     asked = []
     score = algorithm.crew.policy.log_probs
-    monkeypatch.setattr(algorithm.crew.policy, "log_probs", lambda rollout: asked.append(rollout) or score(rollout))
+    monkeypatch.setattr(
+        algorithm.crew.policy, "log_probs", lambda rollout: asked.append(rollout) or score(rollout)
+    )
     first, second = (algorithm.train()["cqrl"] for _ in range(2))
     assert [len(ray.get(rollout)) for rollout in asked] == [4, 4]  # of sixteen reports
     for metrics in (first, second):
         assert metrics["parity"] < 1e-4
-        assert metrics["first_ratio_error"] < 1e-3  # the old log-probs are of the same weights, computed elsewhere
+        assert (
+            metrics["first_ratio_error"] < 1e-3
+        )  # the old log-probs are of the same weights, computed elsewhere
         assert metrics["update_kl_per_token"] > 0
         assert metrics["entropy"] > 0
     assert abs(first["kl_per_sequence"]) < 1e-3 < abs(second["kl_per_sequence"])

@@ -27,7 +27,9 @@ def test_a_gauge_can_be_scraped(ray_cluster):
     while not found and time.monotonic() < deadline:
         text = httpx.get(address, timeout=10, trust_env=False).text
         found = [
-            line for line in text.splitlines() if line.startswith("ray_lmrrg_ppo_") and 'run="scraped"' in line.lower()
+            line
+            for line in text.splitlines()
+            if line.startswith("ray_lmrrg_ppo_") and 'run="scraped"' in line.lower()
         ]
         time.sleep(0 if found else 1)
     (line,) = found

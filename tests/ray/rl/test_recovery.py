@@ -17,7 +17,9 @@ from tests.support.ppo_settings import ppo_config
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]
 
 
-def test_a_dead_rank_is_replaced_and_a_preempted_run_continues(tiny_config, tiny_checkpoint, tmp_path, monkeypatch):
+def test_a_dead_rank_is_replaced_and_a_preempted_run_continues(
+    tiny_config, tiny_checkpoint, tmp_path, monkeypatch
+):
     config = ppo_config(tiny_config, tmp_path, iterations=4, checkpoint_every=1)
     accidents = [1, 2]  # iterations done when the rank dies, and when the machine is about to go
     train = CQRL.training_step
@@ -39,4 +41,7 @@ def test_a_dead_rank_is_replaced_and_a_preempted_run_continues(tiny_config, tiny
     assert lines[2]["recovery_s"] > 0 == lines[1]["recovery_s"] == lines[3]["recovery_s"]
     run_ppo(config, tiny_checkpoint)
     assert [line["step"] for line in read_metrics(config.run_dir, "ppo")] == [0, 1, 2, 3, 4]
-    assert len(list((config.run_dir / "ppo" / "state").glob("iteration-*"))) == config.ppo.keep_checkpoints
+    assert (
+        len(list((config.run_dir / "ppo" / "state").glob("iteration-*")))
+        == config.ppo.keep_checkpoints
+    )

@@ -31,7 +31,9 @@ pytestmark = pytest.mark.cluster
 @pytest.fixture(scope="module")
 def run(ray_cluster, tiny_config, tiny_checkpoint, tmp_path_factory) -> Iterator[SimpleNamespace]:
     """Three iterations, the training state after the second one, and the algorithm still running."""
-    config = ppo_config(tiny_config, tmp_path_factory.mktemp("ppo"), iterations=3, dump_every=1, mixtures=[0.25])
+    config = ppo_config(
+        tiny_config, tmp_path_factory.mktemp("ppo"), iterations=3, dump_every=1, mixtures=[0.25]
+    )
     manifest = prepare_studies(config, progress=False)
     algorithm = CQRL(CQRLConfig.of(config, tiny_checkpoint))
     results = [algorithm.train() for _ in range(2)]
@@ -40,12 +42,16 @@ def run(ray_cluster, tiny_config, tiny_checkpoint, tmp_path_factory) -> Iterator
     results.append(algorithm.train())
     stored, checksum = algorithm.crew.policy.state()
     state = {name: tensor.clone() for name, tensor in ray.get(stored).tensors().items()}
-    yield SimpleNamespace(config=config, algorithm=algorithm, results=results, state=state, checksum=checksum)
+    yield SimpleNamespace(
+        config=config, algorithm=algorithm, results=results, state=state, checksum=checksum
+    )
     algorithm.stop()
 
 
 def test_before_the_first_update_policy_and_reference_are_one(run):
-    for result in run.results[:2]:  # the second one still has the weights of the first: only the critic was trained
+    for result in run.results[
+        :2
+    ]:  # the second one still has the weights of the first: only the critic was trained
         metrics = result["cqrl"]
         assert metrics["weights_version"] == 0
         assert metrics["log_ratio_max"] <= 1e-4
@@ -99,7 +105,10 @@ def test_a_mixture_is_made_of_the_sft_model_and_the_policy(run, tmp_path):
         moved += not torch.equal(saved[name], start)
     assert moved
     run.algorithm.save_model(tmp_path / "policy")
-    heads = {name: (tmp_path / name / "value_head.safetensors").is_file() for name in ("policy", "mixture")}
+    heads = {
+        name: (tmp_path / name / "value_head.safetensors").is_file()
+        for name in ("policy", "mixture")
+    }
     assert heads == {"policy": True, "mixture": False}
 
 
@@ -124,7 +133,12 @@ def test_the_page_names_every_metric_and_no_other(run):
     documented = [name for name, _, _ in rows]
     assert len(set(documented)) == len(documented)
     logged = {name for line in read_metrics(run.config.run_dir, "ppo") for name in line} - {"step"}
-    logged |= {name for result in run.results for part in ("cqrl", "cqrl_start") for name in result.get(part, {})}
+    logged |= {
+        name
+        for result in run.results
+        for part in ("cqrl", "cqrl_start")
+        for name in result.get(part, {})
+    }
     assert logged == set(documented)
 
 
@@ -139,7 +153,10 @@ def test_replayed_rollouts_earn_and_teach_the_same(run, tmp_path):
 
 
 def test_a_finished_run_is_returned_at_once(run):
-    assert run_ppo(run.config, run.algorithm.config.sft_checkpoint) == run.config.run_dir.resolve() / "ppo" / "best"
+    assert (
+        run_ppo(run.config, run.algorithm.config.sft_checkpoint)
+        == run.config.run_dir.resolve() / "ppo" / "best"
+    )
 
 
 def test_stale_weights_are_noticed(run, monkeypatch):

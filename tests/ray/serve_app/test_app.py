@@ -60,11 +60,19 @@ def dicom(pixels: np.ndarray, view: str) -> bytes:
     meta.MediaStorageSOPInstanceUID = generate_uid()
     dataset = Dataset()
     dataset.file_meta = meta
-    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    dataset.SOPClassUID, dataset.SOPInstanceUID = (
+        meta.MediaStorageSOPClassUID,
+        meta.MediaStorageSOPInstanceUID,
+    )
     dataset.PatientName, dataset.Modality, dataset.ViewPosition = "Secret^Sally", "DX", view
     dataset.Rows, dataset.Columns = pixels.shape
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME1"
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = (
+        16,
+        12,
+        11,
+        0,
+    )
     dataset.PixelData = (4095 - pixels.astype(np.uint16) * 16).tobytes()
     out = io.BytesIO()
     pydicom.dcmwrite(out, dataset, enforce_file_format=True)
@@ -79,13 +87,17 @@ def greedy(model: ReportGenerator, images: list[bytes], config: Config) -> tuple
     with torch.inference_mode():
         while len(ids) < config.rollout.max_new_tokens and model.tokenizer.eos_token_id not in ids:
             tokens = torch.tensor([[*ids, 0]])
-            logits = model.report_logits(features, prompts, tokens, torch.ones_like(tokens, dtype=torch.bool)).logits
+            logits = model.report_logits(
+                features, prompts, tokens, torch.ones_like(tokens, dtype=torch.bool)
+            ).logits
             ids.append(int(logits[0, -1].argmax()))
         probabilities = model.visual(features).disease_logits[0].sigmoid().tolist()
     return model.tokenizer.decode(ids, skip_special_tokens=True).strip(), probabilities
 
 
-def post(address: str, *images: bytes, path: str = "/v1/reports", **fields: str) -> requests.Response:
+def post(
+    address: str, *images: bytes, path: str = "/v1/reports", **fields: str
+) -> requests.Response:
     files = [("files", (f"secret-{number}.bin", image)) for number, image in enumerate(images)]
     return requests.post(address + path, files=files, data=fields, timeout=60)
 
@@ -108,14 +120,19 @@ def test_a_png_becomes_the_report_that_the_model_writes(ready, model, pngs, tiny
     assert body["indication_used"] is False, "this model was built without the indication"
     assert body["prior_used"] is False, "and without the prior report"
     assert body["regions"] is None
-    assert body["images"] == [{"view": "unknown", "source": "png", "burned_in": False, "preview": None}]
+    assert body["images"] == [
+        {"view": "unknown", "source": "png", "burned_in": False, "preview": None}
+    ]
 
 
 def test_dicom_views_are_read_and_ordered(ready, model, pngs, tiny_config):
     pixels = np.asarray(Image.open(io.BytesIO(pngs[2])))
     lateral, frontal = dicom(pixels[:, ::-1], "LL"), dicom(pixels, "PA")
     body = post(ready, lateral, pngs[4], frontal, path="/v1/reports?details=true").json()
-    assert [(image["view"], image["source"]) for image in body["images"]] == [("PA", "dicom"), ("unknown", "png")]
+    assert [(image["view"], image["source"]) for image in body["images"]] == [
+        ("PA", "dicom"),
+        ("unknown", "png"),
+    ]
     assert body["images_not_used"] == 1
     assert body["findings"] == greedy(model, [lateral, pngs[4], frontal], tiny_config)[0]
     assert "Secret" not in str(body)
@@ -129,13 +146,17 @@ def test_details_show_what_the_model_saw_and_where_it_looked(ready, pngs, tiny_c
         assert heat.shape == (2, 8, 8)
         assert heat.sum() == pytest.approx(1, abs=0.02)
     preview = body["images"][0]["preview"]
-    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(preview.removeprefix("data:image/png;base64,")))))
+    shown = np.asarray(
+        Image.open(io.BytesIO(base64.b64decode(preview.removeprefix("data:image/png;base64,"))))
+    )
     square = to_square(read_image(pngs[0]).pixels, tiny_config.data.image_size)
     np.testing.assert_array_equal(shown, (square * 255).round())
     assert shown.std() > 10
 
 
-def test_many_at_once_get_their_own_reports_while_health_is_answered(ready, model, pngs, tiny_config):
+def test_many_at_once_get_their_own_reports_while_health_is_answered(
+    ready, model, pngs, tiny_config
+):
     expected = {image: greedy(model, [image], tiny_config)[0] for image in pngs}
     assert len(set(expected.values())) > 1
     waits = []
@@ -175,14 +196,18 @@ def test_the_logs_hold_no_text_and_no_names(ready, pngs, ray_cluster):
     """That they hold anything at all is not given: vLLM, left alone, closes the log handlers of its process."""
     body = post(ready, pngs[5], indication="haemoptysis", prior="hydropneumothorax").json()
     post(ready, b"junk")
-    logs = "\n".join(path.read_text(errors="replace") for path in (ray_cluster / "logs" / "serve").glob("*.log"))
+    logs = "\n".join(
+        path.read_text(errors="replace") for path in (ray_cluster / "logs" / "serve").glob("*.log")
+    )
     assert "report written: 1 images" in logs
     for private in (body["findings"], "haemoptysis", "hydropneumothorax", "secret-0", "Secret"):
         assert private not in logs
 
 
 def test_serve_run_without_a_model_ends_with_one_sentence():
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("LMRRG_", "RAY_"))}
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith(("LMRRG_", "RAY_"))
+    }
     command = [str(Path(sys.executable).parent / "serve"), "run", "serve_app.app:app"]
     done = subprocess.run(command, env=clean, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode != 0

@@ -14,7 +14,12 @@ import ray
 import torch
 
 from lmrrg.config.tree import Config
-from lmrrg.model.checkpoint import full_state, load_checkpoint, read_checkpoint_config, state_checksum
+from lmrrg.model.checkpoint import (
+    full_state,
+    load_checkpoint,
+    read_checkpoint_config,
+    state_checksum,
+)
 from lmrrg.run.studies import prepare_studies, studies_of
 from lmrrg.run.tracking import read_metrics
 from lmrrg.studies import StudyError
@@ -32,7 +37,14 @@ EPOCHS = 3
 
 def settings(config: Config, name: str, **sft: object) -> Config:
     """A run of its own on the phantoms of ``config``: two ranks, ZeRO-1."""
-    changes = {"workers": 2, "cpus_per_worker": 0.5, "epochs": EPOCHS, "minibatch": 4, "microbatch": 2, **sft}
+    changes = {
+        "workers": 2,
+        "cpus_per_worker": 0.5,
+        "epochs": EPOCHS,
+        "minibatch": 4,
+        "microbatch": 2,
+        **sft,
+    }
     run = config.model_copy(update={"name": name, "sft": config.sft.model_copy(update=changes)})
     # The phantoms are drawn once and copied: the manifest names its images relative to itself.
     shutil.copytree(prepare_studies(config, progress=False).parent, run.run_dir, dirs_exist_ok=True)
@@ -42,7 +54,10 @@ def settings(config: Config, name: str, **sft: object) -> Config:
 def history(config: Config) -> list[dict[str, float]]:
     """Losses of every logged step."""
     lines = read_metrics(config.run_dir, "sft")
-    return [{k: v for k, v in line.items() if "nll" in k or "disease" in k or k == "step"} for line in lines]
+    return [
+        {k: v for k, v in line.items() if "nll" in k or "disease" in k or k == "step"}
+        for line in lines
+    ]
 
 
 def assert_same_history(one: Config, other: Config, tolerance: float) -> None:
@@ -53,7 +68,9 @@ def assert_same_history(one: Config, other: Config, tolerance: float) -> None:
 
 @pytest.fixture(scope="module")
 def config(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Config:
-    return tiny_config.model_copy(update={"storage_path": tmp_path_factory.mktemp("sft"), "name": "phantoms"})
+    return tiny_config.model_copy(
+        update={"storage_path": tmp_path_factory.mktemp("sft"), "name": "phantoms"}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +89,11 @@ def test_the_best_checkpoint_is_what_was_validated(finished: Config):
     examples = Examples(val, FeatureFiles(val, finished, progress=False), model.tokenizer, finished)
     with torch.no_grad():
         nll, *_ = Objective(model, finished.sft, None)(examples.batch(range(len(val))))
-    reported = [line["val/nll_per_token"] for line in read_metrics(finished.run_dir, "sft") if "epoch" in line]
+    reported = [
+        line["val/nll_per_token"]
+        for line in read_metrics(finished.run_dir, "sft")
+        if "epoch" in line
+    ]
     assert len(reported) == EPOCHS
     assert float(nll) / sum(examples.lengths) == pytest.approx(min(reported), rel=1e-4)
     assert provenance["metrics"]["val/nll_per_token"] == pytest.approx(min(reported))
@@ -83,22 +104,34 @@ def test_it_learns_and_says_how_fast(finished: Config):
     lines = read_metrics(finished.run_dir, "sft")
     losses = [line["train/nll_per_token"] for line in lines if "train/nll_per_token" in line]
     assert losses[-1] < losses[0]
-    assert all(line["train/studies_per_second"] > 0 for line in lines if "train/learning_rate" in line)
-    assert read_checkpoint_config(finished.run_dir / "sft" / "last")["provenance"]["epoch"] == EPOCHS
+    assert all(
+        line["train/studies_per_second"] > 0 for line in lines if "train/learning_rate" in line
+    )
+    assert (
+        read_checkpoint_config(finished.run_dir / "sft" / "last")["provenance"]["epoch"] == EPOCHS
+    )
 
 
 @pytest.mark.parametrize("stage", [0, 3])
-def test_one_rank_of_another_zero_stage_takes_the_same_steps(finished: Config, config: Config, stage: int):
+def test_one_rank_of_another_zero_stage_takes_the_same_steps(
+    finished: Config, config: Config, stage: int
+):
     """Ranks, microbatches and ZeRO stage are ways to compute the same thing."""
     other = settings(config, f"zero{stage}", workers=1, microbatch=4, zero_stage=stage)
     run_sft(other)
     norms = [
-        [line["train/gradient_norm"] for line in read_metrics(run.run_dir, "sft") if "train/gradient_norm" in line]
+        [
+            line["train/gradient_norm"]
+            for line in read_metrics(run.run_dir, "sft")
+            if "train/gradient_norm" in line
+        ]
         for run in (finished, other)
     ]
     assert norms[0] == pytest.approx(norms[1], rel=1e-2)
     assert_same_history(finished, other, 1e-3)
-    states = [full_state(load_checkpoint(run.run_dir / "sft" / "last")) for run in (finished, other)]
+    states = [
+        full_state(load_checkpoint(run.run_dir / "sft" / "last")) for run in (finished, other)
+    ]
     for name, tensor in states[0].items():
         torch.testing.assert_close(tensor, states[1][name], atol=2e-3, rtol=1e-2, msg=name)
 
@@ -109,7 +142,11 @@ def kill_a_rank_after(epoch: int, run: Config, raylet: psutil.Process, killed: l
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not killed:
         if len(list(storage.glob("checkpoint_*/progress.json"))) >= epoch:
-            ranks = [p for p in raylet.children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())]
+            ranks = [
+                p
+                for p in raylet.children(recursive=True)
+                if "RayTrainWorker" in " ".join(p.cmdline())
+            ]
             if ranks:
                 ranks[0].kill()
                 killed.append(ranks[0].pid)
@@ -127,7 +164,10 @@ def test_a_killed_rank_costs_nothing_but_time(finished: Config, config: Config):
     killer.join()
     assert killed, "no rank was killed: the test proved nothing"
     assert_same_history(finished, run, 1e-6)
-    checksums = [state_checksum(full_state(load_checkpoint(r.run_dir / "sft" / "last"))) for r in (finished, run)]
+    checksums = [
+        state_checksum(full_state(load_checkpoint(r.run_dir / "sft" / "last")))
+        for r in (finished, run)
+    ]
     assert checksums[0] == checksums[1]
 
 
@@ -137,7 +177,9 @@ def test_a_complete_run_is_not_trained_again(finished: Config, monkeypatch: pyte
 
 
 def test_other_settings_do_not_continue_a_run(finished: Config):
-    changed = finished.model_copy(update={"sft": finished.sft.model_copy(update={"learning_rate": 1e-5})})
+    changed = finished.model_copy(
+        update={"sft": finished.sft.model_copy(update={"learning_rate": 1e-5})}
+    )
     with pytest.raises(SFTError, match="resume_mismatch"):
         run_sft(changed)
 
@@ -152,14 +194,18 @@ def test_other_images_in_the_same_files_do_not_continue_a_run(finished: Config):
     assert run_sft(finished) == finished.run_dir / "sft" / "best"
 
 
-def test_what_a_rank_refuses_is_not_tried_again(config: Config, ray_cluster: Path, tmp_path: Path, monkeypatch):
+def test_what_a_rank_refuses_is_not_tried_again(
+    config: Config, ray_cluster: Path, tmp_path: Path, monkeypatch
+):
     def refuse(_: object) -> None:
         with (tmp_path / "attempts").open("a") as out:
             out.write("x")
         raise SFTError("bad_input", "it is the same the next time")
 
     monkeypatch.setattr("sft.train.train_rank", refuse)
-    run = config.model_copy(update={"sft": config.sft.model_copy(update={"workers": 1, "cpus_per_worker": 0.5})})
+    run = config.model_copy(
+        update={"sft": config.sft.model_copy(update={"workers": 1, "cpus_per_worker": 0.5})}
+    )
     with pytest.raises(SFTError, match="bad_input: it is the same the next time"):
         _fit(_trainer(SimpleNamespace(config=run), str(tmp_path / "store")))  # type: ignore[arg-type]
     assert (tmp_path / "attempts").read_text() == "x"

@@ -30,7 +30,9 @@ def named(name: str) -> Path:
 
 
 def test_there_is_a_layout_for_every_size_and_way():
-    assert {f"{size}_{way}" for size in CLUSTERS for way in ("colocated", "split")} == {file.stem for file in FILES}
+    assert {f"{size}_{way}" for size in CLUSTERS for way in ("colocated", "split")} == {
+        file.stem for file in FILES
+    }
 
 
 @pytest.mark.parametrize("base", ["demo", "iu_xray"])
@@ -42,7 +44,9 @@ def test_a_layout_fits_its_cluster_and_nothing_smaller(file, base):
     layout = Layout.of(config)
     assert shortage(layout.bundles, CLUSTERS[size]) == ""
     assert shortage(layout.bundles, [{"CPU": 96, "GPU": 0}]), "it asks for GPUs"
-    assert config.sft.workers * config.sft.gpus_per_worker == sum(node["GPU"] for node in CLUSTERS[size])
+    assert config.sft.workers * config.sft.gpus_per_worker == sum(
+        node["GPU"] for node in CLUSTERS[size]
+    )
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -80,7 +84,9 @@ def test_colocated_actors_share_whole_gpus():
 def test_a_lora_policy_is_its_own_reference(placement):
     lora, both = ["model.decoder.lora_rank=4", f"ray.placement={placement}"], ["ppo.trainable=all"]
     small, large = Layout.of(load_config(None, lora)), Layout.of(load_config(None, [*lora, *both]))
-    assert sum(each["CPU"] for each in large.bundles) - sum(each["CPU"] for each in small.bundles) == 1
+    assert (
+        sum(each["CPU"] for each in large.bundles) - sum(each["CPU"] for each in small.bundles) == 1
+    )
     assert len(small.bundles) - small.rewards == len(large.bundles) - large.rewards
     assert small.bundles[small.rewards :] == large.bundles[large.rewards :]
 
@@ -96,7 +102,9 @@ def test_a_gpu_that_holds_no_reference_has_room_for_a_larger_policy():
 def test_on_cpu_colocated_means_shared_bundles_without_gpus():
     config = load_config(None, ["ray.placement=colocated", "ppo.workers=2", "rollout.engines=1"])
     assert Layout.of(config).bundles == [{"CPU": 3}, {"CPU": 1}, {"CPU": 0.5}]
-    copies = load_config(None, ["ray.placement=colocated", "ppo.workers=2", "ppo.reference_workers=3"])
+    copies = load_config(
+        None, ["ray.placement=colocated", "ppo.workers=2", "ppo.reference_workers=3"]
+    )
     assert Layout.of(copies).bundles == [{"CPU": 3}, {"CPU": 2}, {"CPU": 1}, {"CPU": 0.5}]
 
 
@@ -107,7 +115,14 @@ def test_on_cpu_colocated_means_shared_bundles_without_gpus():
             ["ray.placement=colocated", "ppo.gpus_per_worker=0.5", "rollout.gpus_per_engine=0.3"],
             "together 1.3, at most 1",
         ),
-        (["ray.placement=colocated", "rollout.tensor_parallel_size=2", "rollout.gpus_per_engine=2"], "at most 1"),
+        (
+            [
+                "ray.placement=colocated",
+                "rollout.tensor_parallel_size=2",
+                "rollout.gpus_per_engine=2",
+            ],
+            "at most 1",
+        ),
         (
             [
                 "ray.placement=colocated",
@@ -117,7 +132,10 @@ def test_on_cpu_colocated_means_shared_bundles_without_gpus():
             ],
             "together 1.1, at most 1",
         ),
-        (["rollout.tensor_parallel_size=2", "rollout.gpus_per_engine=1"], "needs as many rollout.gpus_per_engine"),
+        (
+            ["rollout.tensor_parallel_size=2", "rollout.gpus_per_engine=1"],
+            "needs as many rollout.gpus_per_engine",
+        ),
     ],
 )
 def test_impossible_layouts_are_refused_before_any_work(overrides, words):
@@ -136,18 +154,29 @@ def test_later_files_win_and_overrides_win_over_all(tmp_path):
 
 def test_relative_paths_lie_below_the_shared_storage(monkeypatch, tmp_path):
     monkeypatch.setenv("LMRRG_HOME", str(tmp_path))
-    config = load_config(None, ["data.source=jsonl", "data.path=/else/studies.jsonl", "data.images=films"])
+    config = load_config(
+        None, ["data.source=jsonl", "data.path=/else/studies.jsonl", "data.images=films"]
+    )
     assert config.run_dir == tmp_path / "runs" / "demo"
     assert config.data.cache_dir == tmp_path / ".cache" / "features"
-    assert (config.data.path, config.data.images) == (Path("/else/studies.jsonl"), tmp_path / "films")
+    assert (config.data.path, config.data.images) == (
+        Path("/else/studies.jsonl"),
+        tmp_path / "films",
+    )
     assert config.data.labels is None
 
 
 def test_a_shortage_is_counted_in_bundles_and_nodes():
     asked = Layout.of(on("iu_xray", named("4x8gpu_colocated"))).bundles
-    assert shortage(asked, [NODE]) == "24 x {CPU 10, GPU 1}, that is 3 more nodes with CPU 96, GPU 8"
-    assert shortage(asked, [NODE] * 3) == "8 x {CPU 10, GPU 1}, that is 1 more node with CPU 96, GPU 8"
-    assert "no node is large enough for CPU 8, GPU 2" in shortage([bundle(8, 2)], [{"CPU": 96, "GPU": 1}] * 8)
+    assert (
+        shortage(asked, [NODE]) == "24 x {CPU 10, GPU 1}, that is 3 more nodes with CPU 96, GPU 8"
+    )
+    assert (
+        shortage(asked, [NODE] * 3) == "8 x {CPU 10, GPU 1}, that is 1 more node with CPU 96, GPU 8"
+    )
+    assert "no node is large enough for CPU 8, GPU 2" in shortage(
+        [bundle(8, 2)], [{"CPU": 96, "GPU": 1}] * 8
+    )
 
 
 def test_free_shares_on_different_gpus_do_not_add_up_over_nodes():
@@ -155,9 +184,15 @@ def test_free_shares_on_different_gpus_do_not_add_up_over_nodes():
 
 
 bundles = st.lists(
-    st.builds(bundle, st.sampled_from([0.5, 1, 4]), st.sampled_from([0, 0.3, 1, 2])), min_size=1, max_size=12
+    st.builds(bundle, st.sampled_from([0.5, 1, 4]), st.sampled_from([0, 0.3, 1, 2])),
+    min_size=1,
+    max_size=12,
 )
-clusters = st.lists(st.builds(bundle, st.sampled_from([1, 4, 16]), st.sampled_from([0, 1, 4])), min_size=1, max_size=4)
+clusters = st.lists(
+    st.builds(bundle, st.sampled_from([1, 4, 16]), st.sampled_from([0, 1, 4])),
+    min_size=1,
+    max_size=4,
+)
 
 
 @given(bundles, clusters)
@@ -167,7 +202,10 @@ def test_what_is_missing_is_what_would_be_enough(asked, nodes):
     if not text or "no node is large enough" in text:
         return
     count, kind = text.split("that is ")[1].split(" more node")
-    node = {name: float(amount) for name, amount in (part.split(" ") for part in kind.split("with ")[1].split(", "))}
+    node = {
+        name: float(amount)
+        for name, amount in (part.split(" ") for part in kind.split("with ")[1].split(", "))
+    }
     assert shortage(asked, [*nodes, *[node] * int(count)]) == ""
     assert shortage(asked, [*nodes, *[node] * (int(count) - 1)])
 
@@ -186,7 +224,10 @@ def test_descriptions_count_every_bundle(asked):
 
 @pytest.mark.parametrize(
     ("way", "fitting"),
-    [("nccl", {"8gpu_split", "4x8gpu_split"}), ("ipc", {"1gpu_colocated", "8gpu_colocated", "4x8gpu_colocated"})],
+    [
+        ("nccl", {"8gpu_split", "4x8gpu_split"}),
+        ("ipc", {"1gpu_colocated", "8gpu_colocated", "4x8gpu_colocated"}),
+    ],
 )
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_weights_go_from_gpu_to_gpu_where_the_layout_allows_it(file, way, fitting):

@@ -44,7 +44,10 @@ def test_an_actor_takes_exactly_its_bundle():
 
 def test_only_actors_that_compute_on_cpu_keep_the_pages_of_freed_tensors():
     assert torch_environment(2, gpus=0.5) == {"OMP_NUM_THREADS": "2"}
-    assert torch_environment(2, gpus=0).items() > {("OMP_NUM_THREADS", "2"), ("MALLOC_MMAP_MAX_", "0")}
+    assert torch_environment(2, gpus=0).items() > {
+        ("OMP_NUM_THREADS", "2"),
+        ("MALLOC_MMAP_MAX_", "0"),
+    }
 
 
 def test_an_actor_that_asked_for_no_gpu_sees_none():

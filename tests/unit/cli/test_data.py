@@ -14,7 +14,23 @@ from lmrrg.manifest import read_studies
 
 def test_phantom_then_jsonl(tmp_path, capsys):
     out = tmp_path / "made" / "studies.jsonl"
-    assert main(["data", "phantom", "--out", str(out), "--count", "5,2,3", "--size", "64", "--seed", "5"]) == 0
+    assert (
+        main(
+            [
+                "data",
+                "phantom",
+                "--out",
+                str(out),
+                "--count",
+                "5,2,3",
+                "--size",
+                "64",
+                "--seed",
+                "5",
+            ]
+        )
+        == 0
+    )
     shown = capsys.readouterr()
     assert "10 rows read, 10 studies kept" in shown.out
     assert "Pleural Effusion" in shown.out
@@ -39,7 +55,10 @@ def test_phantom_then_jsonl(tmp_path, capsys):
         (["jsonl", "--source", "nowhere.jsonl", "--out", "x.jsonl"], "manifest_missing"),
         (["csv", "--source", "x.v1", "--out", "x.v1"], "must end in .jsonl"),
         (["jsonl", "--source", "there.jsonl", "--out", "there.jsonl"], "bad_output"),
-        (["csv", "--source", "a.csv", "--labels", "there.jsonl", "--out", "there.jsonl"], "bad_output"),
+        (
+            ["csv", "--source", "a.csv", "--labels", "there.jsonl", "--out", "there.jsonl"],
+            "bad_output",
+        ),
         (["csv", "--source", "a.csv", "--out", "folder.jsonl"], "bad_output"),
     ],
 )
@@ -62,13 +81,37 @@ def test_help_names_every_source(capsys):
     shown = capsys.readouterr().out
     for name in get_args(DataSource):
         assert f"\n  {name} " in shown, "a line that says what --source names"
-    for word in ("audit.json", "--labels", "--section", "--count", "--hash-images", "LMRRG_ID_SALT"):
+    for word in (
+        "audit.json",
+        "--labels",
+        "--section",
+        "--count",
+        "--hash-images",
+        "LMRRG_ID_SALT",
+    ):
         assert word in shown
     assert max(len(line) for line in shown.splitlines()) <= 120
 
 
 def test_copies_are_looked_for_when_asked(tmp_path, capsys):
     out = tmp_path / "studies.jsonl"
-    assert main(["data", "phantom", "--out", str(out), "--count", "2,1,1", "--size", "64", "--hash-images"]) == 0
+    assert (
+        main(
+            [
+                "data",
+                "phantom",
+                "--out",
+                str(out),
+                "--count",
+                "2,1,1",
+                "--size",
+                "64",
+                "--hash-images",
+            ]
+        )
+        == 0
+    )
     assert "0 copies among 4 images" in capsys.readouterr().out
-    assert json.loads(out.with_suffix(".audit.json").read_text())["image_duplicates"]["distinct"] == 4
+    assert (
+        json.loads(out.with_suffix(".audit.json").read_text())["image_duplicates"]["distinct"] == 4
+    )

@@ -25,15 +25,21 @@ class Endpoint(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.requests.append({"path": self.path, "key": self.headers.get("Authorization"), **request})
+        self.requests.append(
+            {"path": self.path, "key": self.headers.get("Authorization"), **request}
+        )
         region = next(
-            r for r in sorted(REGIONS, key=len, reverse=True) if f"'{r}'" in request["messages"][0]["content"]
+            r
+            for r in sorted(REGIONS, key=len, reverse=True)
+            if f"'{r}'" in request["messages"][0]["content"]
         )
         text = TEXTS[region]
         if region == "carina" and len(request["messages"]) == 1:
             text = "Too short."
         content = {"": text, "words": "Never long enough.", "format": None}.get(self.broken, text)
-        body = json.dumps({"choices": [{"message": {"role": "assistant", "content": f"  {content}\n"}}]})
+        body = json.dumps(
+            {"choices": [{"message": {"role": "assistant", "content": f"  {content}\n"}}]}
+        )
         if self.broken == "format":
             body = '{"error": "no"}'
         self.send_response(500 if self.broken == "status" else 200)
@@ -56,7 +62,9 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server.server_close()
 
 
-def test_a_reviewable_file_comes_out(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_reviewable_file_comes_out(
+    endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     out = tmp_path / "regions.yaml"
     assert main(["--endpoint", endpoint, "--model", "writer", "--out", str(out)]) == 0
@@ -82,22 +90,51 @@ def test_a_failing_endpoint_leaves_no_file(
 
 
 def test_an_unreachable_endpoint_is_told_in_one_sentence(tmp_path: Path, capsys):
-    assert main(["--endpoint", "http://127.0.0.1:9/v1", "--model", "m", "--out", str(tmp_path / "r.yaml")]) == 2
+    assert (
+        main(
+            [
+                "--endpoint",
+                "http://127.0.0.1:9/v1",
+                "--model",
+                "m",
+                "--out",
+                str(tmp_path / "r.yaml"),
+            ]
+        )
+        == 2
+    )
     assert "endpoint" in capsys.readouterr().err
 
 
 def test_an_impossible_address_is_told_in_one_sentence(tmp_path: Path, capsys):
-    assert main(["--endpoint", "http://[::1", "--model", "m", "--out", str(tmp_path / "r.yaml")]) == 2
+    assert (
+        main(["--endpoint", "http://[::1", "--model", "m", "--out", str(tmp_path / "r.yaml")]) == 2
+    )
     assert "endpoint: http://[::1 is no URL" in capsys.readouterr().err
 
 
 def test_an_impossible_output_is_refused_before_any_request(endpoint: str, tmp_path: Path, capsys):
     (tmp_path / "file").write_text("")
-    assert main(["--endpoint", endpoint, "--model", "m", "--out", str(tmp_path / "file" / "r.yaml")]) == 2
+    assert (
+        main(["--endpoint", endpoint, "--model", "m", "--out", str(tmp_path / "file" / "r.yaml")])
+        == 2
+    )
     assert "bad_output" in capsys.readouterr().err
     assert not Endpoint.requests
 
 
 def test_the_folder_of_the_output_is_made(endpoint: str, tmp_path: Path):
-    assert main(["--endpoint", endpoint, "--model", "m", "--out", str(tmp_path / "new" / "dir" / "r.yaml")]) == 0
+    assert (
+        main(
+            [
+                "--endpoint",
+                endpoint,
+                "--model",
+                "m",
+                "--out",
+                str(tmp_path / "new" / "dir" / "r.yaml"),
+            ]
+        )
+        == 0
+    )
     assert load_regions(tmp_path / "new" / "dir" / "r.yaml") == TEXTS

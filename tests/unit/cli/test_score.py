@@ -12,16 +12,24 @@ from lmrrg.cli.main import main
 from lmrrg.metrics.errors import MetricError
 from lmrrg.metrics.report_files import pair_reports, read_reports
 
-REPORTS = {"s1": "Heart size is normal, lungs clear.", "s2": "Small left effusion.", "s3": "No acute disease."}
+REPORTS = {
+    "s1": "Heart size is normal, lungs clear.",
+    "s2": "Small left effusion.",
+    "s3": "No acute disease.",
+}
 QUICK = ("--metrics", "radcliq,clinical,rouge_l", "--bootstrap", "50")
 
 
 def write(path: Path, rows: dict[str, object]) -> Path:
     if path.suffix == ".csv":
         quoted = (str(text).replace('"', '""') for text in rows.values())
-        path.write_text("study_id,report\n" + "".join(f'{k},"{v}"\n' for k, v in zip(rows, quoted, strict=True)))
+        path.write_text(
+            "study_id,report\n" + "".join(f'{k},"{v}"\n' for k, v in zip(rows, quoted, strict=True))
+        )
     elif path.suffix in (".jsonl", ".ndjson"):
-        path.write_text("".join(json.dumps({"study_id": k, "report": v}) + "\n" for k, v in rows.items()))
+        path.write_text(
+            "".join(json.dumps({"study_id": k, "report": v}) + "\n" for k, v in rows.items())
+        )
     else:
         path.write_text("".join(f"{text}\n" for text in rows.values()))
     return path
@@ -30,7 +38,9 @@ def write(path: Path, rows: dict[str, object]) -> Path:
 @pytest.mark.parametrize("first", ["a.csv", "a.jsonl", "a.txt"])
 @pytest.mark.parametrize("second", ["b.csv", "b.jsonl", "b.ndjson", "b.txt", "b"])
 def test_every_form_pairs_with_every_form(tmp_path: Path, first: str, second: str) -> None:
-    references, hypotheses = (read_reports(write(tmp_path / name, REPORTS)) for name in (first, second))
+    references, hypotheses = (
+        read_reports(write(tmp_path / name, REPORTS)) for name in (first, second)
+    )
     pairs = pair_reports(references, hypotheses)
     assert pairs.references == pairs.hypotheses == tuple(REPORTS.values())
     named = first != "a.txt" or second not in ("b.txt", "b")
@@ -40,14 +50,18 @@ def test_every_form_pairs_with_every_form(tmp_path: Path, first: str, second: st
 def test_rows_are_joined_by_id(tmp_path: Path) -> None:
     shuffled = dict(reversed(REPORTS.items()))
     pairs = pair_reports(
-        read_reports(write(tmp_path / "a.csv", REPORTS)), read_reports(write(tmp_path / "b.jsonl", shuffled))
+        read_reports(write(tmp_path / "a.csv", REPORTS)),
+        read_reports(write(tmp_path / "b.jsonl", shuffled)),
     )
     assert pairs.hypotheses == pairs.references
 
 
 def test_an_empty_hypothesis_is_kept_in_every_form(tmp_path: Path) -> None:
     for name in ("a.csv", "a.jsonl", "a.txt"):
-        assert read_reports(write(tmp_path / name, {"s1": "", "s2": "Clear."})).reports == ("", "Clear.")
+        assert read_reports(write(tmp_path / name, {"s1": "", "s2": "Clear."})).reports == (
+            "",
+            "Clear.",
+        )
 
 
 def test_a_line_file_is_split_at_line_ends_only(tmp_path: Path) -> None:
@@ -79,7 +93,9 @@ def test_a_line_file_is_split_at_line_ends_only(tmp_path: Path) -> None:
         ("a.jsonl.gz", "", "unknown_format"),
     ],
 )
-def test_unusable_files_have_a_named_error(tmp_path: Path, name: str, content: str, code: str | None) -> None:
+def test_unusable_files_have_a_named_error(
+    tmp_path: Path, name: str, content: str, code: str | None
+) -> None:
     (tmp_path / name).write_text(content)
     if code is None:
         assert read_reports(tmp_path / name).reports == ("a\x00b",)
@@ -92,7 +108,9 @@ def test_unusable_files_have_a_named_error(tmp_path: Path, name: str, content: s
 def test_unquoted_commas_name_the_row_and_the_way_out(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('study_id,report\ns1,"Clear, no effusion."\ns2,Heart large, effusion, edema.\n')
-    with pytest.raises(MetricError, match=r"a\.csv, row 2 .*quote reports that contain commas") as error:
+    with pytest.raises(
+        MetricError, match=r"a\.csv, row 2 .*quote reports that contain commas"
+    ) as error:
         read_reports(path)
     assert error.value.code == "bad_row"
 
@@ -124,19 +142,27 @@ def test_binary_and_absent_files_have_a_named_error(tmp_path: Path) -> None:
 def test_files_that_do_not_match(
     tmp_path: Path, references: dict[str, object], hypotheses: dict[str, object], code: str
 ) -> None:
-    files = read_reports(write(tmp_path / "a.csv", references)), read_reports(write(tmp_path / "b.csv", hypotheses))
+    files = (
+        read_reports(write(tmp_path / "a.csv", references)),
+        read_reports(write(tmp_path / "b.csv", hypotheses)),
+    )
     with pytest.raises(MetricError) as error:
         pair_reports(*files)
     assert error.value.code == code
 
 
 def test_line_files_must_be_equally_long(tmp_path: Path) -> None:
-    files = read_reports(write(tmp_path / "a.txt", REPORTS)), read_reports(write(tmp_path / "b.txt", {"s1": "x"}))
+    files = (
+        read_reports(write(tmp_path / "a.txt", REPORTS)),
+        read_reports(write(tmp_path / "b.txt", {"s1": "x"})),
+    )
     with pytest.raises(MetricError, match="length_mismatch"):
         pair_reports(*files)
 
 
-def test_command_writes_table_results_and_per_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_writes_table_results_and_per_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     references = write(tmp_path / "references.csv", REPORTS)
     hypotheses = write(tmp_path / "hypotheses.csv", REPORTS | {"s2": ""})
     out, per_report = tmp_path / "results.json", tmp_path / "per_report.jsonl"
@@ -144,17 +170,32 @@ def test_command_writes_table_results_and_per_report(tmp_path: Path, capsys: pyt
     assert main(["score", *arguments, "--out", str(out), "--per-report", str(per_report)]) == 0
     table = capsys.readouterr().out
     assert "radcliq-embedded" in table
-    records = {record["study_id"]: record for record in map(json.loads, per_report.read_text().splitlines())}
+    records = {
+        record["study_id"]: record
+        for record in map(json.loads, per_report.read_text().splitlines())
+    }
     assert records["s2"]["radcliq_v1"] == pytest.approx(2.4501, abs=1e-4)
     summary = json.loads(out.read_text())
     assert summary["stamp"]["n"] == 3
     assert summary["metrics"]["rouge_l"]["value"] == pytest.approx(2 / 3)
 
 
-def test_command_with_the_r2gen_convention(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_with_the_r2gen_convention(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     reports = write(tmp_path / "a.csv", REPORTS)
-    files = ["--references", str(reports), "--hypotheses", str(reports), "--training-reports", str(reports)]
-    assert main(["score", *files, "--convention", "r2gen", "--metrics", "bleu_1", "--bootstrap", "20"]) == 0
+    files = [
+        "--references",
+        str(reports),
+        "--hypotheses",
+        str(reports),
+        "--training-reports",
+        str(reports),
+    ]
+    assert (
+        main(["score", *files, "--convention", "r2gen", "--metrics", "bleu_1", "--bootstrap", "20"])
+        == 0
+    )
     assert "vocabulary_threshold 3" in capsys.readouterr().out
 
 
@@ -162,7 +203,9 @@ def test_command_with_the_r2gen_convention(tmp_path: Path, capsys: pytest.Captur
 def test_command_refuses_bad_input_in_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], missing: str
 ) -> None:
-    files = {name: str(write(tmp_path / f"{name}.csv", REPORTS)) for name in ("references", "hypotheses")}
+    files = {
+        name: str(write(tmp_path / f"{name}.csv", REPORTS)) for name in ("references", "hypotheses")
+    }
     files[missing] = str(tmp_path / "absent.csv")
     arguments = [part for name, path in files.items() for part in (f"--{name}", path)]
     assert main(["score", *arguments, *QUICK]) == 2
@@ -174,7 +217,11 @@ def test_command_refuses_bad_input_in_one_sentence(
 @pytest.mark.parametrize("output", ["--out", "--per-report"])
 @pytest.mark.parametrize("name", ["folder", "reports.csv", "reports.csv/results.json"])
 def test_outputs_are_checked_before_scoring(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, output: str, name: str
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    output: str,
+    name: str,
 ) -> None:
     monkeypatch.setattr("lmrrg.cli.score.score_reports", lambda *_, **__: pytest.fail("scored"))
     reports = write(tmp_path / "reports.csv", REPORTS)
@@ -198,14 +245,33 @@ def test_a_write_that_fails_ends_with_one_sentence(
     monkeypatch.setattr("os.replace", full)
     reports = write(tmp_path / "a.csv", REPORTS)
     files = ["--references", str(reports), "--hypotheses", str(reports)]
-    assert main(["score", *files, "--metrics", "rouge_l", "--bootstrap", "5", "--out", str(tmp_path / "r.json")]) == 2
+    assert (
+        main(
+            [
+                "score",
+                *files,
+                "--metrics",
+                "rouge_l",
+                "--bootstrap",
+                "5",
+                "--out",
+                str(tmp_path / "r.json"),
+            ]
+        )
+        == 2
+    )
     assert capsys.readouterr().err == "lmrrg score: results.json: No space left on device\n"
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
 
 
 @pytest.mark.parametrize(
     ("option", "value", "least"),
-    [("--bootstrap", "0", 1), ("--bootstrap", "-3", 1), ("--bootstrap", "many", 1), ("--seed", "-1", 0)],
+    [
+        ("--bootstrap", "0", 1),
+        ("--bootstrap", "-3", 1),
+        ("--bootstrap", "many", 1),
+        ("--seed", "-1", 0),
+    ],
 )
 def test_numbers_out_of_range_are_refused(
     capsys: pytest.CaptureFixture[str], option: str, value: str, least: int
@@ -213,10 +279,17 @@ def test_numbers_out_of_range_are_refused(
     with pytest.raises(SystemExit) as end:
         main(["score", "--references", "a.csv", "--hypotheses", "b.csv", option, value])
     assert end.value.code == 2
-    assert f"argument {option}: '{value}' is no whole number of {least} or more" in capsys.readouterr().err
+    assert (
+        f"argument {option}: '{value}' is no whole number of {least} or more"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("names", ["", " , "])
-def test_a_selection_of_no_metrics_is_refused(capsys: pytest.CaptureFixture[str], names: str) -> None:
-    assert main(["score", "--references", "a.csv", "--hypotheses", "b.csv", "--metrics", names]) == 2
+def test_a_selection_of_no_metrics_is_refused(
+    capsys: pytest.CaptureFixture[str], names: str
+) -> None:
+    assert (
+        main(["score", "--references", "a.csv", "--hypotheses", "b.csv", "--metrics", names]) == 2
+    )
     assert "no_metrics" in capsys.readouterr().err

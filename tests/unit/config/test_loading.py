@@ -141,7 +141,10 @@ def test_documented_defaults_are_the_defaults():
     ("store", "address"),
     [
         ("s3://bucket/prefix/", "s3://bucket/prefix/demo/ppo"),
-        ("s3://bucket?endpoint_override=host&scheme=http", "s3://bucket/demo/ppo?endpoint_override=host&scheme=http"),
+        (
+            "s3://bucket?endpoint_override=host&scheme=http",
+            "s3://bucket/demo/ppo?endpoint_override=host&scheme=http",
+        ),
         ("null", None),
     ],
 )
@@ -159,6 +162,10 @@ def test_a_model_in_a_folder_lies_below_the_shared_storage(monkeypatch, tmp_path
     assert model.decoder.pretrained == str(tmp_path / "weights/llama")
     assert model.text_encoder == str(tmp_path / "weights/encoder")
     hub = load_config(None, ["model.decoder.pretrained=meta-llama/Llama-2-7b-hf"]).model
-    assert (hub.decoder.pretrained, hub.text_encoder) == ("meta-llama/Llama-2-7b-hf", "minilm"), "names, not folders"
-    small = load_config(None, ["model.decoder.pretrained=null", f"model.text_encoder={tmp_path}/weights/encoder"]).model
+    assert (hub.decoder.pretrained, hub.text_encoder) == ("meta-llama/Llama-2-7b-hf", "minilm"), (
+        "names, not folders"
+    )
+    small = load_config(
+        None, ["model.decoder.pretrained=null", f"model.text_encoder={tmp_path}/weights/encoder"]
+    ).model
     assert (small.decoder.pretrained, small.text_encoder) == (None, f"{tmp_path}/weights/encoder")

@@ -25,8 +25,21 @@ def study(name: str, patient: str, **more) -> Study:
 
 STUDIES = [
     study("a", "p", split="train", labels={"Edema": 1}, impression="Edema."),
-    study("b", "p", split="train", labels={"Edema": -1, "No Finding": 0}, prior="a", findings="Seen 3/4/2020."),
-    study("c", "q", split="test", labels={"No Finding": 1}, images=(StudyImage(Path("c"), "lateral"),) * 2),
+    study(
+        "b",
+        "p",
+        split="train",
+        labels={"Edema": -1, "No Finding": 0},
+        prior="a",
+        findings="Seen 3/4/2020.",
+    ),
+    study(
+        "c",
+        "q",
+        split="test",
+        labels={"No Finding": 1},
+        images=(StudyImage(Path("c"), "lateral"),) * 2,
+    ),
 ]
 
 
@@ -35,7 +48,12 @@ def test_counts():
     assert audit["rows_read"] == 5
     assert audit["dropped"] == {"a": 1, "z": 1}
     assert audit["splits"] == {"train": 2, "test": 1}
-    assert audit["split_table"]["train"] == {"studies": 2, "patients": 1, "images": 2, "abnormal": 1}
+    assert audit["split_table"]["train"] == {
+        "studies": 2,
+        "patients": 1,
+        "images": 2,
+        "abnormal": 1,
+    }
     assert audit["views"] == {"PA": 2, "lateral": 2}
     assert audit["sections"]["impression"] == {"empty": 2, "median_words": 1}
     assert audit["labels"]["Edema"] == {"positive": 1, "negative": 0, "uncertain": 1}
@@ -43,16 +61,27 @@ def test_counts():
     assert audit["identifier_like_text"]["date"] == 1
     assert audit["image_duplicates"] is None
     assert audit["patients_in_two_splits"] == 0
-    shared = audit_of("x", "findings", [*STUDIES, study("d", "q", split="val")], rows=4, dropped={}, notes={})
+    shared = audit_of(
+        "x", "findings", [*STUDIES, study("d", "q", split="val")], rows=4, dropped={}, notes={}
+    )
     assert shared["patients_in_two_splits"] == 1
 
 
 def test_the_table_shows_the_counts_and_the_file_holds_them(tmp_path):
-    made = complete_source(Source("made", STUDIES, notes={"origin": "here"}), section="findings", seed=7)
+    made = complete_source(
+        Source("made", STUDIES, notes={"origin": "here"}), section="findings", seed=7
+    )
     saved = json.loads(write_import(tmp_path / "m.jsonl", made).read_text())
     assert saved == made.audit()
     shown = audit_table(saved)
-    for words in ("3 rows read", "patients in two splits: 0", "origin: here", "date 1", "PA 2", "50.0%"):
+    for words in (
+        "3 rows read",
+        "patients in two splits: 0",
+        "origin: here",
+        "date 1",
+        "PA 2",
+        "50.0%",
+    ):
         assert words in shown
 
 
@@ -74,18 +103,28 @@ def test_copies(tmp_path):
         study("e", "s", split="val", images=at("e", 1)),
     ]
     found = find_duplicates(studies, progress=False)
-    assert found == {"images": 6, "distinct": 2, "copies": 4, "shared_by_patients": 1, "shared_by_splits": 1}
+    assert found == {
+        "images": 6,
+        "distinct": 2,
+        "copies": 4,
+        "shared_by_patients": 1,
+        "shared_by_splits": 1,
+    }
 
 
 @given(st.lists(st.tuples(st.sampled_from("pqr"), st.none() | st.integers(0, 5)), max_size=14))
 def test_priors(facts):
     studies = [study(str(number), patient) for number, (patient, _) in enumerate(facts)]
-    taken = {str(number): str(moment) for number, (_, moment) in enumerate(facts) if moment is not None}
+    taken = {
+        str(number): str(moment) for number, (_, moment) in enumerate(facts) if moment is not None
+    }
     for one in link_priors(studies, taken):
         before = [
             taken[other.id]
             for other in studies
-            if other.patient == one.patient and one.id in taken and taken.get(other.id, "9") < taken[one.id]
+            if other.patient == one.patient
+            and one.id in taken
+            and taken.get(other.id, "9") < taken[one.id]
         ]
         if before:
             assert one.prior is not None
@@ -96,21 +135,35 @@ def test_priors(facts):
 
 
 def test_a_dropped_study_is_nobodys_prior():
-    rows = [study("a", "p"), study("b", "p", findings=""), study("c", "p"), study("d", "q", prior="b")]
-    made = complete_source(Source("x", rows, taken={"a": "1", "b": "2", "c": "3"}), section="findings", seed=7)
+    rows = [
+        study("a", "p"),
+        study("b", "p", findings=""),
+        study("c", "p"),
+        study("d", "q", prior="b"),
+    ]
+    made = complete_source(
+        Source("x", rows, taken={"a": "1", "b": "2", "c": "3"}), section="findings", seed=7
+    )
     assert {one.id: one.prior for one in made.studies} == {"a": None, "c": "a", "d": None}
 
 
 @pytest.mark.parametrize(
-    ("section", "text"), [("findings", ""), ("impression", "Normal."), ("findings+impression", "Normal.")]
+    ("section", "text"),
+    [("findings", ""), ("impression", "Normal."), ("findings+impression", "Normal.")],
 )
 def test_the_prior_report_is_the_wanted_section_of_the_prior(section, text):
-    rows = [study("a", "p", findings="", impression="Normal."), study("b", "p", prior="a"), study("c", "q")]
+    rows = [
+        study("a", "p", findings="", impression="Normal."),
+        study("b", "p", prior="a"),
+        study("c", "q"),
+    ]
     assert prior_reports(rows, section) == {"b": text}
 
 
 @pytest.mark.parametrize("prior", ["b", "z", "a"])
 def test_manifests_with_impossible_priors_are_refused(tmp_path, prior):
-    write_studies(tmp_path / "m.jsonl", [study("a", "p", prior=prior), study("b", "q", findings=LARGE)])
+    write_studies(
+        tmp_path / "m.jsonl", [study("a", "p", prior=prior), study("b", "q", findings=LARGE)]
+    )
     with pytest.raises(StudyError, match="bad_prior"):
         read_studies(tmp_path / "m.jsonl")

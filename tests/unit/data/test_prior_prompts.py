@@ -30,7 +30,9 @@ SPLITS: dict[Split, tuple[int, ...]] = {"train": (0, 1, 2), "val": (3, 4), "test
 
 
 @pytest.fixture(scope="module")
-def config(tiny_config: Config, tiny_studies: list[Study], tmp_path_factory: pytest.TempPathFactory) -> Config:
+def config(
+    tiny_config: Config, tiny_studies: list[Study], tmp_path_factory: pytest.TempPathFactory
+) -> Config:
     """A run with prior reports in its prompts, and limits that cut the prior itself out of training and test."""
     folder = tmp_path_factory.mktemp("priors")
     rows = []
@@ -47,7 +49,9 @@ def config(tiny_config: Config, tiny_studies: list[Study], tmp_path_factory: pyt
             "storage_path": folder,
             "data": tiny_config.data.model_copy(update=data),
             "model": tiny_config.model.model_copy(update=model),
-            "evaluation": tiny_config.evaluation.model_copy(update={"meteor": False, "bootstrap": 50}),
+            "evaluation": tiny_config.evaluation.model_copy(
+                update={"meteor": False, "bootstrap": 50}
+            ),
         }
     )
     prepare_studies(made, progress=False)
@@ -58,7 +62,9 @@ def config(tiny_config: Config, tiny_studies: list[Study], tmp_path_factory: pyt
 def checkpoint(config: Config) -> Path:
     """A model that reads prior reports, as both stages of the run leave it."""
     for stage in ("sft", "ppo"):
-        save_checkpoint(build_generator(config, list(SENTENCES) * 3), config.run_dir / stage / "best", {})
+        save_checkpoint(
+            build_generator(config, list(SENTENCES) * 3), config.run_dir / stage / "best", {}
+        )
     return config.run_dir / "sft" / "best"
 
 
@@ -69,7 +75,10 @@ def without(config: Config) -> Config:
 
 def priors_in(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]]) -> list[str]:
     """What each prompt says after its heading."""
-    return [tokenizer.decode(list(ids)).partition(" prior report : ")[2].removesuffix("\n") for ids in prompts]
+    return [
+        tokenizer.decode(list(ids)).partition(" prior report : ")[2].removesuffix("\n")
+        for ids in prompts
+    ]
 
 
 class Recorder:
@@ -93,27 +102,38 @@ def test_without_the_setting_no_manifest_is_read(config: Config, tmp_path: Path)
     assert priors_of(without(config).model_copy(update={"storage_path": tmp_path})) == {}
 
 
-def test_sft_reads_the_prior_report(config: Config, tiny_studies: list[Study], monkeypatch: pytest.MonkeyPatch):
+def test_sft_reads_the_prior_report(
+    config: Config, tiny_studies: list[Study], monkeypatch: pytest.MonkeyPatch
+):
     jobs: list[Job] = []
     for name in ("connect", "warn_of_idle_gpus"):
         monkeypatch.setattr(f"sft.train.{name}", lambda _: None)
-    monkeypatch.setattr("sft.train._trainer", lambda job, _: jobs.append(job) or SimpleNamespace(fit=lambda: None))
+    monkeypatch.setattr(
+        "sft.train._trainer", lambda job, _: jobs.append(job) or SimpleNamespace(fit=lambda: None)
+    )
     monkeypatch.setattr("sft.train._materialise", lambda *_: Path())
-    monkeypatch.setattr("sft.worker.dist", SimpleNamespace(get_rank=lambda: 0, get_world_size=lambda: 1))
+    monkeypatch.setattr(
+        "sft.worker.dist", SimpleNamespace(get_rank=lambda: 0, get_world_size=lambda: 1)
+    )
     monkeypatch.setattr("sft.worker.make_engine", lambda *_: None)
     again = {"sft": config.sft.model_copy(update={"resume": False}), "name": "sft-only"}
     for settings, text in ((config, tiny_studies[2].findings), (without(config), "")):
         run_sft(settings.model_copy(update=again))
         ranks, tokenizer = RankTrainer(jobs[-1]), jobs[-1].tokenizer
         assert priors_in(tokenizer, ranks.train.batch([0, 1]).prompts) == [text, ""]
-        assert priors_in(tokenizer, ranks.val.prompts) == [tiny_studies[4].findings if text else "", ""]
+        assert priors_in(tokenizer, ranks.val.prompts) == [
+            tiny_studies[4].findings if text else "",
+            "",
+        ]
 
 
 def test_ppo_reads_the_prior_report(config: Config, tiny_studies: list[Study], checkpoint: Path):
     tokenizer = load_checkpoint(checkpoint).tokenizer
     for split, prior in (("train", 2), ("val", 4)):
         text = tiny_studies[prior].findings
-        assert priors_in(tokenizer, StudyPool(config, split, checkpoint, limit=2).take([1, 0]).prompts) == ["", text]
+        assert priors_in(
+            tokenizer, StudyPool(config, split, checkpoint, limit=2).take([1, 0]).prompts
+        ) == ["", text]
         plain = StudyPool(without(config), split, checkpoint, limit=2).take([1, 0])
         assert priors_in(tokenizer, plain.prompts) == ["", ""]
 
@@ -130,7 +150,9 @@ def test_evaluation_shows_a_model_what_it_was_trained_to_read(
         return engines[-1]
 
     settings = config if setting else without(config)
-    evaluate_checkpoint(checkpoint, config.run_dir / "studies.jsonl", settings, tmp_path / "out.json", load)
+    evaluate_checkpoint(
+        checkpoint, config.run_dir / "studies.jsonl", settings, tmp_path / "out.json", load
+    )
     evaluate_run(settings, load)
     assert len(engines) == 3
     for engine in engines:
@@ -140,7 +162,11 @@ def test_evaluation_shows_a_model_what_it_was_trained_to_read(
 
 
 def test_the_service_reads_the_prior_report_that_comes_with_the_images(
-    config: Config, tiny_studies: list[Study], checkpoint: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    config: Config,
+    tiny_studies: list[Study],
+    checkpoint: Path,
+    tiny_checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr("serve_app.reporter.ReportEngine", Recorder)
     images = [read_image(tiny_studies[0].images[0].path.read_bytes())]

@@ -66,8 +66,23 @@ DATES = [
     "03/2011",
     "03-2011",
 ]
-PHONES = ["555-0142", "617-555-0142", "(617) 555-0142", "(617)555-0142", "617.555.0142", "+1 617 555 0142"]
-NUMBERS = ["123456", "A1234567", "CR12345678", "cxr123456", "20110328T0906", "123-45-6789", "123-05-2011"]
+PHONES = [
+    "555-0142",
+    "617-555-0142",
+    "(617) 555-0142",
+    "(617)555-0142",
+    "617.555.0142",
+    "+1 617 555 0142",
+]
+NUMBERS = [
+    "123456",
+    "A1234567",
+    "CR12345678",
+    "cxr123456",
+    "20110328T0906",
+    "123-45-6789",
+    "123-05-2011",
+]
 PROSE = [
     "Opacity may represent pneumonia; 2 may be nodes.",
     "Signal at T1/2, wedge of T12, L1-2 and T7/8.",
@@ -107,7 +122,9 @@ def test_numbers_go_whole(number):
 
 
 def test_own_ids_go_in_any_case():
-    assert scrub("Film of MRN-AB12, not of MRN-AB123.", "mrn-ab12") == "Film of ___, not of MRN-AB123."
+    assert (
+        scrub("Film of MRN-AB12, not of MRN-AB123.", "mrn-ab12") == "Film of ___, not of MRN-AB123."
+    )
 
 
 @pytest.mark.parametrize("text", PROSE)
@@ -117,11 +134,15 @@ def test_prose_stays(text):
 
 def test_the_audit_counts_what_the_scrub_removes():
     def count(text: str, shape: str) -> int:
-        return identifier_counts([Study("s", "p", (StudyImage(Path("a.png"), "PA"),), findings=text)])[shape]
+        return identifier_counts(
+            [Study("s", "p", (StudyImage(Path("a.png"), "PA"),), findings=text)]
+        )[shape]
 
     assert all(count(f"Told {name}.", "name after a title") for name in NAMES)
     assert all(count(f"Film of {date}.", "date") for date in DATES)
-    assert all(any(count(f"No {number}.", shape) for shape in IDENTIFIERS) for number in NUMBERS + PHONES)
+    assert all(
+        any(count(f"No {number}.", shape) for shape in IDENTIFIERS) for number in NUMBERS + PHONES
+    )
     assert not any(count(scrub(f"Told {name}."), "name after a title") for name in NAMES)
 
 

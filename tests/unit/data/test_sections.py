@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from lmrrg.data.sections import SECTIONS, parse_sections, section_spans
 from tests.support.paths import ROOT
 
-FORMS = yaml.safe_load((ROOT / "tests" / "support" / "section_forms.yaml").read_text(encoding="utf-8"))
+FORMS = yaml.safe_load(
+    (ROOT / "tests" / "support" / "section_forms.yaml").read_text(encoding="utf-8")
+)
 
 
 def sections_of(text: str) -> dict[str, str]:
@@ -28,7 +30,9 @@ def test_forms(form):
     text = form["text"]
     assert sections_of(text) == form["sections"]
     assert sections_of(text.replace("\n", "\r\n")) == form["sections"]
-    assert sections_of(text.replace("\n\n", "\n \n")) == form["sections"], "blank lines of MIMIC hold a space"
+    assert sections_of(text.replace("\n\n", "\n \n")) == form["sections"], (
+        "blank lines of MIMIC hold a space"
+    )
 
 
 def test_what_was_unusual_is_named():
@@ -44,8 +48,24 @@ def test_what_was_unusual_is_named():
     assert form("no headings") == {"no headings", "findings without heading"}
 
 
-HEADINGS = ("FINDINGS:", "FINDINGS AND IMPRESSION:", "Impression:", "IMPRESSION", "HISTORY:", "COMPARISON:", "EXAM:")
-ASIDES = ("AP CHEST:", "FINAL REPORT", "WET READ:", "ADDENDUM:", "_______________", "NOTIFICATION:", "LUNGS:")
+HEADINGS = (
+    "FINDINGS:",
+    "FINDINGS AND IMPRESSION:",
+    "Impression:",
+    "IMPRESSION",
+    "HISTORY:",
+    "COMPARISON:",
+    "EXAM:",
+)
+ASIDES = (
+    "AP CHEST:",
+    "FINAL REPORT",
+    "WET READ:",
+    "ADDENDUM:",
+    "_______________",
+    "NOTIFICATION:",
+    "LUNGS:",
+)
 TEXTS = (
     "The lungs are clear.",
     "No effusion is seen",
@@ -78,8 +98,18 @@ def test_white_space_around_a_report_changes_nothing(text, ending):
 
 
 def test_a_hostile_report_takes_no_time():
-    texts = ["A " * 50_000, "FINDINGS" * 20_000, "\n \n" * 50_000, "IMPRESSION: x\n" * 10_000, "a" * 200_000 + ":"]
-    texts += ["IMPRESSION: X ADDENDUM: " * 10_000, "A BB CC DD\n_____\n" * 10_000, "WET READ " * 20_000]
+    texts = [
+        "A " * 50_000,
+        "FINDINGS" * 20_000,
+        "\n \n" * 50_000,
+        "IMPRESSION: x\n" * 10_000,
+        "a" * 200_000 + ":",
+    ]
+    texts += [
+        "IMPRESSION: X ADDENDUM: " * 10_000,
+        "A BB CC DD\n_____\n" * 10_000,
+        "WET READ " * 20_000,
+    ]
     for text in texts:
         began = time.perf_counter()
         parse_sections(text)

@@ -17,10 +17,16 @@ def test_iu_with_made_splits(iu):
     made = import_from("iu-xray", iu)
     by_id = {study.id: study for study in made.studies}
     assert set(by_id) == {"CXR1", "CXR2", "CXR6"}
-    assert made.dropped == {"no image file": 1, "no frontal image": 1, "no text in the section findings": 1}
+    assert made.dropped == {
+        "no image file": 1,
+        "no frontal image": 1,
+        "no text in the section findings": 1,
+    }
     assert [image.view for image in by_id["CXR1"].images] == ["frontal", "lateral"], "frontal first"
     assert by_id["CXR1"].images[0].path.name == "1_IM-0001-4001.dcm.jpg"
-    assert [image.view for image in by_id["CXR2"].images] == ["frontal"], "the lateral file is absent"
+    assert [image.view for image in by_id["CXR2"].images] == ["frontal"], (
+        "the lateral file is absent"
+    )
     assert by_id["CXR6"].findings == 'Two lines, "quoted".'
     assert by_id["CXR1"].indication == "Cough"
     assert by_id["CXR1"].split == split_of_patient("CXR1", 7)
@@ -30,7 +36,11 @@ def test_iu_with_made_splits(iu):
 def test_iu_with_the_published_splits(iu):
     annotate(iu, train=["CXR1_IM-0001", "CXR4_IM-2050"], val=["CXR2_IM-0652"])
     made = import_from("iu-xray", iu)
-    assert {s.id: s.split for s in made.studies} == {"CXR1": "train", "CXR4": "train", "CXR2": "val"}
+    assert {s.id: s.split for s in made.studies} == {
+        "CXR1": "train",
+        "CXR4": "train",
+        "CXR2": "val",
+    }
     assert made.dropped["in no split of the source"] == 1
     assert made.notes["lateral views only"].startswith("1 ")
 
@@ -44,7 +54,10 @@ def test_iu_impressions(iu):
     ("damage", "code"),
     [
         (lambda iu: (iu / "indiana_reports.csv").unlink(), "source_missing"),
-        (lambda iu: (iu / "indiana_projections.csv").write_text("uid,file\n1,x\n"), "source_columns"),
+        (
+            lambda iu: (iu / "indiana_projections.csv").write_text("uid,file\n1,x\n"),
+            "source_columns",
+        ),
         (lambda iu: (iu / "r2gen_annotation.json").write_text("{"), "source_json"),
         (lambda iu: annotate(iu, train=["odd-id"]), "source_record"),
         (lambda iu: [path.unlink() for path in (iu / "images").iterdir()], "no_studies"),
@@ -96,7 +109,9 @@ def test_r2gen(r2gen):
 
 
 def test_r2gen_refuses_a_broken_record(r2gen):
-    (r2gen / "annotation.json").write_text(json.dumps({"train": [{"id": "a", "report": "b"}]}), encoding="utf-8")
+    (r2gen / "annotation.json").write_text(
+        json.dumps({"train": [{"id": "a", "report": "b"}]}), encoding="utf-8"
+    )
     with pytest.raises(StudyError, match=r"source_record.*train\[0\].*image_path"):
         import_from("r2gen", r2gen)
 
@@ -109,10 +124,16 @@ def test_r2gen_refuses_a_broken_record(r2gen):
         ({"train": {"id": "a"}}, "train is no list"),
         ({"train": [5]}, r"train\[0\]"),
         ({"train": [{"id": "a", "report": "b", "image_path": [1]}]}, r"train\[0\]: image_path"),
-        ({"train": [{"id": "a", "report": "b", "image_path": "a/0.png"}]}, r"train\[0\]: image_path"),
+        (
+            {"train": [{"id": "a", "report": "b", "image_path": "a/0.png"}]},
+            r"train\[0\]: image_path",
+        ),
         ({"train": [{"id": "a", "report": 5, "image_path": []}]}, r"train\[0\]: report"),
         ({"train": [{"id": None, "report": "b", "image_path": []}]}, r"train\[0\]: id"),
-        ({"train": [{"id": "a", "subject_id": [1], "report": "b", "image_path": []}]}, r"train\[0\]: id or subject_id"),
+        (
+            {"train": [{"id": "a", "subject_id": [1], "report": "b", "image_path": []}]},
+            r"train\[0\]: id or subject_id",
+        ),
     ],
 )
 def test_r2gen_refuses_values_of_another_type(r2gen, annotation, words):
@@ -130,7 +151,10 @@ def test_r2gen_takes_a_report_that_is_null_as_one_without_text(r2gen):
 
 def test_jsonl(manifest):
     made = import_from("jsonl", manifest)
-    assert {study.id: study.labels for study in made.studies} == {"a": {"Edema": 0}, "c": {"Cardiomegaly": 1}}
+    assert {study.id: study.labels for study in made.studies} == {
+        "a": {"Edema": 0},
+        "c": {"Cardiomegaly": 1},
+    }
     assert made.dropped == {"no image file": 1}
     assert all(study.split for study in made.studies)
 
@@ -140,7 +164,9 @@ def test_jsonl_images_elsewhere(manifest, tmp_path):
     picture(moved / "x" / "b.png")
     picture(moved / "x" / "gone.png")
     made = import_from("jsonl", manifest, images=moved)
-    assert [(study.id, study.images[0].path) for study in made.studies] == [("b", moved / "x" / "gone.png")]
+    assert [(study.id, study.images[0].path) for study in made.studies] == [
+        ("b", moved / "x" / "gone.png")
+    ]
 
 
 def test_jsonl_refuses_a_bad_line(manifest):
@@ -150,7 +176,12 @@ def test_jsonl_refuses_a_bad_line(manifest):
 
 
 def test_labels_from_a_file(iu, tmp_path):
-    rows = {"CXR1": {"No Finding": "1.0"}, "CXR2": {"Cardiomegaly": "-1", "Edema": "0"}, "CXR6": {}, "CXR77": {}}
+    rows = {
+        "CXR1": {"No Finding": "1.0"},
+        "CXR2": {"Cardiomegaly": "-1", "Edema": "0"},
+        "CXR6": {},
+        "CXR77": {},
+    }
     made = import_from("iu-xray", iu, labels=labels_csv(tmp_path / "l.csv", rows))
     assert {study.id: study.labels for study in made.studies} == {
         "CXR1": {"No Finding": 1},

@@ -33,7 +33,9 @@ def test_it_installs_the_checkout_from_the_lock_files(config):
     assert f"cd {checkout} && " in setup
     assert "scripts/setup.sh gpu" in setup
     assert "scripts/setup.sh cpu" in setup
-    assert f"{checkout}/.venv/bin" in setup, "ray and python of later commands come from the installed environment"
+    assert f"{checkout}/.venv/bin" in setup, (
+        "ray and python of later commands come from the installed environment"
+    )
 
 
 def test_ray_starts_in_the_checkout_with_the_shared_storage(config):
@@ -50,7 +52,9 @@ def test_ray_starts_in_the_checkout_with_the_shared_storage(config):
 
 def test_a_stopped_job_has_the_time_to_save_its_state(config):
     head = next(command for command in config["head_start_ray_commands"] if "--head" in command)
-    assert "RAY_JOB_STOP_WAIT_TIME_S=600 ray start" in head, "after three seconds it would be killed"
+    assert "RAY_JOB_STOP_WAIT_TIME_S=600 ray start" in head, (
+        "after three seconds it would be killed"
+    )
 
 
 def test_the_dashboard_is_not_open_to_the_network(config):
@@ -79,7 +83,9 @@ def test_machines_one_has_are_all_used(repo_root):
 
 
 def test_an_unknown_key_would_be_refused(repo_root):
-    config = prepare_config(yaml.safe_load((repo_root / "cluster.yaml").read_text())) | {"max_wrokers": 3}
+    config = prepare_config(yaml.safe_load((repo_root / "cluster.yaml").read_text())) | {
+        "max_wrokers": 3
+    }
     with pytest.raises(ValidationError, match="max_wrokers"):
         validate_config(config)
 
@@ -87,9 +93,20 @@ def test_an_unknown_key_would_be_refused(repo_root):
 def test_only_the_code_travels_with_a_job(repo_root, tmp_path):
     """What ``--working-dir .`` uploads: no environment, no runs, no caches, and far below Ray's limit."""
     package = tmp_path / "package.zip"
-    create_package(str(repo_root), package, include_gitignore=True, excludes=get_runtime_env_default_excludes())
+    create_package(
+        str(repo_root), package, include_gitignore=True, excludes=get_runtime_env_default_excludes()
+    )
     with zipfile.ZipFile(package) as archive:
         names = archive.namelist()
     assert package.stat().st_size < 20 << 20
-    assert {"rl/ppo.py", "sft/train.py", "lmrrg/data/sources.py", "configs/iu_xray.yaml"} <= set(names)
-    assert not {name.split("/")[0] for name in names} & {"runs", ".venv", ".git", ".cache", ".mypy_cache", "wandb"}
+    assert {"rl/ppo.py", "sft/train.py", "lmrrg/data/sources.py", "configs/iu_xray.yaml"} <= set(
+        names
+    )
+    assert not {name.split("/")[0] for name in names} & {
+        "runs",
+        ".venv",
+        ".git",
+        ".cache",
+        ".mypy_cache",
+        "wandb",
+    }

@@ -69,7 +69,9 @@ def test_every_pod_has_image_resources_and_the_storage(job, groups):
         pod = group["template"]["spec"]
         (container,) = pod["containers"]
         images.add(container["image"])
-        assert container["resources"]["requests"] == container["resources"]["limits"], "no pod is evicted for memory"
+        assert container["resources"]["requests"] == container["resources"]["limits"], (
+            "no pod is evicted for memory"
+        )
         assert {"name": "LMRRG_HOME", "value": "/mnt/lmrrg"} in container["env"]
         mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
         assert mounts.keys() == {"/mnt/lmrrg", "/dev/shm"}
@@ -82,7 +84,9 @@ def test_the_entrypoint_names_files_of_this_checkout_and_fits_the_workers(job, g
     files = re.findall(r"[\w/]+\.(?:py|yaml)", entrypoint)
     assert [file for file in files if file.endswith(".py")] == ["sft/train.py", "rl/ppo.py"]
     assert all((repo_root / file).is_file() for file in files)
-    config = load_config(",".join(str(repo_root / file) for file in files if file.endswith(".yaml")))
+    config = load_config(
+        ",".join(str(repo_root / file) for file in files if file.endswith(".yaml"))
+    )
     limits = groups[1]["template"]["spec"]["containers"][0]["resources"]["limits"]
     node = {"CPU": float(limits["cpu"]), "GPU": float(limits["nvidia.com/gpu"])}
     assert shortage(Layout.of(config).bundles, [node] * groups[1]["replicas"]) == ""

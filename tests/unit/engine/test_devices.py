@@ -20,7 +20,9 @@ from lmrrg.engine.vllm_settings import _memory, _require_device
         (True, 1, {"gpu_memory_utilization": 0.7}),
     ],
 )
-def test_an_engine_measures_memory_only_where_nobody_else_takes_any(monkeypatch, has_gpu, gpus, expected):
+def test_an_engine_measures_memory_only_where_nobody_else_takes_any(
+    monkeypatch, has_gpu, gpus, expected
+):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
     settings = {"kv_cache_mb": 64, "gpu_memory": 0.7, "gpus_per_engine": gpus}
     assert _memory(Config.model_validate({"rollout": settings}).rollout) == expected

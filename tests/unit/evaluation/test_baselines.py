@@ -11,12 +11,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmrrg.evaluation.baselines import BaselineError, medoid_report, nearest_rows, pooled_image_features, random_rows
+from lmrrg.evaluation.baselines import (
+    BaselineError,
+    medoid_report,
+    nearest_rows,
+    pooled_image_features,
+    random_rows,
+)
 from lmrrg.vision.study_features import StudyFeatures
 
 VOCABULARY = ("lungs", "heart", "clear", "normal", "small", "effusion", "left", ".")
 WORDS = st.lists(st.sampled_from(VOCABULARY), min_size=1, max_size=8)
-REPORTS = st.lists(WORDS.map(" ".join), min_size=1, max_size=9).filter(lambda rs: any(re.search(r"\w", r) for r in rs))
+REPORTS = st.lists(WORDS.map(" ".join), min_size=1, max_size=9).filter(
+    lambda rs: any(re.search(r"\w", r) for r in rs)
+)
 
 
 def _oracle_similarity(a: str, b: str) -> float:
@@ -46,10 +54,14 @@ def test_medoid_needs_words() -> None:
 def test_pooled_features_ignore_a_missing_view_even_when_it_is_poisoned() -> None:
     patches = torch.randn(2, 2, 4, 3)
     mask = torch.tensor([[True, True], [True, False]])
-    pooled = pooled_image_features(StudyFeatures(patches, torch.zeros(2, 2, dtype=torch.long), mask))
+    pooled = pooled_image_features(
+        StudyFeatures(patches, torch.zeros(2, 2, dtype=torch.long), mask)
+    )
     poisoned = patches.clone()
     poisoned[1, 1] = float("nan")
-    again = pooled_image_features(StudyFeatures(poisoned, torch.zeros(2, 2, dtype=torch.long), mask))
+    again = pooled_image_features(
+        StudyFeatures(poisoned, torch.zeros(2, 2, dtype=torch.long), mask)
+    )
     torch.testing.assert_close(pooled, again)
     alone = patches[1, 0].mean(dim=0)
     torch.testing.assert_close(pooled[1], alone / alone.norm())

@@ -47,7 +47,9 @@ def _metrics(results: Mapping[str, Any], system: str) -> dict[str, Any]:
     return next(one["metrics"] for one in results["systems"] if one["name"] == system)
 
 
-def test_the_difference_and_its_interval_agree_with_a_slow_bootstrap(run: Config, results: dict[str, Any]) -> None:
+def test_the_difference_and_its_interval_agree_with_a_slow_bootstrap(
+    run: Config, results: dict[str, Any]
+) -> None:
     ppo, sft = (np.array([r["radcliq_v1"] for r in _records(run, name)]) for name in ("ppo", "sft"))
     found = results["comparison"]["metrics"]["radcliq_v1"]
     assert results["comparison"]["a"] == "ppo"
@@ -63,20 +65,33 @@ def test_the_difference_and_its_interval_agree_with_a_slow_bootstrap(run: Config
     assert found["high"] == pytest.approx(np.quantile(draws, 0.975), abs=0.5 * spread)
 
 
-def test_every_table_value_follows_from_the_reports_that_were_written(run: Config, results: dict[str, Any]) -> None:
+def test_every_table_value_follows_from_the_reports_that_were_written(
+    run: Config, results: dict[str, Any]
+) -> None:
     truth = studies_of(run, "test")
     for system in ("sft", "ppo", "constant", "nearest", "random"):
         records, metrics = _records(run, system), _metrics(results, system)
         assert [r["id"] for r in records] == [study.id for study in truth]
-        assert [r["reference_labels"] for r in records] == [dict(study.labels or {}) for study in truth]
+        assert [r["reference_labels"] for r in records] == [
+            dict(study.labels or {}) for study in truth
+        ]
         reports = [r["report"] for r in records]
         assert metrics["distinct_reports"]["value"] == len(set(reports))
-        assert metrics["radcliq_v1"]["value"] == pytest.approx(np.mean([r["radcliq_v1"] for r in records]))
+        assert metrics["radcliq_v1"]["value"] == pytest.approx(
+            np.mean([r["radcliq_v1"] for r in records])
+        )
         assert metrics["reward"]["value"] == pytest.approx(np.mean([r["reward"] for r in records]))
-        abnormal = [r["reward"] for r, study in zip(records, truth, strict=True) if study.is_abnormal]
+        abnormal = [
+            r["reward"] for r, study in zip(records, truth, strict=True) if study.is_abnormal
+        ]
         assert metrics["reward_abnormal"]["value"] == pytest.approx(np.mean(abnormal))
-        assert metrics["unfinished"]["value"] == pytest.approx(np.mean([not r["finished"] for r in records]))
-        silent = [not any(v != 0 for k, v in label_report(text).items() if k != "No Finding") for text in reports]
+        assert metrics["unfinished"]["value"] == pytest.approx(
+            np.mean([not r["finished"] for r in records])
+        )
+        silent = [
+            not any(v != 0 for k, v in label_report(text).items() if k != "No Finding")
+            for text in reports
+        ]
         assert metrics["all_normal"]["value"] == pytest.approx(np.mean(silent))
 
 
@@ -85,12 +100,16 @@ def test_intervals_hold_their_value_and_nothing_is_left_out(results: dict[str, A
         for metric, entry in system["metrics"].items():
             if "low" in entry:
                 assert entry["low"] - 1e-9 <= entry["value"] <= entry["high"] + 1e-9, metric
-    assert {"raw.bleu_4", "r2gen.bleu_4", "raw.rouge_l", "r2gen.cider"} <= set(_metrics(results, "random"))
+    assert {"raw.bleu_4", "r2gen.bleu_4", "raw.rouge_l", "r2gen.cider"} <= set(
+        _metrics(results, "random")
+    )
 
 
 @pytest.mark.parametrize("meteor", [True, False])
 def test_meteor_is_left_out_on_request_alone(run: Config, meteor: bool) -> None:
-    wanted = run.model_copy(update={"evaluation": run.evaluation.model_copy(update={"meteor": meteor})})
+    wanted = run.model_copy(
+        update={"evaluation": run.evaluation.model_copy(update={"meteor": meteor})}
+    )
     for convention in ("raw", "r2gen"):
         assert ("meteor" in select_metrics(_metric_names(convention, wanted))) == meteor
     assert select_metrics(_metric_names("raw", wanted)) >= select_metrics(["radcliq", "clinical"])
@@ -111,7 +130,9 @@ def test_image_use_counts_the_reports_that_change(run: Config, results: dict[str
     assert "changed_blank" not in _metrics(results, "constant")
 
 
-def test_the_stamp_says_everything_that_the_numbers_depend_on(run: Config, results: dict[str, Any]) -> None:
+def test_the_stamp_says_everything_that_the_numbers_depend_on(
+    run: Config, results: dict[str, Any]
+) -> None:
     stamp = results["stamp"]
     assert stamp["split"] == "test"
     assert stamp["section"] == "findings"
@@ -129,7 +150,9 @@ def test_the_stamp_says_everything_that_the_numbers_depend_on(run: Config, resul
 
 def test_every_file_says_what_it_is_not_for(run: Config, results: dict[str, Any]) -> None:
     assert results["notice"] == RESEARCH_USE_ONLY
-    assert RESEARCH_USE_ONLY in (run.run_dir / "evaluation" / "results.md").read_text().splitlines()[0]
+    assert (
+        RESEARCH_USE_ONLY in (run.run_dir / "evaluation" / "results.md").read_text().splitlines()[0]
+    )
     assert {record["notice"] for record in _records(run, "ppo")} == {RESEARCH_USE_ONLY}
 
 
@@ -144,7 +167,9 @@ def test_two_engines_are_never_open_together(run: Config) -> None:
     assert MemoryEngine.most_open == 1
 
 
-def test_equal_systems_show_no_difference_and_fail_the_first_guard(run: Config, tmp_path: Path) -> None:
+def test_equal_systems_show_no_difference_and_fail_the_first_guard(
+    run: Config, tmp_path: Path
+) -> None:
     saved = {path: path.read_bytes() for path in (run.run_dir / "evaluation").iterdir()}
     results = read_results(evaluate_run(run, memory_engines(run, {"sft": 0.3, "ppo": 0.3})))
     value = results["comparison"]["metrics"]["radcliq_v1"]
@@ -155,7 +180,9 @@ def test_equal_systems_show_no_difference_and_fail_the_first_guard(run: Config, 
         path.write_bytes(content)
 
 
-def test_a_run_without_its_checkpoints_is_refused_before_any_work(run: Config, tmp_path: Path) -> None:
+def test_a_run_without_its_checkpoints_is_refused_before_any_work(
+    run: Config, tmp_path: Path
+) -> None:
     elsewhere = run.model_copy(update={"storage_path": tmp_path})
     with pytest.raises(EvaluationError, match="checkpoint_missing"):
         evaluate_run(elsewhere)
@@ -182,12 +209,24 @@ def test_one_checkpoint_from_the_command_line(
     from lmrrg.model.checkpoint import load_checkpoint
 
     monkeypatch.setattr(
-        "lmrrg.engine.report_engine.ReportEngine", lambda checkpoint, *_, **__: _Template(load_checkpoint(checkpoint))
+        "lmrrg.engine.report_engine.ReportEngine",
+        lambda checkpoint, *_, **__: _Template(load_checkpoint(checkpoint)),
     )
     out = tmp_path / "results.json"
     command = ["evaluate", "--checkpoint", str(run.run_dir / "ppo" / "best"), "--out", str(out)]
-    command += ["--studies", str(run.run_dir / "studies.jsonl"), "--split", "val", "--convention", "r2gen"]
-    command += [f"data.cache_dir={run.data.cache_dir}", "evaluation.bootstrap=50", "evaluation.meteor=false"]
+    command += [
+        "--studies",
+        str(run.run_dir / "studies.jsonl"),
+        "--split",
+        "val",
+        "--convention",
+        "r2gen",
+    ]
+    command += [
+        f"data.cache_dir={run.data.cache_dir}",
+        "evaluation.bootstrap=50",
+        "evaluation.meteor=false",
+    ]
     assert main(command) == 0
     results = read_results(out)
     assert results["stamp"]["split"] == "val"
@@ -196,7 +235,10 @@ def test_one_checkpoint_from_the_command_line(
     shown = capsys.readouterr()
     assert "SANITY CHECK FAILED" in shown.err
     assert "Language, r2gen convention" in shown.out
-    assert len(out.with_suffix(".reports.jsonl").read_text().splitlines()) == results["stamp"]["studies"]
+    assert (
+        len(out.with_suffix(".reports.jsonl").read_text().splitlines())
+        == results["stamp"]["studies"]
+    )
     assert out.with_suffix(".md").is_file()
     assert main([*command, "--strict"]) == 1
 
@@ -222,7 +264,9 @@ def test_bad_arguments_end_with_one_sentence(
     assert len(error.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize(("content", "code"), [("{", "bad_results"), ('{"schema": "other"}', "bad_results")])
+@pytest.mark.parametrize(
+    ("content", "code"), [("{", "bad_results"), ('{"schema": "other"}', "bad_results")]
+)
 def test_damaged_results_are_named(tmp_path: Path, content: str, code: str) -> None:
     path = tmp_path / "results.json"
     with pytest.raises(EvaluationError, match="no_results"):
@@ -233,7 +277,9 @@ def test_damaged_results_are_named(tmp_path: Path, content: str, code: str) -> N
 
 
 @pytest.mark.parametrize("name", ["results.json", "results.md", "results.reports.jsonl"])
-def test_outputs_are_checked_before_anything_is_loaded(run: Config, tmp_path: Path, name: str) -> None:
+def test_outputs_are_checked_before_anything_is_loaded(
+    run: Config, tmp_path: Path, name: str
+) -> None:
     (tmp_path / name).mkdir()
     manifest, out = run.run_dir / "studies.jsonl", tmp_path / "results.json"
     with pytest.raises(CodedError, match="bad_output"):
@@ -242,19 +288,39 @@ def test_outputs_are_checked_before_anything_is_loaded(run: Config, tmp_path: Pa
 
 
 @pytest.mark.parametrize(("training", "threshold"), [(True, 10), (False, None)])
-def test_mimic_studies_get_the_published_settings_without_a_config(training: bool, threshold: int | None) -> None:
-    study = Study("s1", "p1", (StudyImage(Path("a.png")),), findings="Lungs clear.", source="mimic-cxr")
+def test_mimic_studies_get_the_published_settings_without_a_config(
+    training: bool, threshold: int | None
+) -> None:
+    study = Study(
+        "s1", "p1", (StudyImage(Path("a.png")),), findings="Lungs clear.", source="mimic-cxr"
+    )
     config = load_config(None, ["evaluation.convention=r2gen"])
     stamp = _scale([study] * training, [study], Path("x"), config).conventions["r2gen"].describe()
-    assert (stamp["dataset"], stamp["vocabulary_threshold"], stamp["reference_tokens"]) == ("mimic-cxr", threshold, 100)
+    assert (stamp["dataset"], stamp["vocabulary_threshold"], stamp["reference_tokens"]) == (
+        "mimic-cxr",
+        threshold,
+        100,
+    )
 
 
-def test_evaluate_checkpoint_without_training_reports_keeps_rare_words(run: Config, tmp_path: Path) -> None:
+def test_evaluate_checkpoint_without_training_reports_keeps_rare_words(
+    run: Config, tmp_path: Path
+) -> None:
     manifest = tmp_path / "val.jsonl"
-    lines = (run.run_dir / "studies.jsonl").read_text().replace('"path": "', f'"path": "{run.run_dir.resolve()}/')
-    manifest.write_text("".join(line + "\n" for line in lines.splitlines() if '"split": "test"' in line))
+    lines = (
+        (run.run_dir / "studies.jsonl")
+        .read_text()
+        .replace('"path": "', f'"path": "{run.run_dir.resolve()}/')
+    )
+    manifest.write_text(
+        "".join(line + "\n" for line in lines.splitlines() if '"split": "test"' in line)
+    )
     results = evaluate_checkpoint(
-        run.run_dir / "sft" / "best", manifest, run, tmp_path / "out.json", memory_engines(run, {"sft": 0.5})
+        run.run_dir / "sft" / "best",
+        manifest,
+        run,
+        tmp_path / "out.json",
+        memory_engines(run, {"sft": 0.5}),
     )
     assert results["stamp"]["scoring"]["r2gen"]["convention"]["vocabulary_words"] is None
     assert "comparison" not in results
@@ -275,17 +341,28 @@ class _OwnLabeler(EmbeddedBackend):
     labeler = _EdemaLabeler()  # type: ignore[assignment]
 
 
-def test_the_backend_reads_the_findings(run: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_backend_reads_the_findings(
+    run: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("lmrrg.evaluation.evaluate.make_backend", lambda _: _OwnLabeler())
     manifest = tmp_path / "val.jsonl"
-    records = [json.loads(line) for line in (run.run_dir / "studies.jsonl").read_text().splitlines()]
+    records = [
+        json.loads(line) for line in (run.run_dir / "studies.jsonl").read_text().splitlines()
+    ]
     kept = [{k: v for k, v in r.items() if k != "labels"} for r in records if r["split"] == "test"]
     for record in kept:
-        record["images"] = [image | {"path": str(run.run_dir.resolve() / image["path"])} for image in record["images"]]
+        record["images"] = [
+            image | {"path": str(run.run_dir.resolve() / image["path"])}
+            for image in record["images"]
+        ]
     manifest.write_text("".join(json.dumps(record) + "\n" for record in kept))
     out = tmp_path / "out.json"
-    results = evaluate_checkpoint(run.run_dir / "sft" / "best", manifest, run, out, memory_engines(run, {"sft": 0.5}))
+    results = evaluate_checkpoint(
+        run.run_dir / "sft" / "best", manifest, run, out, memory_engines(run, {"sft": 0.5})
+    )
     assert results["stamp"]["scoring"]["raw"]["labeler"] == "edema"
-    reports = [json.loads(line) for line in out.with_suffix(".reports.jsonl").read_text().splitlines()]
+    reports = [
+        json.loads(line) for line in out.with_suffix(".reports.jsonl").read_text().splitlines()
+    ]
     assert all(r["reference_labels"] == r["labels"] == {"Edema": POSITIVE} for r in reports)
     assert results["systems"][0]["metrics"]["micro_f1_14_uncertain_positive"]["value"] == 1

@@ -14,13 +14,18 @@ from lmrrg.studies import LABELS, Study, StudyImage
 
 def _studies(abnormal: int, normal: int) -> list[Study]:
     labels = [{"Edema": 1}] * abnormal + [{"No Finding": 1}] * normal
-    return [Study(str(i), str(i), (StudyImage(Path("x.png")),), labels=one) for i, one in enumerate(labels)]
+    return [
+        Study(str(i), str(i), (StudyImage(Path("x.png")),), labels=one)
+        for i, one in enumerate(labels)
+    ]
 
 
 @pytest.mark.parametrize(
     ("abnormal", "normal", "expected"), [(20, 20, 3), (1, 20, 1), (20, 2, 4), (2, 1, 2), (0, 9, 0)]
 )
-def test_half_of_the_examples_are_abnormal_where_there_are_enough(abnormal: int, normal: int, expected: int) -> None:
+def test_half_of_the_examples_are_abnormal_where_there_are_enough(
+    abnormal: int, normal: int, expected: int
+) -> None:
     studies = _studies(abnormal, normal)
     rows = choose_examples(studies, 6, seed=1)
     assert len(rows) == len(set(rows)) == min(6, len(studies))
@@ -37,14 +42,19 @@ def test_another_seed_draws_other_examples() -> None:
     ("reference", "regions"),
     [
         ("The heart is enlarged. No effusion.", {"cardiac silhouette", "mediastinum"}),
-        ("There is a small left pleural effusion.", {"left costophrenic angle", "left hemidiaphragm"}),
+        (
+            "There is a small left pleural effusion.",
+            {"left costophrenic angle", "left hemidiaphragm"},
+        ),
         ("There is a right pneumothorax.", {"right apical zone", "right upper lung zone"}),
         ("Left upper lobe consolidation is present.", {"left upper lung zone", "left lung"}),
         ("No pneumothorax or pleural effusion.", {"cardiac silhouette", "right lung"}),
         ("", {"cardiac silhouette", "right lung"}),
     ],
 )
-def test_regions_follow_the_positive_findings_and_their_side(reference: str, regions: set[str]) -> None:
+def test_regions_follow_the_positive_findings_and_their_side(
+    reference: str, regions: set[str]
+) -> None:
     assert set(relevant_regions(reference, label_report)) == regions
 
 

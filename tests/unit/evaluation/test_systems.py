@@ -31,8 +31,12 @@ from lmrrg.vision.encoder import image_encoder
 from lmrrg.vision.feature_files import load_features
 
 
-@given(patients=st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=30), seed=st.integers(0, 5))
-def test_derangement_gives_every_study_another_patient_or_says_why_not(patients: list[str], seed: int) -> None:
+@given(
+    patients=st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=30), seed=st.integers(0, 5)
+)
+def test_derangement_gives_every_study_another_patient_or_says_why_not(
+    patients: list[str], seed: int
+) -> None:
     if 2 * max(Counter(patients).values()) > len(patients):
         with pytest.raises(EvaluationError, match="one_patient"):
             derange(patients, seed)
@@ -110,14 +114,18 @@ def test_a_set_needs_reports_and_takes_labels_from_the_studies_or_the_labeler(
     assert read.labels_from == "labeler"
     assert read.labels == [label_report(study.findings) for study in tiny_studies]
     with pytest.raises(EvaluationError, match="no_studies"):
-        evaluation_set([replace(study, findings=" ") for study in tiny_studies], tiny_config, RuleLabeler())
+        evaluation_set(
+            [replace(study, findings=" ") for study in tiny_studies], tiny_config, RuleLabeler()
+        )
 
 
 def test_the_nearest_baseline_finds_the_same_image_and_all_write_training_reports(
     tiny_config: Config, tiny_studies: list[Study]
 ) -> None:
     data = evaluation_set(tiny_studies, tiny_config, RuleLabeler())
-    systems = {one.name: one for one in baseline_systems(data, list(reversed(tiny_studies)), tiny_config)}
+    systems = {
+        one.name: one for one in baseline_systems(data, list(reversed(tiny_studies)), tiny_config)
+    }
     assert systems["nearest"].reports == data.references
     assert len(set(systems["constant"].reports)) == 1
     for one in systems.values():

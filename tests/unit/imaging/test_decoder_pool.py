@@ -37,12 +37,18 @@ def code_of(pool: DecoderPool, data: bytes) -> str:
 
 
 def children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "lmrrg.imaging.decoder_child" in child.cmdline()]
+    return [
+        child
+        for child in psutil.Process().children()
+        if "lmrrg.imaging.decoder_child" in child.cmdline()
+    ]
 
 
 def png(side: int = 80) -> bytes:
     out = io.BytesIO()
-    Image.fromarray((np.add.outer(np.arange(side), np.arange(side)) % 256).astype(np.uint8)).save(out, "PNG")
+    Image.fromarray((np.add.outer(np.arange(side), np.arange(side)) % 256).astype(np.uint8)).save(
+        out, "PNG"
+    )
     return out.getvalue()
 
 
@@ -54,7 +60,9 @@ def slow() -> bytes:
     return encoded(made)
 
 
-@pytest.mark.parametrize("data", [dicom(ramp(), ViewPosition="PA", BurnedInAnnotation="YES"), png()])
+@pytest.mark.parametrize(
+    "data", [dicom(ramp(), ViewPosition="PA", BurnedInAnnotation="YES"), png()]
+)
 def test_same_as_in_this_process(pool, data):
     here, there = read_image(data), pool.decode(data)
     np.testing.assert_array_equal(here.pixels, there.pixels)
@@ -95,7 +103,9 @@ def test_a_child_that_dies_is_replaced():
         assert second.pid != first.pid
         second.kill()
         second.wait()
-        assert pool.decode(png()).source == "png", "it died between two files, which is nobody's fault"
+        assert pool.decode(png()).source == "png", (
+            "it died between two files, which is nobody's fault"
+        )
 
 
 def children_of(pool: DecoderPool) -> list[psutil.Process]:
@@ -147,8 +157,14 @@ def test_a_child_that_lies_is_not_believed(monkeypatch):
     from lmrrg.imaging import decoder_pool as decoding
 
     with DecoderPool() as pool:
-        for facts in ({}, {"shape": [9, 9], "view": "PA", "source": "png", "burned_in": 0}, {"code": "made up"}):
-            monkeypatch.setattr(decoding._Child, "ask", lambda *_, facts=facts: (facts, bytearray(16)))
+        for facts in (
+            {},
+            {"shape": [9, 9], "view": "PA", "source": "png", "burned_in": 0},
+            {"code": "made up"},
+        ):
+            monkeypatch.setattr(
+                decoding._Child, "ask", lambda *_, facts=facts: (facts, bytearray(16))
+            )
             assert code_of(pool, png()) == "decoder_crashed"
 
 
@@ -167,8 +183,13 @@ def test_children_end_with_their_parent():
         "from lmrrg.imaging.decoder_pool import DecoderPool; import os\n"
         f"p = DecoderPool(); p.decode({png()!r}); print(p._slots.queue[0]._process.pid, flush=True); os._exit(1)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=os.environ, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=os.environ, timeout=60
+    )
     deadline = time.monotonic() + 10
-    while psutil.pid_exists(int(done.stdout)) and psutil.Process(int(done.stdout)).status() != psutil.STATUS_ZOMBIE:
+    while (
+        psutil.pid_exists(int(done.stdout))
+        and psutil.Process(int(done.stdout)).status() != psutil.STATUS_ZOMBIE
+    ):
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -11,7 +11,9 @@ from lmrrg.imaging.reading import read_image
 
 
 def test_damaged_files_end_in_pixels_or_a_code(repo_root):
-    spec = importlib.util.spec_from_file_location("fuzz_images", repo_root / "benchmarks" / "fuzz_images.py")
+    spec = importlib.util.spec_from_file_location(
+        "fuzz_images", repo_root / "benchmarks" / "fuzz_images.py"
+    )
     fuzz = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fuzz)
     rng = np.random.default_rng(20)

@@ -52,7 +52,9 @@ def test_transparent_parts_are_black():
     alpha = np.full_like(grey(), 255)
     alpha[:20] = 0
     alpha[20:40] = 128
-    image = read_image(saved(Image.merge("LA", [Image.fromarray(grey()), Image.fromarray(alpha)]), "PNG"))
+    image = read_image(
+        saved(Image.merge("LA", [Image.fromarray(grey()), Image.fromarray(alpha)]), "PNG")
+    )
     assert not image.pixels[:20].any()
     np.testing.assert_allclose(image.pixels[20:40] * 255, grey()[20:40] * (128 / 255), atol=1.01)
     np.testing.assert_array_equal(np.rint(image.pixels[40:] * 255), grey()[40:])
@@ -61,7 +63,9 @@ def test_transparent_parts_are_black():
 def test_palette():
     image = Image.fromarray(grey()).convert("P")
     image.putpalette([255 - n for n in range(256) for _ in range(3)])
-    np.testing.assert_array_equal(np.rint(read_image(saved(image, "PNG")).pixels * 255), 255 - grey())
+    np.testing.assert_array_equal(
+        np.rint(read_image(saved(image, "PNG")).pixels * 255), 255 - grey()
+    )
 
 
 def test_colour_png_is_its_luminance():
@@ -90,7 +94,11 @@ def test_every_exif_orientation_is_as_pillow_turns_it(orientation, mode, kind):
         pytest.skip("a JPEG has 8 bits")
     exif = Image.Exif()
     exif[0x0112] = orientation
-    image = Image.fromarray(grey().astype(np.uint16) * 9) if mode == "I;16" else Image.fromarray(grey()).convert(mode)
+    image = (
+        Image.fromarray(grey().astype(np.uint16) * 9)
+        if mode == "I;16"
+        else Image.fromarray(grey()).convert(mode)
+    )
     data = saved(image, kind, exif=exif)
     turned = saved(ImageOps.exif_transpose(Image.open(io.BytesIO(data))), "PNG", exif=b"")
     np.testing.assert_array_equal(read_image(data).pixels, read_image(turned).pixels)
@@ -98,7 +106,9 @@ def test_every_exif_orientation_is_as_pillow_turns_it(orientation, mode, kind):
 
 def exif_block(*tags: tuple[int, int, int, bytes]) -> bytes:
     """An EXIF block of (tag, type, count, value of up to 4 bytes), in ascending order."""
-    entries = b"".join(struct.pack("<HHI4s", tag, kind, count, value) for tag, kind, count, value in tags)
+    entries = b"".join(
+        struct.pack("<HHI4s", tag, kind, count, value) for tag, kind, count, value in tags
+    )
     return b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
 
 
@@ -109,7 +119,8 @@ SIDEWAYS = (0x0112, 3, 1, struct.pack("<H", 6))
 def test_a_tag_of_an_unusual_type_does_not_matter(kind):
     x_resolution_as_text = (0x011A, 2, 3, b"72\0")
     plain, odd = (
-        saved(Image.fromarray(grey()), kind, exif=exif_block(SIDEWAYS, *more)) for more in ((), (x_resolution_as_text,))
+        saved(Image.fromarray(grey()), kind, exif=exif_block(SIDEWAYS, *more))
+        for more in ((), (x_resolution_as_text,))
     )
     assert read_image(odd).pixels.shape == grey().T.shape
     np.testing.assert_array_equal(read_image(odd).pixels, read_image(plain).pixels)
@@ -205,7 +216,12 @@ def test_stretch_reaches_both_ends():
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows=st.integers(1, 300), columns=st.integers(1, 300), size=st.integers(8, 128), seed=st.integers(0, 99))
+@given(
+    rows=st.integers(1, 300),
+    columns=st.integers(1, 300),
+    size=st.integers(8, 128),
+    seed=st.integers(0, 99),
+)
 def test_square_keeps_aspect_range_and_mass(rows, columns, size, seed):
     pixels = np.random.default_rng(seed).uniform(0.2, 1.0, (rows, columns)).astype(np.float32)
     square = to_square(pixels, size)

@@ -22,7 +22,9 @@ from tests.support.texts import random_pairs
 def test_interval_of_a_mean_agrees_with_scipy() -> None:
     values = np.random.default_rng(0).gamma(2.0, size=200)
     ours = bootstrap_ci(values, resamples=4000)
-    theirs = stats.bootstrap((values,), np.mean, n_resamples=4000, method="percentile", rng=1).confidence_interval
+    theirs = stats.bootstrap(
+        (values,), np.mean, n_resamples=4000, method="percentile", rng=1
+    ).confidence_interval
     assert ours.value == pytest.approx(values.mean())
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.03)
 
@@ -42,7 +44,9 @@ def test_corpus_metric_equals_resampling_the_texts() -> None:
     bleu4 = Aggregate(counts, lambda means: bleu_from_counts(means)[..., 3])
     fast = bootstrap_ci(bleu4, resamples=2000)
     rng = np.random.default_rng(9)
-    slow = [bleu_from_counts(counts[rng.integers(0, 60, size=60)].sum(axis=0))[3] for _ in range(2000)]
+    slow = [
+        bleu_from_counts(counts[rng.integers(0, 60, size=60)].sum(axis=0))[3] for _ in range(2000)
+    ]
     assert fast.value == pytest.approx(bleu_from_counts(counts.sum(axis=0))[3])
     assert (fast.low, fast.high) == pytest.approx(np.quantile(slow, [0.025, 0.975]), abs=0.01)
 
@@ -89,7 +93,10 @@ def test_permutation_test_agrees_with_scipy() -> None:
 
 def test_p_values_of_equal_systems_are_uniform_enough() -> None:
     rng = np.random.default_rng(7)
-    small = sum(permutation_test(*rng.normal(size=(2, 30)), resamples=200, seed=s) < 0.05 for s in range(200))
+    small = sum(
+        permutation_test(*rng.normal(size=(2, 30)), resamples=200, seed=s) < 0.05
+        for s in range(200)
+    )
     assert small / 200 < 0.1
 
 
@@ -102,7 +109,11 @@ def test_identical_systems_do_not_differ() -> None:
 
 @pytest.mark.parametrize(
     ("a", "b", "code"),
-    [([1.0, 2.0], [1.0], "length_mismatch"), ([1.0, np.nan], [1.0, 2.0], "nan_scores"), ([], [], "no_studies")],
+    [
+        ([1.0, 2.0], [1.0], "length_mismatch"),
+        ([1.0, np.nan], [1.0, 2.0], "nan_scores"),
+        ([], [], "no_studies"),
+    ],
 )
 def test_refusals(a: list[float], b: list[float], code: str) -> None:
     with pytest.raises(MetricError) as error:

@@ -26,7 +26,9 @@ def tables() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("average", ["micro", "macro", "samples"])
 @pytest.mark.parametrize("classes", [14, 5])
-def test_f1_equals_sklearn(tables: tuple[np.ndarray, np.ndarray], average: str, classes: int) -> None:
+def test_f1_equals_sklearn(
+    tables: tuple[np.ndarray, np.ndarray], average: str, classes: int
+) -> None:
     truth, predicted = tables
     columns = list(range(14)) if classes == 14 else FIVE
     expected = f1_score(truth[:, columns], predicted[:, columns], average=average, zero_division=0)
@@ -36,10 +38,14 @@ def test_f1_equals_sklearn(tables: tuple[np.ndarray, np.ndarray], average: str, 
 
 def test_class_table_equals_sklearn(tables: tuple[np.ndarray, np.ndarray]) -> None:
     truth, predicted = tables
-    precision, recall, f1, support = precision_recall_fscore_support(truth, predicted, zero_division=0)
+    precision, recall, f1, support = precision_recall_fscore_support(
+        truth, predicted, zero_division=0
+    )
     for i, (label, score) in enumerate(class_table(truth, predicted).items()):
         assert label == LABELS[i]
-        assert (score.precision, score.recall, score.f1) == pytest.approx((precision[i], recall[i], f1[i]))
+        assert (score.precision, score.recall, score.f1) == pytest.approx(
+            (precision[i], recall[i], f1[i])
+        )
         assert (score.references, score.hypotheses) == (support[i], predicted[:, i].sum())
 
 
@@ -57,7 +63,9 @@ def test_auc_equals_sklearn_and_is_none_for_a_constant_class() -> None:
     table = class_auc(labels, probabilities, "positive")
     assert table[LABELS[-1]] is None
     for i, label in enumerate(LABELS[:-1]):
-        assert table[label] == pytest.approx(roc_auc_score([row[label] for row in labels], probabilities[:, i]))
+        assert table[label] == pytest.approx(
+            roc_auc_score([row[label] for row in labels], probabilities[:, i])
+        )
 
 
 def test_refusals() -> None:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lmrrg.metrics.localisation import RegionTruth, localise, localise_all, region_means, study_means
+from lmrrg.metrics.localisation import (
+    RegionTruth,
+    localise,
+    localise_all,
+    region_means,
+    study_means,
+)
 
 
 def truth(coverage: np.ndarray, views: int = 1) -> RegionTruth:
@@ -30,7 +36,9 @@ def test_a_uniform_map_has_the_mass_of_chance_and_random_maps_point_by_chance():
     where = truth(coverage, views=2)
     uniform = localise(np.full(coverage.shape, 1 / 32), where)
     np.testing.assert_allclose(uniform["mass"], uniform["mass_chance"])
-    hits = np.mean([localise(rng.random(coverage.shape), where)["pointing"] for _ in range(3000)], axis=0)
+    hits = np.mean(
+        [localise(rng.random(coverage.shape), where)["pointing"] for _ in range(3000)], axis=0
+    )
     np.testing.assert_allclose(hits, uniform["pointing_chance"], atol=0.04)
 
 

@@ -33,7 +33,9 @@ class WordOverlap:
 
     def score(self, hypotheses: Sequence[str], references: Sequence[str]) -> Parts:
         self.asked += zip(hypotheses, references, strict=True)
-        values = np.array([self._overlap(h, r) for h, r in zip(hypotheses, references, strict=True)])
+        values = np.array(
+            [self._overlap(h, r) for h, r in zip(hypotheses, references, strict=True)]
+        )
         return Parts(**{field.name: values for field in fields(Parts)})
 
     @staticmethod
@@ -45,12 +47,16 @@ class WordOverlap:
 
 
 def score(reports: list[str], references: list[str], settings: RewardConfig = FREE) -> RewardScores:
-    return RadCliQReward(settings, WordOverlap()).score(reports, references, None, [True] * len(reports))
+    return RadCliQReward(settings, WordOverlap()).score(
+        reports, references, None, [True] * len(reports)
+    )
 
 
 def test_reward_is_minus_radcliq_of_the_parts() -> None:
     scores = score(["heart normal", REPORT], [REPORT, REPORT])
-    np.testing.assert_allclose(scores.reward, -radcliq_v1(scores.radgraph, scores.bertscore, scores.semb))
+    np.testing.assert_allclose(
+        scores.reward, -radcliq_v1(scores.radgraph, scores.bertscore, scores.semb)
+    )
     assert scores.reward[1] == pytest.approx(1.44069, abs=1e-5)
     assert scores.reward[0] < scores.reward[1]
     assert scores.valid.all()
@@ -78,17 +84,25 @@ def test_an_empty_reference_cannot_be_scored() -> None:
 
 def test_reward_stays_inside_the_clip() -> None:
     settings = RewardConfig(clip_low=-1.0, clip_high=1.0, no_eos_penalty=5.0)
-    scores = RadCliQReward(settings, WordOverlap()).score([REPORT, "x y"], [REPORT] * 2, None, [True, False])
+    scores = RadCliQReward(settings, WordOverlap()).score(
+        [REPORT, "x y"], [REPORT] * 2, None, [True, False]
+    )
     assert scores.reward.tolist() == [1.0, -1.0]
 
 
 def test_penalties_are_returned_and_subtracted() -> None:
-    settings = RewardConfig(length_penalty=0.3, repetition_penalty=0.5, no_eos_penalty=0.25, clip_low=-100)
+    settings = RewardConfig(
+        length_penalty=0.3, repetition_penalty=0.5, no_eos_penalty=0.25, clip_low=-100
+    )
     repeated = " ".join([REPORT] * 4)
-    scores = RadCliQReward(settings, WordOverlap()).score([REPORT, repeated], [REPORT] * 2, None, [True, False])
+    scores = RadCliQReward(settings, WordOverlap()).score(
+        [REPORT, repeated], [REPORT] * 2, None, [True, False]
+    )
     assert scores.length_penalty == pytest.approx([0, 0.3 * math.log(2)])
     assert scores.no_eos_penalty.tolist() == [0, 0.25]
-    assert scores.repetition_penalty == pytest.approx([0, 0.5 * repeated_trigrams(repeated.split())])
+    assert scores.repetition_penalty == pytest.approx(
+        [0, 0.5 * repeated_trigrams(repeated.split())]
+    )
     penalties = scores.length_penalty + scores.repetition_penalty + scores.no_eos_penalty
     np.testing.assert_allclose(scores.reward, -scores.radcliq_v1 - penalties)
 
@@ -96,7 +110,9 @@ def test_penalties_are_returned_and_subtracted() -> None:
 def test_tokens_decide_repetition_where_they_are_given() -> None:
     settings = RewardConfig(repetition_penalty=1.0)
     tokens = [[1, 2, 3, 1, 2, 3], [1, 2, 3, 4, 5, 6]]
-    scores = RadCliQReward(settings, WordOverlap()).score([REPORT] * 2, [REPORT] * 2, tokens, [True] * 2)
+    scores = RadCliQReward(settings, WordOverlap()).score(
+        [REPORT] * 2, [REPORT] * 2, tokens, [True] * 2
+    )
     assert scores.repetition_penalty == pytest.approx([0.25, 0.0])
 
 
@@ -109,7 +125,10 @@ def test_identical_pairs_are_scored_once() -> None:
 
 
 def test_order_of_the_batch_does_not_matter() -> None:
-    reports, references = [REPORT, "lungs clear", "", "heart normal"], [REPORT, REPORT, "lungs clear", "clear lungs"]
+    reports, references = (
+        [REPORT, "lungs clear", "", "heart normal"],
+        [REPORT, REPORT, "lungs clear", "clear lungs"],
+    )
     order = [2, 0, 3, 1]
     plain = score(reports, references).reward
     shuffled = score([reports[i] for i in order], [references[i] for i in order]).reward
@@ -130,7 +149,9 @@ def test_no_reports_are_no_scores() -> None:
 def test_embedded_backend_by_its_setting() -> None:
     backend = make_backend(RewardConfig())
     assert backend.name == "radcliq-embedded"
-    scores = RadCliQReward(FREE, backend).score([REPORT, "No heart."], [REPORT, REPORT], None, [True, True])
+    scores = RadCliQReward(FREE, backend).score(
+        [REPORT, "No heart."], [REPORT, REPORT], None, [True, True]
+    )
     assert scores.reward[0] > scores.reward[1]
 
 
@@ -147,4 +168,6 @@ def test_repeated_trigrams_by_definition(sequence: list[int]) -> None:
 
 def test_length_is_free_up_to_a_factor_of_two() -> None:
     assert length_excess(20, 10) == length_excess(5, 10) == 0
-    assert length_excess(40, 10) == pytest.approx(length_excess(10, 40)) == pytest.approx(math.log(2))
+    assert (
+        length_excess(40, 10) == pytest.approx(length_excess(10, 40)) == pytest.approx(math.log(2))
+    )

@@ -16,7 +16,10 @@ def codes(reports: list[str], **others) -> list[str]:
 
 def test_a_good_system_has_no_finding() -> None:
     other = [*REFERENCES[1:], REFERENCES[0]]
-    assert codes(REFERENCES, finished=[True] * 40, blank_image=["no image"] * 40, other_patient=other) == []
+    assert (
+        codes(REFERENCES, finished=[True] * 40, blank_image=["no image"] * 40, other_patient=other)
+        == []
+    )
 
 
 def test_few_distinct_reports() -> None:

@@ -32,7 +32,12 @@ QUICK = [*RADCLIQ_METRICS, "clinical", "bleu_1", "bleu_2", "bleu_3", "bleu_4", "
 
 
 def score(hypotheses: list[str], **changes) -> ReportScores:
-    choices = {"convention": Raw(), "backend": EmbeddedBackend(), "metrics": QUICK, "bootstrap": 200} | changes
+    choices = {
+        "convention": Raw(),
+        "backend": EmbeddedBackend(),
+        "metrics": QUICK,
+        "bootstrap": 200,
+    } | changes
     return score_reports(REFERENCES, hypotheses, **choices)
 
 
@@ -49,14 +54,34 @@ def normal() -> ReportScores:
 def test_identical_reports(perfect: ReportScores) -> None:
     metrics = perfect.summary["metrics"]
     assert metrics["radcliq_v1"]["value"] == pytest.approx(-1.44069, abs=0.2)
-    for name in ("rg_e", "bertscore", "semb", "bleu2", "micro_f1_14_uncertain_positive", "bleu_4", "rouge_l"):
+    for name in (
+        "rg_e",
+        "bertscore",
+        "semb",
+        "bleu2",
+        "micro_f1_14_uncertain_positive",
+        "bleu_4",
+        "rouge_l",
+    ):
         assert metrics[name]["value"] == pytest.approx(1.0), name
-    assert metrics["inverse_mean_radcliq_v1"]["value"] == pytest.approx(1 / metrics["radcliq_v1"]["value"])
+    assert metrics["inverse_mean_radcliq_v1"]["value"] == pytest.approx(
+        1 / metrics["radcliq_v1"]["value"]
+    )
 
 
 def test_per_report_records_have_the_promised_fields(normal: ReportScores) -> None:
     record = normal.per_report[0]
-    promised = {"study_id", "backend", "rg_e", "rg_er", "rg_bar_er", "radgraph", "bertscore", "semb", "bleu2"}
+    promised = {
+        "study_id",
+        "backend",
+        "rg_e",
+        "rg_er",
+        "rg_bar_er",
+        "radgraph",
+        "bertscore",
+        "semb",
+        "bleu2",
+    }
     assert promised | {"radcliq_v0", "radcliq_v1", "bleu_4", "rouge_l", "cider"} <= record.keys()
     assert record["backend"] == "radcliq-embedded"
     assert list(record)[:4] == ["study_id", "convention", "backend", "backend_version"]
@@ -69,7 +94,11 @@ def test_summary_is_stamped_and_is_json(normal: ReportScores, tmp_path: Path) ->
     normal.save(tmp_path / "deep" / "results.json")
     summary = json.loads((tmp_path / "deep" / "results.json").read_text())
     assert summary["stamp"]["convention"] == {"name": "raw"}
-    assert summary["stamp"]["backend"] == summary["metrics"]["radcliq_v1"]["backend"] == "radcliq-embedded"
+    assert (
+        summary["stamp"]["backend"]
+        == summary["metrics"]["radcliq_v1"]["backend"]
+        == "radcliq-embedded"
+    )
     assert summary["stamp"]["backend_version"] == EmbeddedBackend.version
     assert summary["stamp"]["n"] == 4
     for name, entry in summary["metrics"].items():
@@ -80,7 +109,9 @@ def test_summary_is_stamped_and_is_json(normal: ReportScores, tmp_path: Path) ->
     assert [json.loads(line) for line in lines] == normal.per_report
 
 
-def test_a_normal_template_is_worse_and_the_comparison_says_so(perfect: ReportScores, normal: ReportScores) -> None:
+def test_a_normal_template_is_worse_and_the_comparison_says_so(
+    perfect: ReportScores, normal: ReportScores
+) -> None:
     comparison = compare_systems(perfect, normal)
     assert comparison["radcliq_v1"].high < 0
     assert comparison["micro_f1_14_uncertain_positive"].difference > 0
@@ -144,11 +175,18 @@ def test_refusals(hypotheses: list[str], changes: dict[str, object], code: str) 
 
 
 @pytest.mark.parametrize(
-    ("references", "code"), [([], "no_studies"), (["", "a b"], "empty_reference"), ([None, "a b"], "missing_text")]
+    ("references", "code"),
+    [([], "no_studies"), (["", "a b"], "empty_reference"), ([None, "a b"], "missing_text")],
 )
 def test_references_are_required(references: list[str], code: str) -> None:
     with pytest.raises(MetricError) as error:
-        score_reports(references, ["heart"] * len(references), convention=Raw(), backend=None, metrics=["rouge_l"])
+        score_reports(
+            references,
+            ["heart"] * len(references),
+            convention=Raw(),
+            backend=None,
+            metrics=["rouge_l"],
+        )
     assert error.value.code == code
 
 

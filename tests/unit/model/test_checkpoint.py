@@ -30,7 +30,9 @@ from tests.conftest import SENTENCES
 def logits(model: ReportGenerator, features: StudyFeatures) -> torch.Tensor:
     ids = torch.arange(5, 15).expand(len(features), -1)
     with torch.no_grad():
-        return model.eval().report_logits(features, [[5, 6, 7]] * len(features), ids, ids > 0).logits
+        return (
+            model.eval().report_logits(features, [[5, 6, 7]] * len(features), ids, ids > 0).logits
+        )
 
 
 def with_decoder(config: Config, **changes) -> Config:
@@ -38,7 +40,9 @@ def with_decoder(config: Config, **changes) -> Config:
     return config.model_copy(update={"model": config.model.model_copy(update={"decoder": decoder})})
 
 
-def test_a_model_comes_back_as_it_was(model: ReportGenerator, features: StudyFeatures, tmp_path: Path):
+def test_a_model_comes_back_as_it_was(
+    model: ReportGenerator, features: StudyFeatures, tmp_path: Path
+):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.01 * torch.randn_like(parameter))
@@ -57,11 +61,17 @@ def test_the_layout_is_the_documented_one(tiny_checkpoint: Path):
     settings = json.loads((tiny_checkpoint / "config.json").read_text())
     assert settings["architecture"] == "LMRRG"
     assert settings["provenance"] == {"stage": "test"}
-    assert not any(name.startswith("decoder.") for name in load_file(tiny_checkpoint / "model.safetensors"))
+    assert not any(
+        name.startswith("decoder.") for name in load_file(tiny_checkpoint / "model.safetensors")
+    )
     decoder = AutoModelForCausalLM.from_pretrained(tiny_checkpoint / "decoder")
     tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint / "decoder")
     assert decoder.config.architectures == ["LlamaForCausalLM"]
-    assert decoder.generation_config.eos_token_id == decoder.config.eos_token_id == tokenizer.eos_token_id
+    assert (
+        decoder.generation_config.eos_token_id
+        == decoder.config.eos_token_id
+        == tokenizer.eos_token_id
+    )
     assert decoder.config.head_dim >= 32
 
 
@@ -74,10 +84,14 @@ def test_saving_over_a_checkpoint_replaces_all_of_it(model: ReportGenerator, tmp
     assert [p.name for p in tmp_path.iterdir()] == ["m"]
 
 
-def test_an_interrupted_save_keeps_the_old_checkpoint(model: ReportGenerator, tmp_path: Path, monkeypatch):
+def test_an_interrupted_save_keeps_the_old_checkpoint(
+    model: ReportGenerator, tmp_path: Path, monkeypatch
+):
     save_checkpoint(model, tmp_path / "m", {"step": 1})
     monkeypatch.setattr(
-        type(model.tokenizer), "save_pretrained", lambda *_: (_ for _ in ()).throw(OSError("disk full"))
+        type(model.tokenizer),
+        "save_pretrained",
+        lambda *_: (_ for _ in ()).throw(OSError("disk full")),
     )
     with pytest.raises(OSError, match="disk full"):
         save_checkpoint(model, tmp_path / "m", {"step": 2})
@@ -93,26 +107,37 @@ def edit_tensors(path: Path, change) -> None:
 
 
 DAMAGES = {
-    "visual weight missing": lambda d: edit_tensors(d / "model.safetensors", lambda t: t.pop("projector.0.weight")),
+    "visual weight missing": lambda d: edit_tensors(
+        d / "model.safetensors", lambda t: t.pop("projector.0.weight")
+    ),
     "projector missing": lambda d: edit_tensors(
         d / "model.safetensors", lambda t: [t.pop(n) for n in list(t) if n.startswith("projector")]
     ),
-    "queries missing": lambda d: edit_tensors(d / "model.safetensors", lambda t: t.pop("extractor.query_vectors")),
-    "visual weight unexpected": lambda d: edit_tensors(d / "model.safetensors", lambda t: t.update(x=torch.ones(1))),
+    "queries missing": lambda d: edit_tensors(
+        d / "model.safetensors", lambda t: t.pop("extractor.query_vectors")
+    ),
+    "visual weight unexpected": lambda d: edit_tensors(
+        d / "model.safetensors", lambda t: t.update(x=torch.ones(1))
+    ),
     "visual weight reshaped": lambda d: edit_tensors(
         d / "model.safetensors", lambda t: t.update({"projector.0.weight": torch.ones(2, 2)})
     ),
     "decoder weight missing": lambda d: edit_tensors(
         d / "decoder/model.safetensors", lambda t: t.pop("model.layers.1.mlp.up_proj.weight")
     ),
-    "head missing": lambda d: edit_tensors(d / "decoder/model.safetensors", lambda t: t.pop("lm_head.weight")),
+    "head missing": lambda d: edit_tensors(
+        d / "decoder/model.safetensors", lambda t: t.pop("lm_head.weight")
+    ),
     "decoder weight unexpected": lambda d: edit_tensors(
-        d / "decoder/model.safetensors", lambda t: t.update({"model.layers.7.mlp.up_proj.weight": torch.ones(2, 2)})
+        d / "decoder/model.safetensors",
+        lambda t: t.update({"model.layers.7.mlp.up_proj.weight": torch.ones(2, 2)}),
     ),
     "decoder weight reshaped": lambda d: edit_tensors(
         d / "decoder/model.safetensors", lambda t: t.update({"model.norm.weight": torch.ones(3)})
     ),
-    "weights cut": lambda d: (d / "model.safetensors").write_bytes((d / "model.safetensors").read_bytes()[:999]),
+    "weights cut": lambda d: (d / "model.safetensors").write_bytes(
+        (d / "model.safetensors").read_bytes()[:999]
+    ),
     "decoder weights cut": lambda d: (d / "decoder/model.safetensors").write_bytes(
         (d / "decoder/model.safetensors").read_bytes()[:-9]
     ),
@@ -137,7 +162,9 @@ def edit_inputs(path: Path, **changes) -> None:
     edit_config(path, inputs={**json.loads(path.read_text())["inputs"], **changes})
 
 
-def test_the_name_is_there_while_a_model_is_replaced(model: ReportGenerator, tmp_path: Path, monkeypatch):
+def test_the_name_is_there_while_a_model_is_replaced(
+    model: ReportGenerator, tmp_path: Path, monkeypatch
+):
     directory, looked = tmp_path / "m", []
     save_checkpoint(model, directory, {"step": 1})
     rename = os.replace
@@ -171,10 +198,15 @@ def test_the_name_is_there_while_a_model_is_replaced(model: ReportGenerator, tmp
         (lambda d: edit_inputs(d / "config.json", encoder_version="another encoder"), "bad_config"),
         (lambda d: (d / "decoder" / "tokenizer.json").write_text("{"), "bad_config"),
         (lambda d: (d / "decoder" / "tokenizer.json").unlink(), "bad_config"),
-        (lambda d: edit_config(d / "decoder" / "config.json", model_type="unheard-of"), "bad_config"),
+        (
+            lambda d: edit_config(d / "decoder" / "config.json", model_type="unheard-of"),
+            "bad_config",
+        ),
     ],
 )
-def test_a_folder_that_is_no_checkpoint_is_refused(tiny_checkpoint: Path, tmp_path: Path, damage, code: str):
+def test_a_folder_that_is_no_checkpoint_is_refused(
+    tiny_checkpoint: Path, tmp_path: Path, damage, code: str
+):
     copy = tmp_path / "copy"
     shutil.copytree(tiny_checkpoint, copy)
     damage(copy)
@@ -183,7 +215,9 @@ def test_a_folder_that_is_no_checkpoint_is_refused(tiny_checkpoint: Path, tmp_pa
     assert error.value.code == code
 
 
-def test_lora_is_merged_into_the_checkpoint(tiny_config: Config, features: StudyFeatures, tmp_path: Path):
+def test_lora_is_merged_into_the_checkpoint(
+    tiny_config: Config, features: StudyFeatures, tmp_path: Path
+):
     model = build_generator(with_decoder(tiny_config, lora_rank=3), list(SENTENCES))
     with torch.no_grad():
         for name, parameter in model.decoder.named_parameters():
@@ -197,7 +231,9 @@ def test_lora_is_merged_into_the_checkpoint(tiny_config: Config, features: Study
     assert full_state(again).keys() == full_state(model).keys()
 
 
-def test_a_tied_head_is_in_the_state_and_survives(tiny_config: Config, features: StudyFeatures, tmp_path: Path):
+def test_a_tied_head_is_in_the_state_and_survives(
+    tiny_config: Config, features: StudyFeatures, tmp_path: Path
+):
     model = build_generator(tiny_config, list(SENTENCES))
     model.decoder.config.tie_word_embeddings = True
     model.decoder.tie_weights()
@@ -213,7 +249,8 @@ def test_a_state_moves_all_weights_to_another_model(
     model: ReportGenerator, features: StudyFeatures, tiny_config: Config
 ):
     other = build_generator(
-        tiny_config.model_copy(update={"seed": 1}), [f"{a} {b}" for a in SENTENCES for b in SENTENCES]
+        tiny_config.model_copy(update={"seed": 1}),
+        [f"{a} {b}" for a in SENTENCES for b in SENTENCES],
     )
     state = full_state(model)
     assert (logits(other, features) - logits(model, features)).abs().max() > 1e-3
@@ -268,7 +305,9 @@ def test_the_checksum_sees_every_difference_but_not_the_order():
     sums = [state_checksum(other) for other in others]
     assert base not in sums
     assert len(set(sums)) == len(sums)
-    assert state_checksum({**state, "a": state["a"].t().contiguous().t()}) == base  # strides are no difference
+    assert (
+        state_checksum({**state, "a": state["a"].t().contiguous().t()}) == base
+    )  # strides are no difference
 
 
 @given(
@@ -312,10 +351,16 @@ def test_the_checksum_of_a_large_tensor_needs_little_memory(monkeypatch):
 
 def test_a_state_without_decoder_keeps_its_embedding(model: ReportGenerator):
     whole, rest = full_state(model), full_state(model, decoder=False)
-    assert {n for n in whole if n.startswith("visual.")} | {"decoder.model.embed_tokens.weight"} == set(rest)
+    assert {n for n in whole if n.startswith("visual.")} | {
+        "decoder.model.embed_tokens.weight"
+    } == set(rest)
     assert all(torch.equal(tensor, whole[name]) for name, tensor in rest.items())
 
 
 def test_nothing_is_pickled(tiny_checkpoint: Path):
-    assert {p.suffix for p in tiny_checkpoint.rglob("*") if p.is_file()} <= {".json", ".safetensors", ".jinja"}
+    assert {p.suffix for p in tiny_checkpoint.rglob("*") if p.is_file()} <= {
+        ".json",
+        ".safetensors",
+        ".jinja",
+    }
     assert module.FORMAT == 1

@@ -45,7 +45,11 @@ def test_every_label_value_under_every_policy(uncertain: str, blank: str):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.sampled_from(VALUES), min_size=14, max_size=14), st.sampled_from(POLICIES), st.integers(0, 99))
+@given(
+    st.lists(st.sampled_from(VALUES), min_size=14, max_size=14),
+    st.sampled_from(POLICIES),
+    st.integers(0, 99),
+)
 def test_loss_against_a_slow_oracle(values: list[int], policies: tuple[str, str], seed: int):
     random = torch.Generator().manual_seed(seed)
     logits, weight = torch.randn(1, 14, generator=random), 1 + torch.rand(14, generator=random)
@@ -71,7 +75,9 @@ def test_a_class_that_does_not_count_gets_no_gradient_even_from_infinite_logits(
 
 def test_targets_of_studies():
     labelled = Study("a", "a", (), labels={"Edema": 1, "Fracture": -1, "Cardiomegaly": 0})
-    targets = label_targets([labelled, Study("b", "b", (), labels=None), Study("c", "c", (), labels={})])
+    targets = label_targets(
+        [labelled, Study("b", "b", (), labels=None), Study("c", "c", (), labels={})]
+    )
     assert targets.shape == (3, 14)
     assert targets[0, LABELS.index("Edema")] == 1
     assert targets[0, LABELS.index("Fracture")] == -1

@@ -36,11 +36,16 @@ def without_a_layer(folder: Path) -> None:
     [
         (without_a_layer, "bad_weights"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"torn"), "bad_weights"),
-        (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), "pretrained_missing"),
+        (
+            lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
+            "pretrained_missing",
+        ),
         (lambda folder: edit(folder / "config.json", model_type="unheard-of"), "bad_config"),
     ],
 )
-def test_a_damaged_decoder_is_told_with_a_code(tiny_checkpoint: Path, tmp_path: Path, damage, code: str):
+def test_a_damaged_decoder_is_told_with_a_code(
+    tiny_checkpoint: Path, tmp_path: Path, damage, code: str
+):
     folder = shutil.copytree(tiny_checkpoint / "decoder", tmp_path / "decoder")
     damage(folder)
     with pytest.raises(DecoderError) as caught:
@@ -48,21 +53,32 @@ def test_a_damaged_decoder_is_told_with_a_code(tiny_checkpoint: Path, tmp_path: 
     assert caught.value.code == code
 
 
-def test_a_torn_tokenizer_is_told_with_a_code(tiny_config: Config, tiny_checkpoint: Path, tmp_path: Path):
+def test_a_torn_tokenizer_is_told_with_a_code(
+    tiny_config: Config, tiny_checkpoint: Path, tmp_path: Path
+):
     folder = shutil.copytree(tiny_checkpoint / "decoder", tmp_path / "decoder")
     (folder / "tokenizer.json").write_text("{")
     with pytest.raises(DecoderError, match="bad_config"):
         build_tokenizer(pretrained(tiny_config, folder).model, list(SENTENCES))
 
 
-def test_a_window_shorter_than_prompt_and_report_is_refused(tiny_config: Config, tiny_checkpoint: Path, tmp_path: Path):
+def test_a_window_shorter_than_prompt_and_report_is_refused(
+    tiny_config: Config, tiny_checkpoint: Path, tmp_path: Path
+):
     tokenizer = build_tokenizer(tiny_config.model, list(SENTENCES))
-    sizes = {"vocab_size": len(tokenizer), "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1}
+    sizes = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 1,
+    }
     heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
     tokenizer.save_pretrained(tmp_path)
     positions = tiny_config.model.decoder.max_positions
     for window, refused in ((16, True), (positions, False)):
-        MistralForCausalLM(MistralConfig(**sizes, **heads, sliding_window=window)).save_pretrained(tmp_path)
+        MistralForCausalLM(MistralConfig(**sizes, **heads, sliding_window=window)).save_pretrained(
+            tmp_path
+        )
         if refused:
             with pytest.raises(DecoderError, match=r"decoder_attention: .* 16 tokens"):
                 build_generator(pretrained(tiny_config, tmp_path), [])
@@ -73,7 +89,13 @@ def test_a_window_shorter_than_prompt_and_report_is_refused(tiny_config: Config,
 def test_a_decoder_with_too_few_positions_is_refused(tiny_config: Config, tmp_path: Path):
     tokenizer = build_tokenizer(tiny_config.model, list(SENTENCES))
     tokenizer.save_pretrained(tmp_path)
-    sizes = {"vocab_size": len(tokenizer), "n_embd": 64, "n_layer": 1, "n_head": 2, "n_positions": 64}
+    sizes = {
+        "vocab_size": len(tokenizer),
+        "n_embd": 64,
+        "n_layer": 1,
+        "n_head": 2,
+        "n_positions": 64,
+    }
     GPT2LMHeadModel(GPT2Config(**sizes)).save_pretrained(tmp_path)
     with pytest.raises(DecoderError, match="max_positions: the decoder has 64 positions"):
         build_generator(pretrained(tiny_config, tmp_path), [])

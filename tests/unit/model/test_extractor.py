@@ -28,21 +28,29 @@ def test_shapes(model: ReportGenerator, features: StudyFeatures):
     assert attention.shape == (4, 29, 2, model.inputs.patches)
 
 
-def test_attention_is_a_distribution_over_the_views_that_exist(model: ReportGenerator, features: StudyFeatures):
+def test_attention_is_a_distribution_over_the_views_that_exist(
+    model: ReportGenerator, features: StudyFeatures
+):
     attention = outputs(model, features)[2]
     torch.testing.assert_close(attention.sum((2, 3)), torch.ones(4, 29))
     assert attention[0, :, 1].abs().max() == 0
     assert (attention[1, :, 1].sum(-1) > 0).all()
 
 
-def test_a_masked_view_has_no_influence_whatever_it_holds(model: ReportGenerator, features: StudyFeatures):
+def test_a_masked_view_has_no_influence_whatever_it_holds(
+    model: ReportGenerator, features: StudyFeatures
+):
     poisoned = features.patches.clone()
     poisoned[~features.view_mask] = float("nan")
     views = torch.where(features.view_mask, features.views, 3)
-    assert_same(outputs(model, features), outputs(model, StudyFeatures(poisoned, views, features.view_mask)))
+    assert_same(
+        outputs(model, features), outputs(model, StudyFeatures(poisoned, views, features.view_mask))
+    )
 
 
-def test_poison_in_a_masked_view_leaves_the_gradients_finite(model: ReportGenerator, features: StudyFeatures):
+def test_poison_in_a_masked_view_leaves_the_gradients_finite(
+    model: ReportGenerator, features: StudyFeatures
+):
     features.patches[~features.view_mask] = float("nan")
     seen = model.visual(features)
     (seen.tokens.sum() + seen.disease_logits.sum()).backward()
@@ -57,7 +65,9 @@ def test_studies_do_not_influence_each_other(model: ReportGenerator, features: S
 
 
 def test_the_order_of_the_views_does_not_matter(model: ReportGenerator, features: StudyFeatures):
-    swapped = StudyFeatures(features.patches.flip(1), features.views.flip(1), features.view_mask.flip(1))
+    swapped = StudyFeatures(
+        features.patches.flip(1), features.views.flip(1), features.view_mask.flip(1)
+    )
     tokens, logits, attention = outputs(model, swapped)
     assert_same(outputs(model, features), [tokens, logits, attention.flip(2)])
 
@@ -81,14 +91,18 @@ def test_features_of_another_shape_are_refused(model: ReportGenerator, features:
         model.visual(replace(features, patches=features.patches[:, :, :9]))
 
 
-def test_calibration_standardises_the_unmasked_patches(model: ReportGenerator, features: StudyFeatures):
+def test_calibration_standardises_the_unmasked_patches(
+    model: ReportGenerator, features: StudyFeatures
+):
     shifted = replace(features, patches=features.patches * 50 + 7)
     shifted.patches[~features.view_mask] = float("nan")
     extractor: RegionExtractor = model.extractor
     extractor.calibrate(shifted)
     used = (shifted.patches[features.view_mask] - extractor.feature_mean) / extractor.feature_scale
     torch.testing.assert_close(used.mean((0, 1)), torch.zeros(used.shape[-1]), atol=1e-3, rtol=0)
-    torch.testing.assert_close(used.flatten(0, 1).std(0), torch.ones(used.shape[-1]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        used.flatten(0, 1).std(0), torch.ones(used.shape[-1]), atol=1e-3, rtol=0
+    )
 
 
 def test_attention_agrees_with_torchs():

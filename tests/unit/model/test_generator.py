@@ -22,10 +22,15 @@ def prompts(model: ReportGenerator) -> list[list[int]]:
     return [prompt_ids(model.tokenizer, config, text) for text in texts]
 
 
-def padded(model: ReportGenerator, rows: list[list[int]], extra: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def padded(
+    model: ReportGenerator, rows: list[list[int]], extra: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Report ids with junk in the padding, and their mask."""
     width = max(map(len, rows)) + extra
-    ids, mask = torch.full((len(rows), width), -100), torch.zeros(len(rows), width, dtype=torch.bool)
+    ids, mask = (
+        torch.full((len(rows), width), -100),
+        torch.zeros(len(rows), width, dtype=torch.bool),
+    )
     for i, row in enumerate(rows):
         ids[i, : len(row)], mask[i, : len(row)] = torch.tensor(row), True
     return ids, mask
@@ -46,9 +51,15 @@ def test_rows_depend_on_neither_padding_nor_batch(
         together = model.report_logits(features, prompts, *padded(model, rows, extra=3))
         for i, row in enumerate(rows):
             alone = model.report_logits(features.select([i]), [prompts[i]], *padded(model, [row]))
-            torch.testing.assert_close(together.logits[i, : len(row)], alone.logits[0], atol=1e-5, rtol=1e-4)
-            torch.testing.assert_close(together.hidden[i, : len(row)], alone.hidden[0], atol=1e-5, rtol=1e-4)
-            torch.testing.assert_close(together.disease_logits[i], alone.disease_logits[0], atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(
+                together.logits[i, : len(row)], alone.logits[0], atol=1e-5, rtol=1e-4
+            )
+            torch.testing.assert_close(
+                together.hidden[i, : len(row)], alone.hidden[0], atol=1e-5, rtol=1e-4
+            )
+            torch.testing.assert_close(
+                together.disease_logits[i], alone.disease_logits[0], atol=1e-5, rtol=1e-4
+            )
 
 
 def test_logits_are_those_of_the_plain_decoder_on_the_whole_sequence(
@@ -92,7 +103,9 @@ def test_the_image_reaches_every_predicted_token(
     ids, mask = padded(model, targets(model))
     with torch.no_grad():
         seen = model.report_logits(features, prompts, ids, mask).logits
-        other = model.report_logits(replace(features, patches=features.patches.flip(0)), prompts, ids, mask).logits
+        other = model.report_logits(
+            replace(features, patches=features.patches.flip(0)), prompts, ids, mask
+        ).logits
     assert (seen - other).abs().amax(-1)[mask].min() > 1e-6
 
 
@@ -116,7 +129,9 @@ def test_poisoned_padding_changes_no_gradient(
         torch.testing.assert_close(clean[name], poisoned[name], msg=name)
 
 
-def test_prompt_embeddings_are_visual_tokens_then_text(model: ReportGenerator, prompts: list[list[int]]):
+def test_prompt_embeddings_are_visual_tokens_then_text(
+    model: ReportGenerator, prompts: list[list[int]]
+):
     tokens = torch.randn(4, VISUAL_TOKENS, model.hidden_size)
     rows = model.prompt_embeddings(tokens, prompts)
     table = model.decoder.get_input_embeddings().weight
@@ -125,11 +140,15 @@ def test_prompt_embeddings_are_visual_tokens_then_text(model: ReportGenerator, p
         assert torch.equal(row[VISUAL_TOKENS:], table[ids])
 
 
-def test_visual_tokens_start_at_the_scale_of_the_words(tiny_config: Config, features: StudyFeatures):
+def test_visual_tokens_start_at_the_scale_of_the_words(
+    tiny_config: Config, features: StudyFeatures
+):
     new = build_generator(tiny_config, list(REPORTS)).eval()
     with torch.no_grad():
         tokens = new.visual(features).tokens
-    assert tokens.std() == pytest.approx(float(new.decoder.get_input_embeddings().weight.detach().std()), rel=0.1)
+    assert tokens.std() == pytest.approx(
+        float(new.decoder.get_input_embeddings().weight.detach().std()), rel=0.1
+    )
 
 
 def test_the_seed_decides_the_weights_and_leaves_the_callers_generator_alone(tiny_config: Config):
@@ -148,7 +167,9 @@ def test_the_seed_decides_the_weights_and_leaves_the_callers_generator_alone(tin
 @pytest.mark.parametrize("architecture", ["llama", "qwen2"])
 def test_both_small_architectures(tiny_config: Config, features: StudyFeatures, architecture: str):
     decoder = tiny_config.model.decoder.model_copy(update={"architecture": architecture})
-    config = tiny_config.model_copy(update={"model": tiny_config.model.model_copy(update={"decoder": decoder})})
+    config = tiny_config.model_copy(
+        update={"model": tiny_config.model.model_copy(update={"decoder": decoder})}
+    )
     new = build_generator(config, list(REPORTS)).eval()
     assert new.decoder.config.model_type == architecture
     assert new.decoder.generation_config.eos_token_id == new.tokenizer.eos_token_id
@@ -160,23 +181,31 @@ def test_both_small_architectures(tiny_config: Config, features: StudyFeatures, 
     assert out.logits[mask].isfinite().all()
 
 
-def test_a_pretrained_decoder_of_another_family(tiny_config: Config, model: ReportGenerator, tmp_path, features):
+def test_a_pretrained_decoder_of_another_family(
+    tiny_config: Config, model: ReportGenerator, tmp_path, features
+):
     """GPT-2: learned positions, tied head; its own tokenizer comes along and gets a padding token."""
     size = {"n_embd": 64, "n_layer": 1, "n_head": 2, "n_positions": 512}
     GPT2LMHeadModel(GPT2Config(vocab_size=len(model.tokenizer), **size)).save_pretrained(tmp_path)
     model.tokenizer.save_pretrained(tmp_path)
     decoder = tiny_config.model.decoder.model_copy(update={"pretrained": str(tmp_path)})
-    config = tiny_config.model_copy(update={"model": tiny_config.model.model_copy(update={"decoder": decoder})})
+    config = tiny_config.model_copy(
+        update={"model": tiny_config.model.model_copy(update={"decoder": decoder})}
+    )
     new = build_generator(config, []).eval()
     prompts = [prompt_ids(new.tokenizer, config.model, "")] * 3 + [[5] * 20]
     rows = targets(new)
     with torch.no_grad():
         together = new.report_logits(features, prompts, *padded(new, rows))
         alone = new.report_logits(features.select([1]), prompts[1:2], *padded(new, rows[1:2]))
-    torch.testing.assert_close(together.logits[1, : len(rows[1])], alone.logits[0], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        together.logits[1, : len(rows[1])], alone.logits[0], atol=1e-5, rtol=1e-4
+    )
 
 
-def test_lora_starts_as_the_base_model_and_trains_nothing_else(tiny_config: Config, model: ReportGenerator):
+def test_lora_starts_as_the_base_model_and_trains_nothing_else(
+    tiny_config: Config, model: ReportGenerator
+):
     settings = tiny_config.model.decoder.model_copy(update={"lora_rank": 4})
     torch.manual_seed(0)
     plain = build_decoder(tiny_config.model.decoder, model.tokenizer).eval()
@@ -188,4 +217,7 @@ def test_lora_starts_as_the_base_model_and_trains_nothing_else(tiny_config: Conf
     trainable = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
     assert trainable
     assert all("lora_" in name for name in trainable)
-    assert sum(adapted.get_parameter(n).numel() for n in trainable) < sum(p.numel() for p in plain.parameters()) / 3
+    assert (
+        sum(adapted.get_parameter(n).numel() for n in trainable)
+        < sum(p.numel() for p in plain.parameters()) / 3
+    )

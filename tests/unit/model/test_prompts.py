@@ -20,7 +20,9 @@ def test_any_text_comes_back_exactly(text: str):
     assert TOKENIZER.decode(ids) == text
 
 
-@pytest.mark.parametrize("text", ["No  PTX .  Heart, size: OK (see above)?", "50% of 3.5 cm – naïve μ", " x 's 've \n"])
+@pytest.mark.parametrize(
+    "text", ["No  PTX .  Heart, size: OK (see above)?", "50% of 3.5 cm – naïve μ", " x 's 've \n"]
+)
 def test_spacing_and_case_are_kept(text: str):
     ids = TOKENIZER.encode(text, add_special_tokens=False)
     assert TOKENIZER.decode(ids, skip_special_tokens=True) == text
@@ -33,8 +35,20 @@ def test_training_twice_gives_the_same_tokenizer():
 
 def test_the_vocabulary_is_bounded_and_special_tokens_are_single():
     assert len(TOKENIZER) <= 400
-    assert len({TOKENIZER.pad_token_id, TOKENIZER.bos_token_id, TOKENIZER.eos_token_id, TOKENIZER.unk_token_id}) == 4
-    assert TOKENIZER.encode(TOKENIZER.eos_token, add_special_tokens=False) == [TOKENIZER.eos_token_id]
+    assert (
+        len(
+            {
+                TOKENIZER.pad_token_id,
+                TOKENIZER.bos_token_id,
+                TOKENIZER.eos_token_id,
+                TOKENIZER.unk_token_id,
+            }
+        )
+        == 4
+    )
+    assert TOKENIZER.encode(TOKENIZER.eos_token, add_special_tokens=False) == [
+        TOKENIZER.eos_token_id
+    ]
 
 
 def test_the_words_of_the_instruction_are_single_tokens(tiny_config: Config):
@@ -80,7 +94,9 @@ def test_the_prior_report_is_used_only_when_asked_for_and_bounded():
     assert plain == prompt_ids(TOKENIZER, without, "Cough.", SENTENCES[0])
     assert plain == prompt_ids(TOKENIZER, with_it, "Cough.")
     assert plain == prompt_ids(TOKENIZER, with_it, "Cough.", "  \n ")
-    short, long = (prompt_ids(TOKENIZER, with_it, "Cough.", text) for text in ("Clear.", "Clear. " * 50))
+    short, long = (
+        prompt_ids(TOKENIZER, with_it, "Cough.", text) for text in ("Clear.", "Clear. " * 50)
+    )
     assert len(plain) < len(short) <= len(long)
     head = len(TOKENIZER.encode(" prior report :", add_special_tokens=False))
     assert len(long) == len(plain) + head + 6

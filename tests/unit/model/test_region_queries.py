@@ -60,8 +60,12 @@ def test_a_file_that_is_not_utf8_is_named(tmp_path: Path):
 
 def test_a_region_that_is_described_twice_is_refused(tmp_path: Path):
     path = tmp_path / "twice.yaml"
-    path.write_text(yaml.safe_dump(load_regions()) + yaml.safe_dump({"svc": load_regions()["carina"]}))
-    with pytest.raises(RegionError, match=r"regions_format: .*twice\.yaml.*the key svc occurs twice"):
+    path.write_text(
+        yaml.safe_dump(load_regions()) + yaml.safe_dump({"svc": load_regions()["carina"]})
+    )
+    with pytest.raises(
+        RegionError, match=r"regions_format: .*twice\.yaml.*the key svc occurs twice"
+    ):
         load_regions(path)
 
 
@@ -89,7 +93,9 @@ def test_queries_do_not_depend_on_the_batch_they_are_encoded_in(queries: torch.T
     torch.testing.assert_close(alone[0], queries[REGIONS.index("svc")], atol=1e-5, rtol=0)
 
 
-def test_cached_queries_are_used_until_a_text_changes(tmp_path: Path, queries: torch.Tensor, monkeypatch):
+def test_cached_queries_are_used_until_a_text_changes(
+    tmp_path: Path, queries: torch.Tensor, monkeypatch
+):
     assert torch.equal(region_queries(cache_dir=tmp_path), queries)
     (cached,) = tmp_path.iterdir()
 

@@ -5,7 +5,12 @@ import torch
 
 from lmrrg.model.checkpoint import full_state, load_checkpoint
 from lmrrg.model.decoder import adapters_off, add_lora
-from lmrrg.policy.actor_critic import ActorCritic, load_value_head, report_log_probs, save_value_head
+from lmrrg.policy.actor_critic import (
+    ActorCritic,
+    load_value_head,
+    report_log_probs,
+    save_value_head,
+)
 from lmrrg.policy.batches import Rollout
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.losses import policy_loss, value_loss
@@ -48,9 +53,13 @@ def test_log_probs_are_those_of_the_generator(generator, rollout):
         )
         expected = forward.logits.log_softmax(-1).gather(-1, rollout.ids[..., None])[..., 0]
         got = ActorCritic(generator)(rollout, entropy=True)
-    torch.testing.assert_close(got.log_probs, torch.where(rollout.mask, expected, 0.0), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        got.log_probs, torch.where(rollout.mask, expected, 0.0), rtol=0, atol=1e-5
+    )
     entropy = torch.distributions.Categorical(logits=forward.logits).entropy()
-    torch.testing.assert_close(got.entropy, torch.where(rollout.mask, entropy, 0.0), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        got.entropy, torch.where(rollout.mask, entropy, 0.0), rtol=0, atol=1e-5
+    )
     assert torch.equal(report_log_probs(generator, rollout).detach(), got.log_probs)
 
 
@@ -59,7 +68,10 @@ def test_values_start_at_zero_and_follow_the_hidden_states(generator, rollout):
     assert not model(rollout).values.any()
     torch.nn.init.ones_(model.value_head.weight)
     forward = generator.report_logits(
-        rollout.features.select(rollout.study), [rollout.prompts[i] for i in rollout.study], rollout.ids, rollout.mask
+        rollout.features.select(rollout.study),
+        [rollout.prompts[i] for i in rollout.study],
+        rollout.ids,
+        rollout.mask,
     )
     expected = torch.where(rollout.mask, forward.hidden.sum(-1), 0.0)
     torch.testing.assert_close(model(rollout).values, expected, rtol=1e-4, atol=1e-4)
@@ -67,7 +79,9 @@ def test_values_start_at_zero_and_follow_the_hidden_states(generator, rollout):
 
 def test_bfloat16_products_keep_float32_weights_and_nearly_the_log_probs(tiny_checkpoint, rollout):
     generator = load_checkpoint(tiny_checkpoint)
-    exact, rough = (ActorCritic(generator, precision=precision)(rollout) for precision in ("fp32", "bf16"))
+    exact, rough = (
+        ActorCritic(generator, precision=precision)(rollout) for precision in ("fp32", "bf16")
+    )
     assert not torch.equal(rough.log_probs, exact.log_probs)
     torch.testing.assert_close(rough.log_probs, exact.log_probs, rtol=0, atol=0.05)
     assert torch.equal(report_log_probs(generator, rollout, "bf16"), rough.log_probs)
@@ -94,7 +108,9 @@ def test_who_learns(tiny_checkpoint, rollout, trainable):
     model = ActorCritic(load_checkpoint(tiny_checkpoint), trainable)
     output = model(rollout)
     (output.log_probs.sum() + output.values.sum()).backward()
-    assert any(p.grad is not None for p in model.generator.projector.parameters()) is (trainable == "all")
+    assert any(p.grad is not None for p in model.generator.projector.parameters()) is (
+        trainable == "all"
+    )
     assert model.generator.decoder.get_input_embeddings().weight.grad.abs().sum() > 0
     assert model.value_head.weight.grad is not None
 
@@ -126,7 +142,9 @@ def test_without_its_adapters_the_policy_is_the_model_it_came_from(tiny_checkpoi
         assert torch.equal(model(rollout).log_probs, plain)
     assert torch.equal(model(rollout).log_probs, moved)
     assert not torch.equal(moved, plain)
-    assert {name for name, p in model.named_parameters() if p.requires_grad} == learning, "nothing was frozen by it"
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == learning, (
+        "nothing was frozen by it"
+    )
 
 
 def test_warm_up_moves_only_the_head(tiny_checkpoint, rollout):
@@ -150,10 +168,14 @@ def test_ids_in_the_padding_change_no_bit(tiny_checkpoint, rollout):
     results = []
     for junk in (0, 99):
         model = ActorCritic(load_checkpoint(tiny_checkpoint))
-        output = model(dataclasses.replace(rollout, ids=torch.where(rollout.mask, rollout.ids, junk)))
+        output = model(
+            dataclasses.replace(rollout, ids=torch.where(rollout.mask, rollout.ids, junk))
+        )
         mask, zeros = rollout.mask, torch.zeros(rollout.ids.shape)
         advantages = torch.linspace(-1, 1, zeros.numel()).view(zeros.shape)
-        loss = policy_loss(output.log_probs, output.log_probs.detach(), advantages, mask, shares=1 / 24, clip=0.2).loss
+        loss = policy_loss(
+            output.log_probs, output.log_probs.detach(), advantages, mask, shares=1 / 24, clip=0.2
+        ).loss
         loss = loss + value_loss(output.values, zeros, advantages, mask, shares=1 / 24, clip=0.2)
         loss.backward()
         results.append((loss.detach(), [p.grad for p in model.parameters() if p.grad is not None]))

@@ -6,7 +6,12 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lmrrg.policy.batches import Experience, packed_positions, rank_microbatches, shuffled_minibatches
+from lmrrg.policy.batches import (
+    Experience,
+    packed_positions,
+    rank_microbatches,
+    shuffled_minibatches,
+)
 from tests.support.ppo_batches import random_rollout as rollout
 
 
@@ -43,7 +48,9 @@ def test_ranks_share_all_rows_once(studies, samples, size, ranks, seed):
     whole = rollout(studies, samples * ranks, seed)
     rows = torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed))
     shares = [rank_microbatches(whole, rows, size, rank, ranks) for rank in range(ranks)]
-    assert sorted(torch.cat([row for share in shares for row in share]).tolist()) == list(range(len(whole)))
+    assert sorted(torch.cat([row for share in shares for row in share]).tolist()) == list(
+        range(len(whole))
+    )
     assert len({len(share) for share in shares}) == 1
     assert all(len(micro) <= size for share in shares for micro in share)
 
@@ -53,19 +60,27 @@ def test_ranks_share_all_rows_once(studies, samples, size, ranks, seed):
     studies=st.integers(1, 9), samples=st.integers(1, 4), tokens=st.integers(1, 400), ranks=st.sampled_from([1, 2, 3]),
     seed=st.integers(0, 99),
 )  # fmt: skip
-@example(studies=2, samples=2, tokens=72, ranks=2, seed=1)  # the next rows come in order, not one from each rank
+@example(
+    studies=2, samples=2, tokens=72, ranks=2, seed=1
+)  # the next rows come in order, not one from each rank
 def test_a_token_budget_holds_and_is_used(studies, samples, tokens, ranks, seed):
     whole = rollout(studies, samples * ranks, seed)
     rows = torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed))
-    shares = [rank_microbatches(whole, rows, 1, rank, ranks, tokens=tokens) for rank in range(ranks)]
-    assert sorted(row for share in shares for micro in share for row in micro.tolist()) == list(range(len(whole)))
+    shares = [
+        rank_microbatches(whole, rows, 1, rank, ranks, tokens=tokens) for rank in range(ranks)
+    ]
+    assert sorted(row for share in shares for micro in share for row in micro.tolist()) == list(
+        range(len(whole))
+    )
     assert len({len(share) for share in shares}) == 1, "collective operations need equal numbers"
     for step in zip(*shares, strict=True):
         assert all(len(micro) == 1 or packed_positions(whole, micro) <= tokens for micro in step)
     for now, later in itertools.pairwise(zip(*shares, strict=True)):
         together = torch.cat([*now, torch.cat(later)[:ranks]])
         shared = together.tensor_split(ranks)
-        assert max(packed_positions(whole, micro) for micro in shared) > tokens, "one more each would have fit"
+        assert max(packed_positions(whole, micro) for micro in shared) > tokens, (
+            "one more each would have fit"
+        )
 
 
 def test_positions_are_those_of_the_forward():
@@ -94,7 +109,10 @@ def test_minibatches_are_a_seeded_permutation_that_keeps_studies_together():
     first = shuffled_minibatches(whole, 8, seed=1)
     assert sorted(torch.cat(first).tolist()) == list(range(32))
     assert all(len(whole.study[rows].unique()) == 2 for rows in first)
-    assert all(torch.equal(a, b) for a, b in zip(first, shuffled_minibatches(whole, 8, seed=1), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(first, shuffled_minibatches(whole, 8, seed=1), strict=True)
+    )
     assert not torch.equal(torch.cat(first), torch.cat(shuffled_minibatches(whole, 8, seed=2)))
 
 

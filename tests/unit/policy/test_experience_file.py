@@ -51,6 +51,10 @@ def test_what_broke_an_update_is_kept(experience, tmp_path, value):
 
 
 def test_the_learning_rate_waits_for_the_critic_and_then_falls():
-    ppo = PPOConfig(iterations=5, learning_rate=1.0, learning_rate_end=0.2, value_warmup_iterations=1)
-    assert [policy_learning_rate(ppo, i) for i in range(5)] == pytest.approx([0, 0.8, 0.6, 0.4, 0.2])
+    ppo = PPOConfig(
+        iterations=5, learning_rate=1.0, learning_rate_end=0.2, value_warmup_iterations=1
+    )
+    assert [policy_learning_rate(ppo, i) for i in range(5)] == pytest.approx(
+        [0, 0.8, 0.6, 0.4, 0.2]
+    )
     assert policy_learning_rate(ppo.model_copy(update={"algorithm": "rloo"}), 0) == 1.0

@@ -12,7 +12,9 @@ from tests.support.ppo_batches import mask_of
 WIDTH, VOCABULARY = 32, 40
 
 
-@pytest.fixture(scope="module", params=[4, 2], ids=["every head its own keys", "two heads share keys"])
+@pytest.fixture(
+    scope="module", params=[4, 2], ids=["every head its own keys", "two heads share keys"]
+)
 def decoder(request) -> LlamaForCausalLM:
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -55,14 +57,23 @@ def one_by_one(decoder: LlamaForCausalLM, prompts, ids, lengths, group) -> torch
 def test_packed_reports_equal_separate_ones(decoder, data):
     prompt_lengths = data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=3))
     lengths = data.draw(st.lists(st.integers(0, 7), min_size=1, max_size=6).filter(any))
-    group = data.draw(st.lists(st.integers(0, len(prompt_lengths) - 1), min_size=len(lengths), max_size=len(lengths)))
+    group = data.draw(
+        st.lists(
+            st.integers(0, len(prompt_lengths) - 1), min_size=len(lengths), max_size=len(lengths)
+        )
+    )
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 999)))
     prompts = [torch.randn(length, WIDTH, generator=generator) for length in prompt_lengths]
     ids = torch.randint(VOCABULARY, (len(lengths), max(lengths)), generator=generator)
-    packed = pack(prompts, decoder.get_input_embeddings()(ids), mask_of(lengths), torch.tensor(group))
+    packed = pack(
+        prompts, decoder.get_input_embeddings()(ids), mask_of(lengths), torch.tensor(group)
+    )
     with torch.no_grad():
         torch.testing.assert_close(
-            logits_of(decoder, packed), one_by_one(decoder, prompts, ids, lengths, group), rtol=1e-4, atol=2e-5
+            logits_of(decoder, packed),
+            one_by_one(decoder, prompts, ids, lengths, group),
+            rtol=1e-4,
+            atol=2e-5,
         )
 
 
@@ -72,7 +83,9 @@ def test_the_formula_on_cpu_is_torchs_attention_elsewhere(scaling):
     query, key, value = (torch.randn(2, 3, length, 8, generator=generator) for length in (5, 9, 9))
     visible = torch.rand(2, 1, 5, 9, generator=generator) < 0.5
     visible[..., 0] = True
-    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=visible, scale=scaling)
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=visible, scale=scaling
+    )
     torch.testing.assert_close(packing._mixed(query, key, value, visible, scaling), expected)
 
 
@@ -98,9 +111,16 @@ def test_no_position_is_padding():
 
 @pytest.mark.parametrize("special", [{"sliding_window": 4}, {"softcap": 30.0}])
 def test_another_kind_of_attention_is_refused(decoder, special):
-    packed = pack([torch.zeros(3, WIDTH)], torch.zeros(1, 4, WIDTH), mask_of([4]), torch.tensor([0]))
+    packed = pack(
+        [torch.zeros(3, WIDTH)], torch.zeros(1, 4, WIDTH), mask_of([4]), torch.tensor([0])
+    )
     with packed_attention(decoder), pytest.raises(PPOError) as refused:
-        decoder(inputs_embeds=packed.embeddings, position_ids=packed.positions, layout=packed.layout, **special)
+        decoder(
+            inputs_embeds=packed.embeddings,
+            position_ids=packed.positions,
+            layout=packed.layout,
+            **special,
+        )
     assert refused.value.code == "decoder_attention"
     assert decoder.config._attn_implementation == "sdpa"
 

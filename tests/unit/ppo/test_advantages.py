@@ -21,7 +21,9 @@ from tests.support.ppo_batches import mask_of, poisoned, random_batch
 POISONS = [math.nan, math.inf, -math.inf]
 
 
-def oracle_advantage(rewards: list[float], values: list[float], t: int, gamma: float, lam: float) -> float:
+def oracle_advantage(
+    rewards: list[float], values: list[float], t: int, gamma: float, lam: float
+) -> float:
     """The definition: a weighted sum of all later temporal differences of one row, in Python floats."""
     total = 0.0
     for k in range(t, len(rewards)):
@@ -48,7 +50,9 @@ def test_gae_equals_the_quadratic_definition(lengths, seed, gamma, lam):
                 rewards[row, :length].tolist(), values[row, :length].tolist(), t, gamma, lam
             )
     torch.testing.assert_close(advantages, expected, rtol=0, atol=1e-12)
-    torch.testing.assert_close(returns, torch.where(mask, expected + values, 0.0), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        returns, torch.where(mask, expected + values, 0.0), rtol=0, atol=1e-12
+    )
 
 
 def test_gae_agrees_with_rllib():
@@ -64,7 +68,9 @@ def test_gae_agrees_with_rllib():
         gamma=0.9,
         lambda_=0.8,
     )
-    _, returns = generalised_advantages(batch["log_probs"], batch["values"], batch["mask"], 0.9, 0.8)
+    _, returns = generalised_advantages(
+        batch["log_probs"], batch["values"], batch["mask"], 0.9, 0.8
+    )
     torch.testing.assert_close(returns[0], torch.as_tensor(targets), rtol=1e-5, atol=1e-5)
 
 
@@ -105,7 +111,9 @@ def test_whitening_over_ranks_is_whitening_of_the_whole():
     assert float(whole[mask].mean()) == pytest.approx(0, abs=1e-6)
     assert float(whole[mask].var(unbiased=False)) == pytest.approx(1, abs=1e-5)
     moments = Moments.of(values[:1], mask[:1]) + Moments.of(values[1:], mask[1:])
-    parts = torch.cat([whiten(values[:1], mask[:1], moments), whiten(values[1:], mask[1:], moments)])
+    parts = torch.cat(
+        [whiten(values[:1], mask[:1], moments), whiten(values[1:], mask[1:], moments)]
+    )
     torch.testing.assert_close(parts, whole, rtol=0, atol=1e-6)
 
 
@@ -118,17 +126,23 @@ def test_explained_variance():
     batch = random_batch(2, [6, 4])
     returns, mask = batch["returns"], batch["mask"]
     assert explained_variance(returns, returns, mask) == 1.0
-    assert explained_variance(torch.zeros_like(returns), returns, mask) == pytest.approx(0, abs=1e-9)
+    assert explained_variance(torch.zeros_like(returns), returns, mask) == pytest.approx(
+        0, abs=1e-9
+    )
     assert explained_variance(returns, torch.ones_like(returns), mask) == 0.0
 
 
-@pytest.mark.parametrize("mask", [torch.tensor([[False, True]]), torch.tensor([[True, False, True]])])
+@pytest.mark.parametrize(
+    "mask", [torch.tensor([[False, True]]), torch.tensor([[True, False, True]])]
+)
 def test_left_padding_is_refused(mask):
     with pytest.raises(PPOError, match="mask_not_right_padded"):
         generalised_advantages(torch.zeros(mask.shape), torch.zeros(mask.shape), mask, 1.0, 1.0)
 
 
-def oracle_siblings(returns: list[float], study: list[int], valid: list[bool], scaled: bool) -> list[float]:
+def oracle_siblings(
+    returns: list[float], study: list[int], valid: list[bool], scaled: bool
+) -> list[float]:
     """RLOO and GRPO as they are written down, report by report."""
     found = []
     for i, mine in enumerate(returns):
@@ -144,7 +158,9 @@ def oracle_siblings(returns: list[float], study: list[int], valid: list[bool], s
 
 @settings(max_examples=80, deadline=None)
 @given(
-    rows=st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.floats(-3, 1.5)), min_size=1, max_size=14),
+    rows=st.lists(
+        st.tuples(st.integers(0, 3), st.booleans(), st.floats(-3, 1.5)), min_size=1, max_size=14
+    ),
     scaled=st.booleans(),
     poison=st.sampled_from(POISONS),
 )
@@ -152,20 +168,30 @@ def test_sibling_advantages_equal_the_definition(rows, scaled, poison):
     """Whatever stands in a report that could not be scored has no influence."""
     study, valid, returns = (list(column) for column in zip(*rows, strict=True))
     given_returns = [value if good else poison for value, good in zip(returns, valid, strict=True)]
-    got = sibling_advantages(torch.tensor(given_returns), torch.tensor(study), torch.tensor(valid), scaled=scaled)
+    got = sibling_advantages(
+        torch.tensor(given_returns), torch.tensor(study), torch.tensor(valid), scaled=scaled
+    )
     returns = torch.tensor(returns).double().tolist()  # as float32 holds them
-    np.testing.assert_allclose(got, oracle_siblings(returns, study, valid, scaled), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        got, oracle_siblings(returns, study, valid, scaled), rtol=1e-3, atol=1e-3
+    )
 
 
 def test_a_study_whose_samples_earn_the_same_teaches_nothing():
-    same = sibling_advantages(torch.full((4,), -0.7), torch.zeros(4).long(), torch.ones(4).bool(), scaled=True)
+    same = sibling_advantages(
+        torch.full((4,), -0.7), torch.zeros(4).long(), torch.ones(4).bool(), scaled=True
+    )
     assert not same.any()
 
 
 def test_findings_weigh_more_at_the_same_step_size():
     mask = mask_of([3, 1])
-    findings = torch.tensor([[True, False, False], [True, True, True]])  # true in the padding has no influence
+    findings = torch.tensor(
+        [[True, False, False], [True, True, True]]
+    )  # true in the padding has no influence
     advantages = torch.where(mask, 2.0, math.nan)
     got = emphasise(advantages, findings, mask, 3.0)
     assert got.tolist() == [[3.0, 1.0, 1.0], [3.0, 0.0, 0.0]]
-    torch.testing.assert_close(emphasise(advantages, findings, mask, 1.0), torch.where(mask, 2.0, 0.0))
+    torch.testing.assert_close(
+        emphasise(advantages, findings, mask, 1.0), torch.where(mask, 2.0, 0.0)
+    )

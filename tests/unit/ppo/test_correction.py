@@ -27,25 +27,38 @@ def test_sequence_weights_are_products():
 def test_weights_make_the_estimate_unbiased():
     """Enumerated: the weighted mean under the engine's distribution is the mean under the trainer's."""
     generator = torch.Generator().manual_seed(0)
-    trainer, engine = (torch.randn(5, generator=generator, dtype=torch.float64).log_softmax(0) for _ in range(2))
+    trainer, engine = (
+        torch.randn(5, generator=generator, dtype=torch.float64).log_softmax(0) for _ in range(2)
+    )
     gain = torch.randn(5, generator=generator, dtype=torch.float64)
     weights = importance_weights(trainer[None], engine[None], mask_of([5]), "token", 1e9)
-    assert float((engine.exp() * weights[0] * gain).sum()) == pytest.approx(float((trainer.exp() * gain).sum()))
+    assert float((engine.exp() * weights[0] * gain).sum()) == pytest.approx(
+        float((trainer.exp() * gain).sum())
+    )
 
 
 @pytest.mark.parametrize("correction", ["token", "sequence"])
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
 def test_padding_has_no_influence(correction, poison):
     batch = random_batch(1, [4, 0, 2], width=5)
-    trainer, engine, mask = batch["log_probs"].requires_grad_(), batch["old_log_probs"], batch["mask"]
+    trainer, engine, mask = (
+        batch["log_probs"].requires_grad_(),
+        batch["old_log_probs"],
+        batch["mask"],
+    )
     clean = importance_weights(trainer, engine, mask, correction, 2.0)
     assert not clean.requires_grad
-    assert torch.equal(clean, importance_weights(poisoned(trainer, mask, poison), engine, mask, correction, 2.0))
+    assert torch.equal(
+        clean, importance_weights(poisoned(trainer, mask, poison), engine, mask, correction, 2.0)
+    )
 
 
 def test_none_means_no_weights():
     batch = random_batch(1, [4])
-    assert importance_weights(batch["log_probs"], batch["old_log_probs"], batch["mask"], "none", 2.0) is None
+    assert (
+        importance_weights(batch["log_probs"], batch["old_log_probs"], batch["mask"], "none", 2.0)
+        is None
+    )
 
 
 def test_parity_measures_valid_tokens_and_stops():

@@ -36,7 +36,12 @@ def test_k2_is_right_to_second_order():
         policy, reference = categoricals(distance)
         exact = float((policy.exp() * (policy - reference)).sum())
         errors.append(
-            abs(expectation(policy, kl_estimate(policy[None], reference[None], mask_of([6]), "k2")[0]) - exact)
+            abs(
+                expectation(
+                    policy, kl_estimate(policy[None], reference[None], mask_of([6]), "k2")[0]
+                )
+                - exact
+            )
         )
     assert errors[0] / errors[1] == pytest.approx(8, rel=0.25)
     assert errors[1] / errors[2] == pytest.approx(8, rel=0.25)
@@ -48,13 +53,20 @@ def test_k3_is_never_negative_and_k1_is():
     assert (kl_estimate(policy[None], reference[None], mask_of([6]), "k1") < 0).any()
 
 
-@pytest.mark.parametrize(("estimator", "direction"), [("k2", "policy||reference"), ("k3", "reference||policy")])
+@pytest.mark.parametrize(
+    ("estimator", "direction"), [("k2", "policy||reference"), ("k3", "reference||policy")]
+)
 def test_expected_gradient_of_the_sampled_loss(estimator, direction):
     """As a loss (samples fixed), k2 follows the true KL, k3 the reverse one; both facts are documented."""
     _, reference = categoricals(0.7)
-    logits = torch.randn(6, generator=torch.Generator().manual_seed(9), dtype=torch.float64, requires_grad=True)
+    logits = torch.randn(
+        6, generator=torch.Generator().manual_seed(9), dtype=torch.float64, requires_grad=True
+    )
     policy = logits.log_softmax(0)
-    sampled = policy.detach().exp() * kl_estimate(policy[None], reference[None], mask_of([6]), estimator)[0]
+    sampled = (
+        policy.detach().exp()
+        * kl_estimate(policy[None], reference[None], mask_of([6]), estimator)[0]
+    )
     (got,) = torch.autograd.grad(sampled.sum(), logits, retain_graph=True)
     if direction == "policy||reference":
         exact = (policy.exp() * (policy - reference)).sum()
@@ -70,7 +82,9 @@ def test_padding_and_identity(estimator, poison):
     batch = random_batch(4, [3, 0, 5], width=6)
     mask, policy, reference = batch["mask"], batch["log_probs"], batch["old_log_probs"]
     clean = kl_estimate(policy, reference, mask, estimator)
-    assert torch.equal(clean, kl_estimate(poisoned(policy, mask, poison), reference, mask, estimator))
+    assert torch.equal(
+        clean, kl_estimate(poisoned(policy, mask, poison), reference, mask, estimator)
+    )
     assert not kl_estimate(policy, policy, mask, estimator).any()
 
 
@@ -80,16 +94,21 @@ def test_sequence_kl_is_the_mean_over_reports_of_token_sums():
     assert kl_per_sequence(policy, reference, mask) == pytest.approx((1.0 + 1.5) / 2)
 
 
-def signal(kl: float = 6.0, policy: float = 0.0, reference: float = 0.0, episodes: int = 100) -> BatchSignal:
+def signal(
+    kl: float = 6.0, policy: float = 0.0, reference: float = 0.0, episodes: int = 100
+) -> BatchSignal:
     return BatchSignal(kl, policy, reference, episodes)
 
 
 def controller(rule: str, **settings) -> KLController:
-    return KLController(KLConfig(controller=rule, **{"initial": 0.1, "horizon_episodes": 1000.0, **settings}))
+    return KLController(
+        KLConfig(controller=rule, **{"initial": 0.1, "horizon_episodes": 1000.0, **settings})
+    )
 
 
 @pytest.mark.parametrize(
-    ("policy", "reference", "error"), [(0.05, 0.0, -0.05), (0.0, 0.1, 0.1), (2.0, 0.0, -0.2), (0.0, 2.0, 0.2)]
+    ("policy", "reference", "error"),
+    [(0.05, 0.0, -0.05), (0.0, 0.1, 0.1), (2.0, 0.0, -0.2), (0.0, 2.0, 0.2)],
 )
 def test_reward_rule(policy, reference, error):
     """Deviating pays: lambda falls; it does not: lambda rises."""
@@ -97,12 +116,18 @@ def test_reward_rule(policy, reference, error):
     assert moved == pytest.approx(0.1 * (1 + error * 100 / 1000))
 
 
-@pytest.mark.parametrize(("kl", "error"), [(6.0, 0.0), (6.6, 0.1), (60.0, 0.2), (0.0, -0.2), (-3.0, -0.2)])
+@pytest.mark.parametrize(
+    ("kl", "error"), [(6.0, 0.0), (6.6, 0.1), (60.0, 0.2), (0.0, -0.2), (-3.0, -0.2)]
+)
 def test_target_rule(kl, error):
-    assert controller("target").update(signal(kl=kl)) == pytest.approx(0.1 * (1 + error * 100 / 1000))
+    assert controller("target").update(signal(kl=kl)) == pytest.approx(
+        0.1 * (1 + error * 100 / 1000)
+    )
 
 
-@pytest.mark.parametrize(("kl", "factor"), [(12.01, 1.5), (12.0, 1.0), (3.0, 1.0), (2.99, 0.5), (-1.0, 0.5)])
+@pytest.mark.parametrize(
+    ("kl", "factor"), [(12.01, 1.5), (12.0, 1.0), (3.0, 1.0), (2.99, 0.5), (-1.0, 0.5)]
+)
 def test_rllib_rule(kl, factor):
     assert controller("rllib").update(signal(kl=kl)) == pytest.approx(0.1 * factor)
 
@@ -128,7 +153,11 @@ def test_state_continues_and_foreign_state_is_refused():
     first.update(signal(kl=9.0))
     second.load_state_dict(first.state_dict())
     assert second.update(signal(kl=2.0)) == first.update(signal(kl=2.0))
-    for state in ({"controller": "rllib", "weight": 0.1}, {"weight": 0.1}, {"controller": "target", "weight": 7.0}):
+    for state in (
+        {"controller": "rllib", "weight": 0.1},
+        {"weight": 0.1},
+        {"controller": "target", "weight": 7.0},
+    ):
         with pytest.raises(PPOError, match="kl_state"):
             second.load_state_dict(state)
 
@@ -137,7 +166,9 @@ def test_impossible_settings_and_signals_are_refused():
     with pytest.raises(ValueError, match="greater than 0"):
         KLConfig(target_per_sequence=0)
     with pytest.raises(PPOError, match="target_per_sequence"):
-        KLController(KLConfig.model_construct(**{**KLConfig().model_dump(), "target_per_sequence": 0.0}))
+        KLController(
+            KLConfig.model_construct(**{**KLConfig().model_dump(), "target_per_sequence": 0.0})
+        )
     with pytest.raises(PPOError, match="never moves"):
         KLController(KLConfig(initial=0.0, minimum=0.0))
     with pytest.raises(PPOError, match="kl_not_finite"):

@@ -23,7 +23,9 @@ def test_a_quarter_of_the_policy():
 def test_the_ends_are_the_models_and_nothing_is_changed_in_place():
     before = {name: tensor.clone() for name, tensor in START.items()}
     assert all(torch.equal(tensor, START[name]) for name, tensor in mix(START, POLICY, 0.0).items())
-    assert all(torch.equal(tensor, POLICY[name]) for name, tensor in mix(START, POLICY, 1.0).items())
+    assert all(
+        torch.equal(tensor, POLICY[name]) for name, tensor in mix(START, POLICY, 1.0).items()
+    )
     assert all(torch.equal(tensor, before[name]) for name, tensor in START.items())
 
 

@@ -12,7 +12,13 @@ from lmrrg.policy.batches import PolicyScores
 from lmrrg.ppo.errors import PPOError
 from lmrrg.vision.study_features import StudyFeatures
 from rl.experience import Sample, make_experience, make_sample, shuffled_rewards
-from rl.iteration_metrics import experience_metrics, is_all_normal, kl_metrics, reward_metrics, text_metrics
+from rl.iteration_metrics import (
+    experience_metrics,
+    is_all_normal,
+    kl_metrics,
+    reward_metrics,
+    text_metrics,
+)
 from rl.study_pool import StudyBatch
 
 CLEAR, SICK = "The lungs are clear.", "There is a large left pleural effusion."
@@ -20,7 +26,9 @@ CLEAR, SICK = "The lungs are clear.", "There is a large left pleural effusion."
 
 def study_batch() -> StudyBatch:
     return StudyBatch(
-        features=StudyFeatures(torch.zeros(2, 1, 4, 3), torch.zeros(2, 1).long(), torch.ones(2, 1).bool()),
+        features=StudyFeatures(
+            torch.zeros(2, 1, 4, 3), torch.zeros(2, 1).long(), torch.ones(2, 1).bool()
+        ),
         prompts=[[1], [1]],
         references=[CLEAR, SICK],
         reference_tokens=[5, 9],
@@ -69,9 +77,13 @@ def test_reward_lands_on_the_last_token_of_finished_and_truncated_reports(sample
     """Without critic and KL, the return of every token is the report's reward: EOS or not."""
     rewards = np.array([1.0, -2.0, 0.5, -1.0])
     flat = dataclasses.replace(scores, values=torch.zeros_like(scores.values))
-    experience = make_experience(sample, rewards, flat, flat.log_probs, 0.7, PPOConfig(gae_lambda=1.0))
+    experience = make_experience(
+        sample, rewards, flat, flat.log_probs, 0.7, PPOConfig(gae_lambda=1.0)
+    )
     mask = sample.rollout.mask
-    assert torch.equal(experience.returns, torch.where(mask, torch.tensor(rewards)[:, None].float(), 0.0))
+    assert torch.equal(
+        experience.returns, torch.where(mask, torch.tensor(rewards)[:, None].float(), 0.0)
+    )
     assert float(experience.advantages[mask].mean()) == pytest.approx(0, abs=1e-6)
 
 
@@ -81,7 +93,9 @@ def test_a_report_that_could_not_be_scored_is_masked_and_has_no_influence(sample
     assert not experience.loss_mask[1].any()
     assert torch.equal(experience.loss_mask[[0, 2, 3]], sample.rollout.mask[[0, 2, 3]])
     assert torch.isfinite(experience.advantages).all()
-    other = dataclasses.replace(scores, log_probs=scores.log_probs.clone(), values=scores.values.clone())
+    other = dataclasses.replace(
+        scores, log_probs=scores.log_probs.clone(), values=scores.values.clone()
+    )
     other.log_probs[1], other.values[1] = 50.0, 50.0
     again = make_experience(sample, rewards, other, scores.log_probs - 0.1, 0.1, PPOConfig())
     assert torch.equal(again.advantages, experience.advantages)
@@ -90,7 +104,9 @@ def test_a_report_that_could_not_be_scored_is_masked_and_has_no_influence(sample
 def test_kl_lowers_the_return_of_tokens_that_leave_the_reference(sample, scores):
     rewards = np.zeros(4)
     flat = dataclasses.replace(scores, values=torch.zeros_like(scores.values))
-    experience = make_experience(sample, rewards, flat, flat.log_probs - 0.2, 0.5, PPOConfig(gae_lambda=1.0))
+    experience = make_experience(
+        sample, rewards, flat, flat.log_probs - 0.2, 0.5, PPOConfig(gae_lambda=1.0)
+    )
     torch.testing.assert_close(experience.returns[0, :3], torch.tensor([-0.3, -0.2, -0.1]))
 
 
@@ -128,7 +144,9 @@ def test_signs_of_collapse(sample):
     assert (metrics["length"], metrics["reference_length"]) == (3.0, 7.0)
 
 
-@pytest.mark.parametrize(("text", "normal"), [(CLEAR, True), (SICK, False), ("Possible pneumonia.", False), ("", True)])
+@pytest.mark.parametrize(
+    ("text", "normal"), [(CLEAR, True), (SICK, False), ("Possible pneumonia.", False), ("", True)]
+)
 def test_all_normal(text, normal):
     assert is_all_normal(text) is normal
 
@@ -143,7 +161,9 @@ def test_kl_metrics_units(sample):
 
 
 def test_experience_metrics_of_a_perfect_critic(sample, scores):
-    experience = make_experience(sample, np.array([1.0, -2.0, 0.5, -1.0]), scores, scores.log_probs, 0.1, PPOConfig())
+    experience = make_experience(
+        sample, np.array([1.0, -2.0, 0.5, -1.0]), scores, scores.log_probs, 0.1, PPOConfig()
+    )
     perfect = dataclasses.replace(experience, values=experience.returns)
     assert experience_metrics(perfect, scores)["explained_variance"] == 1.0
     assert experience_metrics(perfect, scores)["importance_weight"] <= 2.0
@@ -153,17 +173,28 @@ def test_experience_metrics_of_a_perfect_critic(sample, scores):
 def test_critic_free_algorithms_compare_siblings_once(sample, scores, algorithm):
     rewards, reference = np.array([1.0, 0.8, -2.0, -1.0]), scores.log_probs - 0.3
     plain, switched = (
-        make_experience(sample, rewards, scores, reference, 0.5, PPOConfig(algorithm=algorithm, sibling_baseline=on))
+        make_experience(
+            sample,
+            rewards,
+            scores,
+            reference,
+            0.5,
+            PPOConfig(algorithm=algorithm, sibling_baseline=on),
+        )
         for on in (False, True)
     )
     assert torch.equal(plain.advantages, switched.advantages)
 
 
 @pytest.mark.parametrize("algorithm", ["rloo", "grpo"])
-def test_without_a_critic_a_report_is_compared_with_the_other_samples_of_its_study(sample, scores, algorithm):
+def test_without_a_critic_a_report_is_compared_with_the_other_samples_of_its_study(
+    sample, scores, algorithm
+):
     """An easy study and a hard one: what counts is which sample of the two was better, on every token alike."""
     rewards = np.array([1.0, 0.8, -2.0, -1.0])
-    experience = make_experience(sample, rewards, scores, scores.log_probs, 0.0, PPOConfig(algorithm=algorithm))
+    experience = make_experience(
+        sample, rewards, scores, scores.log_probs, 0.0, PPOConfig(algorithm=algorithm)
+    )
     first, mask = experience.advantages[:, 0], sample.rollout.mask
     assert torch.equal(experience.advantages, torch.where(mask, first[:, None], 0.0))
     assert first[0] > first[1]
@@ -175,7 +206,9 @@ def test_kl_is_charged_once(sample, scores):
     """In the reward or in the loss, never in both."""
     reference, rewards = scores.log_probs - 0.3, np.zeros(4)
     for placement, charged in (("reward", True), ("loss", False)):
-        ppo = PPOConfig.model_validate({"kl": {"placement": placement, "estimator": "k2"}, "gae_lambda": 1.0})
+        ppo = PPOConfig.model_validate(
+            {"kl": {"placement": placement, "estimator": "k2"}, "gae_lambda": 1.0}
+        )
         experience = make_experience(sample, rewards, scores, reference, 0.5, ppo)
         assert bool((experience.returns.abs() > 1e-3).any()) is charged
         assert (experience.reference is None) is (experience.kl_weights is None) is charged
@@ -190,18 +223,29 @@ def test_wording_is_tied_to_the_sft_model_at_tokens_without_a_finding(sample, sc
     for placement, everywhere in (("reward", 0.0), ("loss", 0.5)):
         kl = {"placement": placement, "estimator": "k2", "wording_weight": 2.0}
         ppo = PPOConfig.model_validate({"kl": kl})
-        experience = make_experience(sample, np.zeros(4), scores, scores.log_probs - 0.3, 0.5, ppo, findings)
+        experience = make_experience(
+            sample, np.zeros(4), scores, scores.log_probs - 0.3, 0.5, ppo, findings
+        )
         expected = torch.where(findings, everywhere, everywhere + 2.0) * mask
         torch.testing.assert_close(experience.kl_weights, expected)
         torch.testing.assert_close(experience.reference, scores.log_probs - 0.3)
 
 
 def test_the_loss_charges_k2_for_wording_whatever_the_reward_charges():
-    for placement, estimator, charged in (("reward", "k1", "k2"), ("reward", "k3", "k2"), ("loss", "k3", "k3")):
-        assert KLConfig(placement=placement, estimator=estimator, wording_weight=1.0).loss_estimator == charged
+    for placement, estimator, charged in (
+        ("reward", "k1", "k2"),
+        ("reward", "k3", "k2"),
+        ("loss", "k3", "k3"),
+    ):
+        assert (
+            KLConfig(placement=placement, estimator=estimator, wording_weight=1.0).loss_estimator
+            == charged
+        )
 
 
-@pytest.mark.parametrize("settings", [{"sibling_baseline": True}, {"algorithm": "rloo"}, {"algorithm": "grpo"}])
+@pytest.mark.parametrize(
+    "settings", [{"sibling_baseline": True}, {"algorithm": "rloo"}, {"algorithm": "grpo"}]
+)
 def test_a_comparison_of_samples_needs_two(settings):
     with pytest.raises(ValueError, match="samples_per_study must be 2 or more"):
         PPOConfig(samples_per_study=1, **settings)

@@ -11,7 +11,10 @@ from rl import recovery
 from rl.recovery import Preempted, Restarts, full_disk_named, preemption_notice
 from rl.trainer import CQRL, CQRLConfig
 
-LOST, FAILED = PoolError("actors_lost", "policy: 1 of 2 actors died"), PoolError("actor_error", "rewards: bad input")
+LOST, FAILED = (
+    PoolError("actors_lost", "policy: 1 of 2 actors died"),
+    PoolError("actor_error", "rewards: bad input"),
+)
 
 
 def test_losses_without_progress_are_bounded():

@@ -23,7 +23,10 @@ class Engines:
 
     def generate(self, features, prompts, *, samples, seed, temperature=None):
         self.calls.append((list(features), seed, temperature))
-        return [[GeneratedReport([study * 1000 + seed % 997], [0.0], self._text, True)] for study in features]
+        return [
+            [GeneratedReport([study * 1000 + seed % 997], [0.0], self._text, True)]
+            for study in features
+        ]
 
 
 class Scorers:
@@ -34,7 +37,9 @@ class Scorers:
 
 class Studies:
     def take(self, indices):
-        return SimpleNamespace(features=list(indices), prompts=[[1]] * len(indices), references=[CLEAR] * len(indices))
+        return SimpleNamespace(
+            features=list(indices), prompts=[[1]] * len(indices), references=[CLEAR] * len(indices)
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -97,12 +102,15 @@ def test_heldout_reports_are_greedy():
 
 
 @pytest.mark.parametrize(
-    ("metric", "reward", "alarm"), [(0.3, 0.5, True), (0.49, 0.5, False), (0.3, -0.5, False), (0.6, 0.5, False)]
+    ("metric", "reward", "alarm"),
+    [(0.3, 0.5, True), (0.49, 0.5, False), (0.3, -0.5, False), (0.6, 0.5, False)],
 )
 def test_alarm_when_reward_rises_and_the_heldout_metric_falls(metric, reward, alarm):
     assert HeldOut(metric, reward, 0.0, 1.0).is_hacked(HeldOut(0.5, 0.0, 0.0, 1.0)) is alarm
 
 
-@pytest.mark.parametrize(("ratio", "share", "kept"), [(0.5, 0.9, False), (0.54, 0.9, True), (0.01, 0.0, True)])
+@pytest.mark.parametrize(
+    ("ratio", "share", "kept"), [(0.5, 0.9, False), (0.54, 0.9, True), (0.01, 0.0, True)]
+)
 def test_a_collapsed_checkpoint_is_no_best_one(ratio, share, kept):
     assert HeldOut(0.9, 0.9, 0.0, ratio).is_as_varied(HeldOut(0.5, 0.0, 0.0, 0.6), share) is kept

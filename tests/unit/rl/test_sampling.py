@@ -30,9 +30,13 @@ class Studies:
 
     def take(self, visits: list[int]) -> StudyBatch:
         size = len(visits)
-        nothing = StudyFeatures(torch.zeros(size, 1, 4, 3), torch.zeros(size, 1).long(), torch.ones(size, 1).bool())
+        nothing = StudyFeatures(
+            torch.zeros(size, 1, 4, 3), torch.zeros(size, 1).long(), torch.ones(size, 1).bool()
+        )
         references = [SENTENCES[visit % len(SENTENCES)] for visit in visits]
-        return StudyBatch(nothing, [[1]] * size, references, [5] * size, [{}] * size, [False] * size)
+        return StudyBatch(
+            nothing, [[1]] * size, references, [5] * size, [{}] * size, [False] * size
+        )
 
 
 class Scorer(RadCliQReward):
@@ -88,7 +92,9 @@ def assert_as_if_scored_at_the_end(taken) -> None:
     )
     assert len(set(whole.reward)) > 3
     for field in dataclasses.fields(whole):
-        np.testing.assert_array_equal(getattr(taken.scoring.result(), field.name), getattr(whole, field.name))
+        np.testing.assert_array_equal(
+            getattr(taken.scoring.result(), field.name), getattr(whole, field.name)
+        )
 
 
 def test_scores_arrive_before_the_last_report_is_written():
@@ -96,7 +102,9 @@ def test_scores_arrive_before_the_last_report_is_written():
 
     def until_the_last_chunk_is_scored() -> None:
         if waited.chunks:
-            assert scorer.scored.acquire(timeout=PATIENCE), "nothing is scored while reports are being written"
+            assert scorer.scored.acquire(timeout=PATIENCE), (
+                "nothing is scored while reports are being written"
+            )
         waited.chunks += 1
 
     taken = sampling(Engines([0, 1, 2], until_the_last_chunk_is_scored), scorer).take(0)
@@ -117,7 +125,9 @@ def test_a_sample_of_the_next_iteration_is_scored_ahead_and_again_after_a_restar
     assert scorer.calls == 6
     ahead.save(tmp_path)
     fresh = Scorer()
-    resumed = sampling(Engines([], lambda: None), fresh, "ppo.rollout_ahead=true", "ppo.iterations=2")
+    resumed = sampling(
+        Engines([], lambda: None), fresh, "ppo.rollout_ahead=true", "ppo.iterations=2"
+    )
     resumed.load(tmp_path)
     again, taken = resumed.take(1), ahead.take(1)
     assert again.sample.texts == taken.sample.texts

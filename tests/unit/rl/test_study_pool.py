@@ -17,6 +17,10 @@ def test_a_batch_larger_than_the_data_repeats_studies_evenly():
 
 
 def test_seeds_of_streams_and_calls_differ():
-    seeds = {stream_seed(7, stream, number) for stream in ("rollout", "minibatches") for number in range(50)}
+    seeds = {
+        stream_seed(7, stream, number)
+        for stream in ("rollout", "minibatches")
+        for number in range(50)
+    }
     assert len(seeds) == 100
     assert stream_seed(7, "rollout", 3) == stream_seed(7, "rollout", 3)

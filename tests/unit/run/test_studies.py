@@ -18,7 +18,12 @@ from tests.support.trees import LARGE, annotate, labels_csv, picture, table
 
 
 def phantom_config(folder: Path, *overrides: str) -> Config:
-    counts = ["data.phantom.train=6", "data.phantom.val=2", "data.phantom.test=3", "data.phantom.image_size=64"]
+    counts = [
+        "data.phantom.train=6",
+        "data.phantom.val=2",
+        "data.phantom.test=3",
+        "data.phantom.image_size=64",
+    ]
     return load_config(None, [f"storage_path={folder}", "name=run", *counts, *overrides])
 
 
@@ -47,7 +52,13 @@ def test_prepare_studies_again_after_the_source_was_corrected(tmp_path):
     picture(tmp_path / "in" / "x.png")
     rows = [[str(i), str(i), "x.png", "Heart is enlarged."] for i in range(40)]
     path = table(tmp_path / "in" / "a.csv", ["study_id", "patient_id", "image", "findings"], rows)
-    overrides = ["data.source=csv", f"data.path={path}", "data.ids=published", f"storage_path={tmp_path}", "name=r"]
+    overrides = [
+        "data.source=csv",
+        f"data.path={path}",
+        "data.ids=published",
+        f"storage_path={tmp_path}",
+        "name=r",
+    ]
     config = load_config(None, overrides)
     prepare_studies(config, progress=False)
     rows[0][3] = "Heart is normal now."
@@ -67,7 +78,9 @@ def test_prepare_studies_again_when_an_image_is_gone(tmp_path):
 def test_settings_that_do_not_change_the_studies_keep_them(tmp_path):
     manifest = prepare_studies(phantom_config(tmp_path), progress=False)
     before = manifest.stat().st_mtime_ns
-    prepare_studies(phantom_config(tmp_path, "data.train_limit=2", "data.cache_dir=/elsewhere"), progress=False)
+    prepare_studies(
+        phantom_config(tmp_path, "data.train_limit=2", "data.cache_dir=/elsewhere"), progress=False
+    )
     assert manifest.stat().st_mtime_ns == before
 
 
@@ -77,7 +90,11 @@ def test_a_failed_import_leaves_no_manifest_that_passes_for_current(tmp_path, iu
     with pytest.raises(StudyError, match="source_missing"):
         prepare_studies(broken, progress=False)
     fixed = phantom_config(tmp_path, "data.source=iu-xray", f"data.path={iu}")
-    assert {study.id for study in read_studies(prepare_studies(fixed, progress=False))} == {"CXR1", "CXR2", "CXR6"}
+    assert {study.id for study in read_studies(prepare_studies(fixed, progress=False))} == {
+        "CXR1",
+        "CXR2",
+        "CXR6",
+    }
 
 
 def iu_run(folder: Path, iu: Path, *overrides: str) -> Config:
@@ -89,11 +106,18 @@ def test_prepare_studies_again_after_a_table_of_the_source_changed(tmp_path, iu,
     prepare_studies(config, progress=False)
     reports = iu / "indiana_reports.csv"
     reports.write_text(reports.read_text().replace(LARGE, "The heart is normal."))
-    texts = {study.id: study.findings for study in read_studies(prepare_studies(config, progress=False))}
+    texts = {
+        study.id: study.findings for study in read_studies(prepare_studies(config, progress=False))
+    }
     assert texts["CXR2"] == "The heart is normal."
-    assert f"{config.run_dir / 'studies.jsonl'} is made anew: the source's tables changed" in caplog.text
+    assert (
+        f"{config.run_dir / 'studies.jsonl'} is made anew: the source's tables changed"
+        in caplog.text
+    )
     annotate(iu, train=["CXR1_IM-0001"], val=["CXR2_IM-0652"])
-    splits = {study.id: study.split for study in read_studies(prepare_studies(config, progress=False))}
+    splits = {
+        study.id: study.split for study in read_studies(prepare_studies(config, progress=False))
+    }
     assert splits == {"CXR1": "train", "CXR2": "val"}, "a table that was not there before"
 
 
@@ -125,7 +149,9 @@ def test_studies_that_a_run_has_worked_on_stay_when_other_ones_are_asked_for(tmp
     record_run(config, prepare_studies(config, progress=False))
     before = _contents(config.run_dir)
     for other in ("seed=8", "data.phantom.train=7", "data.section=impression"):
-        with pytest.raises(StudyError, match=r"resume_mismatch: .*/run has worked on other studies: the settings"):
+        with pytest.raises(
+            StudyError, match=r"resume_mismatch: .*/run has worked on other studies: the settings"
+        ):
             prepare_studies(phantom_config(tmp_path, other), progress=False)
         assert _contents(config.run_dir) == before, "the manifest, its record, or a phantom changed"
     prepare_studies(phantom_config(tmp_path, "seed=8"), again=True, progress=False)
@@ -141,14 +167,19 @@ def test_studies_that_a_run_has_worked_on_stay_when_their_source_changes(tmp_pat
     reports = iu / "indiana_reports.csv"
     whole = reports.read_text()
     reports.write_text(whole.replace(LARGE, "The heart is normal."))
-    with pytest.raises(StudyError, match=r"resume_mismatch: .* the source, or how it is read, changed"):
+    with pytest.raises(
+        StudyError, match=r"resume_mismatch: .* the source, or how it is read, changed"
+    ):
         prepare_studies(config, progress=False)
     reports.rename(iu / "away.csv")
     with pytest.raises(StudyError, match="source_missing"):
         prepare_studies(config, progress=False)
     assert _contents(config.run_dir) == before
     reports.write_text(whole + "\n")
-    assert prepare_studies(config, progress=False).read_bytes() == before[config.run_dir / "studies.jsonl"]
+    assert (
+        prepare_studies(config, progress=False).read_bytes()
+        == before[config.run_dir / "studies.jsonl"]
+    )
 
 
 def test_a_run_goes_on_when_its_studies_come_back_as_they_were(tmp_path):
@@ -167,11 +198,17 @@ def _forget(made_from: Path, *names: str) -> None:
     made_from.write_text(json.dumps({name: known[name] for name in known if name not in names}))
 
 
-@pytest.mark.parametrize("case", ["made before tables were recorded", "images touched", "source gone"])
-def test_a_manifest_is_kept_where_no_table_is_known_to_have_changed(tmp_path, manifest, case, monkeypatch):
+@pytest.mark.parametrize(
+    "case", ["made before tables were recorded", "images touched", "source gone"]
+)
+def test_a_manifest_is_kept_where_no_table_is_known_to_have_changed(
+    tmp_path, manifest, case, monkeypatch
+):
     config = phantom_config(tmp_path, "data.source=jsonl", f"data.path={manifest}")
     made = prepare_studies(config, progress=False)
-    monkeypatch.setattr("lmrrg.data.sources.import_studies", lambda *_, **__: pytest.fail("imported again"))
+    monkeypatch.setattr(
+        "lmrrg.data.sources.import_studies", lambda *_, **__: pytest.fail("imported again")
+    )
     if case == "made before tables were recorded":
         _forget(made.with_suffix(".made_from.json"), "readers", "tables")
     elif case == "images touched":
@@ -183,7 +220,9 @@ def test_a_manifest_is_kept_where_no_table_is_known_to_have_changed(tmp_path, ma
 
 @pytest.mark.parametrize("record", ["[]", "{}", "1", "{"])
 def test_a_damaged_record_is_no_reason_to_keep_a_manifest(tmp_path, record):
-    made_from = prepare_studies(phantom_config(tmp_path), progress=False).with_suffix(".made_from.json")
+    made_from = prepare_studies(phantom_config(tmp_path), progress=False).with_suffix(
+        ".made_from.json"
+    )
     before = made_from.read_text()
     made_from.write_text(record)
     prepare_studies(phantom_config(tmp_path), progress=False)

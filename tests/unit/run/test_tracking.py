@@ -32,10 +32,15 @@ def test_every_line_is_on_disk_before_the_next_step(config: Config) -> None:
         tracker.log(0, {"reward": 0.5, "kl": np.float32(0.25)})
         assert len(metrics_path(config.run_dir, "ppo").read_text().splitlines()) == 1
         tracker.log(1, {"reward": torch.tensor(1.5)})
-    assert read_metrics(config.run_dir, "ppo") == [{"step": 0, "reward": 0.5, "kl": 0.25}, {"step": 1, "reward": 1.5}]
+    assert read_metrics(config.run_dir, "ppo") == [
+        {"step": 0, "reward": 0.5, "kl": 0.25},
+        {"step": 1, "reward": 1.5},
+    ]
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
 @given(first=st.integers(1, 12), checkpoint=st.integers(0, 12), second=st.integers(1, 12))
 def test_resume_leaves_each_step_once_and_from_the_newer_process(
     config: Config, first: int, checkpoint: int, second: int
@@ -67,12 +72,23 @@ def test_not_finite_values_stay_valid_json_and_come_back_as_nan(config: Config) 
     line = metrics_path(config.run_dir, "ppo").read_text()
     record = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert record["auc"] is None
-    assert all(math.isnan(value) for key, value in read_metrics(config.run_dir, "ppo")[0].items() if key != "step")
+    assert all(
+        math.isnan(value)
+        for key, value in read_metrics(config.run_dir, "ppo")[0].items()
+        if key != "step"
+    )
 
 
-@pytest.mark.parametrize("metrics", [{"report": "lungs are clear"}, {"n": "3"}, {"step": 1.0}, {"x": [1.0]}])
-def test_text_and_reserved_names_are_refused_and_nothing_is_written(config: Config, metrics: dict) -> None:
-    with RunTracker(config.run_dir, "ppo", config) as tracker, pytest.raises(TrackingError) as caught:
+@pytest.mark.parametrize(
+    "metrics", [{"report": "lungs are clear"}, {"n": "3"}, {"step": 1.0}, {"x": [1.0]}]
+)
+def test_text_and_reserved_names_are_refused_and_nothing_is_written(
+    config: Config, metrics: dict
+) -> None:
+    with (
+        RunTracker(config.run_dir, "ppo", config) as tracker,
+        pytest.raises(TrackingError) as caught,
+    ):
         tracker.log(0, metrics)
     assert caught.value.code == "bad_metric"
     assert read_metrics(config.run_dir, "ppo") == []
@@ -91,7 +107,9 @@ def test_a_torn_last_line_is_dropped_and_a_damaged_line_is_an_error(config: Conf
         read_metrics(config.run_dir, "ppo")
 
 
-def test_offline_wandb_writes_a_run_folder_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_wandb_writes_a_run_folder_without_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nothing answers there
     monkeypatch.delenv("WANDB_MODE", raising=False)
     config = Config(name="toy", storage_path=tmp_path)

@@ -27,7 +27,10 @@ def _parse(svg: str) -> ET.Element:
 
 def _paths(svg: str) -> list[list[tuple[str, float, float]]]:
     return [
-        [(k, float(x), float(y)) for k, x, y in re.findall(r"([ML])(\S+) ([-\d.]+)", path.get("d") or "")]
+        [
+            (k, float(x), float(y))
+            for k, x, y in re.findall(r"([ML])(\S+) ([-\d.]+)", path.get("d") or "")
+        ]
         for path in _parse(svg).iter(f"{SVG}path")
     ]
 
@@ -35,13 +38,17 @@ def _paths(svg: str) -> list[list[tuple[str, float, float]]]:
 @settings(max_examples=80, deadline=None)
 @given(values=st.lists(st.lists(NUMBERS, min_size=1, max_size=20), min_size=1, max_size=3))
 def test_every_finite_point_is_inside_the_chart_and_in_order(values: list[list[float]]) -> None:
-    svg = line_chart([Series(f"s{i}", range(len(y)), y) for i, y in enumerate(values)], "step", "loss")
+    svg = line_chart(
+        [Series(f"s{i}", range(len(y)), y) for i, y in enumerate(values)], "step", "loss"
+    )
     for y, path in zip(values, _paths(svg), strict=True):
         finite = [value for value in y if math.isfinite(value)]
         assert len(path) == len(finite)
         assert all(0 <= px <= WIDTH and 0 <= py <= HEIGHT for _, px, py in path)
         for (_, _, one), (_, _, two), a, b in zip(path, path[1:], finite, finite[1:], strict=False):
-            assert one >= two - 0.11 if b >= a else one <= two + 0.11  # higher values are drawn higher
+            assert (
+                one >= two - 0.11 if b >= a else one <= two + 0.11
+            )  # higher values are drawn higher
 
 
 def test_a_nan_interrupts_the_line() -> None:
@@ -63,9 +70,13 @@ def test_names_and_labels_are_escaped() -> None:
 
 
 @pytest.mark.parametrize("values", [[3e-6, 5e-6], [2e7, 4e7]])
-def test_ticks_of_tiny_and_huge_values_are_short_and_the_axis_says_the_power(values: list[float]) -> None:
+def test_ticks_of_tiny_and_huge_values_are_short_and_the_axis_says_the_power(
+    values: list[float],
+) -> None:
     svg = line_chart([Series("a", [0, 1], values)], "step", "parity")
-    ticks = [text.text or "" for text in _parse(svg).iter(f"{SVG}text") if text.get("class") == "tick"]
+    ticks = [
+        text.text or "" for text in _parse(svg).iter(f"{SVG}text") if text.get("class") == "tick"
+    ]
     assert max(len(tick) for tick in ticks) <= 5
     assert "×10" in svg
 
@@ -87,7 +98,9 @@ def test_heat_is_drawn_over_its_own_patch(patch: int) -> None:
     pixels = np.full((256, 256), 0.5, np.float32)
     attention = np.zeros(64)
     attention[patch] = 1
-    changed = np.abs(_pixels(heat_map_uri(pixels, attention)) - _pixels(radiograph_uri(pixels))).sum(axis=2)
+    changed = np.abs(
+        _pixels(heat_map_uri(pixels, attention)) - _pixels(radiograph_uri(pixels))
+    ).sum(axis=2)
     row, column = np.unravel_index(changed.argmax(), changed.shape)
     cell = SIDE / 8
     assert abs(row - (patch // 8 + 0.5) * cell) <= cell

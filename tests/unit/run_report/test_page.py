@@ -18,7 +18,9 @@ from lmrrg.run_report.page import write_report
 from lmrrg.studies import StudyError
 from tests.support.evaluated_run import finished_run
 
-HOSTILE = "<script>document.title='taken'</script><img src=x onerror=alert(1)> & \"it's\" {{ 7 * 7 }}"
+HOSTILE = (
+    "<script>document.title='taken'</script><img src=x onerror=alert(1)> & \"it's\" {{ 7 * 7 }}"
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,11 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
+        self.addresses += [
+            value or ""
+            for name, value in attrs
+            if name in ("src", "href", "srcset", "action", "data")
+        ]
         self.handlers += [name for name, _ in attrs if name.startswith("on")]
 
     def handle_data(self, data: str) -> None:
@@ -77,7 +83,13 @@ def test_the_page_shows_the_results_as_they_are(run: Config) -> None:
         assert system["title"] in page.text
         value = system["metrics"]["r2gen.bleu_4"]["value"]
         assert f"{value:.3f}" in page.text
-    for text in ("radcliq-embedded", results["stamp"]["data_sha256"], "pytest", "bootstrap: 200", "Data audit"):
+    for text in (
+        "radcliq-embedded",
+        results["stamp"]["data_sha256"],
+        "pytest",
+        "bootstrap: 200",
+        "Data audit",
+    ):
         assert text in page.text
 
 
@@ -97,8 +109,13 @@ def test_foreign_text_is_escaped_wherever_it_comes_from(copied: Path) -> None:
     manifest.write_text("".join(json.dumps(study) + "\n" for study in studies))
     path = copied / "evaluation" / "ppo.jsonl"
     records = [json.loads(line) for line in path.read_text().splitlines()]
-    next(record for record in records if record["id"] == shown)["report"] = "GENERATED \u2028 \x85 " + HOSTILE
-    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
+    next(record for record in records if record["id"] == shown)["report"] = (
+        "GENERATED \u2028 \x85 " + HOSTILE
+    )
+    path.write_text(
+        "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records),
+        encoding="utf-8",
+    )
     run_json = json.loads((copied / "run.json").read_text())
     run_json["history"][0]["command"] = "COMMAND " + HOSTILE
     (copied / "run.json").write_text(json.dumps(run_json))
@@ -118,10 +135,16 @@ def test_foreign_text_is_escaped_wherever_it_comes_from(copied: Path) -> None:
         (-0.1, 0.2, "No difference between PPO and SFT could be shown"),
     ],
 )
-def test_the_headline_says_no_more_than_the_interval(copied: Path, low: float, high: float, title: str) -> None:
+def test_the_headline_says_no_more_than_the_interval(
+    copied: Path, low: float, high: float, title: str
+) -> None:
     path = copied / "evaluation" / "results.json"
     results = json.loads(path.read_text())
-    results["comparison"]["metrics"]["radcliq_v1"] |= {"low": low, "high": high, "difference": (low + high) / 2}
+    results["comparison"]["metrics"]["radcliq_v1"] |= {
+        "low": low,
+        "high": high,
+        "difference": (low + high) / 2,
+    }
     path.write_text(json.dumps(results))
     assert title in Page(write_report(copied).read_text()).text
 
@@ -132,7 +155,9 @@ def test_a_failed_guard_and_a_warning_are_shown(copied: Path) -> None:
     for place, guard in enumerate(results["guards"]):
         guard["ok"] = place != 1
     for place, system in enumerate(results["systems"]):
-        system["sanity"] = [{"code": "image_ignored", "message": "all reports are the same"}] if place == 1 else []
+        system["sanity"] = (
+            [{"code": "image_ignored", "message": "all reports are the same"}] if place == 1 else []
+        )
     path.write_text(json.dumps(results))
     html = write_report(copied).read_text()
     assert html.count('<li class="bad">') == 2
@@ -142,7 +167,9 @@ def test_a_failed_guard_and_a_warning_are_shown(copied: Path) -> None:
 def test_missing_pieces_are_named(copied: Path) -> None:
     path = copied / "evaluation" / "results.json"
     results = json.loads(path.read_text())
-    path.write_text(json.dumps({key: value for key, value in results.items() if key != "comparison"}))
+    path.write_text(
+        json.dumps({key: value for key, value in results.items() if key != "comparison"})
+    )
     with pytest.raises(EvaluationError, match="no_comparison"):
         write_report(copied)
     path.write_text(json.dumps(results))

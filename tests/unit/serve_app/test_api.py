@@ -73,7 +73,9 @@ class FakeWriter:
             images_not_used=0,
             indication_used=False,
             prior_used=False,
-            model=ModelInfo(version="sha256:0", architecture="LMRRG", decoder="llama", provenance={}),
+            model=ModelInfo(
+                version="sha256:0", architecture="LMRRG", decoder="llama", provenance={}
+            ),
             generated_at=datetime.now(UTC),
             seconds=0.1,
         )
@@ -97,7 +99,9 @@ def client(writer: FakeWriter, decoders: DecoderPool) -> TestClient:
 
 def picture(kind: str = "PNG", size: tuple[int, int] = (80, 64)) -> bytes:
     out = io.BytesIO()
-    Image.fromarray(np.arange(size[0] * size[1], dtype=np.uint8).reshape(size)).save(out, format=kind)
+    Image.fromarray(np.arange(size[0] * size[1], dtype=np.uint8).reshape(size)).save(
+        out, format=kind
+    )
     return out.getvalue()
 
 
@@ -110,14 +114,21 @@ def error_of(answer) -> tuple[int, str]:
 
 
 def test_pictures_become_one_study(client, writer):
-    files = [("files", ("a.png", picture(), "image/png")), ("files", ("b.bin", picture("JPEG"), "text/plain"))]
-    answer = client.post("/v1/reports?details=true", files=files, data={"indication": "Cough", "prior": "Clear."})
+    files = [
+        ("files", ("a.png", picture(), "image/png")),
+        ("files", ("b.bin", picture("JPEG"), "text/plain")),
+    ]
+    answer = client.post(
+        "/v1/reports?details=true", files=files, data={"indication": "Cough", "prior": "Clear."}
+    )
     assert answer.status_code == 200
     assert answer.json()["findings"] == "2 images."
     assert list(answer.json()["probabilities"]) == list(LABELS)
     assert "research only" in answer.json()["notice"]
     [study] = writer.studies
-    assert [image.source for image in study.images] == ["png", "jpeg"], "the content decides, not name or type"
+    assert [image.source for image in study.images] == ["png", "jpeg"], (
+        "the content decides, not name or type"
+    )
     assert (study.indication, study.prior, study.details) == ("Cough", "Clear.", True)
 
 
@@ -142,14 +153,27 @@ def test_what_is_not_a_radiograph_is_refused_by_code(client, writer, content, st
 def test_of_an_image_only_the_square_is_held_and_nothing_else_changes(client, writer, tiny_config):
     """Reports come from the features, previews from the square: both are the same as from all pixels, to the bit."""
     uploads = [picture(size=(300, 200)), picture("JPEG", (64, 1000)), picture(size=(256, 256))]
-    assert client.post("/v1/reports", files=[("files", ("a", upload)) for upload in uploads]).status_code == 200
+    assert (
+        client.post(
+            "/v1/reports", files=[("files", ("a", upload)) for upload in uploads]
+        ).status_code
+        == 200
+    )
     held, whole = writer.studies[0].images, [read_image(upload) for upload in uploads]
     for image, full in zip(held, whole, strict=True):
         assert image.pixels.shape == (SQUARE, SQUARE)
-        np.testing.assert_array_equal(to_square(image.pixels, SQUARE), to_square(full.pixels, SQUARE))
-        assert (image.view, image.source, image.burned_in) == (full.view, full.source, full.burned_in)
+        np.testing.assert_array_equal(
+            to_square(image.pixels, SQUARE), to_square(full.pixels, SQUARE)
+        )
+        assert (image.view, image.source, image.burned_in) == (
+            full.view,
+            full.source,
+            full.burned_in,
+        )
     assert tiny_config.data.image_size == SQUARE
-    few, many = (load_features_from_images([images], tiny_config).patches for images in (held, whole))
+    few, many = (
+        load_features_from_images([images], tiny_config).patches for images in (held, whole)
+    )
     assert few.equal(many)
 
 
@@ -159,7 +183,10 @@ def test_a_busy_service_refuses_before_it_decodes(client, writer):
     assert error_of(answer) == (503, "busy")
     assert answer.headers["retry-after"]
     writer.places = 1
-    assert error_of(client.post("/v1/reports", files=[("files", ("x.png", b"not an image"))]))[0] == 415
+    assert (
+        error_of(client.post("/v1/reports", files=[("files", ("x.png", b"not an image"))]))[0]
+        == 415
+    )
     assert writer.places == 1, "a refused study gives its place back"
 
 
@@ -178,11 +205,21 @@ def test_a_replica_has_so_many_places_and_gets_them_back():
 
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(client):
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0))
-    bomb = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
-    assert error_of(client.post("/v1/reports", files=[("files", ("x.png", bomb))])) == (413, "too_large")
+    bomb = (
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + chunk(b"IDAT", zlib.compress(bytes(1000)))
+        + chunk(b"IEND", b"")
+    )
+    assert error_of(client.post("/v1/reports", files=[("files", ("x.png", bomb))])) == (
+        413,
+        "too_large",
+    )
 
 
 def test_an_upload_above_the_limit_is_refused_by_its_announced_length(client, writer):
@@ -197,7 +234,11 @@ def test_an_upload_above_the_limit_is_refused_while_it_is_read(writer, decoders)
 
     async def receive() -> dict:
         nonlocal read
-        head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' if not read else b""
+        head = (
+            b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+            if not read
+            else b""
+        )
         read += 10_000
         return {"type": "http.request", "body": head + bytes(10_000), "more_body": True}
 
@@ -234,10 +275,15 @@ def test_a_decoder_that_runs_out_of_memory_or_dies_costs_one_request(client, wri
 
 @pytest.mark.parametrize("length", [LIMIT - 1000, LIMIT + 1000])
 def test_the_limit_counts_the_whole_body(client, length):
-    boundary = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n', b"\r\n--x--\r\n"
+    boundary = (
+        b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n',
+        b"\r\n--x--\r\n",
+    )
     body = boundary[0] + bytes(length - sum(map(len, boundary))) + boundary[1]
     answer = client.post(
-        "/v1/reports", content=iter([body]), headers={"content-type": "multipart/form-data; boundary=x"}
+        "/v1/reports",
+        content=iter([body]),
+        headers={"content-type": "multipart/form-data; boundary=x"},
     )
     assert error_of(answer) == ((415, "not_an_image") if length < LIMIT else (413, "too_large"))
 
@@ -245,7 +291,9 @@ def test_the_limit_counts_the_whole_body(client, length):
 def test_malformed_requests(client):
     assert error_of(client.post("/v1/reports")) == (422, "invalid_request")
     assert error_of(client.post("/v1/reports", data={"files": "text"})) == (422, "invalid_request")
-    broken = client.post("/v1/reports", content=b"junk", headers={"content-type": "multipart/form-data; boundary=x"})
+    broken = client.post(
+        "/v1/reports", content=b"junk", headers={"content-type": "multipart/form-data; boundary=x"}
+    )
     assert error_of(broken) == (400, "bad_request")
     assert error_of(client.get("/v1/reports")) == (405, "method_not_allowed")
     assert error_of(client.get("/nothing")) == (404, "not_found")
@@ -268,13 +316,18 @@ def test_health_and_readiness_differ(client, writer):
     answer = client.get("/readyz")
     assert error_of(answer) == (503, "not_ready")
     assert answer.headers["retry-after"]
-    assert error_of(client.post("/v1/reports", files=[("files", ("a.png", picture()))])) == (503, "not_ready")
+    assert error_of(client.post("/v1/reports", files=[("files", ("a.png", picture()))])) == (
+        503,
+        "not_ready",
+    )
     writer.ready = True
     assert client.get("/readyz").json() == {"status": "ready"}
 
 
 def test_an_internal_error_says_nothing_about_itself(client):
-    answer = client.post("/v1/reports", files=[("files", ("a.png", picture()))], data={"indication": "crash"})
+    answer = client.post(
+        "/v1/reports", files=[("files", ("a.png", picture()))], data={"indication": "crash"}
+    )
     assert error_of(answer) == (500, "internal")
     assert "secret" not in answer.text
 
@@ -301,7 +354,13 @@ def test_the_page_needs_nothing_from_elsewhere(client):
 
 def test_the_documentation_names_every_code():
     table = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
-    for code in {*STATUS, *CODE_OF_STATUS.values(), "too_many_images", "invalid_request", "internal"}:
+    for code in {
+        *STATUS,
+        *CODE_OF_STATUS.values(),
+        "too_many_images",
+        "invalid_request",
+        "internal",
+    }:
         assert f"`{code}`" in table, code
 
 
@@ -334,7 +393,9 @@ def test_the_application_says_in_one_sentence_what_it_lacks(monkeypatch):
 def test_a_checkpoint_that_does_not_say_what_it_sees_is_not_deployed(tiny_checkpoint, tmp_path):
     copy = shutil.copytree(tiny_checkpoint, tmp_path / "copy")
     settings = json.loads((copy / "config.json").read_text())
-    (copy / "config.json").write_text(json.dumps({k: v for k, v in settings.items() if k != "inputs"}))
+    (copy / "config.json").write_text(
+        json.dumps({k: v for k, v in settings.items() if k != "inputs"})
+    )
     with pytest.raises(click.ClickException, match=r"bad_config.*inputs"):
         app({"checkpoint": str(copy)})
 
@@ -350,7 +411,9 @@ def test_where_the_checkpoint_comes_from(tiny_checkpoint, tmp_path, monkeypatch)
     monkeypatch.setenv("LMRRG_CHECKPOINT", "/elsewhere")
     with pytest.raises(click.ClickException, match="/elsewhere"):
         app({})
-    assert app({"checkpoint": str(tiny_checkpoint)})._bound_deployment.init_args[0] == str(tiny_checkpoint)
+    assert app({"checkpoint": str(tiny_checkpoint)})._bound_deployment.init_args[0] == str(
+        tiny_checkpoint
+    )
 
 
 def test_a_version_names_the_weights_and_the_settings(tiny_checkpoint, tmp_path):

@@ -16,7 +16,12 @@ from sft.batches import Examples, epoch_minibatches, forgotten_views, rank_share
 @pytest.fixture(scope="module")
 def examples(tiny_config: Config, tiny_checkpoint: Path, tiny_studies: list[Study]) -> Examples:
     tokenizer = load_checkpoint(tiny_checkpoint).tokenizer
-    return Examples(tiny_studies, FeatureFiles(tiny_studies, tiny_config, progress=False), tokenizer, tiny_config)
+    return Examples(
+        tiny_studies,
+        FeatureFiles(tiny_studies, tiny_config, progress=False),
+        tokenizer,
+        tiny_config,
+    )
 
 
 def test_a_batch_holds_its_examples_and_nothing_in_the_padding(examples: Examples):
@@ -81,7 +86,9 @@ def test_reports_of_similar_length_share_a_minibatch():
     lengths = torch.randint(5, 100, (800,), generator=torch.Generator().manual_seed(0)).tolist()
 
     def waste(batches: list[list[int]]) -> int:
-        return sum(max(lengths[i] for i in b) * len(b) - sum(lengths[i] for i in b) for b in batches)
+        return sum(
+            max(lengths[i] for i in b) * len(b) - sum(lengths[i] for i in b) for b in batches
+        )
 
     plain = torch.randperm(800, generator=torch.Generator().manual_seed(1)).reshape(-1, 16).tolist()
     assert waste(epoch_minibatches(lengths, 16, 0, 0)) < 0.4 * waste(plain)

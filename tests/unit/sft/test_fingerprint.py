@@ -69,7 +69,9 @@ def test_other_data_are_another_run(manifest: Path):
     assert named(manifest) != before
 
 
-def test_other_region_texts_or_weights_are_another_run(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_other_region_texts_or_weights_are_another_run(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     before = named(manifest)
     monkeypatch.setattr("sft.fingerprint.load_regions", lambda _: {"right lung": "other words"})
     assert named(manifest) != before

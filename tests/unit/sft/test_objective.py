@@ -16,7 +16,11 @@ from sft.objective import Objective, attention_loss, learning_rate, macro_auc, p
 def slow_auc(scores: list[float], truth: list[int]) -> float:
     """The share of (positive, negative) pairs in the right order; ties count a half."""
     pairs = [
-        (p, n) for p, t in zip(scores, truth, strict=True) if t for n, u in zip(scores, truth, strict=True) if not u
+        (p, n)
+        for p, t in zip(scores, truth, strict=True)
+        if t
+        for n, u in zip(scores, truth, strict=True)
+        if not u
     ]
     return sum(1.0 if p > n else 0.5 if p == n else 0.0 for p, n in pairs) / len(pairs)
 
@@ -61,7 +65,9 @@ def test_every_trainable_weight_is_in_one_group_and_embeddings_do_not_decay(tiny
     groups = parameter_groups(model, 0.1)
     ids = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(ids) == sorted(id(p) for p in model.parameters() if p.requires_grad)
-    decaying = {id(parameter) for group in groups if group["weight_decay"] for parameter in group["params"]}
+    decaying = {
+        id(parameter) for group in groups if group["weight_decay"] for parameter in group["params"]
+    }
     assert id(model.decoder.get_input_embeddings().weight) not in decaying
     assert id(model.decoder.lm_head.weight) in decaying
     assert id(model.decoder.model.norm.weight) not in decaying
@@ -69,9 +75,14 @@ def test_every_trainable_weight_is_in_one_group_and_embeddings_do_not_decay(tiny
 
 @pytest.fixture(scope="module")
 def examples(tiny_config, tiny_checkpoint, tiny_studies) -> Examples:
-    labelled = [study.__class__(**{**vars(study), "labels": {"Edema": i % 2}}) for i, study in enumerate(tiny_studies)]
+    labelled = [
+        study.__class__(**{**vars(study), "labels": {"Edema": i % 2}})
+        for i, study in enumerate(tiny_studies)
+    ]
     tokenizer = load_checkpoint(tiny_checkpoint).tokenizer
-    return Examples(labelled, FeatureFiles(labelled, tiny_config, progress=False), tokenizer, tiny_config)
+    return Examples(
+        labelled, FeatureFiles(labelled, tiny_config, progress=False), tokenizer, tiny_config
+    )
 
 
 def test_losses_are_sums_so_parts_add_up_to_the_whole(tiny_checkpoint, examples: Examples):
@@ -81,23 +92,31 @@ def test_losses_are_sums_so_parts_add_up_to_the_whole(tiny_checkpoint, examples:
         parts = [objective(examples.batch(part)) for part in ([0, 1, 2], [3], [4, 5, 6, 7])]
     for k in (0, 1):
         assert float(whole[k]) == pytest.approx(sum(float(part[k]) for part in parts), rel=1e-5)
-    torch.testing.assert_close(whole[3], torch.cat([part[3] for part in parts]), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        whole[3], torch.cat([part[3] for part in parts]), atol=1e-5, rtol=1e-4
+    )
 
 
 def test_the_report_loss_is_that_of_each_token_alone(tiny_checkpoint, examples: Examples):
     model = load_checkpoint(tiny_checkpoint)
     batch = examples.batch([2, 5])
     with torch.no_grad():
-        logits = model.report_logits(batch.features, batch.prompts, batch.report_ids, batch.report_mask).logits
+        logits = model.report_logits(
+            batch.features, batch.prompts, batch.report_ids, batch.report_mask
+        ).logits
         expected = -sum(
             float(logits[row, t].log_softmax(-1)[token])
             for row, i in enumerate([2, 5])
             for t, token in enumerate(examples.reports[i])
         )
-        assert float(Objective(model, SFTConfig(), None)(batch)[0]) == pytest.approx(expected, rel=1e-5)
+        assert float(Objective(model, SFTConfig(), None)(batch)[0]) == pytest.approx(
+            expected, rel=1e-5
+        )
 
 
-def test_bfloat16_products_keep_float32_weights_and_nearly_the_loss(tiny_checkpoint, examples: Examples):
+def test_bfloat16_products_keep_float32_weights_and_nearly_the_loss(
+    tiny_checkpoint, examples: Examples
+):
     model = load_checkpoint(tiny_checkpoint)
     batch = examples.batch(range(8))
     exact, rough = (Objective(model, SFTConfig(precision=p), None) for p in ("fp32", "bf16"))
@@ -126,7 +145,9 @@ def test_a_few_steps_on_one_batch_learn_it(tiny_checkpoint, examples: Examples):
     assert float(disease.detach()) < 0.5 * first[1]
 
 
-def test_the_attention_is_not_supervised_unless_asked(tiny_checkpoint, tiny_studies, tiny_config, examples: Examples):
+def test_the_attention_is_not_supervised_unless_asked(
+    tiny_checkpoint, tiny_studies, tiny_config, examples: Examples
+):
     assert tiny_config.sft.attention_weight == SFTConfig().attention_weight == 0
     studies = [replace(study, truth={"masks": "not there.npz"}) for study in tiny_studies[:2]]
     files = FeatureFiles(studies, tiny_config, progress=False)
@@ -160,7 +181,11 @@ def test_supervised_attention_learns_to_lie_in_the_region(tiny_checkpoint, examp
 
 
 def test_the_attention_loss_of_a_study_is_the_mean_over_its_known_regions():
-    attention = torch.tensor([[[[0.5, 0.25, 0.25]], [[0.1, 0.1, 0.8]]], [[[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]]]])
-    regions = torch.tensor([[[[1.0, 1.0, 0.0]], [[0.0, 0.5, 0.0]]], [[[0.0, 0.0, 0.0]], [[0.0, 0.0, 0.0]]]])
+    attention = torch.tensor(
+        [[[[0.5, 0.25, 0.25]], [[0.1, 0.1, 0.8]]], [[[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]]]]
+    )
+    regions = torch.tensor(
+        [[[[1.0, 1.0, 0.0]], [[0.0, 0.5, 0.0]]], [[[0.0, 0.0, 0.0]], [[0.0, 0.0, 0.0]]]]
+    )
     expected = -(math.log(0.75) + math.log(0.05)) / 2
     assert float(attention_loss(attention, regions)) == pytest.approx(expected, rel=1e-4)

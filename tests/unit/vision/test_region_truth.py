@@ -37,6 +37,8 @@ def test_a_film_that_is_not_square_is_fitted_as_the_model_fits_it(tmp_path):
     np.testing.assert_allclose(shares, np.tile([0, 0, 1, 1, 1, 1, 0, 0], (8, 1)), atol=1e-6)
 
 
-@pytest.mark.parametrize("findings", [[], [{"type": "edema", "side": "bilateral", "box": [1, 1, 9, 9]}]])
+@pytest.mark.parametrize(
+    "findings", [[], [{"type": "edema", "side": "bilateral", "box": [1, 1, 9, 9]}]]
+)
 def test_no_truth_without_a_box_of_one_region(tmp_path, findings):
     assert region_truth(study(tmp_path, findings), 1, 64) is None

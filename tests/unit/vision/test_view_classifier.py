@@ -31,7 +31,11 @@ def test_a_classifier_learns_what_can_be_told_apart_and_comes_back_from_disk(tmp
 
 
 def test_weights_of_another_encoder_are_refused(tmp_path):
-    save_file({"weight": np.zeros(3, np.float32)}, tmp_path / "w.safetensors", metadata={"encoder": "another"})
+    save_file(
+        {"weight": np.zeros(3, np.float32)},
+        tmp_path / "w.safetensors",
+        metadata={"encoder": "another"},
+    )
     with pytest.raises(FeatureError, match="views_encoder"):
         ViewClassifier.load(tmp_path / "w.safetensors")
 
@@ -56,7 +60,11 @@ def test_missing_views_are_filled_in_and_tags_that_lie_are_counted(seen):
     one = Study("1", "1", films("unknown", "unknown", "unknown"), findings="clear")
     two = Study("2", "2", films("PA", "lateral"), findings="clear")
     checked, counts = checked_views([one, two], Config(), progress=False)
-    assert [image.view for image in checked[0].images] == ["frontal", "unknown", "lateral"]  # frontal first
+    assert [image.view for image in checked[0].images] == [
+        "frontal",
+        "unknown",
+        "lateral",
+    ]  # frontal first
     assert checked[1].images == two.images, "a tag is never changed"
     assert counts == {
         "images": 5,
@@ -68,4 +76,6 @@ def test_missing_views_are_filled_in_and_tags_that_lie_are_counted(seen):
     imported = complete("csv", [one, two], section="findings", seed=0)
     assert "disagree with the pixels" not in imported.table()
     table = audit_table(replace(imported, views=counts).audit())
-    assert "tags that disagree with the pixels: 2 of 5 (1 tagged frontal, 1 tagged lateral)" in table
+    assert (
+        "tags that disagree with the pixels: 2 of 5 (1 tagged frontal, 1 tagged lateral)" in table
+    )

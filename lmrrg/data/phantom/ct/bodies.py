@@ -97,8 +97,14 @@ class Anatomy:
     @cached_property
     def lungs(self) -> dict[str, NDArray[np.float64]]:
         """Lowest and highest z, y, x of each lung, mm: [2, 3]."""
-        found = {side: self.ct.millimetres(np.argwhere(np.isin(self.ct.organs, LUNG[side]))) for side in LUNG}
-        return {side: np.stack([points.min(axis=0), points.max(axis=0)]) for side, points in found.items()}
+        found = {
+            side: self.ct.millimetres(np.argwhere(np.isin(self.ct.organs, LUNG[side])))
+            for side in LUNG
+        }
+        return {
+            side: np.stack([points.min(axis=0), points.max(axis=0)])
+            for side, points in found.items()
+        }
 
     def points(self, organ: int) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """The voxels of an organ: places [N, 3] (z, y, x in mm), and their bone density."""
@@ -110,7 +116,9 @@ class Anatomy:
     def project(self, body: Body, pose: Pose, view: FilmView) -> Projection:
         """Project one view (seconds)."""
         fine, _ = slabs(self.fine, self.ct, view, pose, body, self.heart, size=FINE)
-        depths, middles = slabs(self.air, self.coarse, view, pose, body, self.heart, size=COARSE, count=SLABS)
+        depths, middles = slabs(
+            self.air, self.coarse, view, pose, body, self.heart, size=COARSE, count=SLABS
+        )
         across, z = rays(COARSE, view, pose, middles)
         along = middles[:, None, None].expand_as(z)
         places = torch.stack([z, along, across] if view == "PA" else [z, -across, along])
@@ -149,7 +157,8 @@ def _coarser(ct: CT) -> CT:
 
 def _grid(ct: CT) -> tuple[Array, Array, Array]:
     z, y, x = (
-        (np.arange(n, dtype=np.float32) - m) * s for n, m, s in zip(ct.organs.shape, ct.middle, ct.spacing, strict=True)
+        (np.arange(n, dtype=np.float32) - m) * s
+        for n, m, s in zip(ct.organs.shape, ct.middle, ct.spacing, strict=True)
     )
     return z[:, None, None], y[None, :, None], x[None, None, :]
 

@@ -43,7 +43,14 @@ REVISION = 2
 """Raised when the same seed gives other films, so that a run draws them again."""
 _RETURN = 0.2
 """Share of studies that are the second one of the patient before."""
-_INDICATIONS = ("Shortness of breath.", "Cough and fever.", "Chest pain.", "After a fall.", "Line placement.", "")
+_INDICATIONS = (
+    "Shortness of breath.",
+    "Cough and fever.",
+    "Chest pain.",
+    "After a fall.",
+    "Line placement.",
+    "",
+)
 _LASTING = ("pacemaker", "hyperinflation", "rib fracture", "nodule")
 _NEXT = {"larger": 1, "smaller": -1}
 
@@ -86,18 +93,26 @@ def import_ct_phantoms(
         StudyError: ``phantom_size``, for an image too small to read back.
     """
     if counts.image_size < MIN_SIDE:
-        raise StudyError("phantom_size", f"a phantom needs at least {MIN_SIDE} pixels, not {counts.image_size}")
+        raise StudyError(
+            "phantom_size", f"a phantom needs at least {MIN_SIDE} pixels, not {counts.image_size}"
+        )
     anatomy()  # a missing CT is told before anything is written
     folder.mkdir(parents=True, exist_ok=True)
     plan = tqdm(list(_plans(counts, seed)), desc="phantoms", unit="study", disable=not progress)
     studies = [_make_study(folder, one, counts.image_size, cache, seed, section) for one in plan]
-    return complete("phantom", studies, section=section, seed=seed, notes={"phantom version": str(VERSION)})
+    return complete(
+        "phantom", studies, section=section, seed=seed, notes={"phantom version": str(VERSION)}
+    )
 
 
 def _plans(counts: PhantomConfig, seed: int) -> Iterator[Plan]:
     rng = np.random.default_rng([VERSION, seed])
     number = patient = 0
-    splits: tuple[tuple[Split, int], ...] = (("train", counts.train), ("val", counts.val), ("test", counts.test))
+    splits: tuple[tuple[Split, int], ...] = (
+        ("train", counts.train),
+        ("val", counts.val),
+        ("test", counts.test),
+    )
     for split, count in splits:
         first = False
         for _ in range(count):
@@ -119,16 +134,23 @@ def findings_of(number: int, prior: int | None, seed: int) -> tuple[list[CTFindi
     gone = [old.kind for old, new in zip(before, after, strict=True) if new is None]
     if rng.random() < 0.3 and len(now) < 3:
         extra = sample_finding(
-            str(rng.choice(["pleural effusion", "consolidation", "pneumothorax", "central line"])), rng
+            str(rng.choice(["pleural effusion", "consolidation", "pneumothorax", "central line"])),
+            rng,
         )
-        if extra.kind not in gone and not any(clash(extra, other) or extra.kind == other.kind for other in now):
+        if extra.kind not in gone and not any(
+            clash(extra, other) or extra.kind == other.kind for other in now
+        ):
             now.append(replace(place(extra, anatomy(), rng), change="new"))
     return now, [kind for kind in gone if kind not in DEVICES]
 
 
 def _later(finding: CTFinding, rng: np.random.Generator) -> CTFinding | None:
     """The same finding at the next study; None when it is gone."""
-    scale = DEGREES if finding.severity in DEGREES and finding.kind in ("cardiomegaly", "edema") else SIZES
+    scale = (
+        DEGREES
+        if finding.severity in DEGREES and finding.kind in ("cardiomegaly", "edema")
+        else SIZES
+    )
     if finding.kind not in (*_LASTING, "cardiomegaly") and rng.random() < 0.25:
         return None
     change = str(rng.choice(["unchanged", "larger", "smaller"], p=(0.4, 0.3, 0.3)))
@@ -149,7 +171,9 @@ def films_of(
     shape = "hyperinflation" if any(f.kind == "hyperinflation" for f in findings) else shape
     body, turn = int(person.integers(60)) % len(BODIES[shape]), int(pose.integers(len(POSES)))
     setup = Setup.sample(person, pose)
-    return {view: _film(view, findings, shape, body, turn, setup, size, cache, study) for view in VIEWS}
+    return {
+        view: _film(view, findings, shape, body, turn, setup, size, cache, study) for view in VIEWS
+    }
 
 
 def _film(
@@ -179,7 +203,9 @@ def _film(
     return Film(expose(film, implant.change, setup, view, size, noise), masks, boxes)
 
 
-def _make_study(folder: Path, plan: Plan, size: int, cache: Path, seed: int, section: Section) -> Study:
+def _make_study(
+    folder: Path, plan: Plan, size: int, cache: Path, seed: int, section: Section
+) -> Study:
     study = [VERSION, seed, plan.number]
     findings, gone = findings_of(plan.number, plan.prior, seed)
     films = films_of(findings, size, cache, patient=[VERSION, seed, plan.patient, 9], study=study)
@@ -190,7 +216,11 @@ def _make_study(folder: Path, plan: Plan, size: int, cache: Path, seed: int, sec
     for view, film in films.items():
         path = folder / f"{name}-{view.lower()}.dcm"
         tag, entropy = ("PA", "pa") if view == "PA" else ("LATERAL", "lateral")
-        about = {"view": tag, "patient": plan.patient, "entropy": f"{VERSION}/{seed}/{plan.number}/{entropy}"}
+        about = {
+            "view": tag,
+            "patient": plan.patient,
+            "entropy": f"{VERSION}/{seed}/{plan.number}/{entropy}",
+        }
         write_dicom(path, film.pixels, acquisition, **about, version=VERSION)  # type: ignore[arg-type]
         images.append(StudyImage(path, view))
     masks = f"{name}.regions.npz"
@@ -217,11 +247,17 @@ def _truth(findings: list[CTFinding], films: dict[FilmView, Film], size: int) ->
     for index, finding in enumerate(findings):
         known = {key: value for key, value in asdict(finding).items() if value not in ("", None)}
         known["type"] = known.pop("kind")
-        known["boxes"] = {view: film.boxes[index] for view, film in films.items() if film.boxes[index]}
+        known["boxes"] = {
+            view: film.boxes[index] for view, film in films.items() if film.boxes[index]
+        }
         facts.append(known)
     scale = size / MASK_SIDE
     regions = {
-        view: {name: box for name, mask in zip(REGIONS, film.masks, strict=True) if (box := _box(mask, scale))}
+        view: {
+            name: box
+            for name, mask in zip(REGIONS, film.masks, strict=True)
+            if (box := _box(mask, scale))
+        }
         for view, film in films.items()
     }
     return {"findings": facts, "regions": regions}

@@ -49,25 +49,39 @@ class Setup:
         side = image.shape[0]
         c, s = np.cos(self.angle), np.sin(self.angle)
         step = side / size
-        a = np.array([[c / self.zoom[0], s / self.zoom[0]], [-s / self.zoom[1], c / self.zoom[1]]]) * step
+        a = (
+            np.array([[c / self.zoom[0], s / self.zoom[0]], [-s / self.zoom[1], c / self.zoom[1]]])
+            * step
+        )
         start = side / 2 - a @ (np.array([size, size]) / 2) - np.array(self.shift) * side
         border = 40 * side // FINE
         coefficients = (*a[0], start[0] + border, *a[1], start[1] + border)
         padded = np.pad(image.astype(np.float32), border, mode="edge")
         picture = Image.fromarray(padded)
         return np.asarray(
-            picture.transform((size, size), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
+            picture.transform(
+                (size, size), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR
+            )
         )
 
 
-def expose(film: Projection, change: Array, setup: Setup, view: FilmView, size: int, rng: np.random.Generator) -> Array:
+def expose(
+    film: Projection,
+    change: Array,
+    setup: Setup,
+    view: FilmView,
+    size: int,
+    rng: np.random.Generator,
+) -> Array:
     """Brightness float32 [size, size] in [0, 1]: air dark, bone bright."""
     water = film.soft * setup.tissue + film.bone * setup.bone * 1.5 + change
     a = setup.moved((_WATER_PER_MM * np.maximum(water, 0)).astype(np.float32), size)
     reached = np.exp(-a)
     scattered = 0.012 + 0.10 * uniform_filter(uniform_filter(reached, size // 6), size // 6)
     count = (reached + scattered) * setup.photons * (1.0 if view == "PA" else 2.5)
-    count = np.maximum(count + np.sqrt(count) * rng.standard_normal(count.shape, dtype=np.float32), 1)
+    count = np.maximum(
+        count + np.sqrt(count) * rng.standard_normal(count.shape, dtype=np.float32), 1
+    )
     density = -np.log(count / setup.photons)
     inner = density[size // 6 : -size // 6, size // 6 : -size // 6]
     low, high = np.percentile(inner[::3, ::3], [4, 96])

@@ -98,13 +98,17 @@ def place(finding: CTFinding, anatomy: Anatomy, rng: np.random.Generator) -> CTF
     """Give a finding of a lung or a rib its place in space, and a tube in the windpipe the place of its tip."""
     if finding.kind == "rib fracture":
         points, _ = anatomy.points(int(rng.choice(RIBS[finding.side][4:8])))
-        behind = points[points[:, 1] < np.median(points[:, 1])]  # where a rib stands alone in front of the lung
+        behind = points[
+            points[:, 1] < np.median(points[:, 1])
+        ]  # where a rib stands alone in front of the lung
         share = np.abs(behind[:, 2]) / np.abs(behind[:, 2]).max()
         outer = behind[(share > 0.55) & (share < 0.72)]
         z, y, x = outer[int(rng.integers(len(outer)))]
     elif finding.kind == "endotracheal tube":
         z = anatomy.windpipe[-1, 0] + rng.uniform(16, 42)
-        y, x = (np.interp(z, anatomy.windpipe[::-1, 0], anatomy.windpipe[::-1, axis]) for axis in (1, 2))
+        y, x = (
+            np.interp(z, anatomy.windpipe[::-1, 0], anatomy.windpipe[::-1, axis]) for axis in (1, 2)
+        )
     elif finding.zone:
         (low, back, left), (high, front, right) = anatomy.lungs[finding.side]
         z = low + (ZONES[finding.zone] + rng.uniform(-0.04, 0.04)) * (high - low)
@@ -155,7 +159,9 @@ class Implant:
 
     def _effusion(self, finding: CTFinding, side: str, rng: np.random.Generator) -> None:
         low, high = self.anatomy.lungs[side]
-        height = {"small": 38.0, "moderate": 85.0, "large": 150.0}[finding.severity] + rng.uniform(-6, 6)
+        height = {"small": 38.0, "moderate": 85.0, "large": 150.0}[finding.severity] + rng.uniform(
+            -6, 6
+        )
         z, _, x = self.film.places
         inner, outer = sorted(np.abs([low[2], high[2]]))
         rise = 34 * np.clip((np.abs(x) - inner) / (outer - inner), 0, 1) ** 2.5
@@ -184,7 +190,9 @@ class Implant:
         radius = rng.uniform(7, 13)
         (u, v), line = to_film(np.array(finding.place), self.view, self.pose), _line_mm()
         away = (line[None, :] - u) ** 2 + (line[:, None] - v) ** 2
-        self.change += gaussian_filter(2 * np.sqrt(np.maximum(radius**2 - away, 0)), 0.8).astype(np.float32)
+        self.change += gaussian_filter(2 * np.sqrt(np.maximum(radius**2 - away, 0)), 0.8).astype(
+            np.float32
+        )
 
     def _pneumothorax(self, finding: CTFinding, side: str, rng: np.random.Generator) -> None:
         """Air without vessels around a lung that shrank towards its hilum, and the pleural line on its border."""
@@ -208,7 +216,9 @@ class Implant:
             if np.linalg.norm(points - at, axis=1).min() < 2:
                 away = np.abs(points[:, 2]) - abs(at[2])
                 arc = (np.abs(points[:, 1] - at[1]) < 45) & (points[:, 0] > at[0] - 40)
-                steps = [points[arc & (np.abs(away - step) < 2.5)] for step in np.arange(0, 34, 4.0)]
+                steps = [
+                    points[arc & (np.abs(away - step) < 2.5)] for step in np.arange(0, 34, 4.0)
+                ]
                 middle = np.array([step.mean(axis=0) for step in steps if len(step)])
                 self._strokes([middle], 9, -11)
                 self._strokes([middle[1:] - np.array([12.0, 0.0, 0.0])], 7, 16)
@@ -221,13 +231,26 @@ class Implant:
         self._strokes([can], 0, 60, filled=True)
         z, y, x = self.anatomy.heart
         end = [z - 32, y + 25, x + 22]
-        lead = [[z0 + 18, 100, x0], [118, 70, sign * 45], [95, 40, -12], [45, 25, -30], [-5, 25, -32], end]
+        lead = [
+            [z0 + 18, 100, x0],
+            [118, 70, sign * 45],
+            [95, 40, -12],
+            [45, 25, -30],
+            [-5, 25, -32],
+            end,
+        ]
         self._strokes([_curve(np.array(lead, float))], 2.4, 22)
 
     def _line(self, finding: CTFinding, side: str, rng: np.random.Generator) -> None:
         sign = 1 if side == "left" else -1
         tip = rng.uniform(5, 35)
-        path = [[170, 30, sign * 38], [125, 35, sign * 28], [92, 35, -14], [60, 30, -28], [tip, 25, -30]]
+        path = [
+            [170, 30, sign * 38],
+            [125, 35, sign * 28],
+            [92, 35, -14],
+            [60, 30, -28],
+            [tip, 25, -30],
+        ]
         self._strokes([_curve(np.array(path, float))], 2.4, 24)
 
     def _tube(self, finding: CTFinding, side: str, rng: np.random.Generator) -> None:
@@ -237,7 +260,9 @@ class Implant:
         self._strokes([path], 8, 7)
         self._strokes([path + np.array([0.0, 1.5, rng.choice((-2.5, 2.5))])], 2.0, 30)
 
-    def _strokes(self, lines: list[NDArray[np.floating]], width: float, density: float, filled: bool = False) -> None:
+    def _strokes(
+        self, lines: list[NDArray[np.floating]], width: float, density: float, filled: bool = False
+    ) -> None:
         canvas = Image.new("L", (3 * FINE, 3 * FINE))
         draw = ImageDraw.Draw(canvas)
         for line in lines:
@@ -283,5 +308,7 @@ def _scaled(image: Array, middle: NDArray[np.floating], factor: float) -> Array:
     u, v = middle
     coefficients = (1 / factor, 0, u - u / factor, 0, 1 / factor, v - v / factor)
     return np.asarray(
-        Image.fromarray(image).transform(image.shape, Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
+        Image.fromarray(image).transform(
+            image.shape, Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR
+        )
     )

@@ -30,7 +30,9 @@ def masks_of(study: Study) -> NDArray[np.bool_]:
         with np.load(path, allow_pickle=False) as file:
             masks = np.unpackbits(file["masks"], axis=-1).astype(np.bool_)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise StudyError("region_masks", f"{path} holds no region masks; make the phantoms again") from error
+        raise StudyError(
+            "region_masks", f"{path} holds no region masks; make the phantoms again"
+        ) from error
     if masks.shape[0] != len(study.images) or masks.shape[2:] != (MASK_SIDE, MASK_SIDE):
         raise StudyError("region_masks", f"{path} does not belong to study {study.id}")
     return masks

@@ -52,7 +52,9 @@ def to_film(points: NDArray[np.floating], view: FilmView, pose: Pose) -> NDArray
     depth, across = (y, x) if view == "PA" else (x, -y)
     scale = SOURCE_MM / (SOURCE_MM + depth)
     u = (across * np.cos(pose.turn) + depth * np.sin(pose.turn)) * scale
-    return np.stack([u, -(z * np.cos(pose.tilt) + depth * np.sin(pose.tilt)) * scale - LOW_MM], axis=-1)
+    return np.stack(
+        [u, -(z * np.cos(pose.tilt) + depth * np.sin(pose.tilt)) * scale - LOW_MM], axis=-1
+    )
 
 
 def magnification(depth_mm: float) -> float:
@@ -65,13 +67,21 @@ def rays(size: int, view: FilmView, pose: Pose, depths: Tensor) -> tuple[Tensor,
     line = (torch.arange(size, dtype=torch.float32) + 0.5) / size * FIELD_MM - FIELD_MM / 2
     scale = SOURCE_MM / (SOURCE_MM + depths)
     u = line[None, None, :] / scale[:, None, None] - (depths * np.sin(pose.turn))[:, None, None]
-    v = -(line + LOW_MM)[None, :, None] / scale[:, None, None] - (depths * np.sin(pose.tilt))[:, None, None]
+    v = (
+        -(line + LOW_MM)[None, :, None] / scale[:, None, None]
+        - (depths * np.sin(pose.tilt))[:, None, None]
+    )
     shape = (len(depths), size, size)
     return (u / np.cos(pose.turn)).expand(shape), (v / np.cos(pose.tilt)).expand(shape)
 
 
 def in_ct(
-    view: FilmView, across: Tensor, z: Tensor, depths: Tensor, body: Body, heart: tuple[float, float, float]
+    view: FilmView,
+    across: Tensor,
+    z: Tensor,
+    depths: Tensor,
+    body: Body,
+    heart: tuple[float, float, float],
 ) -> tuple[Tensor, Tensor]:
     """Where in the CT the tissue at a place of a body comes from: the warp that makes the body, backwards.
 
@@ -117,7 +127,9 @@ def slabs(
     frontal = view == "PA"
     sliced = volumes.permute(2, 0, 1, 3) if frontal else volumes.permute(3, 0, 1, 2).flip(-1)
     n = sliced.shape[0] - sliced.shape[0] % (2 * count)
-    sliced = sliced[:n].unflatten(0, (-1, 2)).mean(1)  # the depth needs no more than every second slice
+    sliced = (
+        sliced[:n].unflatten(0, (-1, 2)).mean(1)
+    )  # the depth needs no more than every second slice
     step, start = (ct.spacing[1], ct.middle[1]) if frontal else (ct.spacing[2], ct.middle[2])
     depths = (torch.arange(len(sliced)) * 2 + 0.5 - start) * step
     height, width = sliced.shape[-2:]
@@ -131,7 +143,9 @@ def slabs(
         columns = 2 * (across / across_step + across_middle) / (width - 1) - 1
         rows = 2 * (z / ct.spacing[0] + ct.middle[0]) / (height - 1) - 1
         grid = torch.stack([columns, rows], dim=-1)
-        seen = F.grid_sample(sliced[part], grid, mode="bilinear", padding_mode="border", align_corners=True)
+        seen = F.grid_sample(
+            sliced[part], grid, mode="bilinear", padding_mode="border", align_corners=True
+        )
         owner = torch.arange(first, first + len(seen)).div(per_slab, rounding_mode="floor")
         out.index_add_(0, owner, seen * (2 * step))
     middles = depths.unflatten(0, (count, per_slab)).mean(1)

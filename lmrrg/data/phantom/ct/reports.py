@@ -43,8 +43,16 @@ _PLACE = {
     "lower": ("lower lung zone", "lower lung", "lower zone", "lung base"),
 }
 _NOUN: dict[str, tuple[str, ...]] = {
-    "cardiomegaly": ("{d} cardiomegaly", "{d} enlargement of the cardiac silhouette", "{d} cardiac enlargement"),
-    "pleural effusion": ("{d} {s} pleural effusion", "{d} {s} effusion", "{d} {s} pleural fluid collection"),
+    "cardiomegaly": (
+        "{d} cardiomegaly",
+        "{d} enlargement of the cardiac silhouette",
+        "{d} cardiac enlargement",
+    ),
+    "pleural effusion": (
+        "{d} {s} pleural effusion",
+        "{d} {s} effusion",
+        "{d} {s} pleural fluid collection",
+    ),
     "pleural effusion both": ("{d} bilateral pleural effusions", "{d} effusions on both sides"),
     "pneumothorax": ("{d} {s} pneumothorax", "{d} {s}-sided pneumothorax"),
     "consolidation": (
@@ -53,17 +61,35 @@ _NOUN: dict[str, tuple[str, ...]] = {
         "area of consolidation in the {s} {p}",
         "patchy consolidation projecting over the {s} {p}",
     ),
-    "edema": ("{d} pulmonary edema", "{d} interstitial edema", "{d} pulmonary edema, worst around the hila"),
+    "edema": (
+        "{d} pulmonary edema",
+        "{d} interstitial edema",
+        "{d} pulmonary edema, worst around the hila",
+    ),
     "atelectasis": (
         "linear atelectasis at the {s} base",
         "{s} basilar atelectasis",
         "plate-like atelectasis in the {s} lower lung",
         "bandlike {s} lower lobe atelectasis",
     ),
-    "nodule": ("pulmonary nodule in the {s} {p}", "{s} {p} nodule", "solitary nodule overlying the {s} {p}"),
-    "rib fracture": ("displaced {s} rib fracture", "fracture of a {s} lateral rib", "acute {s}-sided rib fracture"),
-    "hyperinflation": ("hyperinflation of both lungs", "hyperinflation with flattened hemidiaphragms"),
-    "pacemaker": ("{s} chest wall pacemaker with its lead in the right ventricle", "{s}-sided pacemaker"),
+    "nodule": (
+        "pulmonary nodule in the {s} {p}",
+        "{s} {p} nodule",
+        "solitary nodule overlying the {s} {p}",
+    ),
+    "rib fracture": (
+        "displaced {s} rib fracture",
+        "fracture of a {s} lateral rib",
+        "acute {s}-sided rib fracture",
+    ),
+    "hyperinflation": (
+        "hyperinflation of both lungs",
+        "hyperinflation with flattened hemidiaphragms",
+    ),
+    "pacemaker": (
+        "{s} chest wall pacemaker with its lead in the right ventricle",
+        "{s}-sided pacemaker",
+    ),
     "central line": (
         "{s} internal jugular central venous catheter ending in the superior vena cava",
         "{s} central line with its tip in the superior vena cava",
@@ -86,10 +112,26 @@ _FRAME = (
 )
 _PLURAL = ("There are {n}.", "{N} are present.", "{N} are seen.", "{N}.", "Again there are {n}.")
 _CHANGE = {
-    "new": ("which is new since the prior study", "new from the prior radiograph", "not present previously"),
-    "larger": ("increased since the prior study", "larger than on the prior radiograph", "with interval worsening"),
-    "smaller": ("decreased since the prior study", "smaller than before", "with interval improvement"),
-    "unchanged": ("unchanged since the prior study", "stable from the prior radiograph", "similar to before"),
+    "new": (
+        "which is new since the prior study",
+        "new from the prior radiograph",
+        "not present previously",
+    ),
+    "larger": (
+        "increased since the prior study",
+        "larger than on the prior radiograph",
+        "with interval worsening",
+    ),
+    "smaller": (
+        "decreased since the prior study",
+        "smaller than before",
+        "with interval improvement",
+    ),
+    "unchanged": (
+        "unchanged since the prior study",
+        "stable from the prior radiograph",
+        "similar to before",
+    ),
 }
 _HEDGED = ("Possible {n}.", "Findings may represent {n}.", "{N} cannot be excluded.")
 _ABSENT: dict[str, tuple[str, ...]] = {
@@ -100,7 +142,13 @@ _ABSENT: dict[str, tuple[str, ...]] = {
     "Fracture": ("acute fracture", "displaced fracture"),
     "Lung Lesion": ("pulmonary nodule", "nodule or mass"),
 }
-_NONE = ("No {x}.", "There is no {x}.", "No evidence of {x}.", "No {x} is seen.", "No {x} is identified.")
+_NONE = (
+    "No {x}.",
+    "There is no {x}.",
+    "No evidence of {x}.",
+    "No {x} is seen.",
+    "No {x} is identified.",
+)
 _HEART = (
     "The heart is normal in size.",
     "Heart size is normal.",
@@ -114,7 +162,12 @@ _WIDTH = (
     "Mediastinal contours are normal.",
     "The mediastinal contours are unremarkable.",
 )
-_CLEAR = ("The lungs are clear.", "Both lungs are clear.", "Clear lungs.", "The lungs are well aerated and clear.")
+_CLEAR = (
+    "The lungs are clear.",
+    "Both lungs are clear.",
+    "Clear lungs.",
+    "The lungs are well aerated and clear.",
+)
 _REST = (
     "The trachea is midline.",
     "The hila are normal.",
@@ -122,11 +175,26 @@ _REST = (
     "The visualized upper abdomen is unremarkable.",
     "The soft tissues are unremarkable.",
 )
-_HEALTHY = ("No acute cardiopulmonary process.", "Normal chest radiograph.", "No acute abnormality.", "Normal study.")
-_LUNG = {"pleural effusion", "pneumothorax", "consolidation", "edema", "atelectasis", "nodule", "hyperinflation"}
+_HEALTHY = (
+    "No acute cardiopulmonary process.",
+    "Normal chest radiograph.",
+    "No acute abnormality.",
+    "Normal study.",
+)
+_LUNG = {
+    "pleural effusion",
+    "pneumothorax",
+    "consolidation",
+    "edema",
+    "atelectasis",
+    "nodule",
+    "hyperinflation",
+}
 
 
-def write_ct_report(rng: np.random.Generator, findings: Sequence[CTFinding], gone: Sequence[str] = ()) -> PhantomReport:
+def write_ct_report(
+    rng: np.random.Generator, findings: Sequence[CTFinding], gone: Sequence[str] = ()
+) -> PhantomReport:
     """Write findings and impression; ``gone`` are kinds that the prior had and this film has no longer."""
     kinds = {finding.kind for finding in findings}
     stated = [[_state(rng, finding)] for finding in findings]
@@ -138,10 +206,17 @@ def write_ct_report(rng: np.random.Generator, findings: Sequence[CTFinding], gon
     if not kinds & _LUNG and rng.random() < 0.7:
         normal.append([_free(rng, _CLEAR, {})])
     normal += [[sentence] for sentence in _negatives(rng, kinds, gone)]
-    normal += [[_free(rng, (str(text),), {})] for text in rng.choice(_REST, size=rng.integers(0, 3), replace=False)]
+    normal += [
+        [_free(rng, (str(text),), {})]
+        for text in rng.choice(_REST, size=rng.integers(0, 3), replace=False)
+    ]
     blocks = _ordered(rng, stated, normal)
-    resolved = [Sentence(f"The previous {kind} has resolved.", _values(kind, NEGATIVE)) for kind in gone]
-    return PhantomReport(tuple(s for block in blocks for s in block) + tuple(resolved), _impression(rng, findings))
+    resolved = [
+        Sentence(f"The previous {kind} has resolved.", _values(kind, NEGATIVE)) for kind in gone
+    ]
+    return PhantomReport(
+        tuple(s for block in blocks for s in block) + tuple(resolved), _impression(rng, findings)
+    )
 
 
 def ct_labels(findings: Sequence[CTFinding], sentences: Sequence[Sentence]) -> dict[str, int]:
@@ -171,9 +246,13 @@ def _negatives(rng: np.random.Generator, kinds: set[str], gone: Sequence[str]) -
     absent = [str(label) for label in rng.permutation(absent)][: int(rng.integers(1, 5))]
     sentences = []
     while absent:
-        taken, absent = (absent[:2], absent[2:]) if rng.random() < 0.55 else (absent[:1], absent[1:])
+        taken, absent = (
+            (absent[:2], absent[2:]) if rng.random() < 0.55 else (absent[:1], absent[1:])
+        )
         words = " or ".join(str(rng.choice(_ABSENT[label])) for label in taken)
-        sentences.append(Sentence(str(rng.choice(_NONE)).format(x=words), dict.fromkeys(taken, NEGATIVE)))
+        sentences.append(
+            Sentence(str(rng.choice(_NONE)).format(x=words), dict.fromkeys(taken, NEGATIVE))
+        )
     return sentences
 
 
@@ -181,9 +260,14 @@ def _impression(rng: np.random.Generator, findings: Sequence[CTFinding]) -> tupl
     if not findings:
         return (_free(rng, _HEALTHY, {}),)
     chosen = [findings[i] for i in rng.permutation(len(findings))]
-    lines = [(_capital(_noun(rng, f)) + _changed(rng, f, 0.5) + ".", _values(f.kind, POSITIVE)) for f in chosen]
+    lines = [
+        (_capital(_noun(rng, f)) + _changed(rng, f, 0.5) + ".", _values(f.kind, POSITIVE))
+        for f in chosen
+    ]
     numbered = len(lines) > 1 and rng.random() < 0.4
-    return tuple(Sentence(f"{i}. {t}" if numbered else t, v) for i, (t, v) in enumerate(lines, start=1))
+    return tuple(
+        Sentence(f"{i}. {t}" if numbered else t, v) for i, (t, v) in enumerate(lines, start=1)
+    )
 
 
 def _state(rng: np.random.Generator, finding: CTFinding) -> Sentence:
@@ -196,7 +280,11 @@ def _state(rng: np.random.Generator, finding: CTFinding) -> Sentence:
     frames = _PLURAL if plural else _FRAME
     again = finding.change == "unchanged"
     frame = str(rng.choice([frame for frame in frames if again or not frame.startswith("Again")]))
-    one = noun if finding.kind in ("atelectasis", "hyperinflation", "edema", "cardiomegaly") else _article(noun)
+    one = (
+        noun
+        if finding.kind in ("atelectasis", "hyperinflation", "edema", "cardiomegaly")
+        else _article(noun)
+    )
     text = frame.format(a=one, A=_capital(one), n=noun, N=_capital(noun))
     return Sentence(text[:-1] + _changed(rng, finding, 1.0) + ".", _values(finding.kind, POSITIVE))
 

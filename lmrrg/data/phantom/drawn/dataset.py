@@ -26,11 +26,24 @@ from lmrrg.studies import Section, Split, Study, StudyError, StudyImage
 VERSION = 1
 """Part of every seed and of the settings hash of a run: raise it when the films or the wording change."""
 _WHITE = 4095
-_INDICATIONS = ("Shortness of breath.", "Chest pain.", "Cough.", "Fever.", "Follow-up.", "Preoperative evaluation.", "")
+_INDICATIONS = (
+    "Shortness of breath.",
+    "Chest pain.",
+    "Cough.",
+    "Fever.",
+    "Follow-up.",
+    "Preoperative evaluation.",
+    "",
+)
 
 
 def import_phantoms(
-    folder: Path, counts: PhantomConfig, *, seed: int, section: Section = "findings", progress: bool = True
+    folder: Path,
+    counts: PhantomConfig,
+    *,
+    seed: int,
+    section: Section = "findings",
+    progress: bool = True,
 ) -> Import:
     """Write ``folder/<id>.dcm`` for every study; the studies of all splits come back with an audit.
 
@@ -43,21 +56,31 @@ def import_phantoms(
         StudyError: ``phantom_size``, for an image too small to read back.
     """
     if counts.image_size < MIN_SIDE:
-        raise StudyError("phantom_size", f"a phantom needs at least {MIN_SIDE} pixels, not {counts.image_size}")
+        raise StudyError(
+            "phantom_size", f"a phantom needs at least {MIN_SIDE} pixels, not {counts.image_size}"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     plan = tqdm(list(_plan(counts, seed)), desc="phantoms", unit="study", disable=not progress)
     studies = [
-        _make_study(folder, number, patient, split, size=counts.image_size, seed=seed, section=section)
+        _make_study(
+            folder, number, patient, split, size=counts.image_size, seed=seed, section=section
+        )
         for number, patient, split in plan
     ]
-    return complete("phantom", studies, section=section, seed=seed, notes={"phantom version": str(VERSION)})
+    return complete(
+        "phantom", studies, section=section, seed=seed, notes={"phantom version": str(VERSION)}
+    )
 
 
 def _plan(counts: PhantomConfig, seed: int) -> Iterator[tuple[int, int, Split]]:
     """(study number, patient number, split) of every study: one patient in eight comes twice, within one split."""
     rng = np.random.default_rng([VERSION, seed])
     number = patient = 0
-    splits: tuple[tuple[Split, int], ...] = (("train", counts.train), ("val", counts.val), ("test", counts.test))
+    splits: tuple[tuple[Split, int], ...] = (
+        ("train", counts.train),
+        ("val", counts.val),
+        ("test", counts.test),
+    )
     for split, count in splits:
         for index in range(count):
             if index == 0 or rng.random() >= 0.11:
@@ -69,7 +92,9 @@ def _plan(counts: PhantomConfig, seed: int) -> Iterator[tuple[int, int, Split]]:
 def _make_study(
     folder: Path, number: int, patient: int, split: Split, *, size: int, seed: int, section: Section
 ) -> Study:
-    truth, film, wording, acquisition = (np.random.default_rng([VERSION, seed, number, part]) for part in range(4))
+    truth, film, wording, acquisition = (
+        np.random.default_rng([VERSION, seed, number, part]) for part in range(4)
+    )
     body = np.random.default_rng([VERSION, seed, patient])
     pixels, findings = draw_phantom(film, sample_findings(truth), size, patient=body)
     report = write_report(wording, findings)
@@ -77,7 +102,9 @@ def _make_study(
     shown = sentences.get(section, report.findings + report.impression)
     path = folder / f"phantom-{number:05d}.dcm"
     view = "AP" if acquisition.random() < 0.2 else "PA"
-    write_dicom(path, pixels, acquisition, view=view, patient=patient, entropy=f"{VERSION}/{seed}/{number}")
+    write_dicom(
+        path, pixels, acquisition, view=view, patient=patient, entropy=f"{VERSION}/{seed}/{number}"
+    )
     return Study(
         id=f"phantom-{number:05d}",
         patient=f"phantom-patient-{patient:05d}",
@@ -121,15 +148,26 @@ def write_dicom(
     dataset.file_meta = _file_meta(entropy)
     dataset.SOPClassUID = ComputedRadiographyImageStorage
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID
-    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = _uid(entropy, "study"), _uid(entropy, "series")
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = (
+        _uid(entropy, "study"),
+        _uid(entropy, "series"),
+    )
     dataset.Modality, dataset.BodyPartExamined, dataset.ViewPosition = "CR", "CHEST", view
     dataset.Manufacturer, dataset.ManufacturerModelName = "LM-RRG", f"chest phantom v{version}"
     dataset.PatientID = dataset.PatientName = f"phantom-{patient:05d}"
     dataset.Rows, dataset.Columns = stored.shape
-    dataset.SamplesPerPixel, dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 1, 16, 12, 11
+    dataset.SamplesPerPixel, dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = (
+        1,
+        16,
+        12,
+        11,
+    )
     dataset.PixelRepresentation = 0
     dataset.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
-    dataset.WindowCenter, dataset.WindowWidth = str(_WHITE - center if inverted else center), str(width)
+    dataset.WindowCenter, dataset.WindowWidth = (
+        str(_WHITE - center if inverted else center),
+        str(width),
+    )
     dataset.PixelData = stored.astype("<u2").tobytes()
     dataset.save_as(path, enforce_file_format=True)
 

@@ -78,7 +78,9 @@ class Finding:
         if self.kind == "pneumothorax":
             return {(side, zone) for side in sides for zone in ZONES}
         if self.kind == "pleural effusion":
-            reach = {"small": ("lower",), "moderate": ("lower", "mid"), "large": ZONES}[self.severity]
+            reach = {"small": ("lower",), "moderate": ("lower", "mid"), "large": ZONES}[
+                self.severity
+            ]
             return {(side, zone) for side in sides for zone in reach}
         return {(side, self.zone or "lower") for side in sides}
 
@@ -111,7 +113,9 @@ def _sample(kind: Kind, rng: np.random.Generator) -> Finding:
     if kind == "pneumothorax":
         return replace(finding, severity=str(rng.choice(_SIZES, p=(0.3, 0.4, 0.3))))
     if kind == "edema":
-        return replace(finding, side="bilateral", severity=str(rng.choice(_DEGREES, p=(0.3, 0.4, 0.3))))
+        return replace(
+            finding, side="bilateral", severity=str(rng.choice(_DEGREES, p=(0.3, 0.4, 0.3)))
+        )
     if kind in ("consolidation", "nodule"):
         return replace(finding, zone=str(rng.choice(ZONES)))
     if kind == "atelectasis":
@@ -148,7 +152,12 @@ def draw_phantom(
     return _expose(scene, exposure), placed
 
 
-_HEART_RATIO = {"": (0.37, 0.46), "mild": (0.56, 0.60), "moderate": (0.63, 0.68), "severe": (0.72, 0.79)}
+_HEART_RATIO = {
+    "": (0.37, 0.46),
+    "mild": (0.56, 0.60),
+    "moderate": (0.63, 0.68),
+    "severe": (0.72, 0.79),
+}
 """Heart width over chest width, by the degree of cardiomegaly."""
 _EDEMA = {"mild": 0.45, "moderate": 0.75, "severe": 1.0}
 _EFFUSION = {"small": -0.02, "moderate": 0.28, "large": 0.72}
@@ -190,7 +199,9 @@ def _pneumothorax(scene: Scene, finding: Finding, rng: np.random.Generator) -> M
     lung = scene.lung[finding.side]
     distance = _inner_lung(scene, finding)
     line = np.exp(-((distance / 0.011) ** 2)) * lung
-    scene.attenuation += 0.30 * line - 0.14 * air + (0.10 + 0.3 * _AIR[finding.severity]) * lung * (1 - air)
+    scene.attenuation += (
+        0.30 * line - 0.14 * air + (0.10 + 0.3 * _AIR[finding.severity]) * lung * (1 - air)
+    )
     return air
 
 
@@ -207,7 +218,9 @@ def _zone_centre(scene: Scene, finding: Finding, rng: np.random.Generator) -> tu
 
 def _consolidation(scene: Scene, finding: Finding, rng: np.random.Generator) -> Map:
     """A dense cloud with an irregular border and mottled inside."""
-    radius = ellipse(scene, _zone_centre(scene, finding, rng), (rng.uniform(0.18, 0.24), rng.uniform(0.16, 0.21)))
+    radius = ellipse(
+        scene, _zone_centre(scene, finding, rng), (rng.uniform(0.18, 0.24), rng.uniform(0.16, 0.21))
+    )
     rough = _clouds(rng, scene.size, 0.05)
     cloud = soft(1 + 0.20 * rough - radius, 0.14) * scene.lung[finding.side]
     scene.attenuation += (0.80 + 0.06 * _clouds(rng, scene.size, 0.02)) * cloud
@@ -227,7 +240,9 @@ def _edema(scene: Scene, finding: Finding, rng: np.random.Generator) -> Map:
             lines.append((np.array([[[x, y], [x - sign * 0.09, y + rng.normal(0, 0.008)]]]), 0.012))
     mottled = 1 + 0.30 * _clouds(rng, scene.size, 0.02)
     scene.attenuation += 0.62 * amount * haze * mottled
-    scene.attenuation += 0.22 * amount * scene.strokes(lines) * (scene.lung["left"] + scene.lung["right"])
+    scene.attenuation += (
+        0.22 * amount * scene.strokes(lines) * (scene.lung["left"] + scene.lung["right"])
+    )
     return haze * 1.6
 
 
@@ -239,7 +254,10 @@ def _atelectasis(scene: Scene, finding: Finding, rng: np.random.Generator) -> Ma
         y = dome - 0.07 - 0.085 * step + rng.normal(0, 0.01)
         start, length = rng.uniform(0.27, 0.33), rng.uniform(0.26, 0.34)
         tilt = rng.uniform(-0.10, 0.02)
-        points = [[sign * (start + length * s), y + tilt * s + 0.02 * np.sin(np.pi * s)] for s in np.linspace(0, 1, 6)]
+        points = [
+            [sign * (start + length * s), y + tilt * s + 0.02 * np.sin(np.pi * s)]
+            for s in np.linspace(0, 1, 6)
+        ]
         lines.append((np.array([points]), rng.uniform(0.040, 0.055)))
     bands = scene.strokes(lines, blur=0.007) * scene.lung[finding.side]
     scene.attenuation += 0.65 * bands
@@ -248,7 +266,9 @@ def _atelectasis(scene: Scene, finding: Finding, rng: np.random.Generator) -> Ma
 
 def _nodule(scene: Scene, finding: Finding, rng: np.random.Generator) -> Map:
     radius = rng.uniform(0.065, 0.095)
-    ball = ellipse(scene, _zone_centre(scene, finding, rng), (radius, radius * rng.uniform(0.9, 1.1)))
+    ball = ellipse(
+        scene, _zone_centre(scene, finding, rng), (radius, radius * rng.uniform(0.9, 1.1))
+    )
     mass = soft(1 - ball, 0.07) * scene.lung[finding.side]
     scene.attenuation += 0.55 * mass
     return mass
@@ -260,9 +280,18 @@ def _pacemaker(scene: Scene, finding: Finding, rng: np.random.Generator) -> Map:
     x, y = sign * rng.uniform(0.52, 0.58), a.apex + rng.uniform(0.34, 0.40)
     box = np.array([[[x - 0.045, y], [x + 0.045, y + 0.02]]])
     tip = a.dome_left - 0.10
-    lead = [[x, y], [sign * 0.42, y - 0.13], [sign * 0.2, y - 0.10], [-0.07, y + 0.12], [-0.12, 0.0], [0.0, tip]]
+    lead = [
+        [x, y],
+        [sign * 0.42, y - 0.13],
+        [sign * 0.2, y - 0.10],
+        [-0.07, y + 0.12],
+        [-0.12, 0.0],
+        [0.0, tip],
+    ]
     wire = _smooth(np.array([*lead, [0.22, tip - 0.02]]))
-    shown = np.maximum(scene.strokes([(box, 0.13)], blur=0.005), scene.strokes([(wire[None], 0.016)]))
+    shown = np.maximum(
+        scene.strokes([(box, 0.13)], blur=0.005), scene.strokes([(wire[None], 0.016)])
+    )
     scene.attenuation += 2.2 * shown
     return shown
 
@@ -304,7 +333,10 @@ def _clouds(rng: np.random.Generator, size: int, scale: float) -> Map:
 
 def _box(mask: Map) -> Box:
     """The bounding box of the pixels where the mask is above one half."""
-    rows, columns = np.flatnonzero((mask > 0.5).any(axis=1)), np.flatnonzero((mask > 0.5).any(axis=0))
+    rows, columns = (
+        np.flatnonzero((mask > 0.5).any(axis=1)),
+        np.flatnonzero((mask > 0.5).any(axis=0)),
+    )
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 

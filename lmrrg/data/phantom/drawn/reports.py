@@ -51,15 +51,25 @@ _CLEAR_LUNGS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("The lungs are clear.", ()),
     ("Both lungs are clear and well expanded.", ()),
     ("The lungs are well expanded without focal consolidation.", ("Consolidation",)),
-    ("The lungs are clear, with no focal consolidation or pulmonary edema.", ("Consolidation", "Edema")),
+    (
+        "The lungs are clear, with no focal consolidation or pulmonary edema.",
+        ("Consolidation", "Edema"),
+    ),
     ("Lung volumes are normal and the lungs are clear.", ()),
 )
 _NO: dict[str, tuple[str, ...]] = {
     "Consolidation": ("No focal consolidation is seen.", "There is no focal consolidation."),
     "Edema": ("There is no pulmonary edema.", "No evidence of pulmonary edema."),
-    "Pneumothorax": ("There is no pneumothorax.", "No pneumothorax is identified.", "No evidence of pneumothorax."),
+    "Pneumothorax": (
+        "There is no pneumothorax.",
+        "No pneumothorax is identified.",
+        "No evidence of pneumothorax.",
+    ),
     "Pleural Effusion": ("There is no pleural effusion.", "No pleural effusion is seen."),
-    "Lung Lesion": ("No pulmonary nodule or mass is seen.", "There is no suspicious pulmonary nodule."),
+    "Lung Lesion": (
+        "No pulmonary nodule or mass is seen.",
+        "There is no suspicious pulmonary nodule.",
+    ),
 }
 _NO_PLEURA = (
     "No pleural effusion or pneumothorax is seen.",
@@ -260,19 +270,31 @@ def _lungs(rng: np.random.Generator, kinds: set[str], stated: list[Sentence]) ->
     if not stated:
         # Fluid or air around a lung leaves nobody calling "the lungs" clear.
         clear = not kinds & {"pleural effusion", "pneumothorax"}
-        return [_negative(rng, _CLEAR_LUNGS)] if clear else [_none_of(rng, str(rng.choice(["Consolidation", "Edema"])))]
+        return (
+            [_negative(rng, _CLEAR_LUNGS)]
+            if clear
+            else [_none_of(rng, str(rng.choice(["Consolidation", "Edema"])))]
+        )
     absent = [label for kind, label in _LUNG_NEGATIVES if kind not in kinds]
     if len(stated) < 2 and rng.random() < 0.7:
         stated = [*stated, _none_of(rng, str(rng.choice(absent)))]
     return stated
 
 
-_LUNG_NEGATIVES = (("consolidation", "Consolidation"), ("edema", "Edema"), ("nodule", "Lung Lesion"))
+_LUNG_NEGATIVES = (
+    ("consolidation", "Consolidation"),
+    ("edema", "Edema"),
+    ("nodule", "Lung Lesion"),
+)
 
 
 def _pleura(rng: np.random.Generator, kinds: set[str], stated: list[Sentence]) -> list[Sentence]:
     if not stated:
-        return [_negative(rng, tuple((text, ("Pleural Effusion", "Pneumothorax")) for text in _NO_PLEURA))]
+        return [
+            _negative(
+                rng, tuple((text, ("Pleural Effusion", "Pneumothorax")) for text in _NO_PLEURA)
+            )
+        ]
     if "pneumothorax" not in kinds:
         return [*stated, _none_of(rng, "Pneumothorax")]
     return stated if "pleural effusion" in kinds else [*stated, _none_of(rng, "Pleural Effusion")]
@@ -294,7 +316,9 @@ def _positive(rng: np.random.Generator, finding: Finding) -> Sentence:
     return _sentence(rng, str(rng.choice(templates)), finding, labels)
 
 
-def _sentence(rng: np.random.Generator, template: str, finding: Finding, labels: Sequence[str]) -> Sentence:
+def _sentence(
+    rng: np.random.Generator, template: str, finding: Finding, labels: Sequence[str]
+) -> Sentence:
     words = {
         "word": str(rng.choice(_WORDS.get(finding.severity, ("",)))),
         "adverb": str(rng.choice(_ADVERBS.get(finding.severity, ("",)))),

@@ -12,7 +12,12 @@ from lmrrg.metrics.text.meteor.data import MAX_PHRASE, word_lists
 
 EXACT, STEM, SYNONYM, PARAPHRASE = range(4)
 _BEAM = 40
-_SEARCH_WEIGHTS = (1.0, 0.5, 0.5, 0.5)  # of the stages while searching; the score weighs them differently
+_SEARCH_WEIGHTS = (
+    1.0,
+    0.5,
+    0.5,
+    0.5,
+)  # of the stages while searching; the score weighs them differently
 Phrase = tuple[str, ...]
 Paraphrases = Mapping[Phrase, Sequence[Phrase]]
 
@@ -33,7 +38,9 @@ def align(test: Sequence[str], reference: Sequence[str], paraphrases: Paraphrase
     """The matches of the best alignment, in the reference's order."""
     possible = _exact(test, reference)
     if tuple(test) != tuple(reference):
-        possible += _stems_and_synonyms(test, reference) + _phrase_matches(test, reference, paraphrases)
+        possible += _stems_and_synonyms(test, reference) + _phrase_matches(
+            test, reference, paraphrases
+        )
     matches: list[list[Match]] = [[] for _ in reference]
     for match in possible:
         matches[match.start].append(match)
@@ -42,7 +49,10 @@ def align(test: Sequence[str], reference: Sequence[str], paraphrases: Paraphrase
 
 def _exact(test: Sequence[str], reference: Sequence[str]) -> list[Match]:
     return [
-        Match(EXACT, i, 1, j, 1) for i, word in enumerate(reference) for j, other in enumerate(test) if word == other
+        Match(EXACT, i, 1, j, 1)
+        for i, word in enumerate(reference)
+        for j, other in enumerate(test)
+        if word == other
     ]
 
 
@@ -51,7 +61,9 @@ def _stems_and_synonyms(test: Sequence[str], reference: Sequence[str]) -> list[M
     found = []
     for i, word in enumerate(reference):
         found += [
-            Match(STEM, i, 1, j, 1) for j, other in enumerate(test) if word != other and _stem(word) == _stem(other)
+            Match(STEM, i, 1, j, 1)
+            for j, other in enumerate(test)
+            if word != other and _stem(word) == _stem(other)
         ]
     for i, word in enumerate(reference):
         sets = _synonym_sets(word)
@@ -63,7 +75,9 @@ def _stems_and_synonyms(test: Sequence[str], reference: Sequence[str]) -> list[M
     return found
 
 
-def _phrase_matches(test: Sequence[str], reference: Sequence[str], paraphrases: Paraphrases) -> list[Match]:
+def _phrase_matches(
+    test: Sequence[str], reference: Sequence[str], paraphrases: Paraphrases
+) -> list[Match]:
     """Matches of phrases by the paraphrase table, which is looked up in both directions."""
     found = []
     for i, j, length, other_length in _table_matches(reference, test, paraphrases):
@@ -118,7 +132,10 @@ def _certain(matches: Sequence[Sequence[Match]], test_words: int) -> dict[int, M
         if len(options) == 1
         for match in options
         if all(touched[k] == 1 for k in range(start, start + match.length))
-        and all(test_touched[k] == 1 for k in range(match.test_start, match.test_start + match.test_length))
+        and all(
+            test_touched[k] == 1
+            for k in range(match.test_start, match.test_start + match.test_length)
+        )
     }
 
 
@@ -132,7 +149,17 @@ class _Node(NamedTuple):
 class _Path:
     """A partial alignment; used words are bits of two integers, the chosen matches a linked list."""
 
-    __slots__ = ("chosen", "chunks", "distance", "end", "next_word", "test_used", "test_weight", "used", "weight")
+    __slots__ = (
+        "chosen",
+        "chunks",
+        "distance",
+        "end",
+        "next_word",
+        "test_used",
+        "test_weight",
+        "used",
+        "weight",
+    )
 
     def __init__(self, used: int, test_used: int):
         self.used, self.test_used = used, test_used
@@ -143,7 +170,12 @@ class _Path:
     def copy(self) -> _Path:
         other = _Path(self.used, self.test_used)
         other.weight, other.test_weight, other.chunks = self.weight, self.test_weight, self.chunks
-        other.distance, other.next_word, other.end, other.chosen = self.distance, self.next_word, self.end, self.chosen
+        other.distance, other.next_word, other.end, other.chosen = (
+            self.distance,
+            self.next_word,
+            self.end,
+            self.chosen,
+        )
         return other
 
     def take(self, match: Match) -> None:
@@ -171,7 +203,9 @@ class _Path:
 
 def _search(matches: Sequence[Sequence[Match]], certain: Mapping[int, Match]) -> list[Match]:
     """Most matched words, then fewest chunks, then least movement, by a beam search from left to right."""
-    start = _Path(_union(m.mask for m in certain.values()), _union(m.test_mask for m in certain.values()))
+    start = _Path(
+        _union(m.mask for m in certain.values()), _union(m.test_mask for m in certain.values())
+    )
     paths = [start]
     for word, options in enumerate(matches):
         paths.sort(key=_Path.rank)

@@ -49,7 +49,10 @@ class WordLists:
         if word.endswith("ss") or len(word) <= 2:
             return word
         for ending, replacement in _DETACHMENTS:
-            if word.endswith(ending) and (base := word.removesuffix(ending) + replacement) in self.synsets:
+            if (
+                word.endswith(ending)
+                and (base := word.removesuffix(ending) + replacement) in self.synsets
+            ):
                 return base
         return ""
 
@@ -80,12 +83,17 @@ def word_lists() -> WordLists:
     return WordLists(
         function_words=frozenset(read["function/english.words"]),
         abbreviations=dict(_abbreviations(read["nonbreaking/english.prefixes"])),
-        synsets={word: frozenset(sets.split()) for word, sets in zip(synsets[::2], synsets[1::2], strict=True)},
+        synsets={
+            word: frozenset(sets.split())
+            for word, sets in zip(synsets[::2], synsets[1::2], strict=True)
+        },
         bases=bases,
     )
 
 
-def paraphrases(phrases: Collection[tuple[str, ...]]) -> dict[tuple[str, ...], list[tuple[str, ...]]]:
+def paraphrases(
+    phrases: Collection[tuple[str, ...]],
+) -> dict[tuple[str, ...], list[tuple[str, ...]]]:
     """For each phrase its paraphrases, in the table's order, where both are in ``phrases``.
 
     The table is read when ``phrases`` has a word that no call before had; rows of known words stay in memory.
@@ -96,7 +104,8 @@ def paraphrases(phrases: Collection[tuple[str, ...]]) -> dict[tuple[str, ...], l
     wanted = {" ".join(phrase).encode(): phrase for phrase in phrases}
     rows = _known_rows.of({word for phrase in wanted for word in phrase.split()})
     found = {
-        phrase: [wanted[other] for other in rows.get(key, ()) if other in wanted] for key, phrase in wanted.items()
+        phrase: [wanted[other] for other in rows.get(key, ()) if other in wanted]
+        for key, phrase in wanted.items()
     }
     return {phrase: others for phrase, others in found.items() if others}
 
@@ -146,5 +155,8 @@ def _folder() -> Path:
     spec = importlib.util.find_spec("pycocoevalcap")
     places = list(spec.submodule_search_locations or ()) if spec is not None else []
     if not places:
-        raise MetricError("meteor_data_missing", "METEOR needs the word lists of the package pycocoevalcap: install it")
+        raise MetricError(
+            "meteor_data_missing",
+            "METEOR needs the word lists of the package pycocoevalcap: install it",
+        )
     return Path(places[0]) / "meteor"

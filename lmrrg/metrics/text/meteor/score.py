@@ -11,7 +11,12 @@ from lmrrg.metrics.text.meteor.align import Match, Paraphrases, Phrase, align
 from lmrrg.metrics.text.meteor.data import MAX_PHRASE, paraphrases, word_lists
 from lmrrg.metrics.text.meteor.tokens import meteor_tokens
 
-_ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75  # recall, fragmentation (power, weight), content words
+_ALPHA, _BETA, _GAMMA, _DELTA = (
+    0.85,
+    0.2,
+    0.6,
+    0.75,
+)  # recall, fragmentation (power, weight), content words
 _STAGE_WEIGHTS = (1.0, 0.6, 0.8, 0.6)
 COLUMNS = 6
 
@@ -23,7 +28,10 @@ def meteor_counts(hypotheses: Sequence[str], references: Sequence[str]) -> Array
     Raises:
         MetricError: ``meteor_data_missing``.
     """
-    pairs = [(tuple(meteor_tokens(h)), tuple(meteor_tokens(r))) for h, r in zip(hypotheses, references, strict=True)]
+    pairs = [
+        (tuple(meteor_tokens(h)), tuple(meteor_tokens(r)))
+        for h, r in zip(hypotheses, references, strict=True)
+    ]
     table = paraphrases({phrase for pair in pairs for words in pair for phrase in _phrases(words)})
     rows = {pair: _counts(*pair, table) for pair in set(pairs)}
     return np.array([rows[pair] for pair in pairs], dtype=np.float64).reshape(-1, COLUMNS)
@@ -60,10 +68,21 @@ def _counts(test: Phrase, reference: Phrase, table: Paraphrases) -> tuple[float,
     if chunks == 1 and test_words == len(test) and words == len(reference):
         chunks = 0  # a perfect match is not fragmented at all
     test_matches = sum(
-        _STAGE_WEIGHTS[m.stage] * _weight(test[m.test_start : m.test_start + m.test_length]) for m in alignment
+        _STAGE_WEIGHTS[m.stage] * _weight(test[m.test_start : m.test_start + m.test_length])
+        for m in alignment
     )
-    matches = sum(_STAGE_WEIGHTS[m.stage] * _weight(reference[m.start : m.start + m.length]) for m in alignment)
-    return test_matches, matches, _weight(test), _weight(reference), chunks, (test_words + words) / 2
+    matches = sum(
+        _STAGE_WEIGHTS[m.stage] * _weight(reference[m.start : m.start + m.length])
+        for m in alignment
+    )
+    return (
+        test_matches,
+        matches,
+        _weight(test),
+        _weight(reference),
+        chunks,
+        (test_words + words) / 2,
+    )
 
 
 def _weight(words: Phrase) -> float:

@@ -10,22 +10,58 @@ import pytest
 from lmrrg.studies import LABELS, StudyError
 from tests.support.trees import CLEAR, LARGE, import_from, picture, table
 
-COLUMNS = ["path_to_image", "path_to_dcm", "frontal_lateral", "ap_pa", "deid_patient_id", "patient_report_date_order"]
-COLUMNS += ["report", "section_narrative", "section_clinical_history", "section_history", "section_comparison"]
-COLUMNS += ["section_technique", "section_procedure_comments", "section_findings", "section_impression"]
-COLUMNS += ["section_end_of_impression", "section_summary", "section_accession_number", "age", "sex", "race"]
+COLUMNS = [
+    "path_to_image",
+    "path_to_dcm",
+    "frontal_lateral",
+    "ap_pa",
+    "deid_patient_id",
+    "patient_report_date_order",
+]
+COLUMNS += [
+    "report",
+    "section_narrative",
+    "section_clinical_history",
+    "section_history",
+    "section_comparison",
+]
+COLUMNS += [
+    "section_technique",
+    "section_procedure_comments",
+    "section_findings",
+    "section_impression",
+]
+COLUMNS += [
+    "section_end_of_impression",
+    "section_summary",
+    "section_accession_number",
+    "age",
+    "sex",
+    "race",
+]
 COLUMNS += ["ethnicity", "interpreter_needed", "insurance_type", "recent_bmi", "deceased", "split"]
 
 
-def row(patient: int, study: int, view: str, *, findings: str = CLEAR, split: str = "train", **more: str) -> list[str]:
+def row(
+    patient: int, study: int, view: str, *, findings: str = CLEAR, split: str = "train", **more: str
+) -> list[str]:
     name = f"{split}/patient{patient:05d}/study{study}/{view}"
     cells = dict.fromkeys(COLUMNS, "")
-    cells |= {"path_to_image": f"{name}.jpg", "path_to_dcm": f"{name}.dcm", "deid_patient_id": f"patient{patient:05d}"}
+    cells |= {
+        "path_to_image": f"{name}.jpg",
+        "path_to_dcm": f"{name}.dcm",
+        "deid_patient_id": f"patient{patient:05d}",
+    }
     cells |= {
         "frontal_lateral": "Lateral" if "lateral" in view else "Frontal",
         "ap_pa": "" if "lateral" in view else "AP",
     }
-    cells |= {"section_findings": findings, "section_impression": "1.\nFine.", "split": split, "age": "67"}
+    cells |= {
+        "section_findings": findings,
+        "section_impression": "1.\nFine.",
+        "split": split,
+        "age": "67",
+    }
     cells |= {"section_accession_number": "ACC123", "section_history": "Cough.", **more}
     return list(cells.values())
 
@@ -33,7 +69,11 @@ def row(patient: int, study: int, view: str, *, findings: str = CLEAR, split: st
 @pytest.fixture
 def chexpert(tmp_path: Path) -> Path:
     folder = tmp_path / "chexpert"
-    rows = [row(1, 1, "view2_lateral"), row(1, 1, "view1_frontal"), row(1, 2, "view1_frontal", findings="")]
+    rows = [
+        row(1, 1, "view2_lateral"),
+        row(1, 1, "view1_frontal"),
+        row(1, 2, "view1_frontal", findings=""),
+    ]
     rows += [row(2, 1, "view1_frontal", findings=LARGE, section_clinical_history="Fever.")]
     rows += [row(3, 1, "view1_frontal", split="valid"), row(4, 1, "view1_frontal")]
     table(folder / "df_chexpert_plus_240401.csv", COLUMNS, rows)
@@ -62,7 +102,11 @@ def test_table_and_images(chexpert):
 def test_labels_of_the_section(chexpert):
     def write(name: str, **values: float | None) -> None:
         lines = [
-            {"path_to_image": f"train/patient0000{n}/study1/{view}.jpg", **dict.fromkeys(LABELS), **values}
+            {
+                "path_to_image": f"train/patient0000{n}/study1/{view}.jpg",
+                **dict.fromkeys(LABELS),
+                **values,
+            }
             for n, view in ((1, "view2_lateral"), (2, "view1_frontal"))
         ]
         path = chexpert / "chexbert_labels" / name
@@ -91,7 +135,9 @@ def test_val_comes_from_the_training_patients(tmp_path):
         path.touch()
     audit = import_from("chexpert-plus", folder).audit()
     assert 0 < audit["split_table"]["val"]["patients"] < 24
-    assert audit["split_table"]["train"]["patients"] + audit["split_table"]["val"]["patients"] == 400
+    assert (
+        audit["split_table"]["train"]["patients"] + audit["split_table"]["val"]["patients"] == 400
+    )
     assert audit["patients_in_two_splits"] == 0
 
 
@@ -107,6 +153,8 @@ def test_refusals(chexpert):
     with pytest.raises(StudyError, match="source_missing"):
         import_from("chexpert-plus", chexpert)
     assert len(import_from("chexpert-plus", chexpert, images=chexpert / "elsewhere").studies) == 3
-    table(chexpert / "df_chexpert_plus_240401.csv", COLUMNS, [["odd.jpg", *[""] * (len(COLUMNS) - 1)]])
+    table(
+        chexpert / "df_chexpert_plus_240401.csv", COLUMNS, [["odd.jpg", *[""] * (len(COLUMNS) - 1)]]
+    )
     with pytest.raises(StudyError, match="source_record"):
         import_from("chexpert-plus", chexpert)

@@ -15,7 +15,17 @@ from lmrrg.studies import LABELS, StudyError
 from tests.support.trees import CLEAR, LARGE, import_from, picture, table
 
 SALT = "a salt of sixteen or more characters"
-COLUMNS = ["study_id", "patient_id", "image", "view", "date", "report", "findings", "Edema", "phone"]
+COLUMNS = [
+    "study_id",
+    "patient_id",
+    "image",
+    "view",
+    "date",
+    "report",
+    "findings",
+    "Edema",
+    "phone",
+]
 REPORT = "HISTORY: Seen by Dr. Jane Roe, MRN-77, 03/04/2021. FINDINGS: Heart is enlarged. IMPRESSION: On 555-123-4567."
 
 
@@ -55,7 +65,9 @@ def test_identifiers_do_not_get_through(export, tmp_path, capsys):
     shown = capsys.readouterr()
     records = [json.loads(line) for line in out.read_text().splitlines()]
     texts = [json.dumps({k: v for k, v in record.items() if k != "images"}) for record in records]
-    everything = "\n".join([*texts, out.with_suffix(".audit.json").read_text(), shown.out, shown.err])
+    everything = "\n".join(
+        [*texts, out.with_suffix(".audit.json").read_text(), shown.out, shown.err]
+    )
     for secret in ("ACC1", "MRN-77", "Roe", "555-", "2021", SALT):
         assert secret not in everything, secret
     assert records[0]["id"] == hashed_id(SALT.encode(), "study", "ACC1")
@@ -78,7 +90,9 @@ def test_hashes_need_a_salt_and_depend_on_it(export, monkeypatch):
 @pytest.mark.parametrize("ids", ["hashed", "published"])
 def test_labels_are_keyed_by_the_sources_ids_or_the_manifests(export, tmp_path, ids):
     def labels(name: str, *keys: str) -> Path:
-        return table(tmp_path / name, ["study_id", *LABELS], [[key, *"1" * len(LABELS)] for key in keys])
+        return table(
+            tmp_path / name, ["study_id", *LABELS], [[key, *"1" * len(LABELS)] for key in keys]
+        )
 
     plain = import_from("csv", export, ids=ids)
     for keys in (["ACC1", "ACC2"], [study.id for study in plain.studies]):
@@ -104,8 +118,16 @@ def test_scrub_leaves_what_is_no_identifier(text):
     [
         (["study_id", "image", "report"], ["a", "x.png", CLEAR], "source_columns"),
         (["study_id", "patient_id", "image"], ["a", "p", "x.png"], "source_columns"),
-        (["study_id", "patient_id", "image", "findings", "split"], ["a", "p", "x.png", CLEAR, "dev"], "source_record"),
-        (["study_id", "patient_id", "image", "findings", "Edema"], ["a", "p", "x.png", CLEAR, "yes"], "labels_value"),
+        (
+            ["study_id", "patient_id", "image", "findings", "split"],
+            ["a", "p", "x.png", CLEAR, "dev"],
+            "source_record",
+        ),
+        (
+            ["study_id", "patient_id", "image", "findings", "Edema"],
+            ["a", "p", "x.png", CLEAR, "yes"],
+            "labels_value",
+        ),
     ],
 )
 def test_refusals(tmp_path, columns, cells, code):
@@ -118,7 +140,9 @@ def test_refusals(tmp_path, columns, cells, code):
 @pytest.mark.parametrize("date", ["9/2/2011", "28.03.2011", "2011-3-28", "March", "201103280"])
 def test_a_date_that_does_not_sort_is_refused(tmp_path, date):
     path = table(
-        tmp_path / "a.csv", ["study_id", "patient_id", "image", "findings", "date"], [["a", "p", "x", CLEAR, date]]
+        tmp_path / "a.csv",
+        ["study_id", "patient_id", "image", "findings", "date"],
+        [["a", "p", "x", CLEAR, date]],
     )
     with pytest.raises(StudyError, match="source_record") as caught:
         import_from("csv", path, ids="published")
@@ -127,13 +151,19 @@ def test_a_date_that_does_not_sort_is_refused(tmp_path, date):
 
 def test_a_study_of_two_patients_is_refused(tmp_path):
     columns = ["study_id", "patient_id", "image", "findings"]
-    path = table(tmp_path / "t.csv", columns, [["a", "p", "x.png", CLEAR], ["a", "q", "x.png", CLEAR]])
+    path = table(
+        tmp_path / "t.csv", columns, [["a", "p", "x.png", CLEAR], ["a", "q", "x.png", CLEAR]]
+    )
     with pytest.raises(StudyError, match="source_record"):
         import_from("csv", path, ids="published")
 
 
 def test_a_damaged_gzip_file_is_an_error_with_a_code(tmp_path):
-    path = table(tmp_path / "a.csv.gz", ["study_id", "patient_id", "image", "findings"], [["a", "p", "x", CLEAR]] * 50)
+    path = table(
+        tmp_path / "a.csv.gz",
+        ["study_id", "patient_id", "image", "findings"],
+        [["a", "p", "x", CLEAR]] * 50,
+    )
     content = path.read_bytes()
     for place in range(12, len(content) - 8, 7):
         path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])

@@ -25,7 +25,10 @@ RECORD = """<?xml version="1.0" encoding="utf-8"?>
 
 
 def record(uid: int, *images: str, findings: str = CLEAR) -> str:
-    parents = "".join(f'<parentImage id="{name}"><caption>PA and lateral</caption></parentImage>' for name in images)
+    parents = "".join(
+        f'<parentImage id="{name}"><caption>PA and lateral</caption></parentImage>'
+        for name in images
+    )
     return RECORD.format(uid=uid, findings=findings, images=parents)
 
 
@@ -70,13 +73,23 @@ def test_loose_records_and_the_archive_are_one(openi):
 
 def test_views(openi):
     columns = ["imageid", "Modality", "View Position"]
-    rows = [["CXR1_1_IM-0001-3001", "CR", "LL"], ["CXR1_1_IM-0001-4001", "CR", "PA"], ["CXR2_IM-0652-1001", "CR", ""]]
+    rows = [
+        ["CXR1_1_IM-0001-3001", "CR", "LL"],
+        ["CXR1_1_IM-0001-4001", "CR", "PA"],
+        ["CXR2_IM-0652-1001", "CR", ""],
+    ]
     table(openi / "nlmcxr_dicom_metadata.csv.gz", columns, rows)
     views = [image.view for image in import_from("iu-xray", openi).studies[0].images]
     assert views == ["unknown", "lateral"], "a header's PA is not believed"
-    projections = [[1, "1_IM-0001-4001.dcm.png", "Frontal"], [1, "1_IM-0001-3001.dcm.png", "Lateral"]]
+    projections = [
+        [1, "1_IM-0001-4001.dcm.png", "Frontal"],
+        [1, "1_IM-0001-3001.dcm.png", "Lateral"],
+    ]
     table(openi / "indiana_projections.csv", ["uid", "filename", "projection"], projections)
-    assert [image.view for image in import_from("iu-xray", openi).studies[0].images] == ["frontal", "lateral"]
+    assert [image.view for image in import_from("iu-xray", openi).studies[0].images] == [
+        "frontal",
+        "lateral",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -125,9 +138,14 @@ def test_a_real_archive_says_what_the_csv_says(repo_root, tmp_path):
     for name in ("indiana_projections.csv", "r2gen_annotation.json"):
         (tmp_path / name).symlink_to(folder / name)
     (tmp_path / "NLMCXR_reports.tgz").symlink_to(archive)
-    from_xml = {study.id: study for study in import_from("iu-xray", tmp_path, images=folder / "images").studies}
+    from_xml = {
+        study.id: study
+        for study in import_from("iu-xray", tmp_path, images=folder / "images").studies
+    }
     from_csv = {study.id: study for study in import_from("iu-xray", folder).studies}
     assert from_xml.keys() == from_csv.keys()
     differing = [name for name, study in from_csv.items() if study != from_xml[name]]
-    assert all(not from_csv[name].indication and from_xml[name].indication for name in differing), "#NAME? in the CSV"
+    assert all(not from_csv[name].indication and from_xml[name].indication for name in differing), (
+        "#NAME? in the CSV"
+    )
     assert len(differing) == 2

@@ -12,8 +12,21 @@ from lmrrg.manifest import read_studies, write_studies
 from lmrrg.studies import LABELS, StudyError
 from tests.support.trees import CLEAR, LARGE, import_from, picture, table
 
-METADATA = ["dicom_id", "subject_id", "study_id", "PerformedProcedureStepDescription", "ViewPosition", "Rows"]
-METADATA += ["Columns", "StudyDate", "StudyTime", "ProcedureCodeSequence_CodeMeaning", "ViewCodeSequence_CodeMeaning"]
+METADATA = [
+    "dicom_id",
+    "subject_id",
+    "study_id",
+    "PerformedProcedureStepDescription",
+    "ViewPosition",
+    "Rows",
+]
+METADATA += [
+    "Columns",
+    "StudyDate",
+    "StudyTime",
+    "ProcedureCodeSequence_CodeMeaning",
+    "ViewCodeSequence_CodeMeaning",
+]
 METADATA += ["PatientOrientationCodeSequence_CodeMeaning"]
 IMAGES = [
     ("a1", "10000032", "50414267", "LATERAL", "21800506", "81013.312", "lateral"),
@@ -53,11 +66,16 @@ def mimic(tmp_path: Path) -> Path:
     """Seven studies: one without findings, one without a report, one without a file of its image."""
     folder = tmp_path / "mimic"
     rows = [
-        [d, p, s, "CHEST", view, 3056, 2544, date, time, "", code, ""] for d, p, s, view, date, time, code in IMAGES
+        [d, p, s, "CHEST", view, 3056, 2544, date, time, "", code, ""]
+        for d, p, s, view, date, time, code in IMAGES
     ]
     table(folder / "mimic-cxr-2.0.0-metadata.csv.gz", METADATA, rows)
     splits = [[d, s, p, SPLITS.get(p, "train")] for d, p, s, *_ in IMAGES]
-    table(folder / "mimic-cxr-2.0.0-split.csv", ["dicom_id", "study_id", "subject_id", "split"], splits)
+    table(
+        folder / "mimic-cxr-2.0.0-split.csv",
+        ["dicom_id", "study_id", "subject_id", "split"],
+        splits,
+    )
     columns = ["subject_id", "study_id", *sorted(LABELS)]
     values = {"Edema": "-1.0", "Cardiomegaly": "1.0", "Pneumothorax": "0.0"}
     labels = [["10000032", "50414267", *(values.get(label, "") for label in sorted(LABELS))]]
@@ -69,7 +87,9 @@ def mimic(tmp_path: Path) -> Path:
         report = image.parent.with_suffix(".txt")
         report.parent.mkdir(parents=True, exist_ok=True)
         if dicom != "e1":
-            report.write_text(REPORT.format("" if dicom == "g1" else CLEAR if patient != "10000764" else LARGE))
+            report.write_text(
+                REPORT.format("" if dicom == "g1" else CLEAR if patient != "10000764" else LARGE)
+            )
     return folder
 
 
@@ -83,15 +103,28 @@ def test_tables_reports_and_images(mimic):
         "50771383": "test",
     }
     first = studies["50414267"]
-    assert [(image.path.name, image.view) for image in first.images] == [("a2.jpg", "PA"), ("a1.jpg", "lateral")]
+    assert [(image.path.name, image.view) for image in first.images] == [
+        ("a2.jpg", "PA"),
+        ("a1.jpg", "lateral"),
+    ]
     assert (first.patient, first.findings, first.impression) == ("10000032", CLEAR, "As above.")
     assert (first.indication, first.comparison) == ("___ year old with cough.", "___")
     assert first.labels == {"Edema": -1, "Cardiomegaly": 1, "Pneumothorax": 0}
-    assert studies["53189527"].images[0].view == "AP", "the view code serves where ViewPosition is blank"
-    assert studies["57375967"].labels == {"Cardiomegaly": 1}, "the rule-based labeler where the table has no row"
-    assert made.dropped == {"no report file": 1, "no image file": 1, "no text in the section findings": 1}
+    assert studies["53189527"].images[0].view == "AP", (
+        "the view code serves where ViewPosition is blank"
+    )
+    assert studies["57375967"].labels == {"Cardiomegaly": 1}, (
+        "the rule-based labeler where the table has no row"
+    )
+    assert made.dropped == {
+        "no report file": 1,
+        "no image file": 1,
+        "no text in the section findings": 1,
+    }
     assert made.notes["lateral views only"].startswith("1 ")
-    assert made.notes["labels"].startswith("mimic-cxr-2.0.0-chexpert.csv.gz, and the rule-based labeler for 3 of 4")
+    assert made.notes["labels"].startswith(
+        "mimic-cxr-2.0.0-chexpert.csv.gz, and the rule-based labeler for 3 of 4"
+    )
 
 
 def test_priors_follow_the_shifted_dates_and_survive_the_manifest(mimic, tmp_path):
@@ -101,7 +134,9 @@ def test_priors_follow_the_shifted_dates_and_survive_the_manifest(mimic, tmp_pat
     assert priors == {"50414267": None, "53189527": "50414267", "57375967": None, "50771383": None}
     write_studies(tmp_path / "m.jsonl", studies)
     assert {study.id: study.prior for study in read_studies(tmp_path / "m.jsonl")} == priors
-    assert not any("2180" in line for line in (tmp_path / "m.jsonl").read_text().splitlines()), "no date is kept"
+    assert not any("2180" in line for line in (tmp_path / "m.jsonl").read_text().splitlines()), (
+        "no date is kept"
+    )
 
 
 def test_reports_in_their_archive_and_dicom_images_elsewhere(mimic, tmp_path):
@@ -114,7 +149,9 @@ def test_reports_in_their_archive_and_dicom_images_elsewhere(mimic, tmp_path):
     for image in (tmp_path / "dicoms").rglob("*.jpg"):
         image.rename(image.with_suffix(".dcm"))
     made = import_from("mimic-cxr", mimic, images=tmp_path / "dicoms")
-    assert [study.findings for study in made.studies] == [study.findings for study in unpacked.studies]
+    assert [study.findings for study in made.studies] == [
+        study.findings for study in unpacked.studies
+    ]
     assert made.studies[0].images[0].path == tmp_path / "dicoms/p10/p10000032/s50414267/a2.dcm"
 
 
@@ -132,7 +169,9 @@ def test_a_damaged_report_in_the_archive_is_named(mimic):
 
 def test_unusual_reports_are_counted(mimic):
     report = mimic / f"{place('10000032', '53189527')}.txt"
-    report.write_text(f" WET READ: ___ ___\n  Fine.\n ____________________\n FINAL REPORT\n {CLEAR}\n")
+    report.write_text(
+        f" WET READ: ___ ___\n  Fine.\n ____________________\n FINAL REPORT\n {CLEAR}\n"
+    )
     made = import_from("mimic-cxr", mimic)
     assert "preliminary reading 1" in made.notes["unusual reports"]
     assert {study.id: study.findings for study in made.studies}["53189527"] == CLEAR
@@ -158,7 +197,9 @@ def test_refusals(mimic, damage, code):
 
 def test_a_patient_in_two_splits_is_an_error(mimic):
     splits = [[d, s, p, "train" if s == "50414267" else "test"] for d, p, s, *_ in IMAGES]
-    table(mimic / "mimic-cxr-2.0.0-split.csv", ["dicom_id", "study_id", "subject_id", "split"], splits)
+    table(
+        mimic / "mimic-cxr-2.0.0-split.csv", ["dicom_id", "study_id", "subject_id", "split"], splits
+    )
     with pytest.raises(StudyError, match="split_leak"):
         import_from("mimic-cxr", mimic)
 
@@ -167,7 +208,13 @@ def test_the_annotation_of_r2gen(mimic):
     def record(number: int) -> dict[str, object]:
         dicom, patient, study, *_ = IMAGES[number]
         path = f"{place(patient, study).removeprefix('files/')}/{dicom}.jpg"
-        return {"id": dicom, "study_id": int(study), "subject_id": int(patient), "report": CLEAR, "image_path": [path]}
+        return {
+            "id": dicom,
+            "study_id": int(study),
+            "subject_id": int(patient),
+            "report": CLEAR,
+            "image_path": [path],
+        }
 
     annotation = {"train": [record(1), record(2)], "val": [record(3)], "test": []}
     (mimic / "annotation.json").write_text(json.dumps(annotation))

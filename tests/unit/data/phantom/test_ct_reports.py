@@ -22,7 +22,10 @@ def test_the_labeler_reads_the_true_labels():
         rng = np.random.default_rng([1, seed])
         findings = sample_findings(rng)
         if seed % 4 == 0:
-            findings = [replace(f, change=str(rng.choice(["new", "larger", "smaller", "unchanged"]))) for f in findings]
+            findings = [
+                replace(f, change=str(rng.choice(["new", "larger", "smaller", "unchanged"])))
+                for f in findings
+            ]
         report = write_ct_report(rng, findings)
         for section in (report.findings, report.impression):
             text = text_of(section)
@@ -37,11 +40,17 @@ def test_the_labeler_reads_the_true_labels():
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_every_finding_is_told_with_its_side_in_many_words(kind):
-    finding = CTFinding(kind, "left", {"cardiomegaly": "mild", "edema": "mild"}.get(kind, "small"), "mid")
+    finding = CTFinding(
+        kind, "left", {"cardiomegaly": "mild", "edema": "mild"}.get(kind, "small"), "mid"
+    )
     told = set()
     for seed in range(80):
         report = write_ct_report(np.random.default_rng(seed), [finding])
-        stating = [s for s in report.findings if not LABELS_OF[kind] or s.labels.get(LABELS_OF[kind][0], 0) != 0]
+        stating = [
+            s
+            for s in report.findings
+            if not LABELS_OF[kind] or s.labels.get(LABELS_OF[kind][0], 0) != 0
+        ]
         assert stating
         told.add(stating[0].text)
         if kind not in ("cardiomegaly", "edema", "hyperinflation", "endotracheal tube"):

@@ -36,7 +36,9 @@ KINDS = {
 
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory) -> list[Study]:
-    return import_phantoms(tmp_path_factory.mktemp("phantoms"), COUNTS, seed=3, progress=False).studies
+    return import_phantoms(
+        tmp_path_factory.mktemp("phantoms"), COUNTS, seed=3, progress=False
+    ).studies
 
 
 def facts(study: Study) -> list[dict]:
@@ -46,7 +48,9 @@ def facts(study: Study) -> list[dict]:
 def film(finding: Finding | None, seed: int, size: int = 256) -> tuple[np.ndarray, list[Finding]]:
     """A film with one finding or none; the same seed gives the same patient, pose, vessels and exposure."""
     body = np.random.default_rng([9, seed])
-    return draw_phantom(np.random.default_rng(seed), [finding] if finding else [], size, patient=body)
+    return draw_phantom(
+        np.random.default_rng(seed), [finding] if finding else [], size, patient=body
+    )
 
 
 def test_same_seed_same_bytes(studies, tmp_path):
@@ -54,22 +58,34 @@ def test_same_seed_same_bytes(studies, tmp_path):
     write_studies(tmp_path / "again.jsonl", again)
     for first, second in zip(studies, again, strict=True):
         assert first.images[0].path.read_bytes() == second.images[0].path.read_bytes()
-        assert (first.findings, first.labels, first.truth) == (second.findings, second.labels, second.truth)
+        assert (first.findings, first.labels, first.truth) == (
+            second.findings,
+            second.labels,
+            second.truth,
+        )
 
 
 def test_other_seed_other_studies(studies, tmp_path):
-    other = import_phantoms(tmp_path, PhantomConfig(train=4, val=1, test=1), seed=4, progress=False).studies
+    other = import_phantoms(
+        tmp_path, PhantomConfig(train=4, val=1, test=1), seed=4, progress=False
+    ).studies
     assert [s.findings for s in other] != [s.findings for s in studies[:6]]
 
 
 def test_more_studies_leave_the_first_ones_as_they_are(studies, tmp_path):
-    few = import_phantoms(tmp_path, PhantomConfig(train=5, val=1, test=1), seed=3, progress=False).studies
+    few = import_phantoms(
+        tmp_path, PhantomConfig(train=5, val=1, test=1), seed=3, progress=False
+    ).studies
     for study, long in zip(few[:5], studies[:5], strict=True):
         assert study.images[0].path.read_bytes() == long.images[0].path.read_bytes()
 
 
 def test_splits_and_patients(studies):
-    assert [sum(s.split == split for s in studies) for split in ("train", "val", "test")] == [24, 6, 8]
+    assert [sum(s.split == split for s in studies) for split in ("train", "val", "test")] == [
+        24,
+        6,
+        8,
+    ]
     check_patient_disjoint(studies)
     patients = [s.patient for s in studies]
     assert len(set(patients)) < len(patients), "some patients have two studies"
@@ -85,7 +101,9 @@ def test_files_are_computed_radiographs_of_12_bits(studies):
         assert dataset.pixel_array.max() <= 4095
         image = read_image(study.images[0].path)
         assert image.view == study.images[0].view
-        assert image.pixels[100:140, 118:138].mean() > image.pixels[60:140, 60:90].mean(), "the spine is the brighter"
+        assert image.pixels[100:140, 118:138].mean() > image.pixels[60:140, 60:90].mean(), (
+            "the spine is the brighter"
+        )
     assert photometrics == {"MONOCHROME1", "MONOCHROME2"}
 
 
@@ -108,7 +126,9 @@ def test_boxes_lie_on_the_film_and_on_their_side(studies):
             assert 0 <= top < bottom <= 256
             if fact["type"] in ("consolidation", "nodule", "atelectasis", "pneumothorax"):
                 seen += 1
-                assert ((left + right) / 2 < 128) == (fact["side"] == "right"), "the patient's right is on our left"
+                assert ((left + right) / 2 < 128) == (fact["side"] == "right"), (
+                    "the patient's right is on our left"
+                )
     assert seen > 5
 
 
@@ -119,7 +139,11 @@ def test_a_finding_changes_the_film_where_its_box_is(kind, seed):
     wanted = Finding(
         kind,
         side="bilateral" if kind == "edema" else "left",
-        severity={"edema": "moderate", "pleural effusion": "moderate", "pneumothorax": "moderate"}.get(kind, ""),
+        severity={
+            "edema": "moderate",
+            "pleural effusion": "moderate",
+            "pneumothorax": "moderate",
+        }.get(kind, ""),
         zone={"consolidation": "mid", "nodule": "mid", "atelectasis": "lower"}.get(kind, ""),
     )
     with_it, placed = film(wanted, seed)
@@ -177,7 +201,10 @@ def test_reports_say_what_the_film_shows(seed):
     for section in (report.findings, report.impression):
         labels = labels_of(section)
         assert set(labels) <= set(LABELS)
-        stated = {label for label, value in labels.items() if value == 1} - {"No Finding", "Lung Opacity"}
+        stated = {label for label, value in labels.items() if value == 1} - {
+            "No Finding",
+            "Lung Opacity",
+        }
         assert stated == {KINDS[finding.kind] for finding in findings}
     for finding in findings:
         words = [finding.side] if finding.side and finding.side != "bilateral" else []
@@ -207,7 +234,11 @@ def test_wording_varies_and_is_independent_of_the_film():
 
 def test_labels_follow_the_section(tmp_path):
     made = import_phantoms(
-        tmp_path, PhantomConfig(train=8, val=1, test=1), seed=3, section="impression", progress=False
+        tmp_path,
+        PhantomConfig(train=8, val=1, test=1),
+        seed=3,
+        section="impression",
+        progress=False,
     ).studies
     for study in made:
         assert dict(study.labels or {}) == label_report(study.impression)
@@ -215,7 +246,9 @@ def test_labels_follow_the_section(tmp_path):
 
 def test_too_small_a_film_is_refused(tmp_path):
     with pytest.raises(StudyError, match="phantom_size"):
-        import_phantoms(tmp_path, PhantomConfig(train=1, val=1, test=1, image_size=32), seed=1, progress=False)
+        import_phantoms(
+            tmp_path, PhantomConfig(train=1, val=1, test=1, image_size=32), seed=1, progress=False
+        )
 
 
 @pytest.mark.parametrize("size", [64, 200, 320])

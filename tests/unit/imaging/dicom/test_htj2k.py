@@ -27,7 +27,9 @@ RPCL progression, reversible 5-3 wavelet."""
 
 
 def film(syntax: UID, stream: bytes = STREAM, **elements: int) -> bytes:
-    made = dataset(ramp(), WindowCenter="2000", WindowWidth="3000", PixelData=encapsulate([stream]), **elements)
+    made = dataset(
+        ramp(), WindowCenter="2000", WindowWidth="3000", PixelData=encapsulate([stream]), **elements
+    )
     made.file_meta.TransferSyntaxUID = syntax
     made["PixelData"].is_undefined_length = True
     return encoded(made)

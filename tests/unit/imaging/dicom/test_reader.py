@@ -56,7 +56,8 @@ def code_of(data: bytes) -> str:
 
 
 @pytest.mark.parametrize(
-    ("function", "formula"), [(None, linear), ("LINEAR", linear), ("LINEAR_EXACT", linear_exact), ("SIGMOID", sigmoid)]
+    ("function", "formula"),
+    [(None, linear), ("LINEAR", linear), ("LINEAR_EXACT", linear_exact), ("SIGMOID", sigmoid)],
 )
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 def test_rescale_then_window_then_inversion(function, formula, photometric):
@@ -84,7 +85,9 @@ def test_rescale_then_window_then_inversion(function, formula, photometric):
 def test_first_of_several_windows():
     stored = ramp()
     image = read_image(dicom(stored, WindowCenter=["1000", "3000"], WindowWidth=["800", "100"]))
-    np.testing.assert_allclose(image.pixels, by_hand(stored, lambda x: linear(x, 1000, 800)), atol=1e-6)
+    np.testing.assert_allclose(
+        image.pixels, by_hand(stored, lambda x: linear(x, 1000, 800)), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("width", ["0", "-5", "0.5"])
@@ -97,7 +100,9 @@ def test_impossible_window_is_no_window(width):
 def test_window_that_is_not_a_number():
     stored = ramp(low=100, high=3000)
     data = dicom(stored, WindowCenter="1003.5", WindowWidth="800").replace(b"1003.5", b"nan   ")
-    np.testing.assert_allclose(read_image(data).pixels, by_hand(stored, lambda x: (x - 100) / 2900), atol=1e-6)
+    np.testing.assert_allclose(
+        read_image(data).pixels, by_hand(stored, lambda x: (x - 100) / 2900), atol=1e-6
+    )
 
 
 def test_window_outside_the_values_is_no_window():
@@ -115,14 +120,21 @@ def test_width_one_is_a_step():
 def test_signed_stored_values():
     stored = ramp(low=-2000, high=2000)
     image = read_image(dicom(stored, WindowCenter="0", WindowWidth="3000"))
-    np.testing.assert_allclose(image.pixels, by_hand(stored, lambda x: linear(x, 0, 3000)), atol=1e-6)
+    np.testing.assert_allclose(
+        image.pixels, by_hand(stored, lambda x: linear(x, 0, 3000)), atol=1e-6
+    )
 
 
 def test_modality_lut_comes_before_the_voi_lut():
     stored = ramp(high=15)
     modality, voi = [100 - 5 * n for n in range(16)], [n * n for n in range(120)]
     image = read_image(
-        dicom(stored, ModalityLUTSequence=[lut_item(modality, 0)], VOILUTSequence=[lut_item(voi, 10)], BitsStored=16)
+        dicom(
+            stored,
+            ModalityLUTSequence=[lut_item(modality, 0)],
+            VOILUTSequence=[lut_item(voi, 10)],
+            BitsStored=16,
+        )
     )
 
     def pixel(x: float) -> float:
@@ -137,29 +149,47 @@ def test_voi_lut_outranks_the_window(as_words):
     stored = ramp(high=255)
     table = [255 - n for n in range(256)]
     image = read_image(
-        dicom(stored, VOILUTSequence=[lut_item(table, 0, as_words=as_words)], WindowCenter="10", WindowWidth="5")
+        dicom(
+            stored,
+            VOILUTSequence=[lut_item(table, 0, as_words=as_words)],
+            WindowCenter="10",
+            WindowWidth="5",
+        )
     )
     np.testing.assert_allclose(image.pixels, by_hand(stored, lambda x: (255 - x) / 255), atol=1e-6)
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
-@pytest.mark.parametrize(("value", "limit", "padded"), [(0, None, 30), (4095, None, 30), (4000, 4095, 60)])
+@pytest.mark.parametrize(
+    ("value", "limit", "padded"), [(0, None, 30), (4095, None, 30), (4000, 4095, 60)]
+)
 def test_padding_is_black_and_out_of_the_range(photometric, value, limit, padded):
     stored = ramp(low=500, high=2500)
     stored[:, :15], stored[:, -15:] = value, value if limit is None else limit
     elements = {} if limit is None else {"PixelPaddingRangeLimit": limit}
-    image = read_image(dicom(stored, PhotometricInterpretation=photometric, PixelPaddingValue=value, **elements))
+    image = read_image(
+        dicom(stored, PhotometricInterpretation=photometric, PixelPaddingValue=value, **elements)
+    )
     inside = stored[:, 15:-15].astype(float)
     low, high = inside.min(), inside.max()
     shown = (inside - low) / (high - low)
-    np.testing.assert_allclose(image.pixels[:, 15:-15], 1 - shown if photometric == "MONOCHROME1" else shown, atol=1e-6)
+    np.testing.assert_allclose(
+        image.pixels[:, 15:-15], 1 - shown if photometric == "MONOCHROME1" else shown, atol=1e-6
+    )
     assert not image.pixels[:, :15].any()
     assert not image.pixels[:, -15:].any()
 
 
 @pytest.mark.parametrize(
     ("position", "view"),
-    [("PA", "PA"), ("AP", "AP"), ("LL", "lateral"), ("RL", "lateral"), ("LLD", "unknown"), ("", "unknown")],
+    [
+        ("PA", "PA"),
+        ("AP", "AP"),
+        ("LL", "lateral"),
+        ("RL", "lateral"),
+        ("LLD", "unknown"),
+        ("", "unknown"),
+    ],
 )
 def test_view(position, view):
     assert read_image(dicom(ramp(), ViewPosition=position)).view == view
@@ -189,7 +219,13 @@ def test_other_uncompressed_encodings(syntax):
 
 
 @pytest.mark.parametrize(
-    "name", ["MR_small_RLE.dcm", "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm", "MR_small_bigendian.dcm"]
+    "name",
+    [
+        "MR_small_RLE.dcm",
+        "MR_small_jp2klossless.dcm",
+        "MR_small_jpeg_ls_lossless.dcm",
+        "MR_small_bigendian.dcm",
+    ],
 )
 def test_lossless_encodings_of_one_image_agree(name):
     """pydicom ships one image in several encodings; only its modality is changed here."""
@@ -265,7 +301,9 @@ def test_nothing_of_the_header_leaves(caplog, capsys):
         with pytest.raises(ImageError) as caught:
             read_image(data)
     shown = "".join(traceback.format_exception(caught.value))
-    said = shown + caplog.text + "".join(str(w.message) for w in seen) + "".join(capsys.readouterr())
+    said = (
+        shown + caplog.text + "".join(str(w.message) for w in seen) + "".join(capsys.readouterr())
+    )
     assert "BORN" not in said
     assert NAME not in said
 
@@ -283,12 +321,17 @@ def test_real_chest_films(repo_root):
         image = read_image(path)
         rows, columns = image.pixels.shape
         lung = image.pixels[rows // 3 : rows // 2, columns // 5 : columns // 3].mean()
-        spine = image.pixels[rows // 3 : rows // 2, int(0.47 * columns) : int(0.53 * columns)].mean()
+        spine = image.pixels[
+            rows // 3 : rows // 2, int(0.47 * columns) : int(0.53 * columns)
+        ].mean()
         assert image.view == "PA", path.name
         assert spine > lung + 0.1, f"{path.name}: air must be darker than bone"
 
 
 def test_real_file_with_and_without_meta_header(repo_root):
     folder = real_dicoms(repo_root)
-    bare, whole = read_image(folder / "CR-MONO1-10-chest"), read_image(folder / "gdcm-CR-MONO1-10-chest.dcm")
+    bare, whole = (
+        read_image(folder / "CR-MONO1-10-chest"),
+        read_image(folder / "gdcm-CR-MONO1-10-chest.dcm"),
+    )
     np.testing.assert_array_equal(bare.pixels, whole.pixels)

@@ -43,7 +43,8 @@ def stretched(values: np.ndarray) -> np.ndarray:
 
 # Compressed samples are always low-aligned (PS3.5 8.2).
 @pytest.mark.parametrize(
-    ("syntax", "raised"), [(None, 0), (None, 1), (None, 4), (ExplicitVRBigEndian, 2), (RLELossless, 0)]
+    ("syntax", "raised"),
+    [(None, 0), (None, 1), (None, 4), (ExplicitVRBigEndian, 2), (RLELossless, 0)],
 )
 @pytest.mark.parametrize(("bits", "signed"), itertools.product([8, 10, 12, 15], [False, True]))
 def test_only_the_stored_bits_count(bits, signed, syntax, raised):
@@ -93,7 +94,9 @@ def test_voi_lut_with_entries_of_8_bits(packed):
 @pytest.mark.parametrize("first", [-1000, 65536 - 1000])
 def test_first_input_of_a_voi_lut_is_signed_where_inputs_are(first):
     item = lut(list(range(2000)), 2000, first, 11)
-    image = read_image(dicom(ramp(high=1999), RescaleSlope="1", RescaleIntercept="-1000", VOILUTSequence=[item]))
+    image = read_image(
+        dicom(ramp(high=1999), RescaleSlope="1", RescaleIntercept="-1000", VOILUTSequence=[item])
+    )
     np.testing.assert_allclose(image.pixels, ramp(high=1999) / 2047, atol=1e-6)
 
 
@@ -111,7 +114,9 @@ def test_an_empty_lut_is_passed_over():
 
 def test_the_first_possible_window_is_taken():
     image = read_image(dicom(ramp(), WindowCenter=["5", "2048"], WindowWidth=["0", "4096"]))
-    np.testing.assert_allclose(image.pixels, np.clip((ramp() - 2047.5) / 4095 + 0.5, 0, 1), atol=1e-6)
+    np.testing.assert_allclose(
+        image.pixels, np.clip((ramp() - 2047.5) / 4095 + 0.5, 0, 1), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -125,8 +130,12 @@ def test_the_first_possible_window_is_taken():
     ],
 )
 def test_presentation_lut_shape_inverts_once(photometric, shape, inverse):
-    pixels = read_image(dicom(ramp(), PhotometricInterpretation=photometric, PresentationLUTShape=shape)).pixels
-    np.testing.assert_allclose(pixels, 1 - stretched(ramp()) if inverse else stretched(ramp()), atol=1e-6)
+    pixels = read_image(
+        dicom(ramp(), PhotometricInterpretation=photometric, PresentationLUTShape=shape)
+    ).pixels
+    np.testing.assert_allclose(
+        pixels, 1 - stretched(ramp()) if inverse else stretched(ramp()), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("written", [-2000, 65536 - 2000])
@@ -141,13 +150,21 @@ def test_padding_in_the_signedness_of_the_image(written):
 
 
 def test_rescale_that_is_none():
-    for elements in ({"RescaleSlope": "0", "RescaleIntercept": "3"}, {"RescaleSlope": ""}, {"RescaleIntercept": "-9"}):
-        np.testing.assert_allclose(read_image(dicom(ramp(), **elements)).pixels, stretched(ramp()), atol=1e-6)
+    for elements in (
+        {"RescaleSlope": "0", "RescaleIntercept": "3"},
+        {"RescaleSlope": ""},
+        {"RescaleIntercept": "-9"},
+    ):
+        np.testing.assert_allclose(
+            read_image(dicom(ramp(), **elements)).pixels, stretched(ramp()), atol=1e-6
+        )
 
 
 def colour(planar: int, photometric: str = "RGB") -> Dataset:
     rgb = np.random.default_rng(3).integers(0, 256, (64, 66, 3)).astype(np.uint8)
-    made = dataset(rgb[..., 0].astype(np.uint16), SamplesPerPixel=3, PhotometricInterpretation=photometric)
+    made = dataset(
+        rgb[..., 0].astype(np.uint16), SamplesPerPixel=3, PhotometricInterpretation=photometric
+    )
     made.PlanarConfiguration, made.BitsAllocated, made.BitsStored, made.HighBit = planar, 8, 8, 7
     made.PixelData = (rgb.transpose(2, 0, 1) if planar else rgb).tobytes()
     made["PixelData"].VR = "OB"
@@ -166,7 +183,9 @@ def test_luminance_of_ybr_is_y():
     made = colour(0, "YBR_FULL")
     made.rgb[..., 1:] = 128
     made.PixelData = made.rgb.tobytes()
-    np.testing.assert_allclose(read_image(encoded(made)).pixels, made.rgb[..., 0] / 255, atol=1.01 / 255)
+    np.testing.assert_allclose(
+        read_image(encoded(made)).pixels, made.rgb[..., 0] / 255, atol=1.01 / 255
+    )
 
 
 def test_palette():
@@ -174,7 +193,11 @@ def test_palette():
     made = dataset(stored, PhotometricInterpretation="PALETTE COLOR")
     for name, table in (("Red", range(256)), ("Green", range(255, -1, -1)), ("Blue", [0] * 256)):
         made.add_new(f"{name}PaletteColorLookupTableDescriptor", "US", [256, 0, 16])
-        setattr(made, f"{name}PaletteColorLookupTableData", np.array([n * 257 for n in table], "<u2").tobytes())
+        setattr(
+            made,
+            f"{name}PaletteColorLookupTableData",
+            np.array([n * 257 for n in table], "<u2").tobytes(),
+        )
     expected = 0.299 * stored / 255 + 0.587 * (255 - stored.astype(float)) / 255
     np.testing.assert_allclose(read_image(encoded(made)).pixels, expected, atol=1e-6)
 
@@ -201,7 +224,13 @@ def test_pixels_become_square(elements, shape):
 
 @pytest.mark.parametrize(
     ("code", "view"),
-    [("272479007", "PA"), ("R-10206", "AP"), ("399173006", "lateral"), ("399033003", "frontal"), ("1", "unknown")],
+    [
+        ("272479007", "PA"),
+        ("R-10206", "AP"),
+        ("399173006", "lateral"),
+        ("399033003", "frontal"),
+        ("1", "unknown"),
+    ],
 )
 def test_view_by_its_code(code, view):
     item = Dataset()
@@ -229,7 +258,9 @@ def compressed(syntax: str, **elements) -> Dataset:
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless])
 def test_compressed_without_loss(syntax):
-    np.testing.assert_allclose(read_image(encoded(compressed(syntax))).pixels, stretched(ramp()), atol=1e-6)
+    np.testing.assert_allclose(
+        read_image(encoded(compressed(syntax))).pixels, stretched(ramp()), atol=1e-6
+    )
 
 
 def deflated(made: Dataset) -> bytes:
@@ -312,7 +343,9 @@ def test_zeros_behind_the_pixels_are_padding():
 def test_pixels_beyond_the_configured_number():
     assert code_of(dicom(ramp()), Limits(max_pixels=64 * 70 - 1)) == "too_large"
     wide = dicom(ramp(), PixelSpacing=["0.2", "0.1"])
-    assert code_of(wide, Limits(max_pixels=64 * 70)) == "too_large", "made square, it would be larger"
+    assert code_of(wide, Limits(max_pixels=64 * 70)) == "too_large", (
+        "made square, it would be larger"
+    )
 
 
 def test_one_photograph_in_seven_colour_encodings():
@@ -328,7 +361,9 @@ def test_one_photograph_in_seven_colour_encodings():
     for name, tolerance in [("SC_rgb_rle_16bit.dcm", 0.005), ("SC_rgb_gdcm_KY.dcm", 0.01),
                             ("SC_rgb_jpeg_dcmtk.dcm", 0.03), ("SC_ybr_full_422_uncompressed.dcm", 0.03)]:  # fmt: skip
         # JPEG blurs the edges between the bars; the middle of each bar keeps its grey.
-        np.testing.assert_allclose(np.median(read(name), axis=1), np.median(reference, axis=1), atol=tolerance)
+        np.testing.assert_allclose(
+            np.median(read(name), axis=1), np.median(reference, axis=1), atol=tolerance
+        )
 
 
 def test_a_bare_data_set_in_big_endian_is_dicom():

@@ -30,5 +30,7 @@ def test_any_pair_has_scores_in_range(hypothesis_text, reference):
 @given(text=WORD_SALAD)
 def test_a_text_is_like_itself(text):
     parts = BACKEND.score([text], [text])
-    assert parts.rg_e[0] == pytest.approx(1) or parts.rg_e[0] == 0  # 0 only where no entity is found
+    assert (
+        parts.rg_e[0] == pytest.approx(1) or parts.rg_e[0] == 0
+    )  # 0 only where no entity is found
     assert parts.bertscore[0] == pytest.approx(1) or parts.bertscore[0] == 0

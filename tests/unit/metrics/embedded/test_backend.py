@@ -13,9 +13,7 @@ from lmrrg.metrics.embedded.backend import EmbeddedBackend
 from lmrrg.metrics.radcliq import WORST_V1, radcliq_v1
 
 NORMAL = "The heart size is normal. The lungs are clear. No pleural effusion or pneumothorax."
-PADDING = (
-    " The trachea is midline. Soft tissues are unremarkable. The abdomen is unremarkable. No free air. No fracture."
-)
+PADDING = " The trachea is midline. Soft tissues are unremarkable. The abdomen is unremarkable. No free air. No fracture."
 
 CASES = {
     "mixed findings": (
@@ -92,7 +90,9 @@ def test_every_paraphrase_beats_every_attack(case: str) -> None:
 
 
 def test_a_paraphrase_of_a_normal_report_stays_good() -> None:
-    paraphrase, wrong = v1(["Normal heart. Clear lungs. No effusion.", "Large left effusion."], NORMAL)
+    paraphrase, wrong = v1(
+        ["Normal heart. Clear lungs. No effusion.", "Large left effusion."], NORMAL
+    )
     assert paraphrase < -0.5
     assert wrong > 1.5
 
@@ -100,7 +100,14 @@ def test_a_paraphrase_of_a_normal_report_stays_good() -> None:
 def test_identical_reports() -> None:
     parts = EmbeddedBackend().score([NORMAL, "No pneumothorax."], [NORMAL, "No pneumothorax."])
     assert parts.radgraph.tolist() == [1, 0.5]
-    for part in (parts.bertscore, parts.semb, parts.rg_e, parts.rg_er, parts.rg_bar_er, parts.bleu2):
+    for part in (
+        parts.bertscore,
+        parts.semb,
+        parts.rg_e,
+        parts.rg_er,
+        parts.rg_bar_er,
+        parts.bleu2,
+    ):
         assert part.tolist() == pytest.approx([1, 1])
 
 
@@ -114,14 +121,18 @@ def test_an_empty_report_is_0_in_every_part(pair: tuple[str, str]) -> None:
 
 
 def test_unrelated_reports_are_near_0() -> None:
-    parts = EmbeddedBackend().score(["Endotracheal tube above the carina."], ["Scoliosis. Left rib fracture."])
+    parts = EmbeddedBackend().score(
+        ["Endotracheal tube above the carina."], ["Scoliosis. Left rib fracture."]
+    )
     assert parts.radgraph[0] == 0
     assert parts.bertscore[0] < 0.2
     assert parts.semb[0] < 0.1
 
 
 def test_batch_order_and_cache_change_nothing() -> None:
-    texts = [text for reference, paraphrases, _ in CASES.values() for text in (reference, *paraphrases)]
+    texts = [
+        text for reference, paraphrases, _ in CASES.values() for text in (reference, *paraphrases)
+    ]
     hypotheses, references = texts, texts[::-1]
     backend = EmbeddedBackend()
     together = backend.score(hypotheses, references)
@@ -129,7 +140,10 @@ def test_batch_order_and_cache_change_nothing() -> None:
         cached.cache_clear()
     backward = backend.score(hypotheses[::-1], references[::-1])
     for field in fields(together):
-        alone = [getattr(backend.score([h], [r]), field.name)[0] for h, r in zip(hypotheses, references, strict=True)]
+        alone = [
+            getattr(backend.score([h], [r]), field.name)[0]
+            for h, r in zip(hypotheses, references, strict=True)
+        ]
         assert getattr(together, field.name).tolist() == alone
         assert getattr(backward, field.name)[::-1].tolist() == alone
 

@@ -16,7 +16,9 @@ from lmrrg.metrics.embedded.sentences import ABSENT, PRESENT, UNCERTAIN, sentenc
 
 
 def claims_of(text: str) -> dict[str, Claim]:
-    return merge_claims([claim for sentence in sentences_of(text) for claim in sentence_claims(sentence)])
+    return merge_claims(
+        [claim for sentence in sentences_of(text) for claim in sentence_claims(sentence)]
+    )
 
 
 @pytest.mark.parametrize(
@@ -30,13 +32,20 @@ def claims_of(text: str) -> dict[str, Claim]:
         ("severe cardiomegaly with tiny effusions", "cardiomegaly", "", 4),
         ("severe cardiomegaly with tiny effusions", "effusion", "", 1),
         ("left pneumonia, right effusion", "effusion", "r", 0),
-        ("moderate cardiomegaly is stable and there is a small left effusion", "cardiomegaly", "", 3),
+        (
+            "moderate cardiomegaly is stable and there is a small left effusion",
+            "cardiomegaly",
+            "",
+            3,
+        ),
         ("moderate cardiomegaly is stable and there is a small left effusion", "effusion", "l", 2),
         ("large pneumothorax on the right and the trachea is to the left", "pneumothorax", "r", 4),
         ("the small right pneumothorax is not significantly changed", "pneumothorax", "r", 2),
     ],
 )
-def test_attributes_belong_to_their_finding(text: str, finding: str, sides: str, severity: int) -> None:
+def test_attributes_belong_to_their_finding(
+    text: str, finding: str, sides: str, severity: int
+) -> None:
     claim = claims_of(text)[finding]
     assert (claim.sides, claim.severity) == (frozenset(sides), severity)
 
@@ -101,7 +110,10 @@ def test_the_gravest_relatives_answer_for_each_other_whatever_the_order():
         kins.setdefault(lexicon.kin[finding], []).append(finding)
     families = [names for names in kins.values() if len(names) > 2]
     assert len(families) > 2
-    ours, theirs = told([names[0] for names in families]), told([f for names in families for f in names[1:]])
+    ours, theirs = (
+        told([names[0] for names in families]),
+        told([f for names in families for f in names[1:]]),
+    )
     weight = lexicon.weight
     credit = sum(0.45 * weight[names[1]] for names in families)
     total = sum(weight[f] for names in families for f in names)

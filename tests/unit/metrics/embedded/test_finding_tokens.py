@@ -2,7 +2,9 @@ from lmrrg.metrics.embedded.finding_tokens import carries_finding
 
 
 def marked(pieces: list[str]) -> list[str]:
-    return [piece for piece, carries in zip(pieces, carries_finding(pieces), strict=True) if carries]
+    return [
+        piece for piece, carries in zip(pieces, carries_finding(pieces), strict=True) if carries
+    ]
 
 
 def test_observations_their_attributes_and_negations_are_marked():
@@ -11,7 +13,19 @@ def test_observations_their_attributes_and_negations_are_marked():
 
 
 def test_of_what_is_denied_or_normal_only_the_negation_is_marked():
-    pieces = ["The", "Ġheart", "Ġis", "Ġnormal", ".", "ĠNo", "Ġeffusion", ".", "ĠRight", "Ġnodule", "."]
+    pieces = [
+        "The",
+        "Ġheart",
+        "Ġis",
+        "Ġnormal",
+        ".",
+        "ĠNo",
+        "Ġeffusion",
+        ".",
+        "ĠRight",
+        "Ġnodule",
+        ".",
+    ]
     assert marked(pieces) == ["ĠNo", "ĠRight", "Ġnodule"]
 
 

@@ -25,7 +25,9 @@ CASES = {
     ),
     "both bases": (
         "Bibasilar atelectasis. Mild cardiomegaly. No effusion.",
-        ["Atelectasis at both lung bases. The heart is mildly enlarged. There is no pleural effusion."],
+        [
+            "Atelectasis at both lung bases. The heart is mildly enlarged. There is no pleural effusion."
+        ],
         {
             "left only": "Left basilar atelectasis. Mild cardiomegaly. No effusion.",
             "negation": "No bibasilar atelectasis. Mild cardiomegaly. No effusion.",

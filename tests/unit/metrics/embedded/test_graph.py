@@ -80,7 +80,9 @@ def joint(p: float, q: float, share: float) -> float:
 def test_levels_equal_the_oracles(first: str, second: str) -> None:
     a, b = build_graph(first), build_graph(second)
     scores = graph_scores(a, b)
-    assert scores.radgraph == pytest.approx((slow_f1(a.meanings, b.meanings) + slow_f1(a.relations, b.relations)) / 2)
+    assert scores.radgraph == pytest.approx(
+        (slow_f1(a.meanings, b.meanings) + slow_f1(a.relations, b.relations)) / 2
+    )
     assert scores.rg_bar_er == pytest.approx(slow_f1(a.typed, b.typed))
     if a.entities and b.entities:
         assert (scores.rg_e, scores.rg_er) == pytest.approx(slow_expected(a, b))
@@ -103,7 +105,11 @@ def test_order_and_repetition_of_sentences_change_no_set(sentences: list[str], r
     shuffled = sentences + sentences[:1]
     random.shuffle(shuffled)
     one, other = build_graph(" . ".join(sentences)), build_graph(" . ".join(shuffled))
-    assert (one.entities, one.relations, one.typed) == (other.entities, other.relations, other.typed)
+    assert (one.entities, one.relations, one.typed) == (
+        other.entities,
+        other.relations,
+        other.typed,
+    )
     assert one.size == pytest.approx(other.size)
 
 
@@ -121,7 +127,9 @@ def test_identical_reports_without_relations_have_half_an_rg() -> None:
     assert (scores.rg_e, scores.rg_bar_er) == (1, 1)
 
 
-@pytest.mark.parametrize(("first", "second"), [("", "effusion"), ("effusion", ""), ("", ""), ("the xxxx", "effusion")])
+@pytest.mark.parametrize(
+    ("first", "second"), [("", "effusion"), ("effusion", ""), ("", ""), ("the xxxx", "effusion")]
+)
 def test_an_empty_side_is_0(first: str, second: str) -> None:
     scores = graph_scores(build_graph(first), build_graph(second))
     assert [getattr(scores, level) for level in LEVELS] == [0, 0, 0, 0]

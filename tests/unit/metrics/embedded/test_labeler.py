@@ -17,9 +17,17 @@ from lmrrg.studies import LABELS, NEGATIVE, POSITIVE, UNCERTAIN
         ("Heart size upper limits of normal.", "Cardiomegaly", POSITIVE),
         ("Heart size at the upper limits of normal.", "Cardiomegaly", NEGATIVE),
         ("The heart is near the upper limits of normal.", "Cardiomegaly", NEGATIVE),
-        ("Cardiomediastinal silhouette upper limits of normal.", "Enlarged Cardiomediastinum", NEGATIVE),
+        (
+            "Cardiomediastinal silhouette upper limits of normal.",
+            "Enlarged Cardiomediastinum",
+            NEGATIVE,
+        ),
         ("Stable heart size.", "Cardiomegaly", UNCERTAIN),
-        ("Heart size moderately enlarged, stable mediastinal contours.", "Enlarged Cardiomediastinum", UNCERTAIN),
+        (
+            "Heart size moderately enlarged, stable mediastinal contours.",
+            "Enlarged Cardiomediastinum",
+            UNCERTAIN,
+        ),
         ("The cardiomediastinal silhouette is normal.", "Enlarged Cardiomediastinum", NEGATIVE),
         ("Widened mediastinum.", "Enlarged Cardiomediastinum", POSITIVE),
         ("Patchy opacity in the left base.", "Lung Opacity", POSITIVE),
@@ -88,7 +96,10 @@ def test_what_is_no_mention(text: str, label: str) -> None:
 
 def test_positive_beats_uncertain_beats_negative() -> None:
     assert label_report("No effusion. Possible effusion.")["Pleural Effusion"] == UNCERTAIN
-    assert label_report("Small effusion. Possible effusion. No effusion.")["Pleural Effusion"] == POSITIVE
+    assert (
+        label_report("Small effusion. Possible effusion. No effusion.")["Pleural Effusion"]
+        == POSITIVE
+    )
 
 
 @pytest.mark.parametrize(

@@ -18,17 +18,23 @@ DATA = REAL_DATA
 PAIRS, REPORTS = DATA / "metrics" / "radgraph_xl_pairs.csv", DATA / "iu_xray" / "reports.jsonl"
 
 
-@pytest.mark.skipif(not PAIRS.is_file(), reason="needs report pairs with true RadGraph F1 ($LMRRG_TEST_DATA)")
+@pytest.mark.skipif(
+    not PAIRS.is_file(), reason="needs report pairs with true RadGraph F1 ($LMRRG_TEST_DATA)"
+)
 def test_graph_agrees_with_radgraph() -> None:
     rows = list(csv.DictReader(PAIRS.open(encoding="utf-8")))
-    parts = EmbeddedBackend().score([row["hypothesis"] for row in rows], [row["reference"] for row in rows])
+    parts = EmbeddedBackend().score(
+        [row["hypothesis"] for row in rows], [row["reference"] for row in rows]
+    )
     truth = np.array([[float(row["rg_e"]), float(row["rg_er"])] for row in rows])
     assert np.corrcoef(parts.rg_er, truth[:, 1])[0, 1] >= 0.96
     assert kendalltau(parts.rg_er, truth[:, 1]).statistic >= 0.82
     assert np.abs(parts.rg_e - truth[:, 0]).mean() <= 0.036
 
 
-@pytest.mark.skipif(not REPORTS.is_file(), reason="needs reports with silver labels ($LMRRG_TEST_DATA)")
+@pytest.mark.skipif(
+    not REPORTS.is_file(), reason="needs reports with silver labels ($LMRRG_TEST_DATA)"
+)
 def test_labels_agree_with_the_silver_labels() -> None:
     studies = [json.loads(line) for line in REPORTS.open(encoding="utf-8")]
     hits = wrong = 0

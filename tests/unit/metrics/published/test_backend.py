@@ -26,7 +26,13 @@ from lmrrg.metrics.published.batching import PackedLinear, length_batches
 from lmrrg.metrics.published.batching import pack as pack_layers
 from lmrrg.metrics.published.bertscore import BASELINE, BertScore, bertscore_f1
 from lmrrg.metrics.published.chexbert import CheXbert
-from lmrrg.metrics.published.radgraph import Annotation, RadGraph, radgraph_f1, radgraph_tokens, spans_of
+from lmrrg.metrics.published.radgraph import (
+    Annotation,
+    RadGraph,
+    radgraph_f1,
+    radgraph_tokens,
+    spans_of,
+)
 from lmrrg.metrics.published.weight_files import SOURCES, find, missing_files
 from lmrrg.studies import LABELS
 from tests.support.published_weights import (
@@ -46,11 +52,17 @@ CPU = torch.device("cpu")
 
 def random_report(rng: random.Random, longest: int = 30) -> str:
     words = [word for word in WORDS if not word.startswith("##")]
-    return " ".join(rng.choices([*words, "cardiomegaly", "Effusions", "unheard-of"], k=rng.randint(1, longest)))
+    return " ".join(
+        rng.choices([*words, "cardiomegaly", "Effusions", "unheard-of"], k=rng.randint(1, longest))
+    )
 
 
 REPORTS = [random_report(random.Random(seed)) for seed in range(24)]
-PAIRS = [*zip(REPORTS[:12], REPORTS[12:], strict=True), (REPORTS[0], REPORTS[0]), (REPORTS[1], REPORTS[0])]
+PAIRS = [
+    *zip(REPORTS[:12], REPORTS[12:], strict=True),
+    (REPORTS[0], REPORTS[0]),
+    (REPORTS[1], REPORTS[0]),
+]
 HYPOTHESES, REFERENCES = [h for h, _ in PAIRS], [r for _, r in PAIRS]
 
 
@@ -73,7 +85,10 @@ def assert_same(first: Parts, second: Parts, rows: list[int] | None = None) -> N
     for field in fields(Parts):
         expected = getattr(first, field.name)
         np.testing.assert_allclose(
-            getattr(second, field.name), expected if rows is None else expected[rows], atol=1e-5, err_msg=field.name
+            getattr(second, field.name),
+            expected if rows is None else expected[rows],
+            atol=1e-5,
+            err_msg=field.name,
         )
 
 
@@ -93,7 +108,9 @@ def test_one_pair_per_call_equals_all_in_one_call(weights: Path, parts: Parts) -
 
 def test_order_does_not_matter(backend: ReferenceBackend, parts: Parts) -> None:
     order = random.Random(1).sample(range(len(PAIRS)), len(PAIRS))
-    assert_same(parts, backend.score([HYPOTHESES[i] for i in order], [REFERENCES[i] for i in order]), order)
+    assert_same(
+        parts, backend.score([HYPOTHESES[i] for i in order], [REFERENCES[i] for i in order]), order
+    )
 
 
 def test_the_cache_on_disk_changes_nothing_and_is_used(
@@ -121,7 +138,10 @@ def test_other_weights_have_another_version_and_share_no_cache(
     weights: Path, parts: Parts, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     other = write_weights(tmp_path_factory.mktemp("other"), seed=1)
-    first, second = ReferenceBackend(weights, cache=tmp_path), ReferenceBackend(other, cache=tmp_path)
+    first, second = (
+        ReferenceBackend(weights, cache=tmp_path),
+        ReferenceBackend(other, cache=tmp_path),
+    )
     assert first.version != second.version
     first.score(HYPOTHESES, REFERENCES)
     changed = second.score(HYPOTHESES, REFERENCES)
@@ -129,7 +149,9 @@ def test_other_weights_have_another_version_and_share_no_cache(
     assert np.abs(changed.bertscore - parts.bertscore).max() > 1e-3
 
 
-def test_each_text_is_analysed_once(backend: ReferenceBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_text_is_analysed_once(
+    backend: ReferenceBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     analysed: list[str] = []
     analyse = backend._analyse
     monkeypatch.setattr(backend, "_analyse", lambda texts: analysed.extend(texts) or analyse(texts))
@@ -156,16 +178,24 @@ def test_batches_hold_every_row_once_within_the_budget() -> None:
 
 def _plain_bert(weights: dict[str, Tensor], prefix: str, files: dict[str, Path]) -> BertModel:
     model = BertModel(BertConfig.from_json_file(files["config.json"])).eval()
-    model.load_state_dict({name.removeprefix(prefix): t for name, t in weights.items() if name.startswith(prefix)})
+    model.load_state_dict(
+        {name.removeprefix(prefix): t for name, t in weights.items() if name.startswith(prefix)}
+    )
     return model
 
 
 def test_bertscore_equals_the_definition(weights: Path) -> None:
     files = find("BERTScore", weights)
-    model = RobertaModel(RobertaConfig.from_json_file(files["config.json"]), add_pooling_layer=False).eval()
+    model = RobertaModel(
+        RobertaConfig.from_json_file(files["config.json"]), add_pooling_layer=False
+    ).eval()
     stored = load_file(files["model.safetensors"])
-    model.load_state_dict({name.removeprefix("roberta."): tensor for name, tensor in stored.items()})
-    tokenizer = ByteLevelBPETokenizer(str(files["vocab.json"]), str(files["merges.txt"]), add_prefix_space=True)
+    model.load_state_dict(
+        {name.removeprefix("roberta."): tensor for name, tensor in stored.items()}
+    )
+    tokenizer = ByteLevelBPETokenizer(
+        str(files["vocab.json"]), str(files["merges.txt"]), add_prefix_space=True
+    )
 
     def states(text: str) -> Tensor:
         ids = torch.tensor([[0, *tokenizer.encode(text, add_special_tokens=False).ids, 2]])
@@ -185,7 +215,9 @@ def test_bertscore_equals_the_definition(weights: Path) -> None:
             assert ours == pytest.approx(f1(hypothesis, reference), abs=2e-5)
 
 
-def test_bertscore_does_not_depend_on_the_other_references(backend: ReferenceBackend, parts: Parts) -> None:
+def test_bertscore_does_not_depend_on_the_other_references(
+    backend: ReferenceBackend, parts: Parts
+) -> None:
     """With idf weights from one reference every weight is zero and the score is (0 - b) / (1 - b) = -5.55."""
     alone = backend.score(HYPOTHESES[:1], REFERENCES[:1]).bertscore[0]
     assert alone == pytest.approx(parts.bertscore[0], abs=1e-5)
@@ -204,7 +236,8 @@ def test_chexbert_equals_the_definition(weights: Path) -> None:
         ids = torch.tensor([tokenizer.encode(" ".join(report.split())).ids])
         embedding = model(ids).last_hidden_state[0, 0]
         logits = [
-            stored[f"module.linear_heads.{k}.weight"] @ embedding + stored[f"module.linear_heads.{k}.bias"]
+            stored[f"module.linear_heads.{k}.weight"] @ embedding
+            + stored[f"module.linear_heads.{k}.bias"]
             for k in range(14)
         ]
     torch.testing.assert_close(chexbert.embed([report])[0], embedding, atol=1e-5, rtol=0)
@@ -217,30 +250,52 @@ def test_chexbert_equals_the_definition(weights: Path) -> None:
 
 
 def test_chexbert_reads_512_tokens(weights: Path) -> None:
-    chexbert = CheXbert(find("CheXbert", weights)["chexbert.pth"], find("CheXbert encoder", weights), CPU, budget=512)
+    chexbert = CheXbert(
+        find("CheXbert", weights)["chexbert.pth"],
+        find("CheXbert encoder", weights),
+        CPU,
+        budget=512,
+    )
     long = " ".join(["heart"] * 510)
     torch.testing.assert_close(chexbert.embed([long]), chexbert.embed([long + " effusion" * 50]))
 
 
-@pytest.mark.parametrize("report", [REPORTS[0], "heart", "Heart , (enlarged)", " ".join(REPORTS[:2])])
+@pytest.mark.parametrize(
+    "report", [REPORTS[0], "heart", "Heart , (enlarged)", " ".join(REPORTS[:2])]
+)
 def test_radgraph_equals_the_definition(weights: Path, report: str) -> None:
-    checkpoint, files = find("RadGraph", weights)["radgraph.tar.gz"], find("RadGraph encoder", weights)
+    checkpoint, files = (
+        find("RadGraph", weights)["radgraph.tar.gz"],
+        find("RadGraph encoder", weights),
+    )
     ours = RadGraph(checkpoint, files, CPU, budget=256).annotate([report, *REPORTS])[0]
     assert ours == _plain_radgraph(report, files, checkpoint)
 
 
 def test_radgraph_finds_something_to_compare(weights: Path) -> None:
-    model = RadGraph(find("RadGraph", weights)["radgraph.tar.gz"], find("RadGraph encoder", weights), CPU, budget=256)
+    model = RadGraph(
+        find("RadGraph", weights)["radgraph.tar.gz"],
+        find("RadGraph encoder", weights),
+        CPU,
+        budget=256,
+    )
     annotations = model.annotate(REPORTS)
     assert {label for a in annotations for _, label in a.entities} == set(ENTITY_LABELS[1:])
     assert {kind for a in annotations for _, _, kind in a.relations} == set(RELATION_LABELS)
     assert (
-        0 < sum(len(a.entities) for a in annotations) < sum(len(spans_of(len(r.split()), SPAN_WIDTH)) for r in REPORTS)
+        0
+        < sum(len(a.entities) for a in annotations)
+        < sum(len(spans_of(len(r.split()), SPAN_WIDTH)) for r in REPORTS)
     )
 
 
 def test_radgraph_reads_long_reports_in_segments(weights: Path) -> None:
-    model = RadGraph(find("RadGraph", weights)["radgraph.tar.gz"], find("RadGraph encoder", weights), CPU, budget=256)
+    model = RadGraph(
+        find("RadGraph", weights)["radgraph.tar.gz"],
+        find("RadGraph encoder", weights),
+        CPU,
+        budget=256,
+    )
     first, second = ["heart"] * (FOLD - 2), ["clear", "lungs", "no"]
     whole, head, tail = model._word_embeddings([first + second, first, second])
     torch.testing.assert_close(whole, torch.cat([head, tail]), atol=1e-5, rtol=0)
@@ -253,15 +308,23 @@ def _plain_radgraph(report: str, files: dict[str, Path], checkpoint: Path) -> An
 
     with tarfile.open(checkpoint) as tar:
         w = torch.load(io.BytesIO(tar.extractfile("./weights.th").read()), weights_only=True)
-    bert = _plain_bert(w, "_embedder.token_embedder_bert._matched_embedder.transformer_model.", files)
+    bert = _plain_bert(
+        w, "_embedder.token_embedder_bert._matched_embedder.transformer_model.", files
+    )
     tokenizer = BertWordPieceTokenizer(str(files["vocab.txt"]), lowercase=True)
     words = radgraph_tokens(report)
     pieces = [tokenizer.encode(word, add_special_tokens=False).ids for word in words]
-    ids = [tokenizer.token_to_id("[CLS]"), *(i for word in pieces for i in word), tokenizer.token_to_id("[SEP]")]
+    ids = [
+        tokenizer.token_to_id("[CLS]"),
+        *(i for word in pieces for i in word),
+        tokenizer.token_to_id("[SEP]"),
+    ]
 
     def net(x: Tensor, name: str) -> Tensor:
         for k in range(2):
-            x = torch.relu(w[f"{name}._linear_layers.{k}.weight"] @ x + w[f"{name}._linear_layers.{k}.bias"])
+            x = torch.relu(
+                w[f"{name}._linear_layers.{k}.weight"] @ x + w[f"{name}._linear_layers.{k}.bias"]
+            )
         return x
 
     def linear(x: Tensor, name: str) -> Tensor:
@@ -274,7 +337,10 @@ def _plain_radgraph(report: str, files: dict[str, Path], checkpoint: Path) -> An
         spans = [(i, j) for i, j in product(range(len(words)), repeat=2) if 0 <= j - i < SPAN_WIDTH]
         width = w["_endpoint_span_extractor._span_width_embedding.weight"]
         vectors = [torch.cat([hidden[i], hidden[j], width[j - i]]) for i, j in spans]
-        ner, pruner = "_ner._ner_scorers.radgraph__ner_labels", "_relation._mention_pruners.radgraph__relation_labels"
+        ner, pruner = (
+            "_ner._ner_scorers.radgraph__ner_labels",
+            "_relation._mention_pruners.radgraph__relation_labels",
+        )
         found = {}
         for span, vector in zip(spans, vectors, strict=True):
             scores = linear(net(vector, f"{ner}.0._module"), f"{ner}.1._module").tolist()
@@ -284,15 +350,23 @@ def _plain_radgraph(report: str, files: dict[str, Path], checkpoint: Path) -> An
             float(linear(net(vector, f"{pruner}._scorer.0._module"), f"{pruner}._scorer.1._module"))
             for vector in vectors
         ]
-        kept = sorted(sorted(range(len(spans)), key=lambda s: -mention[s])[: int(np.ceil(len(words) * 0.5))])
+        kept = sorted(
+            sorted(range(len(spans)), key=lambda s: -mention[s])[: int(np.ceil(len(words) * 0.5))]
+        )
         place = {span: row for row, span in enumerate(found)}
         relations = []
         for a, b in product(kept, repeat=2):
             pair = torch.cat([vectors[a], vectors[b], vectors[a] * vectors[b]])
             state = net(pair, "_relation._relation_feedforwards.radgraph__relation_labels")
-            scores = linear(state, "_relation._relation_scorers.radgraph__relation_labels") + mention[a] + mention[b]
+            scores = (
+                linear(state, "_relation._relation_scorers.radgraph__relation_labels")
+                + mention[a]
+                + mention[b]
+            )
             if float(scores.max()) > 0 and spans[a] in place and spans[b] in place:
-                relations.append((place[spans[a]], place[spans[b]], RELATION_LABELS[int(scores.argmax())]))
+                relations.append(
+                    (place[spans[a]], place[spans[b]], RELATION_LABELS[int(scores.argmax())])
+                )
     entities = tuple((" ".join(words[i : j + 1]), label) for (i, j), label in found.items())
     return Annotation(entities, tuple(relations))
 
@@ -307,8 +381,12 @@ def test_radgraph_tokens() -> None:
 
 
 def test_radgraph_levels_by_hand() -> None:
-    reference = Annotation((("Heart", "ANAT-DP"), ("enlarged", "OBS-DP"), ("mild", "OBS-DP")), ((1, 0, "located_at"),))
-    hypothesis = Annotation((("heart", "ANAT-DP"), ("enlarged", "OBS-DP"), ("mild", "OBS-DP")), ((1, 0, "located_at"),))
+    reference = Annotation(
+        (("Heart", "ANAT-DP"), ("enlarged", "OBS-DP"), ("mild", "OBS-DP")), ((1, 0, "located_at"),)
+    )
+    hypothesis = Annotation(
+        (("heart", "ANAT-DP"), ("enlarged", "OBS-DP"), ("mild", "OBS-DP")), ((1, 0, "located_at"),)
+    )
     rg_e, rg_er, rg_bar_er, radgraph = radgraph_f1(hypothesis, reference)
     assert rg_e == rg_er == pytest.approx(2 / 3)  # "Heart" and "heart" differ
     assert rg_bar_er == pytest.approx(2 / 3)  # but not as the target of a relation
@@ -323,7 +401,9 @@ def test_radgraph_levels_by_hand() -> None:
 
 
 def test_make_backend_gives_the_reference_backend(weights: Path, tmp_path: Path) -> None:
-    backend = make_backend(RewardConfig(backend="reference", reference_dir=weights, reference_cache=tmp_path))
+    backend = make_backend(
+        RewardConfig(backend="reference", reference_dir=weights, reference_cache=tmp_path)
+    )
     assert backend.name == "radcliq"
 
 
@@ -378,7 +458,9 @@ def test_radgraph_models_that_we_do_not_compute_are_refused(tmp_path: Path) -> N
     pack(archive, files | {"config.json": json.dumps(settings).encode()})
     with pytest.raises(MetricError, match="unsupported_model"):
         ReferenceBackend(folder)
-    pack(archive, {name: content for name, content in files.items() if "relation_labels" not in name})
+    pack(
+        archive, {name: content for name, content in files.items() if "relation_labels" not in name}
+    )
     with pytest.raises(MetricError, match=r"weights_mismatch.*relation_labels"):
         ReferenceBackend(folder)
     archive.write_bytes(b"no archive")
@@ -388,7 +470,9 @@ def test_radgraph_models_that_we_do_not_compute_are_refused(tmp_path: Path) -> N
 
 def test_packed_layers_give_what_plain_ones_give():
     torch.manual_seed(0)
-    encoder = torch.nn.ModuleDict({"outer": torch.nn.Sequential(torch.nn.Linear(12, 20), torch.nn.GELU())})
+    encoder = torch.nn.ModuleDict(
+        {"outer": torch.nn.Sequential(torch.nn.Linear(12, 20), torch.nn.GELU())}
+    )
     states = torch.randn(3, 5, 12)
     plain = encoder["outer"](states)
     pack_layers(encoder)

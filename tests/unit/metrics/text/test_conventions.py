@@ -27,7 +27,10 @@ from lmrrg.metrics.text.conventions import (
         ("1. Clear lungs. 2. No effusion.", "clear lungs . no effusion ."),
         ("Stable.. No change...", "stable . no change ."),
         ('A "3.5 cm" mass isn\'t seen.', "a 35 cm mass isnt seen ."),
-        ("size <5 mm = small @ base", "size 5 mm  small  base ."),  # a range in R2Gen's pattern removes < = @
+        (
+            "size <5 mm = small @ base",
+            "size 5 mm  small  base .",
+        ),  # a range in R2Gen's pattern removes < = @
         ("Heart normal. . Lungs clear.", "heart normal .  . lungs clear ."),  # empty sentences stay
         ("XXXX opacity.", "xxxx opacity ."),
     ],
@@ -81,7 +84,10 @@ def test_what_the_settings_leave_open_is_as_published_for_the_data_set(
 ) -> None:
     open_settings = EvaluationConfig(convention="r2gen")
     stamp = make_convention(open_settings, ["clear lungs."], dataset).describe()
-    assert (stamp["dataset"], stamp["vocabulary_threshold"], stamp["reference_tokens"]) == (dataset, *published)
+    assert (stamp["dataset"], stamp["vocabulary_threshold"], stamp["reference_tokens"]) == (
+        dataset,
+        *published,
+    )
     assert make_convention(open_settings, [], dataset) == R2Gen(None, None, published[1], dataset)
     chosen = EvaluationConfig(convention="r2gen", vocabulary_threshold=2, reference_tokens=7)
     stamp = make_convention(chosen, ["clear lungs."], dataset).describe()
@@ -104,4 +110,9 @@ def test_cleaned_text_has_only_separate_periods(text: str) -> None:
 
 def test_the_source_of_the_studies_decides_whose_cleaning_applies():
     assert r2gen_dataset(["mimic-cxr", "mimic-cxr"]) == "mimic-cxr"
-    assert r2gen_dataset(["iu-xray"]) == r2gen_dataset(["mimic-cxr", "csv"]) == r2gen_dataset([]) == "iu-xray"
+    assert (
+        r2gen_dataset(["iu-xray"])
+        == r2gen_dataset(["mimic-cxr", "csv"])
+        == r2gen_dataset([])
+        == "iu-xray"
+    )

@@ -63,7 +63,9 @@ JAVA = (
 @pytest.fixture(scope="module")
 def counts() -> Array:
     """One reading of the paraphrase table for all tests."""
-    return meteor_counts([hypothesis for hypothesis, _, _ in JAVA], [reference for _, reference, _ in JAVA])
+    return meteor_counts(
+        [hypothesis for hypothesis, _, _ in JAVA], [reference for _, reference, _ in JAVA]
+    )
 
 
 def test_reports_equal_java(counts: Array) -> None:
@@ -82,7 +84,8 @@ def test_every_stage_is_used() -> None:
     table = {("overall",): [("in", "general")]}
     matches = align(test, reference, table)
     found = {
-        (reference[m.start], " ".join(test[m.test_start : m.test_start + m.test_length])): m.stage for m in matches
+        (reference[m.start], " ".join(test[m.test_start : m.test_start + m.test_length])): m.stage
+        for m in matches
     }
     assert found == {
         ("heart", "heart"): EXACT,
@@ -129,7 +132,9 @@ def test_the_table_is_read_again_only_for_a_new_word(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(meteor_data, "_table_rows", table)
     phrases = {("large",), ("big",), ("quite",)}
     assert meteor_data.paraphrases(phrases) == {("large",): [("big",)], ("big",): [("large",)]}
-    assert meteor_data.paraphrases({("large",), ("quite", "big")}) == {("large",): [("quite", "big")]}
+    assert meteor_data.paraphrases({("large",), ("quite", "big")}) == {
+        ("large",): [("quite", "big")]
+    }
     assert meteor_data.paraphrases({("big",)}) == {}
     assert len(reads) == 1
     assert meteor_data.paraphrases({("heart",), ("core",), ("big",)}) == {("heart",): [("core",)]}

@@ -46,13 +46,21 @@ def test_corpus_metrics_equal_pycocoevalcap() -> None:
     _, aggregates = nlg_scores(HYPOTHESES, REFERENCES, (*BLEU_NAMES, "rouge_l", "cider"))
     corpus, _ = Bleu(4).compute_score(GOLD, FOUND, verbose=0)
     assert [aggregates[name].value for name in BLEU_NAMES] == pytest.approx(corpus, abs=1e-9)
-    assert aggregates["cider"].value == pytest.approx(Cider().compute_score(GOLD, FOUND)[0], abs=1e-9)
-    assert aggregates["rouge_l"].value == pytest.approx(Rouge().compute_score(GOLD, FOUND)[0], abs=1e-9)
+    assert aggregates["cider"].value == pytest.approx(
+        Cider().compute_score(GOLD, FOUND)[0], abs=1e-9
+    )
+    assert aggregates["rouge_l"].value == pytest.approx(
+        Rouge().compute_score(GOLD, FOUND)[0], abs=1e-9
+    )
 
 
 def test_empty_hypothesis_is_zero_everywhere() -> None:
-    columns, _ = nlg_scores(["", "lungs clear"], ["lungs clear", "lungs clear"], (*BLEU_NAMES, "rouge_l", "cider"))
-    assert {name: column[0] for name, column in columns.items()} == pytest.approx(dict.fromkeys(columns, 0.0), abs=1e-6)
+    columns, _ = nlg_scores(
+        ["", "lungs clear"], ["lungs clear", "lungs clear"], (*BLEU_NAMES, "rouge_l", "cider")
+    )
+    assert {name: column[0] for name, column in columns.items()} == pytest.approx(
+        dict.fromkeys(columns, 0.0), abs=1e-6
+    )
 
 
 @given(sentences, sentences)
@@ -60,13 +68,21 @@ def test_bleu2_equals_nltk(hypothesis: list[str], reference: list[str]) -> None:
     ours = bleu2([" ".join(hypothesis)], [" ".join(reference)])[0]
     smooth = SmoothingFunction().method1
     oracle = (
-        sentence_bleu([reference], hypothesis, weights=(0.5, 0.5), smoothing_function=smooth) if hypothesis else 0.0
+        sentence_bleu([reference], hypothesis, weights=(0.5, 0.5), smoothing_function=smooth)
+        if hypothesis
+        else 0.0
     )
     assert ours == pytest.approx(oracle, abs=1e-12)
 
 
 def test_bleu2_tokens_split_at_spaces_and_periods_only() -> None:
-    assert radcliq_tokens("No  Effusion, seen.Heart\tnormal.") == ["no", "effusion,", "seen", ".heart\tnormal", "."]
+    assert radcliq_tokens("No  Effusion, seen.Heart\tnormal.") == [
+        "no",
+        "effusion,",
+        "seen",
+        ".heart\tnormal",
+        ".",
+    ]
 
 
 def test_bleu2_without_a_common_bigram_counts_a_tenth() -> None:
@@ -78,5 +94,7 @@ def test_common_subsequence_equals_dynamic_programme(first: list[str], second: l
     table = np.zeros((len(first) + 1, len(second) + 1), dtype=int)
     for i, a in enumerate(first):
         for j, b in enumerate(second):
-            table[i + 1, j + 1] = table[i, j] + 1 if a == b else max(table[i, j + 1], table[i + 1, j])
+            table[i + 1, j + 1] = (
+                table[i, j] + 1 if a == b else max(table[i, j + 1], table[i + 1, j])
+            )
     assert longest_common_subsequence(first, second) == table[-1, -1]

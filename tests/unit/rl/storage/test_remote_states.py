@@ -18,11 +18,17 @@ ORIGIN = {"sft": "a", "data": "b"}
 
 @pytest.fixture(params=["file", "fsspec+memory"])
 def address(request, tmp_path) -> str:
-    return f"file://{tmp_path}/store" if request.param == "file" else f"fsspec+memory://{uuid.uuid4().hex}"
+    return (
+        f"file://{tmp_path}/store"
+        if request.param == "file"
+        else f"fsspec+memory://{uuid.uuid4().hex}"
+    )
 
 
 def run(folder: Path, address: str, *overrides: str) -> Config:
-    return load_config(None, [f"storage_path={folder}", f"ray.checkpoint_storage={address}", "name=x", *overrides])
+    return load_config(
+        None, [f"storage_path={folder}", f"ray.checkpoint_storage={address}", "name=x", *overrides]
+    )
 
 
 def states(config: Config) -> StateStore:
@@ -36,7 +42,10 @@ def train(config: Config, *iterations: int) -> None:
         for model in ("best", "last"):
             write(config.run_dir / "ppo" / model / "model.safetensors", f"{model} {number}")
         write(config.run_dir / "metrics" / "ppo.jsonl", f"line {number}")
-        states(config).save(number, lambda folder, number=number: write(Path(folder) / "policy" / "rank0", str(number)))
+        states(config).save(
+            number,
+            lambda folder, number=number: write(Path(folder) / "policy" / "rank0", str(number)),
+        )
 
 
 def write(path: Path, text: str) -> None:
@@ -45,12 +54,19 @@ def write(path: Path, text: str) -> None:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def stored(address: str) -> list[str]:
     store, root = pyarrow.fs.FileSystem.from_uri(f"{address}/x/ppo")
-    return sorted(info.base_name for info in store.get_file_info(pyarrow.fs.FileSelector(root, allow_not_found=True)))
+    return sorted(
+        info.base_name
+        for info in store.get_file_info(pyarrow.fs.FileSelector(root, allow_not_found=True))
+    )
 
 
 def unmark(address: str, copy: str) -> None:
@@ -79,7 +95,10 @@ def test_a_machine_that_has_a_state_keeps_it(tmp_path, address):
 
 
 def test_a_copy_that_was_not_finished_does_not_count(tmp_path, address):
-    here, there = run(tmp_path / "here", address, "ppo.keep_checkpoints=2"), run(tmp_path / "there", address)
+    here, there = (
+        run(tmp_path / "here", address, "ppo.keep_checkpoints=2"),
+        run(tmp_path / "there", address),
+    )
     train(here, 5, 10)
     unmark(address, "iteration-000010")
     states(there).restore()

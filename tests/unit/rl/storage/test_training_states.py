@@ -31,13 +31,20 @@ def test_trainer_state_round_trip(tmp_path):
     write_state(tmp_path, STATE)
     back = read_state(tmp_path)
     assert [tuple(pair) for pair in back.reference_rewards] == STATE.reference_rewards
-    assert (back.start, back.best, back.controller, back.version) == (STATE.start, STATE.best, STATE.controller, 2)
+    assert (back.start, back.best, back.controller, back.version) == (
+        STATE.start,
+        STATE.best,
+        STATE.controller,
+        2,
+    )
 
 
 def test_damaged_trainer_state_is_refused(tmp_path):
     with pytest.raises(PPOError, match="trainer_state"):
         read_state(tmp_path)
-    (tmp_path / "trainer.json").write_text(json.dumps({"start": None, "best": None, "iterations_done": 1}))
+    (tmp_path / "trainer.json").write_text(
+        json.dumps({"start": None, "best": None, "iterations_done": 1})
+    )
     with pytest.raises(PPOError, match="trainer_state"):
         read_state(tmp_path)
 
@@ -59,7 +66,10 @@ def test_the_newest_states_are_kept_and_a_rolled_back_future_is_not(tmp_path):
     assert states.iteration() == 6
     assert sorted(p.name for p in tmp_path.glob("iteration-*")) == ["iteration-000006"]
     states.save(7, writer("seven"))
-    assert sorted(p.name for p in tmp_path.glob("iteration-*")) == ["iteration-000006", "iteration-000007"]
+    assert sorted(p.name for p in tmp_path.glob("iteration-*")) == [
+        "iteration-000006",
+        "iteration-000007",
+    ]
 
 
 def test_a_save_that_dies_leaves_the_older_state(tmp_path):
@@ -78,7 +88,9 @@ def test_a_save_that_dies_leaves_the_older_state(tmp_path):
     assert states.latest()[0] == 10
 
 
-@pytest.mark.parametrize("key", ["ppo.clip=0.1", "seed=8", "reward.clip_high=1.4", "model.instruction=other"])
+@pytest.mark.parametrize(
+    "key", ["ppo.clip=0.1", "seed=8", "reward.clip_high=1.4", "model.instruction=other"]
+)
 def test_other_settings_are_refused_by_name(tmp_path, key):
     store(tmp_path).save(5, writer("five"))
     with pytest.raises(PPOError, match=key.partition("=")[0]):
