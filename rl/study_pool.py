@@ -19,7 +19,7 @@ from lmrrg.model.prompts import prompt_ids, report_ids
 from lmrrg.ppo.errors import PPOError
 from lmrrg.run.studies import priors_of, studies_of
 from lmrrg.studies import Split, Study
-from lmrrg.vision.feature_files import FeatureFiles
+from lmrrg.vision.files import FeatureFiles
 from lmrrg.vision.study_features import StudyFeatures
 
 

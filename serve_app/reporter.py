@@ -24,7 +24,7 @@ from lmrrg.model.checkpoint import checkpoint_settings, read_checkpoint_config
 from lmrrg.model.prompts import prompt_ids
 from lmrrg.studies import LABELS
 from lmrrg.views import choose_views
-from lmrrg.vision.feature_files import load_features_from_images
+from lmrrg.vision.files import load_features_from_images
 from serve_app.schemas import ImageInfo, ModelInfo, RegionHeat, ReportResponse
 
 

@@ -19,7 +19,7 @@ from lmrrg.model.prompts import prompt_ids, report_ids
 from lmrrg.studies import Study
 from lmrrg.views import VIEWS
 from lmrrg.vision.encoder import feature_shape
-from lmrrg.vision.feature_files import FeatureFiles
+from lmrrg.vision.files import FeatureFiles
 from lmrrg.vision.region_truth import region_truth
 from lmrrg.vision.study_features import StudyFeatures
 

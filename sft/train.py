@@ -43,7 +43,7 @@ from lmrrg.run.record import record_run
 from lmrrg.run.studies import prepare_studies, priors_of, studies_of
 from lmrrg.run.tracking import metrics_path
 from lmrrg.studies import Study
-from lmrrg.vision.feature_files import FeatureFiles, image_hashes
+from lmrrg.vision.files import FeatureFiles, image_hashes
 from sft.errors import SFTError
 from sft.failures import Trainer, said_by_a_rank
 from sft.fingerprint import check_fingerprint, fingerprint, is_same_run

@@ -29,7 +29,7 @@ from lmrrg.model.classifier import binary_targets, positive_weights
 from lmrrg.model.generator import build_generator
 from lmrrg.run.tracking import RunTracker
 from lmrrg.studies import Study
-from lmrrg.vision.feature_files import FeatureFiles
+from lmrrg.vision.files import FeatureFiles
 from sft.batches import Batch, Examples, epoch_minibatches, forgotten_views, rank_share
 from sft.engine import gathered, make_engine
 from sft.errors import SFTError

@@ -115,7 +115,7 @@ def share_inside(config: Config, checkpoint: Path) -> float:
     from actors.policy_worker import PolicyWorker
     from lmrrg.policy.batches import Experience, Rollout
     from lmrrg.run.studies import studies_of
-    from lmrrg.vision.feature_files import load_features
+    from lmrrg.vision.files import load_features
 
     os.environ |= {"DS_ACCELERATOR": "cpu", "TORCHDYNAMO_DISABLE": "1"}
     alone = config.model_copy(update={"ppo": config.ppo.model_copy(update={"workers": 1})})

@@ -32,7 +32,7 @@ from lmrrg.model.checkpoint import full_state, load_checkpoint, save_checkpoint,
 from lmrrg.model.generator import ReportGenerator, build_generator
 from lmrrg.model.prompts import prompt_ids
 from lmrrg.run.studies import priors_of, studies_of
-from lmrrg.vision.feature_files import load_features
+from lmrrg.vision.files import load_features
 from lmrrg.vision.study_features import StudyFeatures
 
 SIZES = (32, 128)

@@ -26,7 +26,7 @@ from lmrrg.model.classifier import binary_targets, positive_weights
 from lmrrg.model.decoder import build_tokenizer
 from lmrrg.model.generator import build_generator
 from lmrrg.run.studies import prepare_studies, priors_of, studies_of
-from lmrrg.vision.feature_files import FeatureFiles
+from lmrrg.vision.files import FeatureFiles
 from sft.batches import Batch, Examples, epoch_minibatches
 from sft.objective import Objective, parameter_groups
 from sft.worker import Job

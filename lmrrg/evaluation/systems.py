@@ -32,7 +32,7 @@ from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.model.generator import ReportGenerator
 from lmrrg.model.prompts import prompt_ids, report_ids
 from lmrrg.studies import POSITIVE, Study
-from lmrrg.vision.feature_files import FeatureFiles, load_features, load_features_from_images
+from lmrrg.vision.files import FeatureFiles, load_features, load_features_from_images
 from lmrrg.vision.region_truth import region_truth
 from lmrrg.vision.study_features import StudyFeatures
 

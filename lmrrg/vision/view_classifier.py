@@ -34,7 +34,7 @@ from lmrrg.studies import Split, Study, StudyImage, View
 from lmrrg.views import frontal_first
 from lmrrg.vision.cache import FeatureError
 from lmrrg.vision.encoder import encoder_version
-from lmrrg.vision.feature_files import FeatureFiles
+from lmrrg.vision.files import FeatureFiles
 
 SIDE = 256
 """The classifier's own image size, pixels, whatever the model's is."""
@@ -53,7 +53,7 @@ def describe_views(
     """What the classifier sees of every image, in order: float32 [N, 4 C], the mean features of the four quarters.
 
     Raises:
-        ImageError, FeatureError: as :class:`~lmrrg.vision.feature_files.FeatureFiles`.
+        ImageError, FeatureError: as :class:`~lmrrg.vision.files.FeatureFiles`.
     """
     alone = [
         Study(study.id, study.patient, (image,)) for study in studies for image in study.images

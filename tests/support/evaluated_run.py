@@ -20,7 +20,7 @@ from lmrrg.model.generator import build_generator
 from lmrrg.run.record import record_run
 from lmrrg.run.studies import prepare_studies, studies_of
 from lmrrg.run.tracking import RunTracker
-from lmrrg.vision.feature_files import load_features
+from lmrrg.vision.files import load_features
 from lmrrg.vision.study_features import StudyFeatures
 
 NORMAL = "The lungs are clear. The heart size is normal."

@@ -18,7 +18,7 @@ from lmrrg.model.generator import VISUAL_TOKENS, ReportGenerator, build_generato
 from lmrrg.model.prompts import prompt_ids, report_ids
 from lmrrg.run.studies import prepare_studies, studies_of
 from lmrrg.studies import Study
-from lmrrg.vision.feature_files import FeatureFiles
+from lmrrg.vision.files import FeatureFiles
 
 ROOT = Path(__file__).resolve().parents[3]
 CACHE = ROOT / ".cache" / "benchmarks"

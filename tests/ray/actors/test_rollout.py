@@ -16,7 +16,7 @@ from actors.weight_sync.host_memory import stored
 from lmrrg.config.tree import Config
 from lmrrg.model.checkpoint import full_state, load_checkpoint, state_checksum
 from lmrrg.model.prompts import prompt_ids
-from lmrrg.vision.feature_files import load_features
+from lmrrg.vision.files import load_features
 from lmrrg.vision.study_features import StudyFeatures
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]

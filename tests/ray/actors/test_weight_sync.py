@@ -16,7 +16,7 @@ from lmrrg.config.tree import Config
 from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.model.prompts import prompt_ids
 from lmrrg.policy.batches import Experience, Rollout
-from lmrrg.vision.feature_files import load_features
+from lmrrg.vision.files import load_features
 from rl.crew import Crew
 from tests.support.engine_oracle import PARITY, largest_difference
 from tests.support.ppo_settings import ppo_config

@@ -12,7 +12,7 @@ from lmrrg.engine.report_engine import ReportEngine
 from lmrrg.model.checkpoint import full_state, load_checkpoint, save_checkpoint, state_checksum
 from lmrrg.model.decoder import _small
 from lmrrg.model.prompts import prompt_ids
-from lmrrg.vision.feature_files import load_features
+from lmrrg.vision.files import load_features
 from lmrrg.vision.study_features import StudyFeatures
 from tests.support.engine_oracle import PARITY, largest_difference, long_prompts, other_weights
 

@@ -15,7 +15,7 @@ from lmrrg.engine.vllm_settings import PREFILL_TOKENS
 from lmrrg.model.checkpoint import full_state, load_checkpoint, state_checksum
 from lmrrg.model.generator import VISUAL_TOKENS
 from lmrrg.model.prompts import prompt_ids
-from lmrrg.vision.feature_files import load_features
+from lmrrg.vision.files import load_features
 from lmrrg.vision.study_features import StudyFeatures
 from tests.support.engine_oracle import (
     PARITY,

@@ -28,7 +28,7 @@ from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.model.generator import ReportGenerator
 from lmrrg.model.prompts import prompt_ids
 from lmrrg.studies import LABELS, Study
-from lmrrg.vision.feature_files import load_features_from_images
+from lmrrg.vision.files import load_features_from_images
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.cluster

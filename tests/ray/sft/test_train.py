@@ -24,7 +24,7 @@ from lmrrg.run.studies import prepare_studies, studies_of
 from lmrrg.run.tracking import read_metrics
 from lmrrg.studies import StudyError
 from lmrrg.vision.cache import FeatureError
-from lmrrg.vision.feature_files import FeatureFiles
+from lmrrg.vision.files import FeatureFiles
 from sft.batches import Examples
 from sft.errors import SFTError
 from sft.objective import Objective

@@ -28,7 +28,7 @@ from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.model.prompts import prompt_ids, report_ids
 from lmrrg.studies import Study
 from lmrrg.vision.encoder import image_encoder
-from lmrrg.vision.feature_files import load_features
+from lmrrg.vision.files import load_features
 
 
 @given(

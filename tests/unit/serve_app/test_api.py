@@ -26,7 +26,7 @@ from lmrrg.imaging.decoder_pool import DecoderPool
 from lmrrg.imaging.radiograph import ImageError
 from lmrrg.imaging.reading import read_image, to_square
 from lmrrg.studies import LABELS
-from lmrrg.vision.feature_files import load_features_from_images
+from lmrrg.vision.files import load_features_from_images
 from serve_app.api import MAX_IMAGES, build_api
 from serve_app.app import MAX_PENDING, ReportService, app
 from serve_app.errors import CODE_OF_STATUS, STATUS, ServiceError

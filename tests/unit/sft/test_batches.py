@@ -9,7 +9,7 @@ from lmrrg.config.tree import Config
 from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.studies import Study
 from lmrrg.views import VIEWS
-from lmrrg.vision.feature_files import FeatureFiles
+from lmrrg.vision.files import FeatureFiles
 from sft.batches import Examples, epoch_minibatches, forgotten_views, rank_share
 
 

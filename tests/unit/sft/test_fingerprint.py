@@ -11,7 +11,7 @@ import pytest
 from lmrrg.config.loading import load_config
 from lmrrg.config.tree import Config
 from lmrrg.studies import Study, StudyImage
-from lmrrg.vision.feature_files import image_hashes
+from lmrrg.vision.files import image_hashes
 from sft.errors import SFTError
 from sft.fingerprint import check_fingerprint, fingerprint, is_same_run
 

@@ -8,7 +8,7 @@ import torch
 from lmrrg.config.sft import SFTConfig
 from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.model.classifier import BLANK, UNLABELLED
-from lmrrg.vision.feature_files import FeatureFiles
+from lmrrg.vision.files import FeatureFiles
 from sft.batches import Examples
 from sft.objective import Objective, attention_loss, learning_rate, macro_auc, parameter_groups
 

@@ -14,7 +14,7 @@ import torch
 from lmrrg.config.tree import Config
 from lmrrg.studies import Study
 from lmrrg.vision.cache import FeatureError, entry_path, make_room, touch, write_entry
-from lmrrg.vision.feature_files import FeatureFiles
+from lmrrg.vision.files import FeatureFiles
 
 SHAPE = (4, 8)
 SIZE = 128 + 2 * 4 * 8

@@ -16,7 +16,7 @@ from lmrrg.views import VIEWS, choose_views
 from lmrrg.vision import study_features as module
 from lmrrg.vision.cache import FeatureError
 from lmrrg.vision.encoder import feature_shape, image_encoder
-from lmrrg.vision.feature_files import FeatureFiles, load_features, load_features_from_images
+from lmrrg.vision.files import FeatureFiles, load_features, load_features_from_images
 
 
 @pytest.fixture

@@ -108,10 +108,9 @@ def load_ct() -> CT:
     hounsfield = np.where(blood, np.minimum(hounsfield, _CAPPED_HU), hounsfield)
     hounsfield = _without_contrast(hounsfield, organs)
     lungs = np.argwhere(np.isin(organs, [lobe for lobes in LUNG.values() for lobe in lobes]))
-    middle = tuple(float(v) for v in (lungs.min(0) + lungs.max(0)) / 2)
-    return CT(
-        hounsfield.astype(np.int16), organs, (spacing[2], 2 * spacing[1], 2 * spacing[0]), middle
-    )  # type: ignore[arg-type]
+    z, y, x = (float(v) for v in (lungs.min(0) + lungs.max(0)) / 2)
+    halved = (spacing[2], 2 * spacing[1], 2 * spacing[0])
+    return CT(hounsfield.astype(np.int16), organs, halved, (z, y, x))
 
 
 def _without_contrast(
