@@ -1,6 +1,6 @@
 """Draw the contact sheet of docs/phantom.md: 16 films of the CT phantom, every kind of finding once.
 
-python scripts/phantom_sheet.py docs/phantom_sheet.png
+python scripts/phantom_sheet.py docs/images/phantom_sheet.png
 """
 
 from __future__ import annotations
