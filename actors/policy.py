@@ -17,7 +17,7 @@ from actors.placement import actor_options, bundle, torch_environment
 from actors.policy_worker import PolicyWorker
 from lmrrg.config.ppo import PPOConfig
 from lmrrg.config.tree import Config
-from lmrrg.policy.batches import Experience, PolicyScores, in_order
+from lmrrg.policy.batches import Experience, PolicyOutputs, in_order
 from lmrrg.policy.update_report import UpdateReport
 
 
@@ -26,9 +26,9 @@ class PendingScores:
     """Scores that the ranks are working on."""
 
     shares: list[ray.ObjectRef]
-    wait: Callable[[list[ray.ObjectRef]], list[tuple[Tensor, PolicyScores]]]
+    wait: Callable[[list[ray.ObjectRef]], list[tuple[Tensor, PolicyOutputs]]]
 
-    def result(self) -> PolicyScores:
+    def result(self) -> PolicyOutputs:
         """Wait for the scores [B, T], in the order of the rollout.
 
         Raises:
@@ -37,9 +37,9 @@ class PendingScores:
         shares = self.wait(self.shares)
         rows = [of_rank for of_rank, _ in shares]
         columns = (
-            [getattr(scores, each.name) for _, scores in shares] for each in fields(PolicyScores)
+            [getattr(scores, each.name) for _, scores in shares] for each in fields(PolicyOutputs)
         )
-        return PolicyScores(*(in_order(rows, column) for column in columns))
+        return PolicyOutputs(*(in_order(rows, column) for column in columns))
 
 
 class PolicyGroup:

@@ -25,7 +25,7 @@ from lmrrg.model.generator import ReportGenerator
 from lmrrg.policy.actor_critic import VALUE_HEAD_FILE, ActorCritic, load_value_head, save_value_head
 from lmrrg.policy.batches import (
     Experience,
-    PolicyScores,
+    PolicyOutputs,
     Rollout,
     rank_microbatches,
     shuffled_minibatches,
@@ -103,10 +103,10 @@ class PolicyWorker:
         )
         self._model.eval()
 
-    def log_probs(self, rollout: Rollout) -> tuple[Tensor, PolicyScores]:
+    def log_probs(self, rollout: Rollout) -> tuple[Tensor, PolicyOutputs]:
         """This rank's rows (long [b]) of the rollout, and their scores [b, T]."""
         rows, scores = self._forward(rollout, entropy=True)
-        return rows, PolicyScores(*scores)
+        return rows, PolicyOutputs(*scores)
 
     def reference_log_probs(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
         """This rank's rows (long [b]), and their log-probs [b, T] under the model without its LoRA adapters."""

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lmrrg.config.ppo import KLConfig, PPOConfig
 from lmrrg.engine.interfaces import GeneratedReport
-from lmrrg.policy.batches import Experience, PolicyScores, Rollout
+from lmrrg.policy.batches import Experience, PolicyOutputs, Rollout
 from lmrrg.ppo.advantages import (
     emphasise,
     generalised_advantages,
@@ -86,7 +86,7 @@ def shuffled_rewards(rewards: np.ndarray, samples: int, seed: int) -> np.ndarray
 def make_experience(
     sample: Sample,
     rewards: np.ndarray,
-    policy: PolicyScores,
+    policy: PolicyOutputs,
     reference: Tensor,
     kl_weight: float,
     ppo: PPOConfig,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lmrrg.metrics.embedded.labeler import label_report
 from lmrrg.metrics.reward import RewardScores, repeated_trigrams
-from lmrrg.policy.batches import Experience, PolicyScores
+from lmrrg.policy.batches import Experience, PolicyOutputs
 from lmrrg.ppo.advantages import explained_variance
 from lmrrg.ppo.kl import kl_estimate, kl_per_sequence
 from lmrrg.ppo.masks import fill, masked_mean
@@ -77,7 +77,7 @@ def is_all_normal(text: str) -> bool:
     )
 
 
-def experience_metrics(experience: Experience, policy: PolicyScores) -> dict[str, float]:
+def experience_metrics(experience: Experience, policy: PolicyOutputs) -> dict[str, float]:
     """The critic's quality before the update, the policy's entropy, and the importance weights."""
     mask = experience.loss_mask
     metrics = {

@@ -58,7 +58,7 @@ class Scoring:
 
 
 @dataclass(frozen=True)
-class Taken:
+class SampledBatch:
     """What an iteration learns from."""
 
     sample: Sample
@@ -77,7 +77,7 @@ class Sampling:
         studies: the training studies.
         sampler: their order.
         rollouts: the engines.
-        rewards: the scorers. Nobody else may use either between :meth:`take` and :meth:`rest`.
+        rewards: the scorers. Nobody else may use either between :meth:`take` and :meth:`wait_idle`.
     """
 
     def __init__(
@@ -99,9 +99,9 @@ class Sampling:
             ThreadPoolExecutor(1, "sampling"),
             ThreadPoolExecutor(1, "scoring"),
         )
-        self._ahead: Future[Taken] | None = None
+        self._ahead: Future[SampledBatch] | None = None
 
-    def take(self, iteration: int) -> Taken:
+    def take(self, iteration: int) -> SampledBatch:
         """The sample of an iteration, being scored; with ``rollout_ahead`` that of the next one begins.
 
         Raises:
@@ -114,7 +114,7 @@ class Sampling:
             self._ahead = self._background.submit(self._sample, following)
         return taken
 
-    def rest(self) -> None:
+    def wait_idle(self) -> None:
         """Wait until engines and scorers are idle: before new weights, an evaluation or a checkpoint.
 
         Raises:
@@ -138,7 +138,7 @@ class Sampling:
 
     def load(self, folder: Path) -> None:
         """Continue with what :meth:`save` left."""
-        self.rest()
+        self.wait_idle()
         self._ahead = None
         if (folder / _AHEAD).is_file():
             record = json.loads((folder / _AHEAD).read_text(encoding="utf-8"))
@@ -150,7 +150,7 @@ class Sampling:
         for thread in (self._background, self._scoring):
             thread.shutdown(wait=False, cancel_futures=True)
 
-    def _sample(self, iteration: int) -> Taken:
+    def _sample(self, iteration: int) -> SampledBatch:
         visits = self._sampler.batch(iteration)
         batch = self._studies.take(visits)
         seed = stream_seed(self._seed, "rollout", iteration)
@@ -160,13 +160,15 @@ class Sampling:
         reports = self._rollouts.generate(
             batch.features, batch.prompts, samples=samples, seed=seed, finished=scoring.add
         )
-        return Taken(make_sample(visits, batch, reports, version), scoring)
+        return SampledBatch(make_sample(visits, batch, reports, version), scoring)
 
-    def _restored(self, record: dict) -> Taken:
+    def _restored(self, record: dict) -> SampledBatch:
         flat = [GeneratedReport(**one) for one in record["reports"]]
         size = self._ppo.samples_per_study
         reports = [flat[start : start + size] for start in range(0, len(flat), size)]
         batch = self._studies.take(record["visits"])
         scoring = Scoring(self._rewards, self._scoring, batch.references)
         scoring.add(list(range(len(reports))), reports)
-        return Taken(make_sample(record["visits"], batch, reports, record["version"]), scoring)
+        return SampledBatch(
+            make_sample(record["visits"], batch, reports, record["version"]), scoring
+        )

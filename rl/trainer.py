@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lmrrg.config.tree import Config
 from lmrrg.metrics.reward import RewardScores
-from lmrrg.policy.batches import Experience, PolicyScores
+from lmrrg.policy.batches import Experience, PolicyOutputs
 from lmrrg.ppo.correction import Parity, parity
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.kl import BatchSignal, KLController
@@ -27,7 +27,7 @@ from rl.crew import Crew
 from rl.experience import Sample, make_experience, make_sample, shuffled_rewards
 from rl.iteration_metrics import experience_metrics, kl_metrics, reward_metrics, text_metrics
 from rl.reference_rewards import ReferenceRewards
-from rl.sampling import Sampling, Taken
+from rl.sampling import Sampling, SampledBatch
 from rl.storage.rollout_files import dump_rollout
 from rl.storage.training_states import TrainerState, read_state, write_state
 from rl.study_pool import StudyPool, StudySampler, stream_seed
@@ -220,7 +220,7 @@ class CQRL(Algorithm):
         self.sampling.close()
         self.crew.close()
 
-    def _score(self, taken: Taken) -> tuple[RewardScores, PolicyScores, Tensor]:
+    def _score(self, taken: SampledBatch) -> tuple[RewardScores, PolicyOutputs, Tensor]:
         """Rewards, which began with the first reports, and meanwhile the log-probs of policy and reference."""
         rollout = ray.put(taken.sample.rollout)
         reference = self.crew.reference.log_probs(rollout)
@@ -233,11 +233,11 @@ class CQRL(Algorithm):
                 "no_scored_report", "the reward backend scored none of the sampled reports"
             )
         policy = (
-            pending.result() if pending else PolicyScores.of_engine(taken.sample.engine_log_probs)
+            pending.result() if pending else PolicyOutputs.of_engine(taken.sample.engine_log_probs)
         )
         return scores, policy, self.crew.reference.result(reference)
 
-    def _parity(self, sample: Sample, policy: PolicyScores) -> Parity:
+    def _parity(self, sample: Sample, policy: PolicyOutputs) -> Parity:
         """Of the reports of this iteration; of a few where the trainer does not score them all."""
         if self.ppo.old_log_probs == "trainer":
             return parity(policy.log_probs, sample.engine_log_probs, sample.rollout.mask)
@@ -248,7 +248,7 @@ class CQRL(Algorithm):
 
     def _probe_parity(self) -> Parity:
         """Of a few reports that the engines write now: those of the iteration may be of older weights."""
-        self.sampling.rest()
+        self.sampling.wait_idle()
         few = self.studies.take(self.sampler.batch(self.iterations_done)[: self._probed_reports()])
         samples = -(-self._probed_reports() // len(few.prompts))
         reports = self.crew.rollouts.generate(
@@ -268,7 +268,7 @@ class CQRL(Algorithm):
         return max(PROBED_REPORTS, self.ppo.workers)
 
     def _measure(
-        self, sample: Sample, scores: RewardScores, policy: PolicyScores, reference: Tensor
+        self, sample: Sample, scores: RewardScores, policy: PolicyOutputs, reference: Tensor
     ) -> dict[str, float]:
         """Metrics of the rollout, and the check that policy and SFT model are one before the first update."""
         mask = sample.rollout.mask
@@ -293,7 +293,7 @@ class CQRL(Algorithm):
         )
 
     def _experience(
-        self, sample: Sample, scores: RewardScores, policy: PolicyScores, reference: Tensor
+        self, sample: Sample, scores: RewardScores, policy: PolicyOutputs, reference: Tensor
     ) -> Experience:
         """What the update learns from; kept on disk where that was asked for."""
         rewards, number = self._learnt_rewards(scores), self.iterations_done + 1
@@ -317,7 +317,7 @@ class CQRL(Algorithm):
 
     def _sync(self, version: int, share: float = 1.0) -> None:
         """Give the policy's weights, mixed with the SFT model's where ``share`` is below 1, to every engine."""
-        self.sampling.rest()
+        self.sampling.wait_idle()
         self.crew.sync(version, share)
         self.version = version
 
@@ -358,7 +358,7 @@ class CQRL(Algorithm):
 
     def _heldout(self) -> HeldOut:
         """What the weights that the engines hold write for the validation studies."""
-        self.sampling.rest()
+        self.sampling.wait_idle()
         studies = self.heldout_studies.take(range(len(self.heldout_studies)))
         return evaluate_heldout(
             studies, self.crew.rollouts, self.crew.rewards, self.ppo.heldout_metric

@@ -77,7 +77,7 @@ def sleeping(ahead: bool, iterations: int) -> list[float]:
         started = time.perf_counter()
         sampling.take(iteration).scoring.result()
         time.sleep(STAGE_S)
-        sampling.rest()
+        sampling.wait_idle()
         seconds.append(time.perf_counter() - started)
     sampling.close()
     return seconds[1:]  # the first has nothing that was written before

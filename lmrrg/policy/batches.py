@@ -58,7 +58,7 @@ class Rollout:
 
 
 @dataclass(frozen=True)
-class PolicyScores:
+class PolicyOutputs:
     """The policy's view of a rollout before the update: [B, T] each, on CPU, 0 in the padding."""
 
     log_probs: Tensor
@@ -66,7 +66,7 @@ class PolicyScores:
     entropy: Tensor
 
     @classmethod
-    def of_engine(cls, log_probs: Tensor) -> PolicyScores:
+    def of_engine(cls, log_probs: Tensor) -> PolicyOutputs:
         """From the engine's log-probs alone: no values, and -log p of the sampled token in the place of the entropy,
         of which it is an unbiased estimate at temperature 1."""
         return cls(log_probs, torch.zeros_like(log_probs), -log_probs)

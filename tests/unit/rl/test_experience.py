@@ -8,7 +8,7 @@ import torch
 from lmrrg.config.ppo import KLConfig, PPOConfig
 from lmrrg.engine.interfaces import GeneratedReport
 from lmrrg.metrics.reward import RewardScores
-from lmrrg.policy.batches import PolicyScores
+from lmrrg.policy.batches import PolicyOutputs
 from lmrrg.ppo.errors import PPOError
 from lmrrg.vision.study_features import StudyFeatures
 from rl.experience import Sample, make_experience, make_sample, shuffled_rewards
@@ -55,9 +55,9 @@ def sample() -> Sample:
 
 
 @pytest.fixture
-def scores(sample) -> PolicyScores:
+def scores(sample) -> PolicyOutputs:
     noise = torch.randn(sample.rollout.ids.shape, generator=torch.Generator().manual_seed(0))
-    return PolicyScores(-1 + 0.1 * noise, 0.1 * noise, noise.abs())
+    return PolicyOutputs(-1 + 0.1 * noise, 0.1 * noise, noise.abs())
 
 
 def test_reports_are_padded_study_by_study(sample):

@@ -121,7 +121,7 @@ def test_a_sample_of_the_next_iteration_is_scored_ahead_and_again_after_a_restar
     scorer = Scorer()
     ahead = sampling(Engines([1, 0, 2], lambda: None), scorer, "ppo.rollout_ahead=true")
     ahead.take(0).scoring.result()
-    ahead.rest()
+    ahead.wait_idle()
     assert scorer.calls == 6
     ahead.save(tmp_path)
     fresh = Scorer()
