@@ -2,7 +2,7 @@
 
     python benchmarks/speed/reward.py [--studies 16] [--samples 4] [--radgraph DIR ...] [--out FILE.json]
 
-Published weights are not needed: the reference backend runs on random weights of the published sizes (three models,
+Published weights are not needed: the published backend runs on random weights of the published sizes (three models,
 1.2 GB in a temporary folder), which cost the same time. The work is PPO's: several sampled reports per study, scored
 against the study's reference. One torch thread per worker; CPU seconds are the figure to compare on a busy machine.
 
@@ -77,7 +77,7 @@ def write_reports(studies: int, samples: int) -> tuple[list[str], list[str]]:
 
 
 def write_models(folder: Path) -> None:
-    """Every file that the reference backend reads, and an encoder folder that the package can read."""
+    """Every file that the published backend reads, and an encoder folder that the package can read."""
     import torch
     from safetensors.torch import save_file
     from transformers import RobertaConfig, RobertaModel
@@ -261,12 +261,12 @@ def measure_worker(task: tuple[str, str, list[str], list[str]]) -> dict[str, tup
 
         score = EmbeddedBackend().score
     else:
-        from lmrrg.metrics.published.backend import ReferenceBackend
+        from lmrrg.metrics.published.backend import PublishedBackend
 
         if kind == "radgraph":
             score = _radgraph_alone(Path(folder))
         else:
-            score = ReferenceBackend(Path(folder), cache=Path(tempfile.mkdtemp(dir=folder))).score
+            score = PublishedBackend(Path(folder), cache=Path(tempfile.mkdtemp(dir=folder))).score
     score(
         ["no effusion ."], ["the lungs are clear ."]
     )  # rules and kernels are loaded; none of the texts is known
@@ -360,9 +360,9 @@ def same_scores(
     folder: Path, pairs: tuple[list[str], list[str]], rewards: Sequence[Sequence[float]]
 ) -> float:
     """Largest difference between our three RadGraph levels and the package's."""
-    from lmrrg.metrics.published.backend import ReferenceBackend
+    from lmrrg.metrics.published.backend import PublishedBackend
 
-    parts = ReferenceBackend(folder).score(*pairs)
+    parts = PublishedBackend(folder).score(*pairs)
     ours = (parts.rg_e, parts.rg_er, parts.rg_bar_er)
     return max(
         abs(a - b)
@@ -430,8 +430,8 @@ def run(
 
     for kind, title in (
         ("embedded", "embedded"),
-        ("radgraph", "reference, RadGraph alone"),
-        ("reference", "reference, all three models"),
+        ("radgraph", "published, RadGraph alone"),
+        ("published", "published, all three models"),
     ):
         for workers in (1, 2):
             for state, (wall, cpu) in measure(kind, folder, workers, pairs).items():

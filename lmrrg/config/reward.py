@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import (
     Field,
@@ -16,23 +16,26 @@ from pydantic import (
 from lmrrg.config.base import Settings
 
 
+_RENAMED_KEYS = {"reference_dir": "published_dir", "reference_cache": "published_cache"}
+
+
 class RewardConfig(Settings):
     """The RadCliQ reward and its guards."""
 
-    backend: Literal["embedded", "reference"] = Field(
-        "embedded", description="embedded: rules, no download; reference: the published weights"
+    backend: Literal["embedded", "published"] = Field(
+        "embedded", description="embedded: rules, no download; published: the published weights"
     )
-    reference_dir: Path | None = Field(
-        None, description="folder with the weights of the reference backend"
+    published_dir: Path | None = Field(
+        None, description="folder with the weights of the published backend"
     )
-    reference_cache: Path | None = Field(
-        Path(".cache/reference"),
-        description="what the reference backend's models said about references; null: off",
+    published_cache: Path | None = Field(
+        Path(".cache/published"),
+        description="folder where the published models' results for references are kept; null: off",
     )
     scorers: PositiveInt = Field(1, description="reward actors")
     cpus_per_scorer: PositiveFloat = Field(0.5, description="CPUs asked for each scorer")
     gpus_per_scorer: NonNegativeFloat = Field(
-        0, description="GPUs asked for each scorer; only reference uses them"
+        0, description="GPUs asked for each scorer; only published uses them"
     )
     chunk: PositiveInt = Field(32, description="report pairs per call of a scorer")
     timeout_s: PositiveFloat = Field(
@@ -52,6 +55,22 @@ class RewardConfig(Settings):
     shuffle_control: bool = Field(
         False, description="negative control: rewards are shuffled among the studies"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_old_names(cls, values: Any) -> Any:
+        """Refuse the names of before the rename and give the new ones.
+
+        Without this, pydantic would call an old name an unknown setting and give no replacement.
+        """
+        if not isinstance(values, dict):
+            return values
+        for old, new in _RENAMED_KEYS.items():
+            if old in values:
+                raise ValueError(f"reward.{old} is now called reward.{new}")
+        if values.get("backend") == "reference":
+            raise ValueError("reward.backend=reference is now called published")
+        return values
 
     @model_validator(mode="after")
     def _clip(self) -> RewardConfig:

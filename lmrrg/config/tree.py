@@ -90,9 +90,9 @@ class Config(Settings):
     def _combinations(self) -> Config:
         if self.data.source != "phantom" and self.data.path is None:
             raise ValueError(f"data.path is required with data.source={self.data.source}")
-        if self.reward.backend == "reference" and self.reward.reference_dir is None:
+        if self.reward.backend == "published" and self.reward.published_dir is None:
             raise ValueError(
-                "reward.reference_dir is required with reward.backend=reference; see `lmrrg doctor`"
+                "reward.published_dir is required with reward.backend=published; see `lmrrg doctor`"
             )
         # The other half is the prompt's.
         for name, tokens in (

@@ -17,15 +17,15 @@ def make_backend(reward: RewardConfig) -> Backend:
     """The backend that the settings name, loaded and ready.
 
     Raises:
-        MetricError: ``weights_missing`` where the reference backend lacks a file. There is no fallback.
+        MetricError: ``weights_missing`` where the published backend lacks a file. There is no fallback.
     """
     if reward.backend == "embedded":
         from lmrrg.metrics.embedded.backend import EmbeddedBackend
 
         return EmbeddedBackend()
-    from lmrrg.metrics.published.backend import ReferenceBackend
+    from lmrrg.metrics.published.backend import PublishedBackend
 
-    return ReferenceBackend(reward.reference_dir, cache=reward.reference_cache)
+    return PublishedBackend(reward.published_dir, cache=reward.published_cache)
 
 
 def score_parts(backend: Backend, hypotheses: Sequence[str], references: Sequence[str]) -> Parts:

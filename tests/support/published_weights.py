@@ -1,4 +1,4 @@
-"""The reference backend's files with random weights: the published architectures, very small."""
+"""The published backend's files with random weights: the published architectures, very small."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The `embedded` backend: RadCliQ's four parts by rules, without any model or download (ours).
 
-Its results are named ``radcliq-embedded`` everywhere; only the `reference` backend may be called RadCliQ.
+Its results are named ``radcliq-embedded`` everywhere; only the `published` backend may be called RadCliQ.
 
 - RG: the rule-based graph's entity and relation F1 (:mod:`report_graph`).
 - BERTScore's stand-in: mostly the agreement of clinical claims (:mod:`report_graph_claims`), partly the overlap of

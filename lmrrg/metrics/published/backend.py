@@ -1,4 +1,4 @@
-"""The ``reference`` backend: RadCliQ's parts by the published models. Its scores may be called RadCliQ."""
+"""The ``published`` backend: RadCliQ's parts by the published models. Its scores may be called RadCliQ."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CODE_VERSION = "1"  # raise it when a change of this code can change a score
 _TOKEN_BUDGET = 1024  # padded tokens per batch on CPU, where more no longer fits the cache; a GPU takes 64 times as many
 
 
-class ReferenceBackend:
+class PublishedBackend:
     """RadGraph, CheXbert and BERTScore, loaded once.
 
     Texts that occur more than once in a call are analysed once; references are also looked up in (and added to) a cache

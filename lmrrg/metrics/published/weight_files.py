@@ -1,4 +1,4 @@
-"""Which published files the reference backend needs, and where they are: a local folder or the Hugging Face cache.
+"""Which published files the published backend needs, and where they are: a local folder or the Hugging Face cache.
 
 Nothing is downloaded here. A folder holds one subfolder per repository, named like its last part, as
 ``hf download REPOSITORY FILES --local-dir FOLDER/NAME`` makes it.

@@ -89,7 +89,7 @@ def test_lists_of_different_length_are_refused(pool):
 
 
 def test_published_models_give_the_same_with_one_worker_and_with_many(pool_config, tmp_path):
-    """The reference backend on random weights: chunks, workers and the shared cache change nothing."""
+    """The published backend on random weights: chunks, workers and the shared cache change nothing."""
     from tests.support.published_weights import (
         write_weights,  # at the top, the workers that import this module would miss it
     )
@@ -102,9 +102,9 @@ def test_published_models_give_the_same_with_one_worker_and_with_many(pool_confi
         (2, 2),
     ):  # the last one reads what the first two left in the cache
         update = {
-            "backend": "reference",
-            "reference_dir": weights,
-            "reference_cache": tmp_path / "cache",
+            "backend": "published",
+            "published_dir": weights,
+            "published_cache": tmp_path / "cache",
             "scorers": scorers,
             "chunk": chunk,
         }
@@ -113,7 +113,7 @@ def test_published_models_give_the_same_with_one_worker_and_with_many(pool_confi
         pool.start()
         found.append(pool.score(REPORTS, REFERENCES, None, FINISHED))
         pool.close()
-    alone = RadCliQReward(reward.model_copy(update={"reference_cache": None}))
+    alone = RadCliQReward(reward.model_copy(update={"published_cache": None}))
     expected = alone.score(REPORTS, REFERENCES, None, FINISHED)
     assert expected.valid.all()
     assert len(set(expected.radcliq_v1.tolist())) > 2

@@ -15,12 +15,12 @@ def test_a_complete_machine_passes(capsys):
     assert checks["engine"]["detail"].startswith("vllm")
 
 
-def test_reference_weights_come_with_the_command_that_fetches_them(tmp_path, capsys):
-    main(["doctor", "--json", "--reference-dir", str(tmp_path)])
+def test_published_weights_come_with_the_command_that_fetches_them(tmp_path, capsys):
+    main(["doctor", "--json", "--published-dir", str(tmp_path)])
     details = [
         c["detail"]
         for c in json.loads(capsys.readouterr().out)
-        if c["name"].startswith("reference: ")
+        if c["name"].startswith("published: ")
     ]
     assert details
     assert all(detail.startswith("hf download ") or detail == "found" for detail in details)

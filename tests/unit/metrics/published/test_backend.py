@@ -1,4 +1,4 @@
-"""The reference backend on random weights of the published architectures: plain oracles, and what must not matter."""
+"""The published backend on random weights of the published architectures: plain oracles, and what must not matter."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lmrrg.config.reward import RewardConfig
 from lmrrg.metrics.backends import make_backend
 from lmrrg.metrics.errors import MetricError
 from lmrrg.metrics.parts import Parts
-from lmrrg.metrics.published.backend import ReferenceBackend
+from lmrrg.metrics.published.backend import PublishedBackend
 from lmrrg.metrics.published.batching import PackedLinear, length_batches
 from lmrrg.metrics.published.batching import pack as pack_layers
 from lmrrg.metrics.published.bertscore import BASELINE, BertScore, bertscore_f1
@@ -72,12 +72,12 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def backend(weights: Path) -> ReferenceBackend:
-    return ReferenceBackend(weights)
+def backend(weights: Path) -> PublishedBackend:
+    return PublishedBackend(weights)
 
 
 @pytest.fixture(scope="module")
-def parts(backend: ReferenceBackend) -> Parts:
+def parts(backend: PublishedBackend) -> Parts:
     return backend.score(HYPOTHESES, REFERENCES)
 
 
@@ -96,17 +96,17 @@ def assert_same(first: Parts, second: Parts, rows: list[int] | None = None) -> N
 
 
 def test_batch_of_one_equals_batch_of_all(weights: Path, parts: Parts) -> None:
-    single = ReferenceBackend(weights, token_budget=1)
+    single = PublishedBackend(weights, token_budget=1)
     assert_same(parts, single.score(HYPOTHESES, REFERENCES))
 
 
 def test_one_pair_per_call_equals_all_in_one_call(weights: Path, parts: Parts) -> None:
-    backend = ReferenceBackend(weights)
+    backend = PublishedBackend(weights)
     for row, (hypothesis, reference) in enumerate(PAIRS):
         assert_same(parts, backend.score([hypothesis], [reference]), [row])
 
 
-def test_order_does_not_matter(backend: ReferenceBackend, parts: Parts) -> None:
+def test_order_does_not_matter(backend: PublishedBackend, parts: Parts) -> None:
     order = random.Random(1).sample(range(len(PAIRS)), len(PAIRS))
     assert_same(
         parts, backend.score([HYPOTHESES[i] for i in order], [REFERENCES[i] for i in order]), order
@@ -116,9 +116,9 @@ def test_order_does_not_matter(backend: ReferenceBackend, parts: Parts) -> None:
 def test_the_cache_on_disk_changes_nothing_and_is_used(
     weights: Path, parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ReferenceBackend(weights, cache=tmp_path).score(HYPOTHESES, REFERENCES)
+    PublishedBackend(weights, cache=tmp_path).score(HYPOTHESES, REFERENCES)
     assert len(list(tmp_path.rglob("*.safetensors"))) == len(set(REFERENCES))
-    later = ReferenceBackend(weights, cache=tmp_path)
+    later = PublishedBackend(weights, cache=tmp_path)
     analysed: list[str] = []
     analyse = later._analyse
     monkeypatch.setattr(later, "_analyse", lambda texts: analysed.extend(texts) or analyse(texts))
@@ -127,10 +127,10 @@ def test_the_cache_on_disk_changes_nothing_and_is_used(
 
 
 def test_a_damaged_cache_file_is_replaced(weights: Path, parts: Parts, tmp_path: Path) -> None:
-    ReferenceBackend(weights, cache=tmp_path).score(HYPOTHESES, REFERENCES)
+    PublishedBackend(weights, cache=tmp_path).score(HYPOTHESES, REFERENCES)
     damaged = next(tmp_path.rglob("*.safetensors"))
     damaged.write_bytes(damaged.read_bytes()[:100])
-    assert_same(parts, ReferenceBackend(weights, cache=tmp_path).score(HYPOTHESES, REFERENCES))
+    assert_same(parts, PublishedBackend(weights, cache=tmp_path).score(HYPOTHESES, REFERENCES))
     assert len(damaged.read_bytes()) > 100
 
 
@@ -139,18 +139,18 @@ def test_other_weights_have_another_version_and_share_no_cache(
 ) -> None:
     other = write_weights(tmp_path_factory.mktemp("other"), seed=1)
     first, second = (
-        ReferenceBackend(weights, cache=tmp_path),
-        ReferenceBackend(other, cache=tmp_path),
+        PublishedBackend(weights, cache=tmp_path),
+        PublishedBackend(other, cache=tmp_path),
     )
     assert first.version != second.version
     first.score(HYPOTHESES, REFERENCES)
     changed = second.score(HYPOTHESES, REFERENCES)
-    assert_same(ReferenceBackend(other).score(HYPOTHESES, REFERENCES), changed)
+    assert_same(PublishedBackend(other).score(HYPOTHESES, REFERENCES), changed)
     assert np.abs(changed.bertscore - parts.bertscore).max() > 1e-3
 
 
 def test_each_text_is_analysed_once(
-    backend: ReferenceBackend, monkeypatch: pytest.MonkeyPatch
+    backend: PublishedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     analysed: list[str] = []
     analyse = backend._analyse
@@ -216,7 +216,7 @@ def test_bertscore_equals_the_definition(weights: Path) -> None:
 
 
 def test_bertscore_does_not_depend_on_the_other_references(
-    backend: ReferenceBackend, parts: Parts
+    backend: PublishedBackend, parts: Parts
 ) -> None:
     """With idf weights from one reference every weight is zero and the score is (0 - b) / (1 - b) = -5.55."""
     alone = backend.score(HYPOTHESES[:1], REFERENCES[:1]).bertscore[0]
@@ -400,9 +400,9 @@ def test_radgraph_levels_by_hand() -> None:
 # Files
 
 
-def test_make_backend_gives_the_reference_backend(weights: Path, tmp_path: Path) -> None:
+def test_make_backend_gives_the_published_backend(weights: Path, tmp_path: Path) -> None:
     backend = make_backend(
-        RewardConfig(backend="reference", reference_dir=weights, reference_cache=tmp_path)
+        RewardConfig(backend="published", published_dir=weights, published_cache=tmp_path)
     )
     assert backend.name == "radcliq"
 
@@ -418,7 +418,7 @@ def test_a_missing_file_is_named_with_the_way_to_fetch_it(tmp_path: Path, part: 
     assert "--local-dir" not in SOURCES[part].command(None)
     assert command in missing_files(folder)[part]
     with pytest.raises(MetricError, match="weights_missing") as error:
-        ReferenceBackend(folder)
+        PublishedBackend(folder)
     assert f"`{command}`" in str(error.value)
 
 
@@ -444,10 +444,10 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     del stored["model_state_dict"]["module.bert.encoder.layer.1.output.dense.weight"]
     torch.save(stored, checkpoint)
     with pytest.raises(MetricError, match=r"weights_mismatch.*CheXbert.*layer.1"):
-        ReferenceBackend(folder)
+        PublishedBackend(folder)
     torch.save({"weights": {}}, checkpoint)
     with pytest.raises(MetricError, match="model_state_dict"):
-        ReferenceBackend(folder)
+        PublishedBackend(folder)
 
 
 def test_radgraph_models_that_we_do_not_compute_are_refused(tmp_path: Path) -> None:
@@ -457,15 +457,15 @@ def test_radgraph_models_that_we_do_not_compute_are_refused(tmp_path: Path) -> N
     settings["model"]["modules"]["coref"]["coref_prop"] = 2
     pack(archive, files | {"config.json": json.dumps(settings).encode()})
     with pytest.raises(MetricError, match="unsupported_model"):
-        ReferenceBackend(folder)
+        PublishedBackend(folder)
     pack(
         archive, {name: content for name, content in files.items() if "relation_labels" not in name}
     )
     with pytest.raises(MetricError, match=r"weights_mismatch.*relation_labels"):
-        ReferenceBackend(folder)
+        PublishedBackend(folder)
     archive.write_bytes(b"no archive")
     with pytest.raises(MetricError, match=r"weights_mismatch.*archive"):
-        ReferenceBackend(folder)
+        PublishedBackend(folder)
 
 
 def test_packed_layers_give_what_plain_ones_give():
