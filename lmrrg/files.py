@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import IO, Any, Literal
 from uuid import uuid4
 
-from tqdm import tqdm
-
 from lmrrg.errors import CodedError
+from lmrrg.progress import progress_bar
 
 
 class atomic_writer:
@@ -108,7 +107,7 @@ def file_hashes(
     with ThreadPoolExecutor(threads) as pool:
         hashed = pool.map(file_hash, new)
         quiet = not progress or len(new) < _WORTH_A_BAR
-        bar = tqdm(hashed, total=len(new), desc="image hashes", unit="image", disable=quiet)
+        bar = progress_bar(hashed, total=len(new), desc="image hashes", unit="image", disable=quiet)
         found = dict(zip(new, bar, strict=True))
     settled = {
         place[path]: (*facts[path], digest)

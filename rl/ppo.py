@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import ray
-from tqdm import tqdm
 
 from actors.actor_pool import PoolError
 from actors.placement import connect
@@ -28,6 +27,7 @@ from lmrrg.config.tree import Config
 from lmrrg.errors import one_sentence
 from lmrrg.manifest import manifest_hash
 from lmrrg.model.checkpoint import CheckpointError, read_checkpoint_config
+from lmrrg.progress import progress_bar
 from lmrrg.run.record import record_run
 from lmrrg.run.studies import prepare_studies
 from lmrrg.run.tracking import RunTracker, read_metrics
@@ -122,7 +122,7 @@ def _train(
     mixtures: Mapping[str, Mapping[str, float]] = {}
     with (
         RunTracker(config.run_dir, "ppo", config) as tracker,
-        tqdm(
+        progress_bar(
             total=iterations, initial=algorithm.iterations_done, desc="PPO", unit="iteration"
         ) as bar,
     ):

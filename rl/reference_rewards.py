@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from tqdm import tqdm
 
 from actors.reward import RewardPool
 from actors.rollout import RolloutPool
 from lmrrg.config.tree import Config
 from lmrrg.ppo.errors import PPOError
+from lmrrg.progress import progress_bar
 from rl.study_pool import StudyPool, stream_seed
 
 BLOCK = 256
@@ -50,7 +50,7 @@ class ReferenceRewards:
                 "reference_too_late",
                 f"the engines hold version {rollouts.version}, not the SFT weights",
             )
-        for number in tqdm(missing, desc="SFT rewards", unit="block", disable=not missing):
+        for number in progress_bar(missing, desc="SFT rewards", unit="block", disable=not missing):
             self._score_block(number, blocks[number], studies, rollouts, rewards)
 
     def of(self, indices: Sequence[int]) -> np.ndarray:

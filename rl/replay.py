@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import ray
-from tqdm import tqdm
 
 from actors.placement import connect
 from actors.policy import PolicyGroup
@@ -26,6 +25,7 @@ from lmrrg.config.loading import load_config
 from lmrrg.config.tree import Config
 from lmrrg.metrics.reward import RewardScores
 from lmrrg.ppo.schedule import policy_learning_rate
+from lmrrg.progress import progress_bar
 from rl.storage.rollout_files import DumpedRollout, read_rollouts
 from rl.study_pool import stream_seed
 
@@ -42,7 +42,7 @@ def rescore(config: Config, rollouts: Sequence[DumpedRollout]) -> list[RewardSco
                     for name in ("report", "reference", "token_ids", "finished")
                 )
             )
-            for rollout in tqdm(rollouts, desc="scoring", unit="rollout")
+            for rollout in progress_bar(rollouts, desc="scoring", unit="rollout")
         ]
     finally:
         pool.close()
@@ -53,7 +53,7 @@ def retrain(config: Config, rollouts: Sequence[DumpedRollout], sft: Path, out: P
     policy = PolicyGroup(config, sft)
     try:
         policy.start()
-        for rollout in tqdm(rollouts, desc="learning", unit="rollout"):
+        for rollout in progress_bar(rollouts, desc="learning", unit="rollout"):
             done = rollout.iteration - 1
             seed = stream_seed(config.seed, "minibatches", done)
             policy.update(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from typing import TypeVar
 
+from lmrrg.cli.stage_estimate import estimate_minutes
 from lmrrg.config.loading import config_help, load_config
+from lmrrg.config.tree import Config
+from lmrrg.run.stage_log import stage_log
 
 EPILOG = config_help()
-
-T = TypeVar("T")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,30 +27,79 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the stages in order; a stage that was finished before resumes from its checkpoints."""
-    config = load_config(
-        args.config, args.overrides
-    )  # before the stages are imported, which takes long
-
-    from lmrrg.evaluation.evaluate import evaluate_run
-    from lmrrg.run.studies import prepare_studies
-    from lmrrg.run_report.page import write_report
-    from rl.ppo import run_ppo
-    from sft.train import run_sft
-
+    """Run the stages in order; a stage that was interrupted before goes on from its checkpoint."""
+    config = load_config(args.config, args.overrides)
+    logs = config.run_dir / "log"
+    print(
+        f"{config.name}: {len(_STAGES)} stages{_expectation(config)}; details in {logs}/",
+        flush=True,
+    )
     started = time.monotonic()
-    _stage("studies", lambda: prepare_studies(config, again=not config.sft.resume))
-    sft = _stage("SFT", lambda: run_sft(config))
-    _stage("PPO with the RadCliQ reward", lambda: run_ppo(config, sft))
-    _stage("evaluation", lambda: evaluate_run(config))
-    report = _stage("run report", lambda: write_report(config.run_dir, config))
-    print(f"\nDone in {(time.monotonic() - started) / 60:.1f} min. Open {report}")
+    for number, (name, work) in enumerate(_STAGES, start=1):
+        stage_started = time.monotonic()
+        with stage_log(logs / f"{number}-{name.replace(' ', '-')}.log"):
+            result = work(config)
+        seconds = time.monotonic() - stage_started
+        print(f"[{number}/{len(_STAGES)}] {name:10} {_duration(seconds):>8}  {result}", flush=True)
+    print(f"Done in {_duration(time.monotonic() - started)}.")
     return 0
 
 
-def _stage(name: str, work: Callable[[], T]) -> T:
-    print(f"\n== {name}", flush=True)
-    started = time.monotonic()
-    result = work()
-    print(f"== {name}: {time.monotonic() - started:.0f} s", flush=True)
-    return result
+def _expectation(config: Config) -> str:
+    minutes = estimate_minutes(config)
+    return "" if minutes is None else f", about {minutes:.0f} min on two cores"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
+
+
+# Each stage imports its modules itself: torch, Ray and vLLM print warnings when they are imported,
+# which belong in the stage's log.
+
+
+def _studies(config: Config) -> str:
+    from lmrrg.cli.stage_results import studies_line
+    from lmrrg.run.studies import prepare_studies
+
+    return studies_line(prepare_studies(config, again=not config.sft.resume))
+
+
+def _sft(config: Config) -> str:
+    from lmrrg.cli.stage_results import sft_line
+    from sft.train import run_sft
+
+    run_sft(config)
+    return sft_line(config.run_dir)
+
+
+def _ppo(config: Config) -> str:
+    from lmrrg.cli.stage_results import ppo_line
+    from rl.ppo import run_ppo
+
+    run_ppo(config)
+    return ppo_line(config.run_dir)
+
+
+def _evaluation(config: Config) -> str:
+    from lmrrg.cli.stage_results import evaluation_line
+    from lmrrg.evaluation.evaluate import evaluate_run
+
+    evaluate_run(config)
+    return evaluation_line(config.run_dir)
+
+
+def _run_report(config: Config) -> str:
+    from lmrrg.run_report.page import write_report
+
+    return f"open {write_report(config.run_dir, config)}"
+
+
+_STAGES: tuple[tuple[str, Callable[[Config], str]], ...] = (
+    ("studies", _studies),
+    ("SFT", _sft),
+    ("PPO", _ppo),
+    ("evaluation", _evaluation),
+    ("run report", _run_report),
+)
+"""Name of a stage, and its work, which returns the line that sums up its result."""

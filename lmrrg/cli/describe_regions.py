@@ -15,12 +15,12 @@ from pathlib import Path
 
 import httpx
 import yaml
-from tqdm import tqdm
 
 from lmrrg.anatomy import REGIONS
 from lmrrg.errors import one_sentence
 from lmrrg.files import atomic_writer, check_outputs
 from lmrrg.model.region_queries import MAXIMUM_WORDS, MINIMUM_WORDS, RegionError, check_regions
+from lmrrg.progress import progress_bar
 
 _PROMPT = (
     "You are a chest radiologist. Describe the region '{region}' on a frontal chest radiograph in {low} to {high} "
@@ -47,7 +47,7 @@ def describe(endpoint: str, model: str, *, key: str = "", timeout: float = 120.0
     with httpx.Client(base_url=base, headers=headers, timeout=timeout) as client:
         texts = {
             region: _one(client, model, region)
-            for region in tqdm(REGIONS, desc="regions", unit="region")
+            for region in progress_bar(REGIONS, desc="regions", unit="region")
         }
     return check_regions(texts, endpoint)
 

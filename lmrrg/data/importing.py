@@ -10,14 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from lmrrg.data.audit import audit_of, audit_table
 from lmrrg.data.priors import link_priors, without_lost_priors
 from lmrrg.data.source import Dropped, Source, label_value
 from lmrrg.data.tables import read_csv
 from lmrrg.files import atomic_writer
 from lmrrg.manifest import check_patient_disjoint, write_studies
+from lmrrg.progress import progress_bar
 from lmrrg.studies import LABELS, Section, Split, Study, StudyError
 
 
@@ -90,7 +89,7 @@ def complete_source(
     dropped: Counter[str] = Counter()
     kept: list[Study] = []
     rows = 0
-    for row in tqdm(
+    for row in progress_bar(
         source.rows, desc=source.name, total=source.total, unit="row", disable=not progress
     ):
         rows += 1
@@ -237,5 +236,5 @@ def _with_labels(
         study
         if study.labels is not None
         else replace(study, labels=label_report(study.report(section)))
-        for study in tqdm(kept, desc="labels", unit="study", disable=not progress)
+        for study in progress_bar(kept, desc="labels", unit="study", disable=not progress)
     ]

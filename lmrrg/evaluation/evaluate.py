@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
-from tqdm import tqdm
 
 from lmrrg import RESEARCH_USE_ONLY
 from lmrrg.config.tree import Config
@@ -48,6 +47,7 @@ from lmrrg.metrics.backends import make_backend
 from lmrrg.metrics.interfaces import Backend
 from lmrrg.metrics.text.conventions import Convention, Raw, make_convention, r2gen_dataset
 from lmrrg.metrics.text.meteor.score import prepare_meteor
+from lmrrg.progress import progress_bar
 from lmrrg.run.record import git_state, record_run
 from lmrrg.run.studies import studies_of
 from lmrrg.studies import Study
@@ -181,7 +181,7 @@ def _score(
         prepare_meteor(
             [*hypotheses, *(c.reference(text) for c in for_all for text in data.references)]
         )
-    bar = tqdm(systems, desc="scoring", unit="system")
+    bar = progress_bar(systems, desc="scoring", unit="system")
     return [score_system(system, data, scale.conventions, scale.backend, config) for system in bar]
 
 

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from lmrrg.config.tree import Config
 from lmrrg.errors import CodedError
@@ -31,6 +30,7 @@ from lmrrg.metrics.localisation import RegionTruth, localise_all
 from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.model.generator import ReportGenerator
 from lmrrg.model.prompts import prompt_ids, report_ids
+from lmrrg.progress import progress_bar
 from lmrrg.studies import POSITIVE, Study
 from lmrrg.vision.files import FeatureFiles, load_features, load_features_from_images
 from lmrrg.vision.region_truth import region_truth
@@ -275,7 +275,7 @@ def reference_nll(
     """Mean negative log-likelihood of each target [N], nats per token, of a model in evaluation mode."""
     device = next(model.parameters()).device
     values = []
-    for rows in tqdm(_batches(len(targets), _FORWARD), desc=what, unit="batch"):
+    for rows in progress_bar(_batches(len(targets), _FORWARD), desc=what, unit="batch"):
         ids = torch.nn.utils.rnn.pad_sequence(
             [torch.tensor(targets[r]) for r in rows], batch_first=True
         ).to(device)
@@ -308,7 +308,7 @@ def checkpoint_record(directory: Path) -> dict[str, str]:
 def _generate(
     engine: Any, features: StudyFeatures, prompts: list[list[int]], what: str
 ) -> list[Generated]:
-    with tqdm(total=len(prompts), desc=what, unit="report") as bar:
+    with progress_bar(total=len(prompts), desc=what, unit="report") as bar:
         return [one for (one,) in engine.generate(features, prompts, progress=bar.update)]
 
 

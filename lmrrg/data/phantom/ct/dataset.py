@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from lmrrg.anatomy import REGIONS
 from lmrrg.config.data import PhantomConfig
@@ -36,6 +35,7 @@ from lmrrg.data.phantom.ct.reports import ct_labels, write_ct_report
 from lmrrg.data.phantom.drawn.dataset import write_dicom
 from lmrrg.data.phantom.drawn.reports import text_of
 from lmrrg.imaging.radiograph import MIN_SIDE
+from lmrrg.progress import progress_bar
 from lmrrg.studies import Section, Split, Study, StudyError, StudyImage
 
 VERSION = 2
@@ -98,7 +98,9 @@ def import_ct_phantoms(
         )
     anatomy()  # a missing CT is told before anything is written
     folder.mkdir(parents=True, exist_ok=True)
-    plan = tqdm(list(_plans(counts, seed)), desc="phantoms", unit="study", disable=not progress)
+    plan = progress_bar(
+        list(_plans(counts, seed)), desc="phantoms", unit="study", disable=not progress
+    )
     studies = [_make_study(folder, one, counts.image_size, cache, seed, section) for one in plan]
     return complete(
         "phantom", studies, section=section, seed=seed, notes={"phantom version": str(VERSION)}

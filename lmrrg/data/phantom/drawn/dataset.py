@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ComputedRadiographyImageStorage, ExplicitVRLittleEndian
-from tqdm import tqdm
 
 from lmrrg.config.data import PhantomConfig
 from lmrrg.data.importing import Import, complete
@@ -21,6 +20,7 @@ from lmrrg.data.phantom.drawn.anatomy import Map
 from lmrrg.data.phantom.drawn.findings import Finding, draw_phantom, sample_findings
 from lmrrg.data.phantom.drawn.reports import labels_of, text_of, write_report
 from lmrrg.imaging.radiograph import MIN_SIDE
+from lmrrg.progress import progress_bar
 from lmrrg.studies import Section, Split, Study, StudyError, StudyImage
 
 VERSION = 1
@@ -60,7 +60,9 @@ def import_phantoms(
             "phantom_size", f"a phantom needs at least {MIN_SIDE} pixels, not {counts.image_size}"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    plan = tqdm(list(_plan(counts, seed)), desc="phantoms", unit="study", disable=not progress)
+    plan = progress_bar(
+        list(_plan(counts, seed)), desc="phantoms", unit="study", disable=not progress
+    )
     studies = [
         _make_study(
             folder, number, patient, split, size=counts.image_size, seed=seed, section=section
