@@ -12,30 +12,8 @@ from pydicom.dataset import Dataset, FileDataset
 
 from lmrrg.imaging.radiograph import Limits, check_bytes
 from lmrrg.studies import View
+from lmrrg.views import view_of
 
-_VIEWS: dict[str, View] = {
-    "PA": "PA",
-    "AP": "AP",
-    "LL": "lateral",
-    "RL": "lateral",
-    "LAT": "lateral",
-    "LATERAL": "lateral",
-}
-# CID 4010, by the codes of SNOMED CT and of SNOMED RT, which older devices write.
-_VIEW_CODES: dict[str, View] = {
-    "272479007": "PA",
-    "R-10214": "PA",
-    "399348003": "AP",
-    "R-10206": "AP",
-    "399067008": "lateral",
-    "R-102CD": "lateral",
-    "399173006": "lateral",
-    "R-10236": "lateral",
-    "399198007": "lateral",
-    "R-10232": "lateral",
-    "399033003": "frontal",
-    "R-10202": "frontal",
-}
 _LONG_VRS = (
     b"OB",
     b"OW",
@@ -106,14 +84,14 @@ def transfer_syntax(dataset: FileDataset) -> uid.UID:
 
 
 def view(dataset: Dataset) -> View:
-    """The projection by View Position, else by the code of View Code Sequence, else "unknown"."""
-    position = _VIEWS.get(str(dataset.get("ViewPosition", "") or "").strip().upper())
-    if position is not None:
+    """Return the projection by View Position, else by View Code Sequence, else "unknown"."""
+    position = view_of(dataset.get("ViewPosition", ""))
+    if position != "unknown":
         return position
     for item in dataset.get("ViewCodeSequence") or ():
-        code = _VIEW_CODES.get(str(item.get("CodeValue", "") or "").strip().upper())
-        if code is not None:
-            return code
+        coded = view_of(item.get("CodeValue", ""))
+        if coded != "unknown":
+            return coded
     return "unknown"
 
 
