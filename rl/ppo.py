@@ -24,7 +24,7 @@ from actors.actor_pool import PoolError
 from actors.placement import connect
 from lmrrg.config.loading import config_help, load_config
 from lmrrg.config.tree import Config
-from lmrrg.errors import one_sentence
+from lmrrg.errors import run_command
 from lmrrg.manifest import manifest_hash
 from lmrrg.model.checkpoint import CheckpointError, read_checkpoint_config
 from lmrrg.progress import progress_bar
@@ -203,16 +203,18 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_intermixed_args(argv)
     try:
-        best = run_ppo(load_config(args.config, args.overrides), args.sft_checkpoint)
-    except (ValueError, OSError) as error:
-        print(f"ppo: {one_sentence(error)}", file=sys.stderr)
-        return 2
-    except Preempted as notice:
-        print(f"ppo: {notice}")
-        return 0
+        return run_command("ppo", lambda: _run(args))
     finally:
         ray.shutdown()
-    print(f"best checkpoint: {best}")
+
+
+def _run(args: argparse.Namespace) -> int:
+    try:
+        best = run_ppo(load_config(args.config, args.overrides), args.sft_checkpoint)
+    except Preempted as notice:
+        print(f"ppo: {notice}")
+    else:
+        print(f"best checkpoint: {best}")
     return 0
 
 

@@ -23,6 +23,7 @@ from actors.policy import PolicyGroup
 from actors.reward import RewardPool
 from lmrrg.config.loading import load_config
 from lmrrg.config.tree import Config
+from lmrrg.errors import run_command
 from lmrrg.metrics.reward import RewardScores
 from lmrrg.ppo.schedule import policy_learning_rate
 from lmrrg.progress import progress_bar
@@ -103,21 +104,21 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_intermixed_args(argv)
     try:
-        config = load_config(args.config, args.overrides)
-        rollouts = read_rollouts(config.run_dir)
-        connect(config)
-        if args.train:
-            sft = (args.sft_checkpoint or config.run_dir / "sft" / "best").resolve()
-            retrain(
-                config, rollouts, sft, (args.out or config.run_dir / "ppo" / "replayed").resolve()
-            )
-        else:
-            report_changes(rollouts, rescore(config, rollouts))
-    except ValueError as error:
-        print(f"replay: {error}", file=sys.stderr)
-        return 2
+        return run_command("replay", lambda: _run(args))
     finally:
         ray.shutdown()
+
+
+def _run(args: argparse.Namespace) -> int:
+    config = load_config(args.config, args.overrides)
+    rollouts = read_rollouts(config.run_dir)
+    connect(config)
+    if args.train:
+        sft = (args.sft_checkpoint or config.run_dir / "sft" / "best").resolve()
+        out = (args.out or config.run_dir / "ppo" / "replayed").resolve()
+        retrain(config, rollouts, sft, out)
+    else:
+        report_changes(rollouts, rescore(config, rollouts))
     return 0
 
 

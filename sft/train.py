@@ -34,7 +34,7 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 from actors.placement import connect, warn_of_idle_gpus
 from lmrrg.config.loading import config_help, load_config
 from lmrrg.config.tree import Config
-from lmrrg.errors import one_sentence
+from lmrrg.errors import run_command
 from lmrrg.files import atomic_writer
 from lmrrg.manifest import manifest_hash
 from lmrrg.model.checkpoint import CheckpointError, read_checkpoint_config
@@ -115,11 +115,11 @@ def main(argv: list[str] | None = None) -> int:
         "overrides", nargs="*", metavar="key=value", help="settings that win over the file's"
     )
     args = parser.parse_intermixed_args(argv)
-    try:
-        best = run_sft(load_config(args.config, args.overrides))
-    except (ValueError, OSError) as error:
-        print(f"sft: {one_sentence(error)}", file=sys.stderr)
-        return 2
+    return run_command("sft", lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> int:
+    best = run_sft(load_config(args.config, args.overrides))
     print(f"best checkpoint: {best}")
     return 0
 

@@ -9,8 +9,8 @@ from typing import get_args
 from lmrrg.config.data import DataConfig, DataSource, PhantomConfig
 from lmrrg.data.audit import find_duplicates
 from lmrrg.data.importing import audit_path, write_import
-from lmrrg.data.sources import import_studies
 from lmrrg.files import check_outputs
+from lmrrg.run.studies import import_checked
 from lmrrg.studies import Section
 
 EPILOG = """\
@@ -135,7 +135,7 @@ def run(args: argparse.Namespace) -> int:
         ),
     )
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    imported = import_studies(data, args.out.parent, args.seed, progress=not args.quiet)
+    imported = import_checked(data, args.out.parent, args.seed, progress=not args.quiet)
     if args.hash_images:
         imported.duplicates = find_duplicates(imported.studies, progress=not args.quiet)
     audit = write_import(args.out, imported)

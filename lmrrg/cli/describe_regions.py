@@ -17,7 +17,7 @@ import httpx
 import yaml
 
 from lmrrg.anatomy import REGIONS
-from lmrrg.errors import one_sentence
+from lmrrg.errors import run_command
 from lmrrg.files import atomic_writer, check_outputs
 from lmrrg.model.region_queries import MAXIMUM_WORDS, MINIMUM_WORDS, RegionError, check_regions
 from lmrrg.progress import progress_bar
@@ -71,13 +71,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", required=True, help="name of the model at the endpoint")
     parser.add_argument("--out", required=True, type=Path, help="YAML file to write")
     args = parser.parse_args(argv)
-    try:
-        check_outputs([args.out])
-        texts = describe(args.endpoint, args.model, key=os.environ.get("OPENAI_API_KEY", ""))
-        write_regions(args.out, texts, args.model)
-    except (ValueError, OSError) as error:
-        print(f"describe_regions: {one_sentence(error)}", file=sys.stderr)
-        return 2
+    return run_command("describe_regions", lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> int:
+    # The requests take long: a file that cannot be written is refused first.
+    check_outputs([args.out])
+    texts = describe(args.endpoint, args.model, key=os.environ.get("OPENAI_API_KEY", ""))
+    write_regions(args.out, texts, args.model)
     return 0
 
 

@@ -6,7 +6,7 @@ import argparse
 import importlib
 import sys
 
-from lmrrg.errors import one_sentence
+from lmrrg.errors import run_command
 
 COMMANDS = {
     "data": "read a data set into a manifest of studies",
@@ -34,11 +34,8 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_arguments(parser)
-    try:
-        return command.run(parser.parse_args(argv[1:]))
-    except (ValueError, OSError) as error:
-        print(f"lmrrg {name}: {one_sentence(error)}", file=sys.stderr)
-        return 2
+    args = parser.parse_args(argv[1:])
+    return run_command(f"lmrrg {name}", lambda: command.run(args))
 
 
 def _usage(argv: list[str]) -> int:

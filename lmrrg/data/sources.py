@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lmrrg.config.data import DataConfig
-from lmrrg.config.tree import Config
 from lmrrg.data.datasets.chexpert_plus import read_chexpert_plus
 from lmrrg.data.datasets.csv_table import read_csv_table
 from lmrrg.data.datasets.iu_xray import read_iu_xray
@@ -39,21 +38,11 @@ READERS_REVISION = 1
 def import_studies(data: DataConfig, folder: Path, seed: int, *, progress: bool = True) -> Import:
     """Read the source that ``data`` names; phantoms are drawn into ``folder/phantoms``.
 
+    ``data.check_views`` is left to :func:`lmrrg.run.studies.import_checked`, which needs the image encoder.
+
     Raises:
         StudyError: the source cannot be read or has no usable study.
-        ImageError: ``data.check_views`` met an image that cannot be read.
     """
-    imported = _imported(data, folder, seed, progress)
-    if data.check_views:
-        from lmrrg.vision.view_classifier import checked_views
-
-        imported.studies, imported.views = checked_views(
-            imported.studies, Config(data=data), progress=progress
-        )
-    return imported
-
-
-def _imported(data: DataConfig, folder: Path, seed: int, progress: bool) -> Import:
     if data.source == "phantom" and data.phantom.generator == "ct":
         from lmrrg.data.phantom.ct.dataset import import_ct_phantoms
 

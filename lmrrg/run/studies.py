@@ -74,13 +74,34 @@ def prepare_studies(config: Config, *, again: bool = False, progress: bool = Tru
         )  # phantoms are drawn over the old ones: those of a failed import are no use
     elif known.get("settings") != made["settings"]:  # told before the first phantom is drawn
         raise _other_studies(config, "the settings of the data, or the seed, are other ones")
-    imported = import_studies(config.data, manifest.parent, config.seed, progress=progress)
+    imported = import_checked(config.data, manifest.parent, config.seed, progress=progress)
     if learnt is not None and _hash_of(imported, manifest) != learnt:
         raise _other_studies(config, "the source, or how it is read, changed")
     write_import(manifest, imported)
     with atomic_writer(made_from) as out:
         json.dump(made | {"manifest": manifest_hash(manifest)}, out)
     return manifest
+
+
+def import_checked(data: DataConfig, folder: Path, seed: int, *, progress: bool = True) -> Import:
+    """Read the source that ``data`` names, with the view check where ``data.check_views`` asks for it.
+
+    Args:
+        folder: phantoms are drawn into ``folder/phantoms``.
+
+    Raises:
+        StudyError: the source cannot be read or has no usable study.
+        ImageError: the view check met an image that cannot be read.
+    """
+    imported = import_studies(data, folder, seed, progress=progress)
+    if data.check_views:
+        # Loads torch, which the import of a data set can do without.
+        from lmrrg.vision.view_classifier import checked_views
+
+        imported.studies, imported.views = checked_views(
+            imported.studies, Config(data=data), progress=progress
+        )
+    return imported
 
 
 def studies_of(config: Config, split: Split) -> list[Study]:

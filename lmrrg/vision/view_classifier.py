@@ -1,16 +1,11 @@
 """Frontal or lateral, told from the pixels: a linear classifier on the frozen image features (ours).
 
-    python -m lmrrg.vision.view_classifier --studies iu_xray/studies.jsonl [--out lmrrg/vision/views.safetensors]
-
-trains it on the train split of a manifest, by the manifest's views, and reports how often it agrees with the views of
-the val split. The packaged weights were made so from IU X-ray (Open-i), whose two projections were sorted by people.
-They serve ``data.check_views``: a missing view is filled in, and a tag that disagrees is counted, never changed.
+``python -m lmrrg.cli.train_views`` made the packaged weights from IU X-ray (Open-i), whose two projections were sorted
+by people. They serve ``data.check_views``: a missing view is filled in, and a tag that disagrees is counted, never changed.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -25,12 +20,9 @@ from safetensors.numpy import save
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from lmrrg.config.loading import load_config
 from lmrrg.config.tree import Config
-from lmrrg.errors import one_sentence
-from lmrrg.files import atomic_writer, check_outputs
-from lmrrg.manifest import read_studies
-from lmrrg.studies import Split, Study, StudyImage, View
+from lmrrg.files import atomic_writer
+from lmrrg.studies import Study, StudyImage, View
 from lmrrg.views import frontal_first
 from lmrrg.vision.cache import FeatureError
 from lmrrg.vision.encoder import encoder_version
@@ -43,7 +35,6 @@ SURE = 0.9
 _REGULARISATION = 0.02
 _GRID = 8
 _CHUNK = 256
-_SPLITS: tuple[Split, ...] = ("train", "val")
 Side = Literal["frontal", "lateral", "unknown"]
 
 
@@ -166,70 +157,3 @@ def _checked(image: StudyImage, side: Side, counts: dict[str, int]) -> StudyImag
     if side not in (tagged, "unknown"):
         counts[f"tag_{tagged}_pixels_{side}"] += 1
     return image
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; bad input, or a file that cannot be read or written, ends with one sentence and exit code 2."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--studies", type=Path, required=True, help="manifest with views and splits"
-    )
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("views.safetensors"))
-    parser.add_argument(
-        "--origin",
-        default="",
-        help="said in the file about the data (default: the studies' source)",
-    )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="settings, such as data.cache_dir=DIR"
-    )
-    args = parser.parse_args(argv)
-    try:
-        check_outputs([args.out], [args.studies])
-        _train(args.studies, args.out, args.origin, load_config(None, args.overrides))
-    except (ValueError, OSError) as error:
-        print(f"views: {one_sentence(error)}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _train(manifest: Path, out: Path, origin: str, config: Config) -> None:
-    """Train on a manifest, write the weights, print the agreement with its val split."""
-    torch.set_num_threads(config.threads)
-    seen, lateral = {}, {}
-    for split in _SPLITS:
-        known = _with_known_views(manifest, split)
-        seen[split] = describe_views(known, config)
-        lateral[split] = np.array(
-            [image.view == "lateral" for study in known for image in study.images]
-        )
-        origin = origin or known[0].source
-    classifier = ViewClassifier.fit(seen["train"], lateral["train"])
-    classifier.save(out, f"{origin}, {len(lateral['train'])} images of the train split")
-    for split in _SPLITS:
-        scores = classifier.lateral(seen[split])
-        right, sure = (scores > 0.5) == lateral[split], np.maximum(scores, 1 - scores) >= SURE
-        print(
-            f"{split}: {len(right)} images, {lateral[split].sum()} lateral; agrees with the tag on {right.mean():.2%}; "
-            f"sure of {sure.mean():.2%}, of these {right[sure].mean():.2%} ({(~right[sure]).sum()} doubted)"
-        )
-
-
-def _with_known_views(manifest: Path, split: Split) -> list[Study]:
-    """The studies of a split, less the images whose view nobody said.
-
-    Raises:
-        FeatureError: ``no_views`` where nothing is left.
-    """
-    studies = read_studies(manifest, split)
-    known = [replace(s, images=tuple(i for i in s.images if i.view != "unknown")) for s in studies]
-    known = [study for study in known if study.images]
-    if not known:
-        raise FeatureError("no_views", f"{manifest} says the view of no image of the {split} split")
-    return known
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,9 @@
 import pickle
 
+import pytest
+
 from lmrrg.engine.interfaces import EngineError
-from lmrrg.errors import CodedError, one_sentence
+from lmrrg.errors import CodedError, one_sentence, run_command
 
 
 def test_an_error_keeps_its_type_code_and_text_between_processes():
@@ -19,3 +21,24 @@ def test_an_error_of_the_system_is_told_by_its_file():
     assert one_sentence(NotADirectoryError(20, "Not a directory", "run")) == "run: Not a directory"
     assert one_sentence(OSError("no file in it")) == "no file in it"
     assert one_sentence(CodedError("code", "why")) == "code: why"
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (CodedError("code", "why"), "tool: code: why"),
+        (FileNotFoundError(2, "No such file", "a.json"), "tool: a.json: No such file"),
+    ],
+)
+def test_a_command_reports_bad_input_in_one_sentence(error, sentence, capsys):
+    def command() -> int:
+        raise error
+
+    assert run_command("tool", command) == 2
+    assert capsys.readouterr().err == sentence + "\n"
+
+
+def test_a_command_keeps_its_exit_code_and_the_traceback_of_a_defect():
+    assert run_command("tool", lambda: 1) == 1
+    with pytest.raises(ZeroDivisionError):
+        run_command("tool", lambda: 1 // 0)

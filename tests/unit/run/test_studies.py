@@ -12,7 +12,7 @@ from lmrrg.config.loading import load_config
 from lmrrg.config.tree import Config
 from lmrrg.manifest import read_studies
 from lmrrg.run.record import record_run
-from lmrrg.run.studies import prepare_studies, studies_of
+from lmrrg.run.studies import import_checked, prepare_studies, studies_of
 from lmrrg.studies import StudyError
 from tests.support.trees import LARGE, annotate, labels_csv, picture, table
 
@@ -237,3 +237,16 @@ def test_studies_of_applies_the_limits(tmp_path):
     everything = read_studies(config.run_dir / "studies.jsonl", "train")
     assert studies_of(config, "train") == everything[:4]
     assert len(studies_of(config, "val")) == len(studies_of(config, "test")) == 1
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_views_are_checked_where_the_settings_ask_for_it(tmp_path, iu, monkeypatch, check):
+    def checked(studies, *_, **__):
+        return studies[:1], {"images": 1, "filled": 1}
+
+    monkeypatch.setattr("lmrrg.vision.view_classifier.checked_views", checked)
+    config = iu_run(tmp_path, iu, f"data.check_views={str(check).lower()}")
+    imported = import_checked(config.data, tmp_path, 7, progress=False)
+    assert len(imported.studies) == (1 if check else 3)
+    assert bool(imported.views) == check
+    assert len(read_studies(prepare_studies(config, progress=False))) == len(imported.studies)

@@ -7,20 +7,21 @@ from pathlib import Path
 
 import numpy as np
 
+from lmrrg.cli import train_views
+from lmrrg.cli.train_views import main
 from lmrrg.manifest import write_studies
 from lmrrg.studies import Study
-from lmrrg.vision import view_classifier as views
-from lmrrg.vision.view_classifier import ViewClassifier, main
+from lmrrg.vision.view_classifier import ViewClassifier
 
 
 def test_bad_input_is_told_in_one_sentence(tmp_path: Path, capsys):
     assert (
         main(["--studies", str(tmp_path / "nope"), "--out", str(tmp_path / "v.safetensors")]) == 2
     )
-    assert "views: manifest_missing" in capsys.readouterr().err
+    assert "train_views: manifest_missing" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     assert main(["--studies", "nope", "--out", str(tmp_path / "file" / "v.safetensors")]) == 2
-    assert "views: bad_output" in capsys.readouterr().err
+    assert "train_views: bad_output" in capsys.readouterr().err
 
 
 def test_a_split_without_views_is_told(tiny_studies: list[Study], tmp_path: Path, capsys):
@@ -42,7 +43,7 @@ def test_trained_weights_are_read_again(
         lateral = np.array([image.view == "lateral" for study in studies for image in study.images])
         return np.outer(np.where(lateral, 1.0, -1.0), np.ones(600)).astype(np.float32)
 
-    monkeypatch.setattr(views, "describe_views", seen)
+    monkeypatch.setattr(train_views, "describe_views", seen)
     split = [
         replace(s, patient=s.id, split=("train", "val")[i % 2]) for i, s in enumerate(tiny_studies)
     ]
