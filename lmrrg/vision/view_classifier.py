@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from safetensors import safe_open
 from safetensors.numpy import save
 from sklearn.linear_model import LogisticRegression
