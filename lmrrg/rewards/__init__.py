@@ -1,0 +1,1 @@
+"""The RadCliQ reward for other trainers."""
