@@ -35,6 +35,22 @@ Split = Literal["train", "val", "test"]
 Section = Literal["findings", "impression", "findings+impression"]
 
 
+def is_abnormal(labels: Mapping[str, int], *, count_uncertain: bool = False) -> bool:
+    """Return whether any class other than "No Finding" is labelled positive.
+
+    Args:
+        labels: label values by class; an absent class is not mentioned.
+        count_uncertain: whether an uncertain class counts as positive.
+
+    >>> is_abnormal({"Edema": NEGATIVE, "No Finding": POSITIVE})
+    False
+    >>> is_abnormal({"Edema": UNCERTAIN}), is_abnormal({"Edema": UNCERTAIN}, count_uncertain=True)
+    (False, True)
+    """
+    abnormal_values = (POSITIVE, UNCERTAIN) if count_uncertain else (POSITIVE,)
+    return any(value in abnormal_values for label, value in labels.items() if label != "No Finding")
+
+
 class StudyError(CodedError):
     """A study record that cannot be used; ``code`` is stable, the message names the record."""
 
@@ -79,5 +95,5 @@ class Study:
 
     @property
     def is_abnormal(self) -> bool:
-        """Whether any class but "No Finding" is labelled positive."""
-        return any(v == POSITIVE for k, v in (self.labels or {}).items() if k != "No Finding")
+        """Whether the study's own labels are abnormal: :func:`is_abnormal`."""
+        return is_abnormal(self.labels or {})

@@ -16,7 +16,7 @@ from lmrrg.policy.batches import Experience, PolicyOutputs
 from lmrrg.ppo.advantages import explained_variance
 from lmrrg.ppo.kl import kl_estimate, kl_per_sequence
 from lmrrg.ppo.masks import fill, masked_mean
-from lmrrg.studies import POSITIVE, UNCERTAIN
+from lmrrg.studies import is_abnormal
 from rl.experience import Sample
 
 _PARTS = (
@@ -70,11 +70,7 @@ def text_metrics(sample: Sample) -> dict[str, float]:
 
 def is_all_normal(text: str) -> bool:
     """Whether a report names no abnormality, neither as present nor as possible."""
-    return not any(
-        value in (POSITIVE, UNCERTAIN)
-        for label, value in label_report(text).items()
-        if label != "No Finding"
-    )
+    return not is_abnormal(label_report(text), count_uncertain=True)
 
 
 def experience_metrics(experience: Experience, policy: PolicyOutputs) -> dict[str, float]:

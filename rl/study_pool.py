@@ -18,7 +18,7 @@ from lmrrg.metrics.embedded.labeler import label_report
 from lmrrg.model.prompts import prompt_ids, report_ids
 from lmrrg.ppo.errors import PPOError
 from lmrrg.run.studies import priors_of, studies_of
-from lmrrg.studies import Split, Study
+from lmrrg.studies import Split, Study, is_abnormal
 from lmrrg.vision.files import FeatureFiles
 from lmrrg.vision.study_features import StudyFeatures
 
@@ -88,10 +88,7 @@ class StudyPool:
             references=[self._references[i] for i in indices],
             reference_tokens=[self._reference_tokens[i] for i in indices],
             labels=labels,
-            abnormal=[
-                any(value == 1 for name, value in row.items() if name != "No Finding")
-                for row in labels
-            ],
+            abnormal=[is_abnormal(row) for row in labels],
         )
 
 

@@ -31,7 +31,7 @@ from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.model.generator import ReportGenerator
 from lmrrg.model.prompts import prompt_ids, report_ids
 from lmrrg.progress import progress_bar
-from lmrrg.studies import POSITIVE, Study
+from lmrrg.studies import Study, is_abnormal
 from lmrrg.vision.files import FeatureFiles, load_features, load_features_from_images
 from lmrrg.vision.region_truth import region_truth
 from lmrrg.vision.study_features import StudyFeatures
@@ -227,11 +227,6 @@ def evaluation_set(
         features=features,
         regions=[region_truth(study, views, patches) for study in used],
     )
-
-
-def is_abnormal(labels: Mapping[str, int]) -> bool:
-    """Whether any class but "No Finding" is positive; :attr:`lmrrg.studies.Study.is_abnormal` of any labels."""
-    return any(value == POSITIVE for label, value in labels.items() if label != "No Finding")
 
 
 def derange(patients: Sequence[str], seed: int) -> list[int]:

@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from lmrrg.anatomy import REGIONS
 from lmrrg.evaluation.examples import relevant_regions
 from lmrrg.evaluation.rows import ScoreNames, signed
-from lmrrg.evaluation.systems import is_abnormal
 from lmrrg.imaging.reading import read_image
 from lmrrg.metrics.clinical import positives
 from lmrrg.metrics.embedded.labeler import label_report
 from lmrrg.run_report.images import heat_map_uri, peak_over_uniform, radiograph_uri
-from lmrrg.studies import LABELS, Study
+from lmrrg.studies import LABELS, Study, is_abnormal
 from lmrrg.views import choose_views
 
 _MARKS = {"hit": "✓", "miss": "−", "extra": "+"}

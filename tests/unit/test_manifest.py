@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lmrrg.errors import CodedError
 from lmrrg.files import atomic_writer, check_outputs
 from lmrrg.manifest import read_studies, write_studies
-from lmrrg.studies import LABELS, Study, StudyError, StudyImage
+from lmrrg.studies import LABELS, Study, StudyError, StudyImage, is_abnormal
 
 STUDY = Study(
     id="s1",
@@ -188,6 +188,8 @@ def test_sections_and_abnormality():
     assert not STUDY.is_abnormal
     assert replace(STUDY, labels={"Edema": 1}).is_abnormal
     assert not replace(STUDY, labels={"Edema": -1}).is_abnormal
+    assert is_abnormal({"Edema": -1}, count_uncertain=True)
+    assert not is_abnormal({"Edema": 0, "No Finding": 1}, count_uncertain=True)
     assert len(set(LABELS)) == 14
 
 
