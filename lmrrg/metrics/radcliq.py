@@ -58,6 +58,11 @@ def radcliq_v1(radgraph: ArrayLike, bertscore: ArrayLike, semb: ArrayLike) -> Ar
     """RadCliQ-v1 of N pairs, in standard deviations of the error count. All arguments are [N]; NaN gives NaN.
 
     BLEU-2 belongs to the published regression with a coefficient of 4e-12 and is left out.
+
+    >>> round(float(radcliq_v1(1.0, 1.0, 1.0)), 4)  # identical reports
+    -1.4407
+    >>> round(float(radcliq_v1(0.0, 0.0, 0.0)), 4)  # nothing in common
+    2.4501
     """
     return _V1_RADGRAPH(radgraph) + _V1_BERTSCORE(bertscore) + _V1_SEMB(semb) + _V1_BIAS
 

@@ -8,7 +8,6 @@ RadGraph's model marks it (:mod:`report_graph_salience`).
 
 from __future__ import annotations
 
-from collections.abc import Set
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ from lmrrg.metrics.embedded.sentences import (
     read_sentence,
     sentences_of,
 )
+from lmrrg.metrics.parts import set_f1
 
 LABEL_OF_ASSERTION = ("OBS-DP", "OBS-DA", "OBS-U")
 _ANATOMY_LABEL, _PLACES = "ANAT-DP", (ANATOMY, LOCATION)
@@ -120,11 +120,6 @@ def graph_scores(hypothesis: ReportGraph, reference: ReportGraph) -> GraphScores
     return GraphScores(
         marked, linked, set_f1(hypothesis.typed, reference.typed), (entity + relation) / 2
     )
-
-
-def set_f1(a: Set[Any], b: Set[Any]) -> float:
-    """2|a∩b| / (|a|+|b|); 0 where either is empty."""
-    return 2 * len(a & b) / (len(a) + len(b)) if a and b else 0.0
 
 
 def weighted_f1(a: dict[Any, float], b: dict[Any, float]) -> float:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from lmrrg.metrics.errors import MetricError
+from lmrrg.metrics.parts import set_f1
 from lmrrg.metrics.published.archive import Archive, open_archive
 from lmrrg.metrics.published.batching import encode, pack, ready
 from lmrrg.metrics.published.bertscore import load_encoder
@@ -164,11 +165,6 @@ def radgraph_f1(hypothesis: Annotation, reference: Annotation) -> tuple[float, f
     ours, theirs = _sets(hypothesis), _sets(reference)
     entity, linked, typed, relation = (set_f1(a, b) for a, b in zip(ours, theirs, strict=True))
     return entity, linked, typed, (entity + relation) / 2
-
-
-def set_f1(first: frozenset, second: frozenset) -> float:
-    """F1 of two sets; 0 where either is empty."""
-    return 2 * len(first & second) / (len(first) + len(second)) if first and second else 0.0
 
 
 def _sets(annotation: Annotation) -> tuple[frozenset, frozenset, frozenset, frozenset]:

@@ -39,7 +39,8 @@ def meteor_tokens(text: str) -> list[str]:
         text = pattern.sub(replacement, text)
     words = text.split()
     tokens: list[str] = []
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    # Not strict: a text without a word has no word after its last one.
+    for word, following in zip(words, [*words[1:], ""], strict=False):
         tokens += _split_period(word, following)
     return [token.lower() for token in tokens]
 

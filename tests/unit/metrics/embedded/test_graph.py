@@ -13,10 +13,10 @@ from lmrrg.metrics.embedded.graph import (
     build_graph,
     graph_scores,
     sentence_graph,
-    set_f1,
     weighted_f1,
 )
 from lmrrg.metrics.embedded.salience import salience
+from lmrrg.metrics.parts import set_f1
 
 WORDS = [
     "no",

@@ -139,3 +139,11 @@ def test_the_table_is_read_again_only_for_a_new_word(monkeypatch: pytest.MonkeyP
     assert len(reads) == 1
     assert meteor_data.paraphrases({("heart",), ("core",), ("big",)}) == {("heart",): [("core",)]}
     assert len(reads) == 2
+
+
+@pytest.mark.parametrize("empty", ["", "  ", "\n"])
+def test_an_empty_text_has_no_tokens_and_scores_zero(empty: str) -> None:
+    """METEOR of an empty side is 0: no exception, no NaN."""
+    assert meteor_tokens(empty) == []
+    counts = meteor_counts([empty, "clear lungs"], ["clear lungs", empty])
+    np.testing.assert_array_equal(meteor_from_counts(counts), 0.0)
