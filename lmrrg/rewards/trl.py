@@ -29,7 +29,7 @@ def make_reward(
     """Return a reward function with its own settings.
 
     Args:
-        settings: backend, clip and penalties; default: the embedded backend, which needs no download.
+        settings: backend, clip and penalties; default: the embedded backend (no download).
         reference_column: column of the radiologist's reports; default: the first of
             :data:`REFERENCE_COLUMNS` that the data set has.
     """
@@ -51,8 +51,8 @@ def reward(completions: Sequence[Any], **columns: Any) -> list[float | None]:
             holds the radiologist's reports. Others, such as ``prompts``, are not read.
 
     Raises:
-        MetricError: ``missing_text``, a completion or reference is no text; ``missing_column``, there
-            are no references; ``length_mismatch``, not as many references as completions.
+        MetricError: ``missing_text``, a completion or reference is no text; ``missing_column``,
+            there are no references; ``length_mismatch``, not as many references as completions.
 
     >>> said = "There is a small left pleural effusion."
     >>> plain, chat = said, [{"role": "assistant", "content": said}]

@@ -25,7 +25,8 @@ def test_plain_and_conversational_completions_earn_the_same():
 
 
 def test_what_cannot_be_scored_is_none_and_never_zero():
-    assert reward([EFFUSION, ""], reference=["", EFFUSION]) == [None, pytest.approx(-2.4501, abs=1e-4)]
+    worst = pytest.approx(-2.4501, abs=1e-4)
+    assert reward([EFFUSION, ""], reference=["", EFFUSION]) == [None, worst]
 
 
 def test_the_reference_column_may_have_another_name():
