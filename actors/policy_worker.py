@@ -37,6 +37,7 @@ from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.losses import kl_loss, loss_shares, policy_loss, value_loss
 from lmrrg.ppo.masks import fill
 from lmrrg.ppo.mixture import mix
+from lmrrg.run.layout import RunLayout
 
 if TYPE_CHECKING:
     from actors.weight_sync.gpu_sender import WeightSender
@@ -53,7 +54,7 @@ class PolicyWorker:
         self._checkpoint_dir = Path(checkpoint_dir)
         self._buffers, self._rest_buffers, self._updates = WeightBuffers(), WeightBuffers(), 0
         self._sender: WeightSender | None = None
-        self._broken = config.run_dir / "ppo" / f"not_finite-rank{rank}.safetensors"
+        self._broken = RunLayout(config.run_dir).ppo_not_finite(rank)
 
     def address(self) -> tuple[str, int]:
         """Node address and a free port of this rank, for the others to meet at rank 0."""
@@ -201,7 +202,7 @@ class PolicyWorker:
         self._updates += 1
         if self._rank or self._updates > self._ppo.profile_updates:
             return None
-        return self._config.run_dir / "ppo" / "profile" / f"update{self._updates}.json.gz"
+        return RunLayout(self._config.run_dir).ppo_profile(self._updates)
 
     @torch.no_grad()
     def _forward(self, rollout: Rollout, *, entropy: bool) -> tuple[Tensor, list[Tensor]]:

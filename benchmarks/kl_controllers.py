@@ -21,6 +21,7 @@ from ray import tune
 from actors.placement import connect
 from lmrrg.config.loading import load_config
 from lmrrg.config.tree import Config
+from lmrrg.run.layout import RunLayout
 from lmrrg.run.studies import prepare_studies
 from rl.trainer import CQRL
 
@@ -47,7 +48,7 @@ def main() -> None:
         "overrides", nargs="*", metavar="key=value", help="settings that win over the run's"
     )
     args = parser.parse_intermixed_args()
-    sft = (args.run / "sft" / "best").resolve()
+    sft = RunLayout(args.run).best("sft").resolve()
     if not sft.is_dir():
         raise SystemExit(f"{args.run} has no SFT model; run `make demo` first")
     overrides = ["ppo.iterations=20", "ppo.value_warmup_iterations=1", *args.overrides]
@@ -88,10 +89,10 @@ def sweep(configs: list[Config], sft: Path, concurrent: int) -> list[dict[str, A
 
 def _trial(run: Path, controller: str, overrides: list[str]) -> Config:
     """The run's configuration with another controller, its studies prepared."""
-    base = load_config(run / "config.yaml", overrides)
+    base = load_config(RunLayout(run).settings, overrides)
     folder = (base.storage_path / f"{run.name}_kl").resolve()
     config = load_config(
-        run / "config.yaml",
+        RunLayout(run).settings,
         [
             *overrides,
             f"storage_path={folder}",

@@ -19,6 +19,7 @@ import numpy as np
 
 from lmrrg.config.loading import load_config
 from lmrrg.config.tree import Config
+from lmrrg.run.layout import RunLayout
 from lmrrg.run.tracking import read_metrics
 
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -54,11 +55,11 @@ def main() -> None:
         "overrides", nargs="*", metavar="key=value", help="settings that win over the run's"
     )
     args = parser.parse_intermixed_args()
-    sft = (args.run / "sft" / "best").resolve()
+    sft = RunLayout(args.run).best("sft").resolve()
     if not sft.is_dir():
         raise SystemExit(f"{args.run} has no SFT model; run `make demo` first")
     folder = (
-        load_config(args.run / "config.yaml", args.overrides).storage_path.resolve()
+        load_config(RunLayout(args.run).settings, args.overrides).storage_path.resolve()
         / f"{args.run.name}_curves"
     )
     histories: dict[str, list[History]] = {name: [] for name in VARIANTS}
@@ -66,7 +67,7 @@ def main() -> None:
         for name in VARIANTS:
             own = [f"storage_path={folder}", f"name={_slug(name)}-{seed}", f"seed={seed}"]
             overrides = [*LENGTH, *STUDIES, *VARIANTS[name], *args.overrides, *own]
-            histories[name].append(_history(args.run / "config.yaml", overrides, sft))
+            histories[name].append(_history(RunLayout(args.run).settings, overrides, sft))
         print(f"seed {seed} is done", flush=True)
     _table(histories)
     _draw(

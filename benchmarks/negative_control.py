@@ -20,6 +20,7 @@ from lmrrg.config.loading import load_config
 from lmrrg.config.tree import Config
 from lmrrg.evaluation.evaluate import evaluate_checkpoint
 from lmrrg.metrics.bootstrap import paired_bootstrap
+from lmrrg.run.layout import RunLayout
 from lmrrg.run.studies import prepare_studies
 from rl.ppo import run_ppo
 
@@ -36,16 +37,17 @@ def main() -> None:
         "overrides", nargs="*", metavar="key=value", help="settings that win over the run's"
     )
     args = parser.parse_intermixed_args()
-    if not (args.run / "sft" / "best").is_dir():
+    run = RunLayout(args.run)
+    sft = run.best("sft")
+    if not sft.is_dir():
         raise SystemExit(f"{args.run} has no SFT model; run `make demo` first")
-    sft = args.run / "sft" / "best"
     name = f"{args.run.name}_shuffled"
     overrides = [f"name={name}", "reward.shuffle_control=true", *args.overrides]
-    config = load_config(args.run / "config.yaml", overrides)
+    config = load_config(run.settings, overrides)
     shutil.rmtree(config.run_dir, ignore_errors=True)
     run_ppo(config, sft)
     ray.shutdown()
-    systems = {"sft": sft, "shuffled": config.run_dir / "ppo" / "last"}
+    systems = {"sft": sft, "shuffled": RunLayout(config.run_dir).last("ppo")}
     scores = {
         system: _radcliq(checkpoint, config, system) for system, checkpoint in systems.items()
     }
@@ -70,7 +72,7 @@ def main() -> None:
 
 def _radcliq(checkpoint: Path, config: Config, system: str) -> list[float]:
     """RadCliQ-v1 of the greedy report of every evaluated study."""
-    out = config.run_dir / "evaluation" / f"{system}.json"
+    out = RunLayout(config.run_dir).evaluation / f"{system}.json"
     evaluate_checkpoint(checkpoint, prepare_studies(config), config, out)
     lines = out.with_suffix(".reports.jsonl").read_text(encoding="utf-8").rstrip("\n").split("\n")
     return [json.loads(line)["radcliq_v1"] for line in lines]

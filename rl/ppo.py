@@ -28,6 +28,7 @@ from lmrrg.errors import run_command
 from lmrrg.manifest import manifest_hash
 from lmrrg.model.checkpoint import CheckpointError, read_checkpoint_config
 from lmrrg.progress import progress_bar
+from lmrrg.run.layout import RunLayout
 from lmrrg.run.record import record_run
 from lmrrg.run.studies import prepare_studies
 from lmrrg.run.tracking import RunTracker, read_metrics
@@ -56,7 +57,8 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
         Preempted: SIGTERM came; the state is saved and the same call continues.
     """
     config = config.model_copy(update={"storage_path": config.storage_path.resolve()})
-    sft = Path(sft_checkpoint or config.run_dir / "sft" / "best").resolve()
+    layout = RunLayout(config.run_dir)
+    sft = Path(sft_checkpoint or layout.best("sft")).resolve()
     if not sft.is_dir():  # told before any work
         raise CheckpointError(
             "missing_file",
@@ -64,14 +66,13 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
         )
     read_checkpoint_config(sft)
     manifest = prepare_studies(config, again=not config.ppo.resume)
-    folder = config.run_dir / "ppo"
     origin = {"sft": weights_digest(sft), "data": manifest_hash(manifest)}
     mirror = Mirror.of(config)
-    store = StateStore(folder / "state", config, origin, config.ppo.keep_checkpoints, mirror)
+    store = StateStore(layout.ppo_states, config, origin, config.ppo.keep_checkpoints, mirror)
     if config.ppo.resume:
         store.restore()
     else:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(layout.stage("ppo"), ignore_errors=True)
         if mirror:
             mirror.clear()
     if store.iteration() < config.ppo.iterations:
@@ -79,12 +80,12 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
         connect(config)
         with preemption_notice() as preempted, full_disk_named(config.run_dir):
             _train_to_the_end(config, sft, store, preempted)
-    if read_checkpoint_config(folder / "best")["provenance"]["weights"] == 0:
+    if read_checkpoint_config(layout.best("ppo"))["provenance"]["weights"] == 0:
         logger.warning(
             "no checkpoint was as good as the SFT model and as varied: %s is the SFT model",
-            folder / "best",
+            layout.best("ppo"),
         )
-    return folder / "best"
+    return layout.best("ppo")
 
 
 def _train_to_the_end(
@@ -156,7 +157,7 @@ def _train(
 
 
 def _save(algorithm: CQRL, store: StateStore, config: Config) -> None:
-    algorithm.save_model(config.run_dir / "ppo" / "last")
+    algorithm.save_model(RunLayout(config.run_dir).last("ppo"))
     store.save(algorithm.iterations_done, algorithm.save_checkpoint)
 
 

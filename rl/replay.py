@@ -27,6 +27,7 @@ from lmrrg.errors import run_command
 from lmrrg.metrics.reward import RewardScores
 from lmrrg.ppo.schedule import policy_learning_rate
 from lmrrg.progress import progress_bar
+from lmrrg.run.layout import RunLayout
 from rl.storage.rollout_files import DumpedRollout, read_rollouts
 from rl.study_pool import stream_seed
 
@@ -111,11 +112,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     config = load_config(args.config, args.overrides)
-    rollouts = read_rollouts(config.run_dir)
+    layout = RunLayout(config.run_dir)
+    rollouts = read_rollouts(layout.ppo_rollouts)
     connect(config)
     if args.train:
-        sft = (args.sft_checkpoint or config.run_dir / "sft" / "best").resolve()
-        out = (args.out or config.run_dir / "ppo" / "replayed").resolve()
+        sft = (args.sft_checkpoint or layout.best("sft")).resolve()
+        out = (args.out or layout.ppo_replayed).resolve()
         retrain(config, rollouts, sft, out)
     else:
         report_changes(rollouts, rescore(config, rollouts))

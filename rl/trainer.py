@@ -23,11 +23,12 @@ from lmrrg.ppo.correction import Parity, parity
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.kl import BatchSignal, KLController
 from lmrrg.ppo.schedule import policy_learning_rate
+from lmrrg.run.layout import RunLayout
 from rl.crew import Crew
 from rl.experience import Sample, make_experience, make_sample, shuffled_rewards
 from rl.iteration_metrics import experience_metrics, kl_metrics, reward_metrics, text_metrics
 from rl.reference_rewards import ReferenceRewards
-from rl.sampling import Sampling, SampledBatch
+from rl.sampling import SampledBatch, Sampling
 from rl.storage.rollout_files import dump_rollout
 from rl.storage.training_states import TrainerState, read_state, write_state
 from rl.study_pool import StudyPool, StudySampler, stream_seed
@@ -305,7 +306,9 @@ class CQRL(Algorithm):
             sample, rewards, policy, reference, self.controller.weight, self.ppo, findings
         )
         if self.ppo.dump_every and number % self.ppo.dump_every == 0:
-            dump_rollout(self.settings.run_dir, number, sample, scores, experience)
+            dump_rollout(
+                RunLayout(self.settings.run_dir).ppo_rollouts, number, sample, scores, experience
+            )
         return experience
 
     def _learnt_rewards(self, scores: RewardScores) -> np.ndarray:
@@ -370,7 +373,7 @@ class CQRL(Algorithm):
         varied = found.is_as_varied(self.start, self.ppo.best_distinct_ratio)
         if self.best is None or (varied and found.metric >= self.best.metric):
             self.best = found
-            self.save_model(self.settings.run_dir / "ppo" / "best", share, **found.metrics())
+            self.save_model(RunLayout(self.settings.run_dir).best("ppo"), share, **found.metrics())
         return self.best
 
     def _complete_reference_rewards(self) -> None:

@@ -39,9 +39,9 @@ from lmrrg.files import atomic_writer
 from lmrrg.manifest import manifest_hash
 from lmrrg.model.checkpoint import CheckpointError, read_checkpoint_config
 from lmrrg.model.decoder import build_tokenizer
+from lmrrg.run.layout import RunLayout
 from lmrrg.run.record import record_run
 from lmrrg.run.studies import prepare_studies, priors_of, studies_of
-from lmrrg.run.tracking import metrics_path
 from lmrrg.studies import Study
 from lmrrg.vision.files import FeatureFiles, image_hashes
 from sft.errors import SFTError
@@ -49,7 +49,7 @@ from sft.failures import Trainer, said_by_a_rank
 from sft.fingerprint import check_fingerprint, fingerprint, is_same_run
 from sft.worker import Job, environment, train_rank
 
-_RAY_NAME, _MARK = "ray_train", "fingerprint"
+_RAY_NAME = "ray_train"
 _MAX_FAILURES = 2  # restarts from the last checkpoint after a lost worker or node; none after a rank's coded error
 
 
@@ -66,7 +66,7 @@ def run_sft(config: Config) -> Path:
         CodedError: any other of a rank's.
     """
     config = config.model_copy(update={"storage_path": Path(config.storage_path).resolve()})
-    folder = config.run_dir / "sft"
+    layout = RunLayout(config.run_dir)
     manifest = prepare_studies(config, again=not config.sft.resume)
     train, val = (
         _with_reports(studies_of(config, split), config, split) for split in ("train", "val")
@@ -81,11 +81,11 @@ def run_sft(config: Config) -> Path:
     )
     storage = _storage(config)
     if not config.sft.resume:
-        _delete(folder, _storage(config, f"sft/{_RAY_NAME}"))
-        metrics_path(config.run_dir, "sft").unlink(missing_ok=True)
-    elif _is_complete(folder, config, run):
-        return folder / "best"
-    _check_mark(folder, run)
+        _delete(layout.stage("sft"), _storage(config, f"sft/{_RAY_NAME}"))
+        layout.metrics("sft").unlink(missing_ok=True)
+    elif _is_complete(layout, config, run):
+        return layout.best("sft")
+    _check_mark(layout.sft_fingerprint, run)
     provenance = {"data_sha256": manifest_hash(manifest), "seed": config.seed, "stage": "sft"}
     train_files = FeatureFiles(train, config, hashes=hashes)
     val_files = FeatureFiles(val, config, beside=[train_files], hashes=hashes)
@@ -94,9 +94,11 @@ def run_sft(config: Config) -> Path:
     )
     connect(config)
     warn_of_idle_gpus(config.sft.gpus_per_worker)
-    _mark(folder, run)  # now that it can start: settings that do not work leave the name free
+    _mark(
+        layout.sft_fingerprint, run
+    )  # now that it can start: settings that do not work leave the name free
     record_run(config, manifest)
-    return _materialise(_fit(_trainer(job, storage)), folder)
+    return _materialise(_fit(_trainer(job, storage)), layout)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -153,24 +155,23 @@ def _delete(folder: Path, storage: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check_mark(folder: Path, run: str) -> None:
+def _check_mark(mark: Path, run: str) -> None:
     """Tell a mismatch before any work; SFTError ``resume_mismatch``."""
-    mark = folder / _MARK
     if mark.is_file():
         check_fingerprint(mark.read_text(encoding="utf-8"), run)
 
 
-def _mark(folder: Path, run: str) -> None:
+def _mark(mark: Path, run: str) -> None:
     """Mark the folder as this run's."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_writer(folder / _MARK) as out:
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_writer(mark) as out:
         out.write(run)
 
 
-def _is_complete(folder: Path, config: Config, run: str) -> bool:
-    if not ((folder / "best").is_dir() and (folder / "last").is_dir()):
+def _is_complete(layout: RunLayout, config: Config, run: str) -> bool:
+    if not (layout.best("sft").is_dir() and layout.last("sft").is_dir()):
         return False
-    provenance = read_checkpoint_config(folder / "last")["provenance"]
+    provenance = read_checkpoint_config(layout.last("sft"))["provenance"]
     return is_same_run(provenance["fingerprint"], run) and provenance["epoch"] == config.sft.epochs
 
 
@@ -225,19 +226,19 @@ def _fit(trainer: Trainer) -> ray.train.Result:
         raise
 
 
-def _materialise(result: ray.train.Result, folder: Path) -> Path:
+def _materialise(result: ray.train.Result, layout: RunLayout) -> Path:
     """Copy the best and the last model directory out of Ray Train's storage; the best one's path."""
     best = result.get_best_checkpoint("val_nll", "min")
     if best is None or result.checkpoint is None:
         raise CheckpointError("missing_file", "the training run reported no checkpoint")
-    for name, checkpoint in (("best", best), ("last", result.checkpoint)):
-        target, part = folder / name, folder / f".{name}.part"
+    for target, checkpoint in ((layout.best("sft"), best), (layout.last("sft"), result.checkpoint)):
+        part = target.with_name(f".{target.name}.part")
         shutil.rmtree(part, ignore_errors=True)
         with checkpoint.as_directory() as source:
             shutil.copytree(Path(source) / "model", part)
         shutil.rmtree(target, ignore_errors=True)
         part.rename(target)
-    return folder / "best"
+    return layout.best("sft")
 
 
 if __name__ == "__main__":

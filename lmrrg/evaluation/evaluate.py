@@ -48,6 +48,7 @@ from lmrrg.metrics.interfaces import Backend
 from lmrrg.metrics.text.conventions import Convention, Raw, make_convention, r2gen_dataset
 from lmrrg.metrics.text.meteor.score import prepare_meteor
 from lmrrg.progress import progress_bar
+from lmrrg.run.layout import RunLayout
 from lmrrg.run.record import git_state, record_run
 from lmrrg.run.studies import studies_of
 from lmrrg.studies import Study
@@ -77,8 +78,9 @@ def evaluate_run(config: Config, load: LoadEngine = load_engine) -> Path:
         EvaluationError: ``checkpoint_missing``, ``no_studies``, ``no_training`` or ``one_patient``.
         StudyError: the run has no readable manifest.
     """
-    manifest = config.run_dir / "studies.jsonl"
-    checkpoints = {name: config.run_dir / name / "best" for name in TRAINED}
+    layout = RunLayout(config.run_dir)
+    manifest = layout.studies
+    checkpoints = {name: layout.best(name) for name in TRAINED}
     for checkpoint in checkpoints.values():
         checkpoint_record(checkpoint)  # a missing one is told before any work
     training, evaluated = studies_of(config, "train"), studies_of(config, config.data.eval_split)
@@ -107,12 +109,11 @@ def evaluate_run(config: Config, load: LoadEngine = load_engine) -> Path:
             "attention": "ppo",
         },
     }
-    folder = config.run_dir / "evaluation"
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_attention(folder / "regions.safetensors", by_name["ppo"].system)
+    layout.evaluation.mkdir(parents=True, exist_ok=True)
+    _write_attention(layout.region_attention, by_name["ppo"].system)
     for one in scored:
-        write_reports(folder / f"{one.system.name}.jsonl", one, data)
-    return _write_results(folder / "results.json", results)
+        write_reports(layout.reports(one.system.name), one, data)
+    return _write_results(layout.results, results)
 
 
 def evaluate_checkpoint(

@@ -18,6 +18,7 @@ from lmrrg.config.tree import Config
 from lmrrg.files import atomic_writer
 from lmrrg.manifest import manifest_hash
 from lmrrg.run.errors import TrackingError
+from lmrrg.run.layout import RunLayout
 
 PACKAGES = (
     "lmrrg",
@@ -47,8 +48,8 @@ def record_run(config: Config, manifest: Path | None = None) -> Path:
     Raises:
         TrackingError: ``run_record``, an older ``run.json`` is damaged.
     """
-    run_dir = config.run_dir
-    save_config(config, run_dir / "config.yaml")
+    layout = RunLayout(config.run_dir)
+    save_config(config, layout.settings)
     git = git_state()
     command = {
         "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
@@ -67,7 +68,7 @@ def record_run(config: Config, manifest: Path | None = None) -> Path:
         "platform": platform.platform(),
         "packages": _package_versions(),
     }
-    path = run_dir / "run.json"
+    path = layout.record
     same = ("command", "started", "config_sha256")
     earlier = [
         one for one in _earlier_commands(path) if any(one[key] != command[key] for key in same)
@@ -84,7 +85,7 @@ def data_of_run(run_dir: Path) -> str | None:
     Raises:
         TrackingError: ``run_record``, ``run.json`` is damaged.
     """
-    path = run_dir / "run.json"
+    path = RunLayout(run_dir).record
     return _of_record(path, "data_sha256") if path.is_file() else None
 
 

@@ -16,6 +16,7 @@ from lmrrg.data.priors import prior_reports
 from lmrrg.data.sources import READERS_REVISION, import_studies
 from lmrrg.files import atomic_writer
 from lmrrg.manifest import manifest_hash, read_studies, write_studies
+from lmrrg.run.layout import RunLayout
 from lmrrg.studies import Split, Study, StudyError
 
 logger = logging.getLogger(__name__)
@@ -56,8 +57,9 @@ def prepare_studies(config: Config, *, again: bool = False, progress: bool = Tru
             other studies, and nothing of it was changed.
         TrackingError: ``run_record``, the run's ``run.json`` is damaged.
     """
-    manifest = config.run_dir / "studies.jsonl"
-    made_from = manifest.with_suffix(".made_from.json")
+    layout = RunLayout(config.run_dir)
+    manifest = layout.studies
+    made_from = layout.studies_origin
     made = {
         "settings": _settings_hash(config),
         "readers": READERS_REVISION,
@@ -110,7 +112,7 @@ def studies_of(config: Config, split: Split) -> list[Study]:
     Raises:
         StudyError: ``manifest_missing`` (call :func:`prepare_studies` first) or ``empty_split``.
     """
-    studies = read_studies(config.run_dir / "studies.jsonl", split)
+    studies = read_studies(RunLayout(config.run_dir).studies, split)
     if not studies:
         raise StudyError("empty_split", f"the run's manifest has no studies in the split {split}")
     return studies[: config.data.train_limit if split == "train" else config.data.eval_limit]
@@ -126,7 +128,7 @@ def priors_of(config: Config) -> dict[str, str]:
     """
     if not config.model.use_prior:
         return {}
-    return prior_reports(read_studies(config.run_dir / "studies.jsonl"), config.data.section)
+    return prior_reports(read_studies(RunLayout(config.run_dir).studies), config.data.section)
 
 
 def _settings_hash(config: Config) -> str:

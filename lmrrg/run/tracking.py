@@ -20,6 +20,7 @@ from wandb.sdk.mailbox import MailboxClosedError
 from lmrrg.config.tree import Config
 from lmrrg.files import atomic_writer
 from lmrrg.run.errors import TrackingError
+from lmrrg.run.layout import RunLayout
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class RunTracker:
     """
 
     def __init__(self, run_dir: Path, stage: str, config: Config):
-        self.path = metrics_path(run_dir, stage)
+        self.path = RunLayout(Path(run_dir)).metrics(stage)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._last_step: int | None = None
         self._wandb = _start_wandb(Path(run_dir), stage, config)
@@ -85,18 +86,13 @@ class RunTracker:
             self._wandb = None
 
 
-def metrics_path(run_dir: Path, stage: str) -> Path:
-    """The JSONL file of a stage."""
-    return Path(run_dir) / "metrics" / f"{stage}.jsonl"
-
-
 def read_metrics(run_dir: Path, stage: str) -> list[dict[str, float]]:
     """The lines of a stage in order; nulls come back as NaN, ``time`` is left out; [] when the stage never ran.
 
     Raises:
         TrackingError: ``metrics_line``, a line is not JSON (a torn last line, of a killed process, is left out).
     """
-    path = metrics_path(run_dir, stage)
+    path = RunLayout(Path(run_dir)).metrics(stage)
     return [
         {
             name: math.nan if value is None else value

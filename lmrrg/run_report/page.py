@@ -21,6 +21,7 @@ from lmrrg.evaluation.systems import EvaluationError
 from lmrrg.files import atomic_writer
 from lmrrg.manifest import read_studies
 from lmrrg.metrics.clinical import positives
+from lmrrg.run.layout import RunLayout
 from lmrrg.run_report.audit import audit_studies
 from lmrrg.run_report.charts import interval_chart
 from lmrrg.run_report.curves import training_curves
@@ -39,26 +40,25 @@ def write_report(run_dir: Path, config: Config | None = None) -> Path:
         EvaluationError: ``no_results``, ``bad_results`` or ``no_comparison``.
         StudyError: the manifest is missing or damaged. ImageError: an example's image is unreadable.
     """
-    run_dir = Path(run_dir)
-    config = config or load_config(run_dir / "config.yaml")
-    results = read_results(run_dir / "evaluation" / "results.json")
+    layout = RunLayout(Path(run_dir))
+    config = config or load_config(layout.settings)
+    results = read_results(layout.results)
     if not results.get("comparison"):
         raise EvaluationError("no_comparison", f"{run_dir} has no comparison of SFT and PPO")
-    page = _environment().get_template("report.html").render(_context(run_dir, config, results))
-    path = run_dir / "report.html"
-    with atomic_writer(path) as out:
+    page = _environment().get_template("report.html").render(_context(layout, config, results))
+    with atomic_writer(layout.report) as out:
         out.write(page)
-    return path
+    return layout.report
 
 
-def _context(run_dir: Path, config: Config, results: Mapping[str, Any]) -> dict[str, Any]:
+def _context(layout: RunLayout, config: Config, results: Mapping[str, Any]) -> dict[str, Any]:
     stamp, systems = results["stamp"], results["systems"]
-    studies = read_studies(run_dir / "studies.jsonl")
-    reports = {name: _read_reports(run_dir, name) for name in ("sft", "ppo")}
-    attention = load_file(run_dir / "evaluation" / "regions.safetensors")["attention"]
+    studies = read_studies(layout.studies)
+    reports = {name: _read_reports(layout.reports(name)) for name in ("sft", "ppo")}
+    attention = load_file(layout.region_attention)["attention"]
     titles = {system["name"]: system["title"] for system in systems}
     return {
-        "run": _read_json(run_dir / "run.json"),
+        "run": _read_json(layout.record),
         "stamp": stamp,
         "created": f"{datetime.fromisoformat(stamp['created']):%d %B %Y, %H:%M} UTC",
         "systems": systems,
@@ -76,16 +76,14 @@ def _context(run_dir: Path, config: Config, results: Mapping[str, Any]) -> dict[
         "groups": _table(results),
         "notes": [{"title": title, "text": text} for title, text in NOTES],
         "auc": _auc_table(results, list(reports["ppo"].values())),
-        "curves": training_curves(run_dir, ScoreNames.of(stamp["backend"]["name"])),
+        "curves": training_curves(layout.root, ScoreNames.of(stamp["backend"]["name"])),
         "example_rule": results["examples"]["rule"],
         "region_rule": REGION_RULE,
         "attention_system": titles[results["examples"]["attention"]],
         "examples": example_cards(
             results["examples"]["ids"], studies, reports, titles, attention, stamp
         ),
-        "audit": audit_studies(
-            studies, stamp["section"], _read_json(run_dir / "studies.audit.json")
-        ),
+        "audit": audit_studies(studies, stamp["section"], _read_json(layout.studies_audit)),
         "config_yaml": yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
         "stamp_json": json.dumps(stamp, indent=2),
     }
@@ -212,8 +210,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _read_reports(run_dir: Path, system: str) -> dict[str, dict[str, Any]]:
-    path = run_dir / "evaluation" / f"{system}.jsonl"
+def _read_reports(path: Path) -> dict[str, dict[str, Any]]:
     with path.open(
         encoding="utf-8"
     ) as lines:  # not splitlines(), which also splits at separators inside a text

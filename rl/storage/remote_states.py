@@ -17,10 +17,9 @@ from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 
 from lmrrg.config.tree import Config
 from lmrrg.ppo.errors import PPOError
+from lmrrg.run.layout import RunLayout
 
 _COMPLETE = "COMPLETE"
-_BESIDE = ("ppo/best", "ppo/last", "metrics/ppo.jsonl", "metrics/mixtures.jsonl")
-"""What travels with a state, where it is there: the models and the history that belong to it."""
 
 
 class Mirror:
@@ -36,7 +35,9 @@ class Mirror:
     """
 
     def __init__(self, uri: str, run_dir: Path, keep: int):
-        self._uri, self._run_dir, self._keep = uri, run_dir, keep
+        self._uri = uri
+        self._layout = RunLayout(run_dir)
+        self._keep = keep
         with self._told():
             self._store, self._root = FileSystem.from_uri(uri)
 
@@ -56,13 +57,10 @@ class Mirror:
         target = f"{self._root}/{state.name}"
         with self._told():
             self._delete(target)
-            for part in (str(state.relative_to(self._run_dir)), *_BESIDE):
-                if (self._run_dir / part).exists():
+            for path in self._parts(state):
+                if path.exists():
                     self._copy(
-                        LocalFileSystem(),
-                        str(self._run_dir / part),
-                        self._store,
-                        f"{target}/{part}",
+                        LocalFileSystem(), str(path), self._store, f"{target}/{self._name(path)}"
                     )
             with self._store.open_output_stream(f"{target}/{_COMPLETE}") as out:
                 out.write(json.dumps(record).encode())
@@ -81,19 +79,24 @@ class Mirror:
         """Bring the copy of the state with this folder name into the run's folder."""
         source = f"{self._root}/{state}"
         with self._told():
-            for part in (f"ppo/state/{state}", *_BESIDE):
-                if not self._is(FileType.NotFound, f"{source}/{part}"):
-                    self._copy(
-                        self._store,
-                        f"{source}/{part}",
-                        LocalFileSystem(),
-                        str(self._run_dir / part),
-                    )
+            for path in self._parts(self._layout.ppo_states / state):
+                copy = f"{source}/{self._name(path)}"
+                if not self._is(FileType.NotFound, copy):
+                    self._copy(self._store, copy, LocalFileSystem(), str(path))
 
     def clear(self) -> None:
         """Delete every copy."""
         with self._told():
             self._delete(self._root)
+
+    def _parts(self, state: Path) -> tuple[Path, ...]:
+        """Return the paths that are copied with a state: the models and the history that belong to it."""
+        layout = self._layout
+        histories = (layout.metrics("ppo"), layout.metrics("mixtures"))
+        return (state, layout.best("ppo"), layout.last("ppo"), *histories)
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self._layout.root).as_posix()
 
     def _copy(self, store: FileSystem, source: str, other: FileSystem, target: str) -> None:
         is_file = store.get_file_info(source).type == FileType.File

@@ -28,10 +28,10 @@ class DumpedRollout:
 
 
 def dump_rollout(
-    run_dir: Path, iteration: int, sample: Sample, scores: RewardScores, experience: Experience
+    folder: Path, iteration: int, sample: Sample, scores: RewardScores, experience: Experience
 ) -> None:
-    """Write ``run_dir/ppo/rollouts/iteration-NNNNNN.jsonl`` and ``.safetensors``."""
-    stem = _folder(run_dir) / f"iteration-{iteration:06d}"
+    """Write ``iteration-NNNNNN.jsonl`` and ``.safetensors`` into ``folder``."""
+    stem = folder / f"iteration-{iteration:06d}"
     save_experience(stem.with_suffix(".safetensors"), experience)
     with atomic_writer(stem.with_suffix(".jsonl")) as out:
         for place, (report, reference) in enumerate(
@@ -48,17 +48,17 @@ def dump_rollout(
             out.write(json.dumps(row) + "\n")
 
 
-def read_rollouts(run_dir: Path) -> list[DumpedRollout]:
-    """All dumped iterations of a run, oldest first.
+def read_rollouts(folder: Path) -> list[DumpedRollout]:
+    """Return all dumped iterations in ``folder``, oldest first.
 
     Raises:
         PPOError: ``no_rollouts``, the run was made without ``ppo.dump_every``; ``experience_file``.
     """
-    paths = sorted(_folder(run_dir).glob("iteration-*.jsonl"))
+    paths = sorted(folder.glob("iteration-*.jsonl"))
     if not paths:
         raise PPOError(
             "no_rollouts",
-            f"{_folder(run_dir)} holds no rollouts; make the run with ppo.dump_every=1",
+            f"{folder} holds no rollouts; make the run with ppo.dump_every=1",
         )
     return [
         DumpedRollout(
@@ -70,7 +70,3 @@ def read_rollouts(run_dir: Path) -> list[DumpedRollout]:
         )
         for path in paths
     ]
-
-
-def _folder(run_dir: Path) -> Path:
-    return Path(run_dir) / "ppo" / "rollouts"

@@ -15,6 +15,7 @@ import torch
 from lmrrg.manifest import manifest_hash
 from lmrrg.model.checkpoint import full_state, load_checkpoint, state_checksum
 from lmrrg.ppo.errors import PPOError
+from lmrrg.run.layout import RunLayout
 from lmrrg.run.studies import prepare_studies
 from lmrrg.run.tracking import read_metrics
 from rl.ppo import run_ppo, weights_digest
@@ -143,7 +144,7 @@ def test_the_page_names_every_metric_and_no_other(run):
 
 
 def test_replayed_rollouts_earn_and_teach_the_same(run, tmp_path):
-    rollouts = read_rollouts(run.config.run_dir)
+    rollouts = read_rollouts(RunLayout(run.config.run_dir).ppo_rollouts)
     assert [rollout.iteration for rollout in rollouts] == [1, 2, 3]
     assert report_changes(rollouts, rescore(run.config, rollouts)) == 0
     retrain(run.config, rollouts, Path(run.algorithm.config.sft_checkpoint), tmp_path / "replayed")

@@ -18,8 +18,9 @@ from lmrrg.config.tracking import TrackingConfig
 from lmrrg.config.tree import Config
 from lmrrg.manifest import manifest_hash
 from lmrrg.run.errors import TrackingError
+from lmrrg.run.layout import RunLayout
 from lmrrg.run.record import record_run
-from lmrrg.run.tracking import RunTracker, metrics_path, read_metrics
+from lmrrg.run.tracking import RunTracker, read_metrics
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def config(tmp_path: Path) -> Config:
 def test_every_line_is_on_disk_before_the_next_step(config: Config) -> None:
     with RunTracker(config.run_dir, "ppo", config) as tracker:
         tracker.log(0, {"reward": 0.5, "kl": np.float32(0.25)})
-        assert len(metrics_path(config.run_dir, "ppo").read_text().splitlines()) == 1
+        assert len(RunLayout(config.run_dir).metrics("ppo").read_text().splitlines()) == 1
         tracker.log(1, {"reward": torch.tensor(1.5)})
     assert read_metrics(config.run_dir, "ppo") == [
         {"step": 0, "reward": 0.5, "kl": 0.25},
@@ -45,7 +46,7 @@ def test_every_line_is_on_disk_before_the_next_step(config: Config) -> None:
 def test_resume_leaves_each_step_once_and_from_the_newer_process(
     config: Config, first: int, checkpoint: int, second: int
 ) -> None:
-    metrics_path(config.run_dir, "sft").unlink(missing_ok=True)
+    RunLayout(config.run_dir).metrics("sft").unlink(missing_ok=True)
     resume_at = min(checkpoint, first)
     for process, steps in enumerate([range(first), range(resume_at, resume_at + second)]):
         with RunTracker(config.run_dir, "sft", config) as tracker:
@@ -69,7 +70,7 @@ def test_one_step_may_be_logged_in_two_parts_but_never_goes_back(config: Config)
 def test_not_finite_values_stay_valid_json_and_come_back_as_nan(config: Config) -> None:
     with RunTracker(config.run_dir, "ppo", config) as tracker:
         tracker.log(0, {"auc": math.nan, "ratio": math.inf})
-    line = metrics_path(config.run_dir, "ppo").read_text()
+    line = RunLayout(config.run_dir).metrics("ppo").read_text()
     record = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert record["auc"] is None
     assert all(
@@ -95,7 +96,7 @@ def test_text_and_reserved_names_are_refused_and_nothing_is_written(
 
 
 def test_a_torn_last_line_is_dropped_and_a_damaged_line_is_an_error(config: Config) -> None:
-    path = metrics_path(config.run_dir, "ppo")
+    path = RunLayout(config.run_dir).metrics("ppo")
     path.parent.mkdir(parents=True)
     path.write_text('{"step": 0, "a": 1.0}\n{"step": 1, "a"')
     assert read_metrics(config.run_dir, "ppo") == [{"step": 0, "a": 1.0}]
