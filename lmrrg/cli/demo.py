@@ -9,6 +9,7 @@ from collections.abc import Callable
 from lmrrg.cli.stage_estimate import estimate_minutes
 from lmrrg.config.loading import config_help, load_config
 from lmrrg.config.tree import Config
+from lmrrg.run.layout import RunLayout
 from lmrrg.run.stage_log import stage_log
 
 EPILOG = config_help()
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the stages in order; a stage that was interrupted before goes on from its checkpoint."""
     config = load_config(args.config, args.overrides)
-    logs = config.run_dir / "log"
+    logs = RunLayout(config.run_dir).log
     print(
         f"{config.name}: {len(_STAGES)} stages{_expectation(config)}; details in {logs}/",
         flush=True,

@@ -10,6 +10,7 @@ from typing import Any
 from lmrrg.evaluation.evaluate import read_results
 from lmrrg.manifest import read_studies
 from lmrrg.model.checkpoint import read_checkpoint_config
+from lmrrg.run.layout import RunLayout
 from lmrrg.run.tracking import read_metrics
 
 
@@ -34,7 +35,7 @@ def sft_line(run_dir: Path) -> str:
 def ppo_line(run_dir: Path) -> str:
     """Return what the SFT model and the kept model earn on the validation studies."""
     validated = [line for line in read_metrics(run_dir, "ppo") if "heldout_reward" in line]
-    kept = read_checkpoint_config(run_dir / "ppo" / "best")["provenance"]
+    kept = read_checkpoint_config(RunLayout(run_dir).best("ppo"))["provenance"]
     start, found = validated[0], _kept_metrics(run_dir, validated, kept)
     return (
         f"kept: {_describe_model(kept)}; validation reward {start['heldout_reward']:+.3f} → "
@@ -63,7 +64,7 @@ def _describe_model(kept: Mapping[str, Any]) -> str:
 
 def evaluation_line(run_dir: Path) -> str:
     """Return RadCliQ of both stages, their paired difference, and how many guards hold."""
-    results = read_results(run_dir / "evaluation" / "results.json")
+    results = read_results(RunLayout(run_dir).results)
     means = {
         system["name"]: system["metrics"]["radcliq_v1"]["value"] for system in results["systems"]
     }
