@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import json
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+from lmrrg.csv_file import CSVFileError, csv_rows
 from lmrrg.studies import Split, StudyError
 
-_EXTRA = "more cells than columns"
+_SOURCE_CODES = {"csv_missing": "source_missing", "csv_columns": "source_columns"}
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
 
 
@@ -26,33 +23,22 @@ class Texts(NamedTuple):
     comparison: str = ""
 
 
-def read_csv(
-    path: Path, columns: Iterable[str], *, encoding: str = "utf-8-sig"
-) -> Iterator[dict[str, str]]:
-    """Rows of a CSV file with a header, plain or gzipped (``.gz``).
+def read_csv(path: Path, columns: Iterable[str]) -> Iterator[dict[str, str]]:
+    """Yield the rows of a table of a data set: a CSV file with a header, plain or gzipped.
+
+    Args:
+        path: the table.
+        columns: the columns that the reader of the data set needs.
 
     Raises:
-        StudyError: ``source_missing``, ``source_columns`` or ``source_csv`` (not text in that encoding, not gzip, or a
-            row that is shorter or longer than the header).
+        StudyError: ``source_missing``, ``source_columns`` (the header lacks a column) or
+            ``source_csv`` (no UTF-8 text, no gzip archive, or a row that is shorter or longer than
+            the header).
     """
-    if not path.is_file():
-        raise StudyError("source_missing", f"{path} does not exist")
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as binary:
-            reader = csv.DictReader(
-                io.TextIOWrapper(binary, encoding=encoding, newline=""), restkey=_EXTRA
-            )
-            missing = sorted(set(columns) - set(reader.fieldnames or ()))
-            if missing:
-                raise StudyError("source_columns", f"{path} lacks the columns {', '.join(missing)}")
-            for row in reader:
-                if _EXTRA in row or None in row.values():
-                    raise StudyError(
-                        "source_csv", f"{path}:{reader.line_num}: the row does not fit the header"
-                    )
-                yield row
-    except (UnicodeDecodeError, EOFError, OSError, csv.Error, zlib.error) as error:
-        raise StudyError("source_csv", f"{path} cannot be read as CSV: {error}") from error
+        yield from csv_rows(path, columns)
+    except CSVFileError as error:
+        raise StudyError(_SOURCE_CODES.get(error.code, "source_csv"), error.args[1]) from error
 
 
 def find_file(folder: Path, *names: str) -> Path:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lmrrg.csv_file import CSVFileError, csv_rows
 from lmrrg.metrics.errors import MetricError, some_studies
 from lmrrg.metrics.parts import is_empty
 
@@ -16,6 +16,7 @@ ID, REPORT = "study_id", "report"
 _NULLS = frozenset(
     {"nan", "null", "none", "<na>", "n/a"}
 )  # what table writers put where there was no text
+_CSV_CODES = {"csv_columns": "missing_column", "csv_not_text": "not_text"}
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,6 @@ def read_reports(path: Path) -> ReportFile:
         rows = list(reader(path))
     except UnicodeDecodeError as error:
         raise MetricError("not_text", f"{path} is not UTF-8 text") from error
-    except csv.Error as error:
-        raise MetricError("bad_row", f"{path} is not a CSV table: {error}") from error
     if not rows:
         raise MetricError("no_rows", f"{path} has no reports")
     reports = tuple(_text(report, path, row) for row, (_, report) in enumerate(rows, start=1))
@@ -125,27 +124,14 @@ def _reader(path: Path) -> Callable[[Path], Iterable[tuple[object, object]]]:
 
 
 def _csv_rows(path: Path) -> Iterable[tuple[object, object]]:
-    with path.open(newline="", encoding="utf-8-sig") as lines:
-        table = csv.DictReader(lines)
-        for column in (ID, REPORT):
-            if column not in (table.fieldnames or ()):
-                raise MetricError(
-                    "missing_column", f"{path} has no column {column!r}; it has {table.fieldnames}"
-                )
-        for number, row in enumerate(table, start=1):
-            _check_cells(row, path, number)
+    try:
+        for row in csv_rows(path, (ID, REPORT)):
             yield row[ID], row[REPORT]
-
-
-def _check_cells(row: Mapping[str | None, object], path: Path, number: int) -> None:
-    """DictReader puts surplus cells under None and None into missing ones; a missing report has its own error."""
-    if None in row:
-        why = "more cells than the header; quote reports that contain commas"
-    elif None in row.values() and row[REPORT] is not None:
-        why = "fewer cells than the header"
-    else:
-        return
-    raise MetricError("bad_row", f"{path}, row {number} has {why}")
+    except CSVFileError as error:
+        message = error.args[1]
+        if REPORT in error.columns_without_cell:
+            raise MetricError("missing_text", f"{message}: the report is missing") from error
+        raise MetricError(_CSV_CODES.get(error.code, "bad_row"), message) from error
 
 
 def _jsonl_rows(path: Path) -> Iterable[tuple[object, object]]:

@@ -109,7 +109,7 @@ def test_unquoted_commas_name_the_row_and_the_way_out(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('study_id,report\ns1,"Clear, no effusion."\ns2,Heart large, effusion, edema.\n')
     with pytest.raises(
-        MetricError, match=r"a\.csv, row 2 .*quote reports that contain commas"
+        MetricError, match=r"a\.csv, row 2 .*quote texts that contain commas"
     ) as error:
         read_reports(path)
     assert error.value.code == "bad_row"

@@ -156,6 +156,6 @@ def test_time_is_linear_in_the_text(unit):
     """Of each shape; 100,000 characters take milliseconds, and would take minutes in quadratic time."""
     text = unit * (100_000 // len(unit)) + "!"
     for shape, pattern in IDENTIFIERS.items():
-        started = time.perf_counter()
+        started = time.process_time()
         pattern.sub("___", text)
-        assert time.perf_counter() - started < 2, shape
+        assert time.process_time() - started < 2, shape
