@@ -67,7 +67,7 @@ class StudyPool:
         self._reference_tokens = [
             len(report_ids(tokenizer, text, limit_tokens)) for text in self._references
         ]
-        self._files = FeatureFiles(self.studies, config)
+        self._files = FeatureFiles(self.studies, config.data)
 
     def __len__(self) -> int:
         return len(self.studies)

@@ -71,7 +71,7 @@ class Reporter:
         """
         started = time.perf_counter()
         model = self._engine.model
-        features = load_features_from_images([study.images for study in studies], self._config)
+        features = load_features_from_images([study.images for study in studies], self._config.data)
         prompts = [
             prompt_ids(model.tokenizer, model.config, study.indication, study.prior)
             for study in studies

@@ -75,7 +75,7 @@ def run_sft(config: Config) -> Path:
     tokenizer = build_tokenizer(
         config.model, [study.report(config.data.section) for study in train]
     )
-    hashes = image_hashes([*train, *val], config)
+    hashes = image_hashes([*train, *val], config.data)
     run = fingerprint(
         config, manifest, json.dumps(tokenizer.get_vocab(), sort_keys=True), hashes.values()
     )
@@ -87,8 +87,8 @@ def run_sft(config: Config) -> Path:
         return layout.best("sft")
     _check_mark(layout.sft_fingerprint, run)
     provenance = {"data_sha256": manifest_hash(manifest), "seed": config.seed, "stage": "sft"}
-    train_files = FeatureFiles(train, config, hashes=hashes)
-    val_files = FeatureFiles(val, config, beside=[train_files], hashes=hashes)
+    train_files = FeatureFiles(train, config.data, hashes=hashes)
+    val_files = FeatureFiles(val, config.data, beside=[train_files], hashes=hashes)
     job = Job(
         config, train, val, train_files, val_files, tokenizer, run, provenance, priors_of(config)
     )

@@ -130,7 +130,9 @@ class RankTrainer:
         self.rank, self.workers = dist.get_rank(), dist.get_world_size()
         self.train = Examples(job.train, job.train_files, job.tokenizer, job.config, job.priors)
         self.val = Examples(job.val, job.val_files, job.tokenizer, job.config, job.priors)
-        self.model = build_generator(job.config, [], job.tokenizer)
+        self.model = build_generator(
+            job.config.model, job.config.data, [], job.tokenizer, seed=job.config.seed
+        )
         self.model.extractor.calibrate(
             job.train_files.select(range(min(_CALIBRATION, len(self.train))))
         )

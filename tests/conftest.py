@@ -14,8 +14,8 @@ from PIL import Image
 from lmrrg.config.loading import load_config
 from lmrrg.config.tree import Config
 from lmrrg.model.checkpoint import save_checkpoint
-from lmrrg.model.generator import build_generator
 from lmrrg.studies import Study, StudyImage
+from tests.support.new_model import new_model
 from tests.support.paths import ROOT
 
 
@@ -109,7 +109,7 @@ def tiny_checkpoint(tiny_config: Config, tmp_path_factory: pytest.TempPathFactor
     """A checkpoint directory with random weights; its tokenizer knows :data:`SENTENCES`."""
     reports = [f"{a} {b}" for a in SENTENCES for b in SENTENCES]
     directory = tmp_path_factory.mktemp("checkpoint") / "model"
-    save_checkpoint(build_generator(tiny_config, reports), directory, {"stage": "test"})
+    save_checkpoint(new_model(tiny_config, reports), directory, {"stage": "test"})
     return directory
 
 

@@ -125,7 +125,7 @@ def share_inside(config: Config, checkpoint: Path) -> float:
     shape = (len(studies) * config.ppo.samples_per_study, config.rollout.max_new_tokens)
     random = torch.Generator().manual_seed(0)
     rollout = Rollout(
-        features=load_features(studies, config),
+        features=load_features(studies, config.data),
         prompts=[[5] * 9] * len(studies),
         study=torch.arange(len(studies)).repeat_interleave(config.ppo.samples_per_study),
         ids=torch.randint(5, 300, shape, generator=random),

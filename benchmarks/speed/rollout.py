@@ -70,7 +70,7 @@ def compare_sampling(config: Config, checkpoint: Path, rounds: int) -> dict[str,
     studies = studies_of(config, "train")
     engine = ReportEngine(checkpoint, config.rollout, threads=config.threads)
     model = load_checkpoint(checkpoint)
-    features = load_features(studies, config)
+    features = load_features(studies, config.data)
     priors = priors_of(config)
     prompts = [
         prompt_ids(model.tokenizer, config.model, s.indication, priors.get(s.id, ""))
@@ -148,7 +148,11 @@ def wide_model(config: Config) -> tuple[Config, Path]:
     target = wide.run_dir / "model"
     if not target.is_dir():
         reports = [study.report("findings") for study in studies_of(config, "train")]
-        save_checkpoint(build_generator(wide, reports), target, {"stage": "benchmark"})
+        save_checkpoint(
+            build_generator(wide.model, wide.data, reports, seed=wide.seed),
+            target,
+            {"stage": "benchmark"},
+        )
     return wide, target
 
 

@@ -43,7 +43,7 @@ def make_job(config: Config) -> Job:
     tokenizer = build_tokenizer(
         config.model, [study.report(config.data.section) for study in train]
     )
-    files = [FeatureFiles(studies, config) for studies in (train, val)]
+    files = [FeatureFiles(studies, config.data) for studies in (train, val)]
     return Job(
         config, train, val, files[0], files[1], tokenizer, "benchmark", {}, priors_of(config)
     )
@@ -140,7 +140,7 @@ class Bare:
         config, sft = job.config, job.config.sft
         torch.set_num_threads(config.threads)
         examples = Examples(job.train, job.train_files, job.tokenizer, config, job.priors)
-        model = build_generator(config, [], job.tokenizer)
+        model = build_generator(config.model, config.data, [], job.tokenizer, seed=config.seed)
         model.extractor.calibrate(job.train_files.select(range(len(examples))))
         self._objective = Objective(model, sft, positive_weights(examples.labels, sft)).train()
         self._optimizer = torch.optim.AdamW(

@@ -47,7 +47,7 @@ def train_views(manifest: Path, out: Path, origin: str, config: Config) -> None:
     lateral = {}
     for split in _SPLITS:
         known = _with_known_views(manifest, split)
-        features[split] = describe_views(known, config)
+        features[split] = describe_views(known, config.data)
         lateral[split] = np.array(
             [image.view == "lateral" for study in known for image in study.images]
         )

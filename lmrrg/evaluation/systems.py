@@ -216,7 +216,7 @@ def evaluation_set(
     given = [dict(study.labels) for study in used if study.labels is not None]
     labelled = len(given) == len(used)
     read = [] if labelled else [dict(found) for found in labeler.label(references)]
-    features = load_features(used, config)
+    features = load_features(used, config.data)
     _, views, patches, _ = features.patches.shape
     return EvaluationSet(
         studies=used,
@@ -255,7 +255,7 @@ def blank_features(features: StudyFeatures, config: Config) -> StudyFeatures:
     """The same studies and views with every image black."""
     size = config.data.image_size
     black = Radiograph(np.zeros((size, size), np.float32), "unknown", "png")
-    patches = load_features_from_images([[black]], config).patches[0, 0]
+    patches = load_features_from_images([[black]], config.data).patches[0, 0]
     return StudyFeatures(patches.expand_as(features.patches), features.views, features.view_mask)
 
 
@@ -321,7 +321,7 @@ def _look(model: ReportGenerator, features: StudyFeatures) -> tuple[NDArray[np.f
 
 def _pooled(studies: Sequence[Study], config: Config) -> Tensor:
     """Pooled features of many studies without holding all their patches in memory: [N, C]."""
-    files = FeatureFiles(studies, config)
+    files = FeatureFiles(studies, config.data)
     return torch.cat(
         [pooled_image_features(files.select(rows)) for rows in _batches(len(studies), _CHUNK)]
     )

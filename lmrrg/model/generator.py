@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lmrrg.anatomy import REGIONS
+from lmrrg.config.data import DataConfig
 from lmrrg.config.model import ModelConfig
-from lmrrg.config.tree import Config
 from lmrrg.model.classifier import DiseaseClassifier
 from lmrrg.model.decoder import build_decoder, build_tokenizer, check_attention, token_embedding
 from lmrrg.model.extractor import RegionExtractor
@@ -167,25 +167,24 @@ class ReportGenerator(nn.Module):
 
 
 def build_generator(
-    config: Config,
+    config: ModelConfig,
+    data: DataConfig,
     training_reports: Sequence[str],
     tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    seed: int,
 ) -> ReportGenerator:
     """A new model: region queries from their descriptions, extractor and heads at random, and the decoder.
 
     Without a ``tokenizer``, :func:`~lmrrg.model.decoder.build_tokenizer` makes one of ``training_reports`` (a
-    pretrained decoder brings its own). Random weights depend on ``config.seed`` alone.
+    pretrained decoder brings its own). Random weights depend on ``seed`` alone.
     """
-    inputs = VisualInputs.of(config.data.image_size, config.data.max_views)
-    queries = region_queries(
-        config.model.text_encoder, config.model.regions_file, config.data.cache_dir
-    )
+    inputs = VisualInputs.of(data.image_size, data.max_views)
+    queries = region_queries(config.text_encoder, config.regions_file, data.cache_dir)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        words = tokenizer or build_tokenizer(config.model, training_reports)
-        return ReportGenerator(
-            config.model, inputs, queries, words, build_decoder(config.model.decoder, words)
-        )
+        torch.manual_seed(seed)
+        words = tokenizer or build_tokenizer(config, training_reports)
+        return ReportGenerator(config, inputs, queries, words, build_decoder(config.decoder, words))
 
 
 def _projector(width: int, decoder: PreTrainedModel) -> nn.Sequential:

@@ -100,9 +100,7 @@ def import_checked(data: DataConfig, folder: Path, seed: int, *, progress: bool 
         # Loads torch, which the import of a data set can do without.
         from lmrrg.vision.view_classifier import checked_views
 
-        imported.studies, imported.views = checked_views(
-            imported.studies, Config(data=data), progress=progress
-        )
+        imported.studies, imported.views = checked_views(imported.studies, data, progress=progress)
     return imported
 
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from lmrrg.config.data import DataConfig
-from lmrrg.config.tree import Config
 from lmrrg.files import file_hashes
 from lmrrg.imaging.decoder_pool import DecoderPool, image_limits
 from lmrrg.imaging.radiograph import ImageError, Pixels, Radiograph
@@ -46,16 +45,16 @@ features would differ from those of an uploaded image."""
 
 
 def image_hashes(
-    studies: Sequence[Study], config: Config, *, progress: bool = True
+    studies: Sequence[Study], data: DataConfig, *, progress: bool = True
 ) -> dict[Path, str]:
     """The SHA-256 of every image that the model sees, in the studies' order; the feature cache remembers them."""
     paths = [
         Path(image.path)
         for study in studies
-        for image in choose_views(study.images, config.data.max_views)
+        for image in choose_views(study.images, data.max_views)
     ]
     return file_hashes(
-        paths, Path(config.data.cache_dir).resolve() / "image_hashes.json", progress=progress
+        paths, Path(data.cache_dir).resolve() / "image_hashes.json", progress=progress
     )
 
 
@@ -76,23 +75,22 @@ class FeatureFiles:
     def __init__(
         self,
         studies: Sequence[Study],
-        config: Config,
+        data: DataConfig,
         *,
         beside: Sequence[FeatureFiles] = (),
         hashes: Mapping[Path, str] | None = None,
         progress: bool = True,
     ) -> None:
-        self._data = config.data
-        size = config.data.image_size
-        self._shape, self._max_views = feature_shape(size), config.data.max_views
+        self._data = data
+        size = data.image_size
+        self._shape, self._max_views = feature_shape(size), data.max_views
         chosen = [choose_views(study.images, self._max_views) for study in studies]
-        cache = Path(config.data.cache_dir).resolve()
-        digests = image_hashes(studies, config, progress=progress) if hashes is None else hashes
+        cache = Path(data.cache_dir).resolve()
+        digests = image_hashes(studies, data, progress=progress) if hashes is None else hashes
         # An image that "flag" let in may be one that "refuse" would not.
         # The limits on size have no part in the name: they bound what decoding may cost, and an entry needs none.
         folder = (
-            cache
-            / f"{encoder_version(size)}-reader{READER_REVISION}-{config.data.burned_in_annotation}"
+            cache / f"{encoder_version(size)}-reader{READER_REVISION}-{data.burned_in_annotation}"
         )
         self._files = [
             [
@@ -112,8 +110,8 @@ class FeatureFiles:
             kept = sources.keys() | {
                 entry for other in beside for files in other._files for entry, *_ in files
             }
-            make_room(cache, wanted, round(config.data.cache_gb * 1e9), kept)
-            _encode_all(missing, image_encoder(size), config.data, progress)
+            make_room(cache, wanted, round(data.cache_gb * 1e9), kept)
+            _encode_all(missing, image_encoder(size), data, progress)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -135,14 +133,14 @@ class FeatureFiles:
 
 
 def load_features(
-    studies: Sequence[Study], config: Config, *, progress: bool = True
+    studies: Sequence[Study], data: DataConfig, *, progress: bool = True
 ) -> StudyFeatures:
     """Features of all ``studies`` (float16, in memory) through the disk cache; errors as :class:`FeatureFiles`."""
-    return FeatureFiles(studies, config, progress=progress).select(range(len(studies)))
+    return FeatureFiles(studies, data, progress=progress).select(range(len(studies)))
 
 
 def load_features_from_images(
-    studies: Sequence[Sequence[Radiograph]], config: Config
+    studies: Sequence[Sequence[Radiograph]], data: DataConfig
 ) -> StudyFeatures:
     """Features of radiographs in memory, one inner list per study; nothing is written to disk.
 
@@ -151,10 +149,10 @@ def load_features_from_images(
     Raises:
         FeatureError: ``no_images`` for a study without images.
     """
-    encoder = image_encoder(config.data.image_size)
+    encoder = image_encoder(data.image_size)
     rows = []
     for images in studies:
-        chosen = choose_views(images, config.data.max_views)
+        chosen = choose_views(images, data.max_views)
         if not chosen:
             raise FeatureError("no_images", "a study needs at least one image")
         pixels = np.stack([to_square(image.pixels, encoder.image_size) for image in chosen])
@@ -165,7 +163,7 @@ def load_features_from_images(
                 for patches, image in zip(encoded, chosen, strict=True)
             ]
         )
-    return _pack(rows, config.data.max_views, (encoder.patches, encoder.width))
+    return _pack(rows, data.max_views, (encoder.patches, encoder.width))
 
 
 def _pack(

@@ -19,7 +19,7 @@ from safetensors.numpy import save
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from lmrrg.config.tree import Config
+from lmrrg.config.data import DataConfig
 from lmrrg.files import atomic_writer
 from lmrrg.studies import Study, StudyImage, View
 from lmrrg.views import frontal_first
@@ -38,7 +38,7 @@ Side = Literal["frontal", "lateral", "unknown"]
 
 
 def describe_views(
-    studies: Sequence[Study], config: Config, *, progress: bool = True
+    studies: Sequence[Study], data: DataConfig, *, progress: bool = True
 ) -> np.ndarray:
     """What the classifier sees of every image, in order: float32 [N, 4 C], the mean features of the four quarters.
 
@@ -48,8 +48,8 @@ def describe_views(
     alone = [
         Study(study.id, study.patient, (image,)) for study in studies for image in study.images
     ]
-    data = config.data.model_copy(update={"image_size": SIDE, "max_views": 1})
-    features = FeatureFiles(alone, config.model_copy(update={"data": data}), progress=progress)
+    own = data.model_copy(update={"image_size": SIDE, "max_views": 1})
+    features = FeatureFiles(alone, own, progress=progress)
     starts = range(0, len(alone), _CHUNK)
     parts = [
         _quarters(features.select(range(i, min(i + _CHUNK, len(alone)))).patches[:, 0])
@@ -116,11 +116,11 @@ def packaged_classifier() -> ViewClassifier:
 
 
 def views_by_pixels(
-    studies: Sequence[Study], config: Config, *, progress: bool = True
+    studies: Sequence[Study], data: DataConfig, *, progress: bool = True
 ) -> list[list[Side]]:
     """What the pixels say about every image of every study; "unknown" where they do not say it clearly."""
     lateral = iter(
-        packaged_classifier().lateral(describe_views(studies, config, progress=progress)).tolist()
+        packaged_classifier().lateral(describe_views(studies, data, progress=progress)).tolist()
     )
     return [[_side(next(lateral)) for _ in study.images] for study in studies]
 
@@ -130,7 +130,7 @@ def _side(lateral: float) -> Side:
 
 
 def checked_views(
-    studies: Sequence[Study], config: Config, *, progress: bool = True
+    studies: Sequence[Study], data: DataConfig, *, progress: bool = True
 ) -> tuple[list[Study], dict[str, int]]:
     """The studies with missing views filled in, and the counts for the audit: ``images``, ``filled``, ``not_clear``
     (missing, and the pixels do not say it clearly), ``tag_frontal_pixels_lateral``, ``tag_lateral_pixels_frontal``.
@@ -138,9 +138,7 @@ def checked_views(
     keys = ("filled", "not_clear", "tag_frontal_pixels_lateral", "tag_lateral_pixels_frontal")
     counts = {"images": sum(len(study.images) for study in studies)} | dict.fromkeys(keys, 0)
     checked = []
-    for study, seen in zip(
-        studies, views_by_pixels(studies, config, progress=progress), strict=True
-    ):
+    for study, seen in zip(studies, views_by_pixels(studies, data, progress=progress), strict=True):
         images = tuple(
             _checked(image, side, counts) for image, side in zip(study.images, seen, strict=True)
         )

@@ -94,7 +94,7 @@ def fingerprint(features: StudyFeatures, row: int) -> str:
 def memory_engines(config: Config, forget: dict[str, float]) -> Callable[[Path, Config], Any]:
     """A loader of stand-in engines; ``forget`` is the share of sentences lost, by stage folder."""
     studies = studies_of(config, config.data.eval_split)
-    features = load_features(studies, config, progress=False)
+    features = load_features(studies, config.data, progress=False)
     known = {fingerprint(features, row): study.findings for row, study in enumerate(studies)}
     return lambda checkpoint, _: MemoryEngine(checkpoint, known, forget[checkpoint.parent.name])
 
@@ -107,7 +107,7 @@ def make_run(folder: Path, overrides: Sequence[str] = ()) -> Config:
     record_run(config, manifest)
     reports = [study.findings for study in studies_of(config, "train")]
     for number, stage in enumerate(("sft", "ppo")):
-        model = build_generator(config.model_copy(update={"seed": number}), reports)
+        model = build_generator(config.model, config.data, reports, seed=number)
         save_checkpoint(model, config.run_dir / stage / "best", {"stage": stage})
     _write_metrics(config)
     return config

@@ -52,9 +52,9 @@ def endless_writer(config: Config, *, natural: bool = False) -> Path:
     if target.is_dir():
         return target
     studies = studies_of(config, "train")
-    FeatureFiles(studies, config)
+    FeatureFiles(studies, config.data)
     texts = [study.report(config.data.section) for study in studies]
-    model = build_generator(config, texts)
+    model = build_generator(config.model, config.data, texts, seed=config.seed)
     _train(model, _targets(model, config, studies, natural), config)
     save_checkpoint(model, target, {"stage": "benchmark"})
     return target

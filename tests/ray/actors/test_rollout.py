@@ -42,7 +42,7 @@ def pool(ray_cluster, pool_config: Config, tiny_checkpoint: Path) -> Iterator[Ro
 
 @pytest.fixture(scope="module")
 def features(tiny_studies, tiny_config: Config) -> StudyFeatures:
-    return load_features(tiny_studies, tiny_config, progress=False)
+    return load_features(tiny_studies, tiny_config.data, progress=False)
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,7 @@ def run(
         group.start()
         pool.start()
         crew = Crew(group, None, pool, None, None)
-        features = load_features(tiny_studies, config, progress=False)
+        features = load_features(tiny_studies, config.data, progress=False)
         prompts = [prompt_ids(load_checkpoint(tiny_checkpoint).tokenizer, config.model, "")] * len(
             tiny_studies
         )

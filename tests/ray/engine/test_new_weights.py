@@ -19,7 +19,7 @@ from tests.support.engine_oracle import PARITY, largest_difference, long_prompts
 
 @pytest.fixture(scope="module")
 def features(tiny_studies, tiny_config: Config) -> StudyFeatures:
-    return load_features(tiny_studies, tiny_config, progress=False)
+    return load_features(tiny_studies, tiny_config.data, progress=False)
 
 
 @pytest.fixture(scope="module")

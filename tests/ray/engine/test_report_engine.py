@@ -37,7 +37,7 @@ def engine(request, tiny_checkpoint: Path, tiny_config: Config) -> Iterator[Repo
 
 @pytest.fixture(scope="module")
 def features(tiny_studies, tiny_config: Config) -> StudyFeatures:
-    return load_features(tiny_studies, tiny_config, progress=False)
+    return load_features(tiny_studies, tiny_config.data, progress=False)
 
 
 @pytest.fixture(scope="module")

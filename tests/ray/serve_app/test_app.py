@@ -81,7 +81,7 @@ def dicom(pixels: np.ndarray, view: str) -> bytes:
 
 def greedy(model: ReportGenerator, images: list[bytes], config: Config) -> tuple[str, list[float]]:
     """Report and probabilities by transformers, token by token."""
-    features = load_features_from_images([[read_image(image) for image in images]], config)
+    features = load_features_from_images([[read_image(image) for image in images]], config.data)
     prompts = [prompt_ids(model.tokenizer, model.config, "")]
     ids: list[int] = []
     with torch.inference_mode():

@@ -86,7 +86,9 @@ def test_the_best_checkpoint_is_what_was_validated(finished: Config):
     provenance = read_checkpoint_config(best)["provenance"]
     val = studies_of(finished, "val")
     model = load_checkpoint(best)
-    examples = Examples(val, FeatureFiles(val, finished, progress=False), model.tokenizer, finished)
+    examples = Examples(
+        val, FeatureFiles(val, finished.data, progress=False), model.tokenizer, finished
+    )
     with torch.no_grad():
         nll, *_ = Objective(model, finished.sft, None)(examples.batch(range(len(val))))
     reported = [

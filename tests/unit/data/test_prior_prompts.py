@@ -16,7 +16,6 @@ from lmrrg.evaluation.evaluate import evaluate_checkpoint, evaluate_run
 from lmrrg.imaging.reading import read_image
 from lmrrg.manifest import write_studies
 from lmrrg.model.checkpoint import load_checkpoint, save_checkpoint
-from lmrrg.model.generator import build_generator
 from lmrrg.run.studies import prepare_studies, priors_of
 from lmrrg.studies import Split, Study
 from rl.study_pool import StudyPool
@@ -24,6 +23,7 @@ from serve_app.reporter import Reporter, UploadedStudy
 from sft.train import run_sft
 from sft.worker import Job, RankTrainer
 from tests.conftest import SENTENCES
+from tests.support.new_model import new_model
 
 SPLITS: dict[Split, tuple[int, ...]] = {"train": (0, 1, 2), "val": (3, 4), "test": (5, 6, 7)}
 """The first study of each split has the last one as its prior, the others have none."""
@@ -62,9 +62,7 @@ def config(
 def checkpoint(config: Config) -> Path:
     """A model that reads prior reports, as both stages of the run leave it."""
     for stage in ("sft", "ppo"):
-        save_checkpoint(
-            build_generator(config, list(SENTENCES) * 3), config.run_dir / stage / "best", {}
-        )
+        save_checkpoint(new_model(config, list(SENTENCES) * 3), config.run_dir / stage / "best", {})
     return config.run_dir / "sft" / "best"
 
 

@@ -55,7 +55,7 @@ def test_derangement_depends_on_the_seed() -> None:
 def test_blank_features_are_those_of_black_images_and_keep_the_views(
     tiny_config: Config, tiny_studies: list[Study]
 ) -> None:
-    features = load_features(tiny_studies, tiny_config, progress=False)
+    features = load_features(tiny_studies, tiny_config.data, progress=False)
     blank = blank_features(features, tiny_config)
     size = tiny_config.data.image_size
     black = Radiograph(np.zeros((size, size), np.float32), "PA", "png")
@@ -70,7 +70,7 @@ def test_reference_nll_is_the_mean_over_the_tokens_of_each_reference_alone(
     tiny_config: Config, tiny_studies: list[Study], tiny_checkpoint: Path
 ) -> None:
     model = load_checkpoint(tiny_checkpoint)
-    features = load_features(tiny_studies, tiny_config, progress=False)
+    features = load_features(tiny_studies, tiny_config.data, progress=False)
     prompts = [prompt_ids(model.tokenizer, model.config, "") for _ in tiny_studies]
     # References of very different lengths, so that padding would show.
     targets = [

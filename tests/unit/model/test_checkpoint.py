@@ -22,9 +22,10 @@ from lmrrg.model.checkpoint import (
     state_checksum,
     tensor_sum,
 )
-from lmrrg.model.generator import ReportGenerator, build_generator
+from lmrrg.model.generator import ReportGenerator
 from lmrrg.vision.study_features import StudyFeatures
 from tests.conftest import SENTENCES
+from tests.support.new_model import new_model
 
 
 def logits(model: ReportGenerator, features: StudyFeatures) -> torch.Tensor:
@@ -218,7 +219,7 @@ def test_a_folder_that_is_no_checkpoint_is_refused(
 def test_lora_is_merged_into_the_checkpoint(
     tiny_config: Config, features: StudyFeatures, tmp_path: Path
 ):
-    model = build_generator(with_decoder(tiny_config, lora_rank=3), list(SENTENCES))
+    model = new_model(with_decoder(tiny_config, lora_rank=3), list(SENTENCES))
     with torch.no_grad():
         for name, parameter in model.decoder.named_parameters():
             if "lora_" in name:
@@ -234,7 +235,7 @@ def test_lora_is_merged_into_the_checkpoint(
 def test_a_tied_head_is_in_the_state_and_survives(
     tiny_config: Config, features: StudyFeatures, tmp_path: Path
 ):
-    model = build_generator(tiny_config, list(SENTENCES))
+    model = new_model(tiny_config, list(SENTENCES))
     model.decoder.config.tie_word_embeddings = True
     model.decoder.tie_weights()
     assert model.decoder.lm_head.weight is model.decoder.get_input_embeddings().weight
@@ -248,7 +249,7 @@ def test_a_tied_head_is_in_the_state_and_survives(
 def test_a_state_moves_all_weights_to_another_model(
     model: ReportGenerator, features: StudyFeatures, tiny_config: Config
 ):
-    other = build_generator(
+    other = new_model(
         tiny_config.model_copy(update={"seed": 1}),
         [f"{a} {b}" for a in SENTENCES for b in SENTENCES],
     )

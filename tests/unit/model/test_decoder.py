@@ -12,8 +12,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForC
 
 from lmrrg.config.tree import Config
 from lmrrg.model.decoder import DecoderError, build_tokenizer, load_decoder
-from lmrrg.model.generator import build_generator
 from tests.conftest import SENTENCES
+from tests.support.new_model import new_model
 
 
 def pretrained(config: Config, folder: Path) -> Config:
@@ -81,9 +81,9 @@ def test_a_window_shorter_than_prompt_and_report_is_refused(
         )
         if refused:
             with pytest.raises(DecoderError, match=r"decoder_attention: .* 16 tokens"):
-                build_generator(pretrained(tiny_config, tmp_path), [])
+                new_model(pretrained(tiny_config, tmp_path), [])
         else:
-            build_generator(pretrained(tiny_config, tmp_path), [])
+            new_model(pretrained(tiny_config, tmp_path), [])
 
 
 def test_a_decoder_with_too_few_positions_is_refused(tiny_config: Config, tmp_path: Path):
@@ -98,4 +98,4 @@ def test_a_decoder_with_too_few_positions_is_refused(tiny_config: Config, tmp_pa
     }
     GPT2LMHeadModel(GPT2Config(**sizes)).save_pretrained(tmp_path)
     with pytest.raises(DecoderError, match="max_positions: the decoder has 64 positions"):
-        build_generator(pretrained(tiny_config, tmp_path), [])
+        new_model(pretrained(tiny_config, tmp_path), [])

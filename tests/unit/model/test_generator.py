@@ -6,10 +6,11 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from lmrrg.config.tree import Config
 from lmrrg.model.decoder import build_decoder
-from lmrrg.model.generator import VISUAL_TOKENS, ReportGenerator, build_generator
+from lmrrg.model.generator import VISUAL_TOKENS, ReportGenerator
 from lmrrg.model.prompts import prompt_ids, report_ids
 from lmrrg.vision.study_features import StudyFeatures
 from tests.conftest import SENTENCES
+from tests.support.new_model import new_model
 
 REPORTS = (SENTENCES[0], " ".join(SENTENCES[:3]), SENTENCES[6], " ".join(SENTENCES[3:5]))
 
@@ -143,7 +144,7 @@ def test_prompt_embeddings_are_visual_tokens_then_text(
 def test_visual_tokens_start_at_the_scale_of_the_words(
     tiny_config: Config, features: StudyFeatures
 ):
-    new = build_generator(tiny_config, list(REPORTS)).eval()
+    new = new_model(tiny_config, list(REPORTS)).eval()
     with torch.no_grad():
         tokens = new.visual(features).tokens
     assert tokens.std() == pytest.approx(
@@ -154,11 +155,11 @@ def test_visual_tokens_start_at_the_scale_of_the_words(
 def test_the_seed_decides_the_weights_and_leaves_the_callers_generator_alone(tiny_config: Config):
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    one = build_generator(tiny_config, list(REPORTS))
+    one = new_model(tiny_config, list(REPORTS))
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(99)
-    two = build_generator(tiny_config, list(REPORTS))
-    other = build_generator(tiny_config.model_copy(update={"seed": 8}), list(REPORTS))
+    two = new_model(tiny_config, list(REPORTS))
+    other = new_model(tiny_config.model_copy(update={"seed": 8}), list(REPORTS))
     weights = [m.state_dict() for m in (one, two, other)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert not torch.equal(weights[0]["projector.0.weight"], weights[2]["projector.0.weight"])
@@ -170,7 +171,7 @@ def test_both_small_architectures(tiny_config: Config, features: StudyFeatures, 
     config = tiny_config.model_copy(
         update={"model": tiny_config.model.model_copy(update={"decoder": decoder})}
     )
-    new = build_generator(config, list(REPORTS)).eval()
+    new = new_model(config, list(REPORTS)).eval()
     assert new.decoder.config.model_type == architecture
     assert new.decoder.generation_config.eos_token_id == new.tokenizer.eos_token_id
     ids, mask = padded(new, targets(new))
@@ -192,7 +193,7 @@ def test_a_pretrained_decoder_of_another_family(
     config = tiny_config.model_copy(
         update={"model": tiny_config.model.model_copy(update={"decoder": decoder})}
     )
-    new = build_generator(config, []).eval()
+    new = new_model(config, []).eval()
     prompts = [prompt_ids(new.tokenizer, config.model, "")] * 3 + [[5] * 20]
     rows = targets(new)
     with torch.no_grad():

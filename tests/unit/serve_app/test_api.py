@@ -172,7 +172,7 @@ def test_of_an_image_only_the_square_is_held_and_nothing_else_changes(client, wr
         )
     assert tiny_config.data.image_size == SQUARE
     few, many = (
-        load_features_from_images([images], tiny_config).patches for images in (held, whole)
+        load_features_from_images([images], tiny_config.data).patches for images in (held, whole)
     )
     assert few.equal(many)
 

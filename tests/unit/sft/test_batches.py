@@ -18,7 +18,7 @@ def examples(tiny_config: Config, tiny_checkpoint: Path, tiny_studies: list[Stud
     tokenizer = load_checkpoint(tiny_checkpoint).tokenizer
     return Examples(
         tiny_studies,
-        FeatureFiles(tiny_studies, tiny_config, progress=False),
+        FeatureFiles(tiny_studies, tiny_config.data, progress=False),
         tokenizer,
         tiny_config,
     )

@@ -103,7 +103,7 @@ def test_other_images_under_the_same_names_are_another_run(manifest: Path, tmp_p
     study = Study("s", "p", (StudyImage(paths[1], "lateral"), StudyImage(paths[0], "PA")))
 
     def now() -> str:
-        return named(manifest, images=image_hashes([study], config).values())
+        return named(manifest, images=image_hashes([study], config.data).values())
 
     before = now()
     os.utime(paths[0], ns=(2, 2))

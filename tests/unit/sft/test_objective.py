@@ -81,7 +81,7 @@ def examples(tiny_config, tiny_checkpoint, tiny_studies) -> Examples:
     ]
     tokenizer = load_checkpoint(tiny_checkpoint).tokenizer
     return Examples(
-        labelled, FeatureFiles(labelled, tiny_config, progress=False), tokenizer, tiny_config
+        labelled, FeatureFiles(labelled, tiny_config.data, progress=False), tokenizer, tiny_config
     )
 
 
@@ -150,7 +150,7 @@ def test_the_attention_is_not_supervised_unless_asked(
 ):
     assert tiny_config.sft.attention_weight == SFTConfig().attention_weight == 0
     studies = [replace(study, truth={"masks": "not there.npz"}) for study in tiny_studies[:2]]
-    files = FeatureFiles(studies, tiny_config, progress=False)
+    files = FeatureFiles(studies, tiny_config.data, progress=False)
     unread = Examples(studies, files, load_checkpoint(tiny_checkpoint).tokenizer, tiny_config)
     assert unread.batch([0, 1]).regions is None, "masks are not even read"
     assert unread.masked([0, 1]) == 0

@@ -83,9 +83,7 @@ def test_an_entry_that_another_run_removed_is_made_anew(
     tiny_studies: list[Study], tiny_config: Config, tmp_path
 ):
     data = tiny_config.data.model_copy(update={"cache_dir": tmp_path})
-    files = FeatureFiles(
-        tiny_studies[:2], tiny_config.model_copy(update={"data": data}), progress=False
-    )
+    files = FeatureFiles(tiny_studies[:2], data, progress=False)
     before = files.select([0, 1])
     for entry in tmp_path.rglob("*.npy"):
         entry.unlink()
@@ -95,23 +93,21 @@ def test_an_entry_that_another_run_removed_is_made_anew(
 def test_the_setting_bounds_the_cache(tiny_studies: list[Study], tiny_config: Config, tmp_path):
     small = tiny_config.data.model_copy(update={"cache_dir": tmp_path, "cache_gb": 1e-6})
     with pytest.raises(FeatureError, match="cache_too_small"):
-        FeatureFiles(
-            tiny_studies[:2], tiny_config.model_copy(update={"data": small}), progress=False
-        )
+        FeatureFiles(tiny_studies[:2], small, progress=False)
 
 
 def test_what_the_same_run_reads_stays(tiny_studies: list[Study], tiny_config: Config, tmp_path):
     first, second = tiny_studies[:3], tiny_studies[3:6]
     data = tiny_config.data.model_copy(update={"cache_dir": tmp_path})
     config = tiny_config.model_copy(update={"data": data})
-    train = FeatureFiles(first, config, progress=False)
+    train = FeatureFiles(first, config.data, progress=False)
     entries = list(tmp_path.rglob("*.npy"))
     size = entries[0].stat().st_size
     small = config.model_copy(
         update={"data": data.model_copy(update={"cache_gb": len(entries) * size / 1e9})}
     )
     with pytest.raises(FeatureError, match="cache_too_small"):
-        FeatureFiles(second, small, beside=[train], progress=False)
+        FeatureFiles(second, small.data, beside=[train], progress=False)
     assert all(entry.is_file() for entry in entries)
 
 
@@ -149,9 +145,7 @@ def test_an_image_that_one_policy_let_in_is_judged_again_by_the_other(
         data = tiny_config.data.model_copy(
             update={"cache_dir": tmp_path, "burned_in_annotation": policy}
         )
-        FeatureFiles(
-            tiny_studies[:1], tiny_config.model_copy(update={"data": data}), progress=False
-        )
+        FeatureFiles(tiny_studies[:1], data, progress=False)
         return set(tmp_path.rglob("*.npy"))
 
     assert entries("flag") < entries("refuse")

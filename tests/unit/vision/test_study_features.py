@@ -77,8 +77,8 @@ def test_the_first_views_are_frontal():
 
 
 def test_features_of_a_study_do_not_depend_on_the_others(tiny_studies: list[Study], config: Config):
-    together = load_features(tiny_studies[:4], config, progress=False)
-    alone = load_features(tiny_studies[3:4], replace_cache(config, "other"), progress=False)
+    together = load_features(tiny_studies[:4], config.data, progress=False)
+    alone = load_features(tiny_studies[3:4], replace_cache(config, "other").data, progress=False)
     assert together.patches.dtype == torch.float16
     torch.testing.assert_close(together.select([3]).patches, alone.patches, atol=2e-2, rtol=1e-2)
     assert together.view_mask.tolist() == [[True, True], [True, False], [True, False], [True, True]]
@@ -93,7 +93,7 @@ def replace_cache(config: Config, name: str) -> Config:
 def test_the_cache_is_keyed_by_content(
     tiny_studies: list[Study], config: Config, tmp_path: Path, monkeypatch
 ):
-    first = load_features(tiny_studies[:3], config, progress=False)
+    first = load_features(tiny_studies[:3], config.data, progress=False)
     entries = sorted(config.data.cache_dir.rglob("*.npy"))
     assert len(entries) == 4  # the first study has two views
     assert not list(config.data.cache_dir.rglob("*.part"))
@@ -102,24 +102,24 @@ def test_the_cache_is_keyed_by_content(
     moved.write_bytes(tiny_studies[1].images[0].path.read_bytes())
     study = replace(tiny_studies[1], images=(StudyImage(moved, "PA"),))
     monkeypatch.setattr(module, "read_image", lambda _: pytest.fail("encoded again"))
-    again = load_features([study], config, progress=False)
+    again = load_features([study], config.data, progress=False)
     assert torch.equal(again.patches, first.select([1]).patches)
 
 
 def test_a_changed_image_is_encoded_anew(tiny_studies: list[Study], config: Config, tmp_path: Path):
-    before = load_features(tiny_studies[1:2], config, progress=False)
+    before = load_features(tiny_studies[1:2], config.data, progress=False)
     pixels = np.asarray(Image.open(tiny_studies[1].images[0].path))
     changed = tmp_path / "changed.png"
     Image.fromarray(pixels[:, ::-1]).save(changed)
     after = load_features(
-        [replace(tiny_studies[1], images=(StudyImage(changed, "PA"),))], config, progress=False
+        [replace(tiny_studies[1], images=(StudyImage(changed, "PA"),))], config.data, progress=False
     )
     assert (after.patches - before.patches).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY garbage", None])
 def test_a_damaged_entry_is_named(tiny_studies: list[Study], config: Config, damage: bytes | None):
-    files = FeatureFiles(tiny_studies[1:2], config, progress=False)
+    files = FeatureFiles(tiny_studies[1:2], config.data, progress=False)
     (entry,) = config.data.cache_dir.rglob("*.npy")
     if damage is None:
         np.save(entry, np.zeros((3, 3), np.float16))
@@ -136,7 +136,9 @@ def test_an_unreadable_image_stops_and_leaves_no_entry(
     broken.write_bytes(tiny_studies[0].images[0].path.read_bytes()[:200])
     with pytest.raises(ImageError):
         load_features(
-            [replace(tiny_studies[0], images=(StudyImage(broken, "PA"),))], config, progress=False
+            [replace(tiny_studies[0], images=(StudyImage(broken, "PA"),))],
+            config.data,
+            progress=False,
         )
     assert not list(config.data.cache_dir.rglob("*.npy"))
 
@@ -150,18 +152,18 @@ def test_bad_images_are_named_after_all_others_are_encoded(
     with pytest.raises(
         ImageError, match=r"not_an_image: .*broken\.png: .* \(1 of 3 images are refused\)"
     ):
-        load_features([bad, *tiny_studies[1:3]], config, progress=False)
+        load_features([bad, *tiny_studies[1:3]], config.data, progress=False)
     assert len(list(config.data.cache_dir.rglob("*.npy"))) == 2
 
 
 def test_decoder_processes_give_the_same_features(
     tiny_studies: list[Study], config: Config, monkeypatch
 ):
-    here = load_features(tiny_studies[:4], config, progress=False)
+    here = load_features(tiny_studies[:4], config.data, progress=False)
     monkeypatch.setattr(module, "_WORTH_PROCESSES", 1)
     monkeypatch.setattr(module, "_READ_AHEAD", 3)
     monkeypatch.setattr(module, "read_image", lambda *_: pytest.fail("read in this process"))
-    there = load_features(tiny_studies[:4], replace_cache(config, "processes"), progress=False)
+    there = load_features(tiny_studies[:4], replace_cache(config, "processes").data, progress=False)
     assert torch.equal(here.patches, there.patches)
 
 
@@ -172,9 +174,9 @@ def test_radiographs_in_memory_give_the_features_of_their_files(
         read = read_image(image.path)
         return Radiograph(read.pixels, image.view, read.source)
 
-    stored = load_features(tiny_studies[:2], config, progress=False)
+    stored = load_features(tiny_studies[:2], config.data, progress=False)
     images = [[radiograph(image) for image in reversed(study.images)] for study in tiny_studies[:2]]
-    served = load_features_from_images(images, config)
+    served = load_features_from_images(images, config.data)
     assert torch.equal(stored.views, served.views)
     assert torch.equal(stored.view_mask, served.view_mask)
     torch.testing.assert_close(stored.patches, served.patches, atol=2e-2, rtol=1e-2)
@@ -182,4 +184,4 @@ def test_radiographs_in_memory_give_the_features_of_their_files(
 
 def test_a_study_without_images_is_refused(config: Config):
     with pytest.raises(FeatureError, match="no_images"):
-        load_features_from_images([[]], config)
+        load_features_from_images([[]], config.data)

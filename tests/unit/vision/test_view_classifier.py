@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from lmrrg.config.tree import Config
+from lmrrg.config.data import DataConfig
 from lmrrg.data.audit import audit_table
 from lmrrg.data.importing import complete
 from lmrrg.studies import Study, StudyImage
@@ -59,7 +59,7 @@ def films(*tags) -> tuple[StudyImage, ...]:
 def test_missing_views_are_filled_in_and_tags_that_lie_are_counted(seen):
     one = Study("1", "1", films("unknown", "unknown", "unknown"), findings="clear")
     two = Study("2", "2", films("PA", "lateral"), findings="clear")
-    checked, counts = checked_views([one, two], Config(), progress=False)
+    checked, counts = checked_views([one, two], DataConfig(), progress=False)
     assert [image.view for image in checked[0].images] == [
         "frontal",
         "unknown",
