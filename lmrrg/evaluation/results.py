@@ -22,9 +22,10 @@ from lmrrg.metrics.clinical import class_auc, positives
 from lmrrg.metrics.interfaces import Backend
 from lmrrg.metrics.localisation import region_means, study_means
 from lmrrg.metrics.parts import is_empty
+from lmrrg.metrics.report_scores import ReportScores, compare_systems
 from lmrrg.metrics.reward import RadCliQReward, RewardScores
 from lmrrg.metrics.sanity import SanityFinding, check_reports
-from lmrrg.metrics.suite import ReportScores, compare_systems, score_reports
+from lmrrg.metrics.suite import score_reports
 from lmrrg.metrics.text.conventions import Convention
 from lmrrg.metrics.text.ngram import NLG_METRICS
 from lmrrg.studies import LABELS

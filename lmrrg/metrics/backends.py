@@ -1,4 +1,4 @@
-"""Who computes the learned parts of RadCliQ, and the one way in which everything asks for them."""
+"""Choose the backend that computes the learned parts of RadCliQ, and score pairs with it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ import numpy as np
 from lmrrg.config.reward import RewardConfig
 from lmrrg.metrics.errors import MetricError
 from lmrrg.metrics.interfaces import Backend
-from lmrrg.metrics.parts import Parts, is_empty
+from lmrrg.metrics.parts import Array, Parts, is_empty
 
 
 def make_backend(reward: RewardConfig) -> Backend:
-    """The backend that the settings name, loaded and ready.
+    """Load the backend that the settings name.
+
+    >>> make_backend(RewardConfig(backend="embedded")).name
+    'radcliq-embedded'
 
     Raises:
-        MetricError: ``weights_missing`` where the published backend lacks a file. There is no fallback.
+        MetricError: ``weights_missing`` where the published backend lacks a file. There is no
+            fallback to the rules.
     """
+    # Imported only when chosen: the published backend loads torch and transformers.
     if reward.backend == "embedded":
         from lmrrg.metrics.embedded.backend import EmbeddedBackend
 
@@ -31,8 +36,13 @@ def make_backend(reward: RewardConfig) -> Backend:
 def score_parts(backend: Backend, hypotheses: Sequence[str], references: Sequence[str]) -> Parts:
     """Score N pairs, identical pairs once.
 
-    An empty hypothesis is 0 in every part (RadCliQ-v1 2.4501) and an empty reference NaN, whatever the backend
-    thinks of them: no model has an opinion on an empty text.
+    Pairs with an empty text never reach the backend, because a model's result for an empty text
+    means nothing: an empty hypothesis is 0 in every part (RadCliQ-v1 2.4501), an empty reference
+    NaN.
+
+    >>> from lmrrg.metrics.embedded.backend import EmbeddedBackend
+    >>> score_parts(EmbeddedBackend(), ["", "Clear."], ["Clear.", ""]).bertscore.tolist()
+    [0.0, nan]
 
     Raises:
         MetricError: ``length_mismatch``.
@@ -42,19 +52,20 @@ def score_parts(backend: Backend, hypotheses: Sequence[str], references: Sequenc
             "length_mismatch", f"{len(hypotheses)} hypotheses for {len(references)} references"
         )
     pairs = list(zip(hypotheses, references, strict=True))
-    asked = list(
-        dict.fromkeys(pair for pair in pairs if not is_empty(pair[0]) and not is_empty(pair[1]))
-    )
-    place = {pair: row for row, pair in enumerate(asked)}
-    rows = np.array([place.get(pair, -1) for pair in pairs], dtype=np.int64)
-    unasked = np.array([np.nan if is_empty(reference) else 0.0 for _, reference in pairs])
-    scored = backend.score([h for h, _ in asked], [r for _, r in asked]) if asked else None
+    # A dictionary keeps the order, so that a backend gets the same batches in every process.
+    distinct: dict[tuple[str, str], int] = {}
+    for pair in pairs:
+        if not is_empty(pair[0]) and not is_empty(pair[1]):
+            distinct.setdefault(pair, len(distinct))
+    # The row of each pair among the distinct ones; -1: not scored, because a side is empty.
+    rows = np.array([distinct.get(pair, -1) for pair in pairs], dtype=np.int64)
+    of_empty = np.array([np.nan if is_empty(reference) else 0.0 for _, reference in pairs])
+    if not distinct:
+        return Parts(**{field.name: of_empty.copy() for field in fields(Parts)})
+    scored = backend.score([pair[0] for pair in distinct], [pair[1] for pair in distinct])
 
-    def spread(field: str) -> np.ndarray:
-        if scored is None:
-            return unasked.copy()
-        return np.where(
-            rows >= 0, np.asarray(getattr(scored, field), dtype=np.float64)[rows], unasked
-        )
+    def of_pairs(field: str) -> Array:
+        values = np.asarray(getattr(scored, field), dtype=np.float64)
+        return np.where(rows >= 0, values[rows], of_empty)
 
-    return Parts(**{field.name: spread(field.name) for field in fields(Parts)})
+    return Parts(**{field.name: of_pairs(field.name) for field in fields(Parts)})

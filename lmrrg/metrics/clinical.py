@@ -1,4 +1,4 @@
-"""Clinical efficacy: F1 of the findings that a labeler reads from generated and reference reports."""
+"""Clinical efficacy: F1 of the findings that a labeler reads from generated and real reports."""
 
 from __future__ import annotations
 
@@ -20,11 +20,20 @@ UNCERTAIN_POLICIES: tuple[UncertainPolicy, ...] = ("positive", "negative")
 FIVE_LABELS = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
 """The classes of CheXpert's competition."""
 _FIVE = [LABELS.index(label) for label in FIVE_LABELS]
+CLINICAL_METRICS = tuple(
+    f"{kind}_f1_{classes}_uncertain_{policy}"
+    for policy in UNCERTAIN_POLICIES
+    for classes in (14, 5)
+    for kind in ("micro", "macro", "example")
+)
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class: precision, recall and F1 (0 where undefined), and how many references and hypotheses have it."""
+    """Precision, recall and F1 of one class (0 where undefined).
+
+    ``references`` and ``hypotheses`` count the reports that have the class.
+    """
 
     precision: float
     recall: float
@@ -34,18 +43,33 @@ class ClassScore:
 
 
 def positives(labels: Sequence[Labels], policy: UncertainPolicy) -> NDArray[np.bool_]:
-    """Which classes count as present [N, 14]; a class that is blank or negative is absent."""
+    """Return which classes count as present [N, 14]; a blank or negative class is absent.
+
+    >>> uncertain = [{"Edema": -1, "Pneumonia": 0}]
+    >>> int(positives(uncertain, "positive").sum()), int(positives(uncertain, "negative").sum())
+    (1, 0)
+    """
     present = (POSITIVE, UNCERTAIN) if policy == "positive" else (POSITIVE,)
-    return np.array(
-        [[row.get(label) in present for label in LABELS] for row in labels], dtype=bool
-    ).reshape(-1, 14)
+    table = np.zeros((len(labels), len(LABELS)), dtype=bool)
+    for row, found in enumerate(labels):
+        table[row] = [found.get(label) in present for label in LABELS]
+    return table
 
 
 def f1_aggregates(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> dict[str, Aggregate]:
-    """Micro, macro and example-based F1 over the 14 and the 5 classes, from two tables [N, 14].
+    """Return micro, macro and example-based F1 over the 14 and the 5 classes.
 
-    Undefined terms count 0, as in scikit-learn with ``zero_division=0``: a class (macro) or a report (example-based)
-    without any positive on either side scores 0, also where both agree that there is nothing.
+    Both tables are [N, 14]. Undefined terms count 0, as in scikit-learn with ``zero_division=0``: a
+    class (macro) or a report (example-based) without any positive on either side scores 0, even
+    where both agree that there is nothing.
+
+    >>> truth = positives([{"Edema": 1}, {"Edema": 1, "Fracture": 1}], "positive")
+    >>> found = positives([{"Edema": 1}, {"Pneumonia": 1}], "positive")
+    >>> scores = f1_aggregates(truth, found)
+    >>> scores["micro_f1_14"].value  # 1 hit, 1 false, 2 missed
+    0.4
+    >>> scores["micro_f1_5"].value  # only Edema is among the five
+    0.6667
 
     Raises:
         MetricError: ``length_mismatch``.
@@ -58,13 +82,15 @@ def f1_aggregates(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> dic
     for count, columns in ((14, list(range(14))), (5, _FIVE)):
         confusion = _confusion(truth[:, columns], predicted[:, columns])
         table[f"micro_f1_{count}"] = Aggregate(confusion.sum(axis=1), _f1)
+        # A table of means has one row per study, so the three counts of each class are laid out in
+        # its columns; `_macro_f1` separates them again.
         table[f"macro_f1_{count}"] = Aggregate(confusion.reshape(len(truth), -1), _macro_f1(count))
         table[f"example_f1_{count}"] = Aggregate.mean(_f1(confusion.sum(axis=1)))
     return table
 
 
 def class_table(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> dict[str, ClassScore]:
-    """Precision, recall and F1 of each of the 14 classes, from two tables [N, 14]."""
+    """Return precision, recall and F1 of each of the 14 classes, from two tables [N, 14]."""
     totals = _confusion(truth, predicted).sum(axis=0)
     return {label: _class_score(counts) for label, counts in zip(LABELS, totals, strict=True)}
 
@@ -72,7 +98,9 @@ def class_table(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> dict[
 def class_auc(
     labels: Sequence[Labels], probabilities: Array, policy: UncertainPolicy
 ) -> dict[str, float | None]:
-    """ROC AUC of each class for a classifier's probabilities [N, 14]; None where only one value occurs.
+    """Return the ROC AUC of each class for a classifier's probabilities [N, 14].
+
+    It is None where all studies have the class, or none has it.
 
     Raises:
         MetricError: ``length_mismatch`` or ``nan_scores``.
@@ -87,12 +115,14 @@ def class_auc(
     if not np.isfinite(probabilities).all():
         raise MetricError("nan_scores", "a class probability is not a number")
     truth = positives(labels, policy)
-    return {
-        label: float(roc_auc_score(truth[:, i], probabilities[:, i]))
-        if 0 < truth[:, i].sum() < len(truth)
-        else None
-        for i, label in enumerate(LABELS)
-    }
+    areas: dict[str, float | None] = {}
+    for column, label in enumerate(LABELS):
+        present = truth[:, column]
+        both_values = 0 < present.sum() < len(present)
+        areas[label] = (
+            float(roc_auc_score(present, probabilities[:, column])) if both_values else None
+        )
+    return areas
 
 
 def _class_score(counts: Array) -> ClassScore:
@@ -107,22 +137,24 @@ def _class_score(counts: Array) -> ClassScore:
 
 
 def _confusion(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> Array:
-    """True positives, false positives, false negatives [N, classes, 3]."""
+    """Return true positives, false positives and false negatives [N, classes, 3]."""
     return np.stack([truth & predicted, ~truth & predicted, truth & ~predicted], axis=-1).astype(
         np.float64
     )
 
 
 def _f1(counts: Array) -> Array:
-    hit, false, missed = counts[..., 0], counts[..., 1], counts[..., 2]
+    hit, false, missed = np.moveaxis(counts, -1, 0)
     return _ratio(2 * hit, 2 * hit + false + missed)
 
 
 def _macro_f1(classes: int) -> Callable[[Array], Array]:
+    """Return a function from counts [..., classes * 3] to macro F1 [...]."""
     return lambda counts: _f1(counts.reshape(*counts.shape[:-1], classes, 3)).mean(axis=-1)
 
 
 def _ratio(top: Array, bottom: Array) -> Array:
+    """Return top / bottom, 0 where the divisor is 0."""
     return np.divide(
         top,
         bottom,

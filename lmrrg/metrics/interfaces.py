@@ -1,4 +1,4 @@
-"""What a backend and a labeler must offer."""
+"""The interfaces of backends and labelers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Protocol
 from lmrrg.metrics.parts import Parts
 
 Labels = Mapping[str, int]
+"""The classes that a report mentions: 1 positive, 0 negative, -1 uncertain."""
 
 
 class Labeler(Protocol):
@@ -15,10 +16,10 @@ class Labeler(Protocol):
 
     @property
     def name(self) -> str:
-        """What a results file calls it."""
+        """Return the name that a results file gives it."""
 
     def label(self, reports: Sequence[str]) -> Sequence[Labels]:
-        """1, 0 or -1 for each class that a report mentions."""
+        """Return 1, 0 or -1 for each class that a report mentions."""
 
 
 class Backend(Protocol):
@@ -26,15 +27,21 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """What its score may be called: "radcliq" with the published weights, "radcliq-embedded" with the rules."""
+        """Return what its score may be called.
+
+        It is "radcliq" with the published weights and "radcliq-embedded" with the rules.
+        """
 
     @property
     def version(self) -> str:
-        """Changes whenever a score can change; part of every results file and cache key."""
+        """Return a version that changes whenever a score can change.
+
+        It is part of every results file and of every cache key.
+        """
 
     @property
     def labeler(self) -> Labeler:
-        """Who reads the 14 classes: the published CheXbert, or the rules."""
+        """Return the labeler of the 14 classes: the published CheXbert, or the rules."""
 
     def score(self, hypotheses: Sequence[str], references: Sequence[str]) -> Parts:
         """Score N pairs; a pair that cannot be scored is NaN in every field."""

@@ -1,6 +1,6 @@
-"""Whether the region queries look where their regions are: pointing game and mass in the region (ours).
+"""Whether the region queries attend to their regions: pointing game and mass in the region (ours).
 
-Both are set beside their level by chance, since a large region is hit by any map.
+Each score comes with its chance level, because even a random map hits a large region often.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ SCORES = ("mass", "mass_chance", "pointing", "pointing_chance")
 
 @dataclass(frozen=True)
 class RegionTruth:
-    """Where the regions of one study lie, over its V views of P patches.
+    """Where the R regions of one study lie, over its V views of P patches.
 
-    ``coverage`` float32 [R, V, P] is the share of every patch that a region covers; a region is known where any patch
-    is covered. ``seen`` bool [V, P] is False for views that the study does not have.
+    ``coverage`` float32 [R, V, P] is the fraction of each patch that a region covers; a region is
+    known where any patch is covered. ``seen`` bool [V, P] is False for views that the study does
+    not have.
     """
 
     coverage: NDArray[np.float32]
@@ -29,20 +30,31 @@ class RegionTruth:
 
     @property
     def known(self) -> NDArray[np.bool_]:
-        """Regions with a place in some view: bool [R]."""
+        """Return which regions lie in some view that the study has: bool [R]."""
         return np.asarray((self.coverage * self.seen > 0).any(axis=(1, 2)))
 
 
 def localise(attention: NDArray[np.floating], truth: RegionTruth) -> dict[str, Values]:
-    """The scores of one study, each [R]; NaN where a region has no known place.
+    """Return the scores of one study, each [R]; NaN for a region whose location is not known.
 
-    ``mass`` is the attention inside the region, in patches that it covers partly in proportion; its chance level is
-    the mass of a uniform map. ``pointing`` is 1 where the hottest patch touches the region; its chance level is the
-    share of the patches that do. All views of the study count together, as they share one softmax.
+    ``mass`` is the fraction of the attention that lies inside the region; a patch that is covered
+    in part counts in proportion. Its chance level is the mass of a uniform map. ``pointing`` is 1
+    where the patch with the most attention touches the region; its chance level is the fraction of
+    the patches that do.
 
     Args:
-        attention: [R, V, P], not negative; it is normalised here over the views that the study has.
+        attention: [R, V, P], not negative; it is normalised here over the views of the study.
+        truth: Where the regions are.
+
+    One region that covers the first of four patches, in the only view:
+
+    >>> coverage = np.array([[[1.0, 0.0, 0.0, 0.0]]], dtype=np.float32)
+    >>> truth = RegionTruth(coverage, seen=np.ones((1, 4), dtype=bool))
+    >>> scores = localise(np.array([[[0.7, 0.1, 0.1, 0.1]]]), truth)
+    >>> {name: values.round(2).tolist() for name, values in scores.items()}
+    {'mass': [0.7], 'mass_chance': [0.25], 'pointing': [1.0], 'pointing_chance': [0.25]}
     """
+    # The views count together, because the model's attention is one softmax over all of them.
     maps = np.where(truth.seen, attention, 0.0).reshape(len(attention), -1).astype(np.float64)
     covered = np.where(truth.seen, truth.coverage, 0.0).reshape(len(maps), -1).astype(np.float64)
     patches = int(truth.seen.sum())
@@ -60,21 +72,30 @@ def localise(attention: NDArray[np.floating], truth: RegionTruth) -> dict[str, V
 def localise_all(
     attention: NDArray[np.floating], truths: Sequence[RegionTruth | None]
 ) -> dict[str, Values]:
-    """:func:`localise` of every study with a truth: each score [N with truth, R], NaN where unknown."""
-    known = [
-        (maps, truth)
-        for maps, truth in zip(attention, truths, strict=True)
-        if truth and truth.known.any()
-    ]
-    scored = [localise(maps, truth) for maps, truth in known]
-    return (
-        {name: np.array([scores[name] for scores in scored]) for name in SCORES} if scored else {}
-    )
+    """Return :func:`localise` of every study with a known region.
+
+    Each score is [N with truth, R], NaN where a region is unknown; an empty dictionary where no
+    study has a known region.
+    """
+    scored: list[dict[str, Values]] = []
+    for maps, truth in zip(attention, truths, strict=True):
+        if truth and truth.known.any():
+            scored.append(localise(maps, truth))
+    if not scored:
+        return {}
+    return {name: np.array([scores[name] for scores in scored]) for name in SCORES}
 
 
 def region_means(scores: Mapping[str, Values], names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """The mean of every score by region, over the studies where it is known, with their number; and the mean of the
-    regions under "mean". Regions that are nowhere known are absent."""
+    """Return the mean of every score by region, over the studies where the region is known.
+
+    ``studies`` is the number of these studies. The mean over the regions is under "mean". A region
+    that is known in no study is absent.
+
+    >>> scores = {"mass": np.array([[0.5, np.nan], [0.7, np.nan]])}
+    >>> region_means(scores, ["right lung", "left lung"])
+    {'right lung': {'studies': 2, 'mass': 0.6}, 'mean': {'studies': 2, 'mass': 0.6}}
+    """
     table: dict[str, dict[str, float]] = {}
     for column, name in enumerate(names):
         known = ~np.isnan(scores["mass"][:, column])
@@ -86,5 +107,9 @@ def region_means(scores: Mapping[str, Values], names: Sequence[str]) -> dict[str
 
 
 def study_means(scores: Mapping[str, Values]) -> dict[str, Values]:
-    """The mean of every score over the known regions of each study [N with truth]."""
+    """Return the mean of every score over the known regions of each study [N with truth].
+
+    >>> study_means({"mass": np.array([[0.2, 0.4], [0.9, np.nan]])})["mass"].round(2).tolist()
+    [0.3, 0.9]
+    """
     return {name: np.nanmean(values, axis=1) for name, values in scores.items()}

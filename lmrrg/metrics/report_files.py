@@ -1,4 +1,4 @@
-"""Reports in files: CSV, JSONL or one per line, and how two files are matched."""
+"""Read reports from CSV, JSONL or plain text, and match the reports of two files."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from lmrrg.csv_file import CSVFileError, csv_rows
 from lmrrg.metrics.errors import MetricError, some_studies
 from lmrrg.metrics.parts import is_empty
 
-ID, REPORT = "study_id", "report"
-_NULLS = frozenset(
-    {"nan", "null", "none", "<na>", "n/a"}
-)  # what table writers put where there was no text
+ID = "study_id"
+REPORT = "report"
+# What programs write into a table where there was no text. An empty cell is an empty report.
+_NULLS = frozenset({"nan", "null", "none", "<na>", "n/a"})
 _CSV_CODES = {"csv_columns": "missing_column", "csv_not_text": "not_text"}
 
 
 @dataclass(frozen=True)
 class ReportFile:
-    """The reports of one file, in its order; ``study_ids`` is None where it has none."""
+    """The reports of one file, in its order; ``study_ids`` is None for plain text."""
 
     path: Path
     reports: tuple[str, ...]
@@ -38,14 +38,16 @@ class ReportPairs:
 
 
 def read_reports(path: Path) -> ReportFile:
-    """Read a .csv, or a .jsonl or .ndjson, with ``study_id`` and ``report``; or a .txt with one report per line.
+    """Read a file of reports.
 
-    A file without a suffix is read as .txt. An empty report is kept; whether it is allowed is the caller's question.
+    A .csv, .jsonl or .ndjson has ``study_id`` and ``report``; a .txt, or a file without a suffix,
+    has one report per line. An empty report is kept; the caller decides whether it is allowed.
 
     Raises:
-        MetricError: ``file_missing``, ``not_a_file``, ``unknown_format`` (by the suffix), ``no_rows``, ``not_text``
-            (not UTF-8), ``missing_column``, ``bad_row`` (not CSV or JSON, or cells that do not fit the header),
-            ``missing_id``, ``missing_text`` (NaN or null) or ``duplicate_id``.
+        MetricError: ``file_missing``, ``not_a_file``, ``unknown_format`` (by the suffix),
+            ``no_rows``, ``not_text`` (not UTF-8), ``missing_column``, ``bad_row`` (not CSV or JSON,
+            or cells that do not fit the header), ``missing_id``, ``missing_text`` (NaN or null) or
+            ``duplicate_id``.
     """
     path = Path(path)
     if path.is_dir():
@@ -70,7 +72,12 @@ def read_reports(path: Path) -> ReportFile:
 
 
 def pair_reports(references: ReportFile, hypotheses: ReportFile) -> ReportPairs:
-    """Match by id where both files have ids, else line by line.
+    """Match two files by study id where both have ids, else line by line.
+
+    >>> truth = ReportFile(Path("truth.csv"), ("Clear.", "Effusion."), ("s1", "s2"))
+    >>> mine = ReportFile(Path("mine.csv"), ("An effusion.", "Clear lungs."), ("s2", "s1"))
+    >>> pair_reports(truth, mine).hypotheses
+    ('Clear lungs.', 'An effusion.')
 
     Raises:
         MetricError: ``unmatched_id``, ``length_mismatch`` or ``empty_reference``.
@@ -82,15 +89,12 @@ def pair_reports(references: ReportFile, hypotheses: ReportFile) -> ReportPairs:
         found = tuple(by_id[study] for study in ids)
     else:
         count = len(references.reports)
-        if len(references.reports) != len(hypotheses.reports):
+        if count != len(hypotheses.reports):
             counts = f"{count} reports, {hypotheses.path} {len(hypotheses.reports)}"
             why = "they are matched by position because a file has no study ids"
             raise MetricError("length_mismatch", f"{references.path} has {counts}, and {why}")
-        ids = (
-            references.study_ids
-            or hypotheses.study_ids
-            or tuple(str(row) for row in range(1, count + 1))
-        )
+        line_numbers = tuple(str(row) for row in range(1, count + 1))
+        ids = references.study_ids or hypotheses.study_ids or line_numbers
         found = hypotheses.reports
     empty = [study for study, text in zip(ids, references.reports, strict=True) if is_empty(text)]
     if empty:
@@ -101,8 +105,10 @@ def pair_reports(references: ReportFile, hypotheses: ReportFile) -> ReportPairs:
 
 
 def _check_same_ids(references: ReportFile, hypotheses: ReportFile) -> None:
-    ours, theirs = set(references.study_ids or ()), set(hypotheses.study_ids or ())
-    for file, missing in ((hypotheses, ours - theirs), (references, theirs - ours)):
+    """Refuse a study that is in only one of the files."""
+    expected = set(references.study_ids or ())
+    found = set(hypotheses.study_ids or ())
+    for file, missing in ((hypotheses, expected - found), (references, found - expected)):
         if missing:
             raise MetricError(
                 "unmatched_id", f"{file.path} has no row for {some_studies(sorted(missing))}"
@@ -110,6 +116,7 @@ def _check_same_ids(references: ReportFile, hypotheses: ReportFile) -> None:
 
 
 def _reader(path: Path) -> Callable[[Path], Iterable[tuple[object, object]]]:
+    """Return the function that yields (study id, report) from a file with this suffix."""
     match path.suffix.lower():
         case ".csv":
             return _csv_rows
@@ -119,7 +126,8 @@ def _reader(path: Path) -> Callable[[Path], Iterable[tuple[object, object]]]:
             return _line_rows
     raise MetricError(
         "unknown_format",
-        f"{path} must be a .csv, a .jsonl (or .ndjson), or a .txt (or a name without suffix) with one report per line",
+        f"{path} must be a .csv, a .jsonl (or .ndjson), or a .txt (or a name without suffix) "
+        "with one report per line",
     )
 
 
@@ -152,19 +160,24 @@ def _jsonl_rows(path: Path) -> Iterable[tuple[object, object]]:
 
 
 def _line_rows(path: Path) -> Iterable[tuple[object, object]]:
+    # Not `splitlines`: it would also split a report at a form feed or another Unicode line break.
     text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
     return [(None, line) for line in text.removesuffix("\n").split("\n")] if text else []
 
 
 def _text(report: object, path: Path, row: int) -> str:
+    """Return the report of a row, or refuse a missing one."""
     if not isinstance(report, str) or report.strip().lower() in _NULLS:
         raise MetricError("missing_text", f"{path}, row {row}: the report is missing (NaN or null)")
     return report
 
 
 def _identifier(study: object, path: Path, row: int) -> str:
+    """Return the study id of a row as text, or refuse a missing one."""
+    # pandas writes whole numbers as floats in a column that has gaps.
     if isinstance(study, float) and study.is_integer():
-        study = int(study)  # how pandas writes whole numbers in a column with gaps
+        study = int(study)
+    # A Python bool is an int, but `true` in JSON is no id.
     if isinstance(study, bool) or not isinstance(study, str | int):
         raise MetricError("missing_id", f"{path}, row {row}: the study id is missing")
     text = str(study).strip()

@@ -1,4 +1,4 @@
-"""The reward of clinical quality reinforcement learning: minus RadCliQ-v1, with guards against gaming it."""
+"""The reward of PPO: minus RadCliQ-v1, with penalties against reports that exploit it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ from lmrrg.metrics.interfaces import Backend
 from lmrrg.metrics.parts import Array, is_empty
 from lmrrg.metrics.radcliq import radcliq_v1
 
-_FREE_RATIO = math.log(
-    2
-)  # a report up to twice as long or half as long as the reference pays nothing
+# A report up to twice as long or half as long as the reference is not penalised.
+_FREE_LOG_RATIO = math.log(2)
 
 
 @dataclass(frozen=True)
 class RewardScores:
-    """Scores of N reports, each an array [N]. Where ``valid`` is False the report could not be scored: its reward is
-    NaN and the sample must be masked (0 would be a good reward)."""
+    """Scores of N reports, each an array [N].
+
+    Where ``valid`` is False the report could not be scored: its reward is NaN and the sample must
+    be masked (0 would be a good reward).
+    """
 
     reward: Array
-    """What PPO maximises: after the clip and the penalties, within [clip_low, clip_high]."""
+    """What PPO maximises, after the clip and the penalties, in [clip_low, clip_high]."""
     radcliq_v1: Array
     radgraph: Array
     bertscore: Array
@@ -40,10 +42,11 @@ class RewardScores:
 
 
 class RadCliQReward:
-    """Scores sampled reports against their references (**ours**: r = -RadCliQ-v1, since the paper's 1/RadCliQ has a
-    pole at 0, inside the range of the score).
+    """Scores sampled reports against their references.
 
-    An empty report gets exactly the worst score, -2.4501 (inside the clip), and pays no penalty on top.
+    **Ours**: r = -RadCliQ-v1, because the paper's 1/RadCliQ has a pole at 0, inside the range of
+    the score. An empty report gets exactly the worst score, -2.4501 (inside the clip), and no
+    penalty on top.
     """
 
     def __init__(self, reward: RewardConfig, backend: Backend | None = None):
@@ -60,9 +63,14 @@ class RadCliQReward:
     ) -> RewardScores:
         """Score N reports.
 
-        ``token_ids`` are used to find repeated 3-grams (None: the words); ``finished`` says which reports ended with
-        EOS. Identical pairs are scored once. A report whose reference is empty, or that the backend cannot score, is
-        not valid.
+        Repeated 3-grams are counted in ``token_ids`` (None: in the words); ``finished`` is True
+        for reports that ended with EOS. Identical pairs are scored once. A report whose reference
+        is empty, or that the backend cannot score, is not valid.
+
+        >>> scorer = RadCliQReward(RewardConfig())
+        >>> scores = scorer.score(["Clear lungs.", ""], ["Clear lungs."] * 2, None, [True, True])
+        >>> scores.reward.round(4).tolist()
+        [1.4407, -2.4501]
 
         Raises:
             MetricError: ``length_mismatch``.
@@ -71,8 +79,11 @@ class RadCliQReward:
         parts = score_parts(self.backend, reports, references)
         radcliq = radcliq_v1(parts.radgraph, parts.bertscore, parts.semb)
         length, repetition, no_eos = self._penalties(reports, references, token_ids, finished)
-        low, high = self.settings.clip_low, self.settings.clip_high
-        reward = np.maximum(low, np.clip(-radcliq, low, high) - length - repetition - no_eos)
+        low = self.settings.clip_low
+        clipped = np.clip(-radcliq, low, self.settings.clip_high)
+        # The penalties come after the clip, so that they count for the best reports too; the second
+        # bound keeps the reward within the range that the settings promise.
+        reward = np.maximum(low, clipped - length - repetition - no_eos)
         return RewardScores(
             reward=reward,
             radcliq_v1=radcliq,
@@ -92,15 +103,18 @@ class RadCliQReward:
         token_ids: Sequence[Sequence[int]] | None,
         finished: Sequence[bool],
     ) -> tuple[Array, Array, Array]:
+        """Return the weighted penalties for length, repetition and a missing EOS, each [N]."""
         words = [report.split() for report in reports]
-        written = np.array([not is_empty(report) for report in reports], dtype=bool)
         excess = [
-            length_excess(len(w), len(r.split())) for w, r in zip(words, references, strict=True)
+            length_excess(len(own), len(reference.split()))
+            for own, reference in zip(words, references, strict=True)
         ]
         repeated = [
-            repeated_trigrams(sequence)
-            for sequence in (token_ids if token_ids is not None else words)
+            repeated_trigrams(tokens) for tokens in (words if token_ids is None else token_ids)
         ]
+        # An empty report already has the worst score; a penalty would make it the worst of all,
+        # below reports that are wrong.
+        written = np.array([not is_empty(report) for report in reports], dtype=bool)
         endless = ~np.asarray(finished, dtype=bool)
         return (
             np.where(written, self.settings.length_penalty * np.array(excess), 0.0),
@@ -118,13 +132,23 @@ class RadCliQReward:
 
 
 def length_excess(words: int, reference_words: int) -> float:
-    """|log(words / reference words)| beyond log 2; 0 where either text has no word."""
+    """Return |log(words / reference words)| beyond log 2; 0 where either text has no word.
+
+    >>> length_excess(20, 10)  # twice as long is still free
+    0.0
+    >>> length_excess(40, 10)  # doubled once more: log 2
+    0.6931
+    """
     if not words or not reference_words:
         return 0.0
-    return max(0.0, abs(math.log(words / reference_words)) - _FREE_RATIO)
+    return max(0.0, abs(math.log(words / reference_words)) - _FREE_LOG_RATIO)
 
 
 def repeated_trigrams(sequence: Sequence[Hashable]) -> float:
-    """Share of 3-grams that occurred before in the same report, 0..1."""
+    """Return the fraction of 3-grams that occurred before in the same report, 0..1.
+
+    >>> repeated_trigrams("no acute disease no acute disease".split())
+    0.25
+    """
     trigrams = list(zip(sequence, sequence[1:], sequence[2:], strict=False))
     return 1.0 - len(set(trigrams)) / len(trigrams) if trigrams else 0.0

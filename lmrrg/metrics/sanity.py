@@ -1,4 +1,4 @@
-"""Signs that a system does not look at the image or does not write reports, whatever its scores are."""
+"""Signs that a system ignores the image or does not write reports, whatever its scores are."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from lmrrg.metrics.parts import is_empty
 
 @dataclass(frozen=True)
 class SanityLimits:
-    """Where a share becomes a finding; 0.1 is 10% of the studies."""
+    """From which fraction of the studies on a check fails; 0.1 is 10%."""
 
     distinct_of_references: float = 0.1
-    """Fewer distinct reports than this share of the distinct references."""
+    """Fewer distinct reports than this fraction of the distinct references."""
     unfinished: float = 0.05
     """More reports than this that did not end with EOS."""
     same_for_blank_image: float = 0.5
-    """More studies than this whose report stays word for word the same with a blank or noise image."""
+    """More studies than this whose report is identical for a blank or noise image."""
     same_for_other_patient: float = 0.9
-    """The same with another patient's image; two normal studies may share a report, so more is allowed."""
+    """The same for another patient's image.
+
+    More is allowed, because two normal studies may share a report.
+    """
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,10 @@ class SanityFinding:
 
 
 class SanityError(ValueError):
-    """An evaluation whose reports fail a sanity check; ``findings`` has them all, ``code`` is the first one's."""
+    """An evaluation whose reports fail a sanity check.
+
+    ``findings`` holds every failed check, ``code`` is that of the first.
+    """
 
     def __init__(self, findings: Sequence[SanityFinding]):
         super().__init__("; ".join(f"{finding.code}: {finding.message}" for finding in findings))
@@ -49,10 +55,17 @@ def check_reports(
     other_patient: Sequence[str] | None = None,
     limits: SanityLimits | None = None,
 ) -> list[SanityFinding]:
-    """Look at N generated reports; an empty list means that nothing is wrong.
+    """Check N generated reports; an empty list means that nothing is wrong.
 
-    ``finished`` says which reports ended with EOS. ``blank_image`` and ``other_patient`` are what the same system
-    writes for the same N studies when it is shown a blank (or noise) image, or another patient's image.
+    ``finished`` is True for reports that ended with EOS. ``blank_image`` and ``other_patient`` are
+    the reports of the same system for the same N studies when its input is a blank (or noise)
+    image, or another patient's image.
+
+    A system that writes one report for everybody:
+
+    >>> found = check_reports(["Clear."] * 3, ["Clear.", "Small effusion.", "Pneumonia."])
+    >>> found[0].code, found[0].message
+    ('few_distinct_reports', '1 distinct reports for 3 studies with 3 references')
 
     Raises:
         MetricError: ``length_mismatch``.
@@ -75,7 +88,13 @@ def check_reports(
 
 
 def require_sane(findings: Sequence[SanityFinding]) -> None:
-    """Raise :class:`SanityError` where there is any finding."""
+    """Raise :class:`SanityError` where there is any finding.
+
+    >>> require_sane([SanityFinding("empty_reports", "1 of 2 reports are empty")])
+    Traceback (most recent call last):
+        ...
+    lmrrg.metrics.sanity.SanityError: empty_reports: 1 of 2 reports are empty
+    """
     if findings:
         raise SanityError(findings)
 
@@ -83,7 +102,9 @@ def require_sane(findings: Sequence[SanityFinding]) -> None:
 def _few_distinct(
     reports: Sequence[str], references: Sequence[str], limits: SanityLimits
 ) -> SanityFinding | None:
-    distinct, possible = len(set(reports)), len(set(references))
+    distinct = len(set(reports))
+    possible = len(set(references))
+    # One distinct report fails even where 10% of the references would be less than two.
     if possible < 2 or distinct >= max(2.0, limits.distinct_of_references * possible):
         return None
     return SanityFinding(
@@ -94,11 +115,9 @@ def _few_distinct(
 
 def _empty(reports: Sequence[str]) -> SanityFinding | None:
     count = sum(is_empty(report) for report in reports)
-    return (
-        SanityFinding("empty_reports", f"{count} of {len(reports)} reports are empty")
-        if count
-        else None
-    )
+    if not count:
+        return None
+    return SanityFinding("empty_reports", f"{count} of {len(reports)} reports are empty")
 
 
 def _unfinished(finished: Sequence[bool] | None, limits: SanityLimits) -> SanityFinding | None:

@@ -1,61 +1,87 @@
-"""The scores of a system, or the difference of two, as a table for people."""
+"""Format the scores of a system, or the difference of two, as a text table."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from lmrrg.metrics.bootstrap import Comparison, Interval
-from lmrrg.metrics.suite import GROUPS, LOWER_IS_BETTER, ReportScores
+from lmrrg.metrics.clinical import ClassScore
+from lmrrg.metrics.radcliq import LOWER_IS_BETTER
+from lmrrg.metrics.report_scores import ReportScores
+from lmrrg.metrics.suite import GROUPS
 
 _TITLES = {"radcliq": "clinical text metrics", "clinical": "findings", "nlg": "words"}
 
 
 def format_scores(scores: ReportScores) -> str:
-    """Every corpus-level metric with its interval, below one line per choice."""
+    """Return a header of the choices, every corpus-level metric with its interval, and the classes.
+
+    >>> from lmrrg.metrics.suite import score_reports
+    >>> from lmrrg.metrics.text.conventions import Raw
+    >>> options = {"convention": Raw(), "backend": None, "metrics": ["rouge_l"]}
+    >>> print(format_scores(score_reports(["clear lungs"], ["clear lungs"], **options)))
+    1 reports, section unstated, split unstated
+    convention: name raw
+    distinct reports 1 (references 1), empty 0, mean length 2.0 words (references 2.0)
+    <BLANKLINE>
+    words
+      rouge_l                             1.0000  [  1.0000,  1.0000]
+    """
     lines = [*_header(scores), ""]
     for group, names in GROUPS.items():
         rows = [(name, scores.intervals[name]) for name in names if name in scores.intervals]
-        if rows:
-            backend = f" ({scores.stamp.backend})" if group == "radcliq" else ""
-            lines += [
-                f"{_TITLES[group]}{backend}",
-                *(_row(name, interval) for name, interval in rows),
-                "",
-            ]
+        if not rows:
+            continue
+        backend = f" ({scores.stamp.backend})" if group == "radcliq" else ""
+        lines.append(f"{_TITLES[group]}{backend}")
+        lines += [_row(name, interval) for name, interval in rows]
+        lines.append("")
     headline = scores.classes.get(scores.stamp.uncertain_policy)
     if headline:
-        lines.append(
-            f"{'class (uncertain ' + scores.stamp.uncertain_policy + ')':34} {'F1':>7} {'reference':>10} {'found':>7}"
-        )
-        lines += [
-            f"  {label:32} {s.f1:7.3f} {s.references:10} {s.hypotheses:7}"
-            for label, s in headline.items()
-        ]
+        lines += _class_rows(headline, scores.stamp.uncertain_policy)
     return "\n".join(lines).rstrip()
 
 
 def format_comparison(comparison: Mapping[str, Comparison]) -> str:
-    """System A minus system B, metric by metric."""
-    head = f"{'A - B':34} {'difference':>10}  {'95% interval':19} {'p boot':>7} {'p perm':>7}"
-    rows = [
-        f"  {name:32} {c.difference:10.4f}  [{c.low:8.4f},{c.high:8.4f}] {c.p_bootstrap:7.4f} {c.p_permutation:7.4f}"
-        for name, c in comparison.items()
-    ]
-    return "\n".join([head, *rows])
+    """Return one line per metric: system A minus system B, its interval and both p values.
+
+    >>> print(format_comparison({"rouge_l": Comparison(0.02, -0.01, 0.05, 0.21, 0.198)}))
+    A - B                              difference  95% interval         p boot  p perm
+      rouge_l                              0.0200  [ -0.0100,  0.0500]  0.2100  0.1980
+    """
+    lines = [f"{'A - B':34} {'difference':>10}  {'95% interval':19} {'p boot':>7} {'p perm':>7}"]
+    for name, result in comparison.items():
+        interval = f"[{result.low:8.4f},{result.high:8.4f}]"
+        p_values = f"{result.p_bootstrap:7.4f} {result.p_permutation:7.4f}"
+        lines.append(f"  {name:32} {result.difference:10.4f}  {interval} {p_values}")
+    return "\n".join(lines)
+
+
+def _class_rows(classes: Mapping[str, ClassScore], policy: str) -> list[str]:
+    """Return a line per class: F1, and how many references and hypotheses have the class."""
+    title = f"class (uncertain {policy})"
+    lines = [f"{title:34} {'F1':>7} {'reference':>10} {'found':>7}"]
+    for label, score in classes.items():
+        lines.append(f"  {label:32} {score.f1:7.3f} {score.references:10} {score.hypotheses:7}")
+    return lines
 
 
 def _header(scores: ReportScores) -> list[str]:
-    stamp, texts = scores.stamp, scores.texts
+    stamp = scores.stamp
+    texts = scores.texts
     convention = ", ".join(f"{key} {value}" for key, value in stamp.convention.items())
     return [
         f"{stamp.n} reports, section {stamp.section}, split {stamp.split}",
         f"convention: {convention}",
-        f"distinct reports {texts['distinct_reports']:.0f} (references {texts['distinct_references']:.0f}), "
+        f"distinct reports {texts['distinct_reports']:.0f} "
+        f"(references {texts['distinct_references']:.0f}), "
         f"empty {texts['empty_reports']:.0f}, "
-        f"mean length {texts['mean_words']:.1f} words (references {texts['mean_reference_words']:.1f})",
+        f"mean length {texts['mean_words']:.1f} words "
+        f"(references {texts['mean_reference_words']:.1f})",
     ]
 
 
 def _row(name: str, interval: Interval) -> str:
-    arrow = "lower is better" if name in LOWER_IS_BETTER else ""
-    return f"  {name:32} {interval.value:9.4f}  [{interval.low:8.4f},{interval.high:8.4f}] {arrow}".rstrip()
+    bounds = f"[{interval.low:8.4f},{interval.high:8.4f}]"
+    remark = "lower is better" if name in LOWER_IS_BETTER else ""
+    return f"  {name:32} {interval.value:9.4f}  {bounds} {remark}".rstrip()

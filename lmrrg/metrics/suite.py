@@ -1,19 +1,16 @@
-"""All metrics of one system in one call, stamped with every choice, and the comparison of two systems."""
+"""Compute all metrics of one system in one call, stamped with every choice."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from functools import cached_property
-from pathlib import Path
+from dataclasses import fields
 
 import numpy as np
 
-from lmrrg.files import atomic_writer
 from lmrrg.metrics.backends import score_parts
-from lmrrg.metrics.bootstrap import Aggregate, Comparison, Interval, bootstrap_all, compare
+from lmrrg.metrics.bootstrap import Aggregate
 from lmrrg.metrics.clinical import (
+    CLINICAL_METRICS,
     UNCERTAIN_POLICIES,
     ClassScore,
     UncertainPolicy,
@@ -25,19 +22,12 @@ from lmrrg.metrics.embedded.backend import RuleLabeler
 from lmrrg.metrics.errors import MetricError, some_studies
 from lmrrg.metrics.interfaces import Backend, Labeler, Labels
 from lmrrg.metrics.parts import Array, Parts, is_empty
-from lmrrg.metrics.radcliq import radcliq_v0, radcliq_v1
+from lmrrg.metrics.radcliq import RADCLIQ_METRICS, radcliq_v0, radcliq_v1
+from lmrrg.metrics.report_scores import ReportScores, Stamp
 from lmrrg.metrics.text.conventions import Convention
 from lmrrg.metrics.text.ngram import NLG_METRICS, nlg_scores
 from lmrrg.studies import Section
 
-RADCLIQ_METRICS = (*(part.name for part in fields(Parts)), "radcliq_v0", "radcliq_v1")
-"""The metrics that a backend computes."""
-CLINICAL_METRICS = tuple(
-    f"{kind}_f1_{classes}_uncertain_{policy}"
-    for policy in UNCERTAIN_POLICIES
-    for classes in (14, 5)
-    for kind in ("micro", "macro", "example")
-)
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "radcliq": RADCLIQ_METRICS,
     "clinical": CLINICAL_METRICS,
@@ -53,102 +43,6 @@ METRIC_VERSIONS: Mapping[str, str] = {
     "bleu2": "RadCliQ tokenisation, smoothing 0.1",
     "f1": "scikit-learn, zero_division 0",
 }
-LOWER_IS_BETTER = frozenset({"radcliq_v0", "radcliq_v1"})
-
-
-@dataclass(frozen=True)
-class Stamp:
-    """Every choice behind the numbers; two systems are comparable where their stamps are equal."""
-
-    n: int
-    section: str
-    split: str
-    convention: Mapping[str, object]
-    backend: str | None
-    backend_version: str | None
-    reference_labels: str
-    """ "labeler", or "given" where labels of the references were passed in."""
-    labeler: str
-    uncertain_policy: UncertainPolicy
-    """The headline among the clinical metrics; both policies are always computed."""
-    bootstrap: int
-    seed: int
-    versions: Mapping[str, str]
-    """Of each metric's definition."""
-
-
-@dataclass(frozen=True)
-class ReportScores:
-    """The scores of N reports of one system."""
-
-    stamp: Stamp
-    study_ids: tuple[str, ...]
-    columns: Mapping[str, Array]
-    """Per-report scores [N] by metric."""
-    aggregates: Mapping[str, Aggregate]
-    """Corpus-level metrics, ready to be resampled."""
-    texts: Mapping[str, float]
-    """Plain facts about the generated texts: distinct reports, empty reports, lengths in words."""
-    classes: Mapping[str, Mapping[str, ClassScore]] = field(default_factory=dict)
-    """Per-class scores by uncertain policy."""
-
-    @cached_property
-    def intervals(self) -> dict[str, Interval]:
-        """Every corpus-level metric with its bootstrap interval."""
-        return bootstrap_all(self.aggregates, resamples=self.stamp.bootstrap, seed=self.stamp.seed)
-
-    @cached_property
-    def summary(self) -> dict[str, object]:
-        """What goes into a results file: ``stamp``, ``metrics`` (value, low, high), ``classes`` and ``texts``."""
-        metrics = {name: self._entry(name, interval) for name, interval in self.intervals.items()}
-        if "radcliq_v1" in self.intervals:
-            inverse = _inverse(self.intervals["radcliq_v1"])
-            metrics["inverse_mean_radcliq_v1"] = inverse | {"backend": self.stamp.backend}
-        classes = {
-            policy: {label: asdict(score) for label, score in table.items()}
-            for policy, table in self.classes.items()
-        }
-        return {
-            "stamp": asdict(self.stamp),
-            "metrics": metrics,
-            "classes": classes,
-            "texts": dict(self.texts),
-        }
-
-    @property
-    def per_report(self) -> list[dict[str, object]]:
-        """One record per report: ``study_id``, ``convention``, ``backend`` and ``backend_version`` as in the stamp, and
-        every per-report metric."""
-        stamp = self.stamp
-        choices = {
-            "convention": stamp.convention,
-            "backend": stamp.backend,
-            "backend_version": stamp.backend_version,
-        }
-        return [
-            {"study_id": study_id}
-            | choices
-            | {name: float(column[row]) for name, column in self.columns.items()}
-            for row, study_id in enumerate(self.study_ids)
-        ]
-
-    def save(self, path: Path) -> None:
-        """Write :attr:`summary` as JSON, atomically."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_writer(path) as out:
-            json.dump(self.summary, out, indent=2, allow_nan=False)
-            out.write("\n")
-
-    def save_per_report(self, path: Path) -> None:
-        """Write :attr:`per_report` as JSONL, atomically."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_writer(path) as out:
-            for record in self.per_report:
-                out.write(json.dumps(record, allow_nan=False) + "\n")
-
-    def _entry(self, name: str, interval: Interval) -> dict[str, object]:
-        entry: dict[str, object] = asdict(interval)
-        return entry | {"backend": self.stamp.backend} if name in RADCLIQ_METRICS else entry
 
 
 def score_reports(
@@ -158,7 +52,7 @@ def score_reports(
     convention: Convention,
     backend: Backend | None,
     study_ids: Sequence[str] | None = None,
-    reference_labels: Sequence[Mapping[str, int]] | None = None,
+    reference_labels: Sequence[Labels] | None = None,
     labeler: Labeler | None = None,
     metrics: Collection[str] | None = None,
     uncertain_policy: UncertainPolicy = "positive",
@@ -169,25 +63,48 @@ def score_reports(
 ) -> ReportScores:
     """Score one system's reports against the references, row by row.
 
-    The convention changes what the n-gram metrics see; RadCliQ and the clinical metrics always read the untouched text.
-    An empty hypothesis is allowed and scores worst. ``metrics`` holds names or :data:`GROUPS` (None: all);
-    ``backend`` may be None where nothing of "radcliq" is asked for. ``reference_labels`` replace what the
-    labeler (None: the backend's own, the rules without a backend) reads from the references.
+    The convention applies to the n-gram metrics only; RadCliQ and the clinical metrics always read
+    the untouched text. An empty hypothesis is allowed and gets the worst scores.
+
+    >>> from lmrrg.metrics.embedded.backend import EmbeddedBackend
+    >>> from lmrrg.metrics.text.conventions import Raw
+    >>> truth = ["Small left pleural effusion.", "No acute disease."]
+    >>> written = ["Small left pleural effusion.", "Small effusion."]
+    >>> metrics = ["radcliq", "rouge_l"]
+    >>> options = {"convention": Raw(), "backend": EmbeddedBackend(), "metrics": metrics}
+    >>> scores = score_reports(truth, written, **options)
+    >>> scores.columns["radcliq_v1"].round(4).tolist()  # lower is better
+    [-1.4407, 1.9962]
+    >>> scores.intervals["rouge_l"].value
+    0.5
+
+    Args:
+        references: The radiologists' reports [N].
+        hypotheses: The generated reports [N].
+        convention: How texts are prepared for the n-gram metrics.
+        backend: What computes RadCliQ; None is allowed where no metric of "radcliq" is wanted.
+        study_ids: The ids of the N studies; None: their row numbers.
+        reference_labels: Labels that replace what the labeler reads from the references.
+        labeler: None: the backend's own, or the rules without a backend.
+        metrics: Names of metrics or of :data:`GROUPS`; None: all.
+        uncertain_policy: The policy of the class table in the summary.
+        section: Which part of the report the references are, for the stamp.
+        split: Which split the studies are from, for the stamp.
+        bootstrap: Number of resamples of the intervals.
+        seed: Seed of the resampling.
 
     Raises:
-        MetricError: ``length_mismatch``, ``no_studies``, ``missing_text`` (not a string), ``empty_reference``,
-            ``duplicate_id``, ``unknown_metric``, ``no_metrics``, ``no_backend``, ``bad_bootstrap`` or ``unscored``
-            (the backend gave up on a pair).
+        MetricError: ``length_mismatch``, ``no_studies``, ``missing_text`` (not a string),
+            ``empty_reference``, ``duplicate_id``, ``unknown_metric``, ``no_metrics``,
+            ``no_backend``, ``bad_bootstrap`` or ``unscored`` (the backend could not score a pair).
     """
     wanted = select_metrics(metrics)
-    ids = (
-        tuple(study_ids)
-        if study_ids is not None
-        else tuple(str(row) for row in range(len(references)))
-    )
+    if study_ids is None:
+        study_ids = [str(row) for row in range(len(references))]
     if labeler is None:
         labeler = RuleLabeler() if backend is None else backend.labeler
-    _check(references, hypotheses, ids, reference_labels)
+    _check_lengths(references, hypotheses, study_ids, reference_labels)
+    _check_texts(references, hypotheses, study_ids)
     if bootstrap < 1:
         raise MetricError(
             "bad_bootstrap", f"{bootstrap} resamples give no interval: take 1 or more"
@@ -195,21 +112,19 @@ def score_reports(
     columns: dict[str, Array] = {}
     aggregates: dict[str, Aggregate] = {}
     classes: dict[str, dict[str, ClassScore]] = {}
-    if wanted & set(RADCLIQ_METRICS):
+    if not wanted.isdisjoint(RADCLIQ_METRICS):
         columns |= _radcliq_columns(backend, hypotheses, references)
         aggregates |= {name: Aggregate.mean(column) for name, column in columns.items()}
-    if wanted & set(CLINICAL_METRICS):
+    if not wanted.isdisjoint(CLINICAL_METRICS):
         truth = labeler.label(references) if reference_labels is None else reference_labels
-        scores, classes = _clinical(truth, labeler.label(hypotheses))
-        aggregates |= scores
-    if wanted & set(NLG_METRICS):
-        seen = (
-            [convention.hypothesis(text) for text in hypotheses],
-            [convention.reference(text) for text in references],
-        )
-        nlg_columns, nlg_aggregates = nlg_scores(*seen, wanted)
-        columns |= nlg_columns
-        aggregates |= nlg_aggregates
+        clinical_aggregates, classes = _clinical_scores(truth, labeler.label(hypotheses))
+        aggregates |= clinical_aggregates
+    if not wanted.isdisjoint(NLG_METRICS):
+        prepared_hypotheses = [convention.hypothesis(text) for text in hypotheses]
+        prepared_references = [convention.reference(text) for text in references]
+        nlg = nlg_scores(prepared_hypotheses, prepared_references, wanted)
+        columns |= nlg[0]
+        aggregates |= nlg[1]
     stamp = Stamp(
         n=len(references),
         section=section,
@@ -226,49 +141,29 @@ def score_reports(
     )
     return ReportScores(
         stamp=stamp,
-        study_ids=ids,
+        study_ids=tuple(study_ids),
+        # A group is computed as a whole; only what was asked for is kept.
         columns={name: column for name, column in columns.items() if name in wanted},
         aggregates={name: aggregate for name, aggregate in aggregates.items() if name in wanted},
-        texts=_text_facts(references, hypotheses),
+        texts=_text_counts(references, hypotheses),
         classes=classes,
     )
 
 
-def compare_systems(a: ReportScores, b: ReportScores, *, seed: int = 0) -> dict[str, Comparison]:
-    """Every metric of system A minus system B on the same studies, with paired intervals and tests.
-
-    Raises:
-        MetricError: ``not_comparable`` where the studies or a choice in the stamps differ.
-    """
-    ours, theirs = asdict(a.stamp), asdict(b.stamp)
-    differing = [key for key, value in ours.items() if value != theirs[key]]
-    if a.study_ids != b.study_ids:
-        differing.append("study_ids")
-    if differing:
-        raise MetricError(
-            "not_comparable", f"the two systems were scored with different {', '.join(differing)}"
-        )
-    resamples = a.stamp.bootstrap
-    return {
-        name: compare(a.aggregates[name], b.aggregates[name], resamples=resamples, seed=seed)
-        for name in a.aggregates
-        if name in b.aggregates
-    }
-
-
 def select_metrics(names: Collection[str] | None) -> frozenset[str]:
-    """The metrics that ``names`` (groups or single metrics; None: all) stand for.
+    """Return the metrics that ``names`` (groups or single metrics; None: all) stand for.
+
+    >>> sorted(select_metrics(["nlg"]))
+    ['bleu_1', 'bleu_2', 'bleu_3', 'bleu_4', 'cider', 'meteor', 'rouge_l']
 
     Raises:
         MetricError: ``unknown_metric``, or ``no_metrics`` for an empty selection.
     """
-    every = {metric for group in GROUPS.values() for metric in group}
+    every = [metric for group in GROUPS.values() for metric in group]
     chosen: set[str] = set()
     for name in every if names is None else names:
         if name not in GROUPS and name not in every:
-            allowed = ", ".join(
-                [*GROUPS, *(metric for group in GROUPS.values() for metric in group)]
-            )
+            allowed = ", ".join([*GROUPS, *every])
             raise MetricError("unknown_metric", f"{name!r} is not one of {allowed}")
         chosen |= set(GROUPS.get(name, (name,)))
     if not chosen:
@@ -279,15 +174,15 @@ def select_metrics(names: Collection[str] | None) -> frozenset[str]:
     return frozenset(chosen)
 
 
-def _check(
+def _check_lengths(
     references: Sequence[str],
     hypotheses: Sequence[str],
     ids: Sequence[str],
-    labels: Sequence[Mapping[str, int]] | None,
+    labels: Sequence[Labels] | None,
 ) -> None:
-    if not len(references) == len(hypotheses) == len(ids) or (
-        labels is not None and len(labels) != len(ids)
-    ):
+    """Refuse lists that do not belong together."""
+    same = len(references) == len(hypotheses) == len(ids)
+    if not same or (labels is not None and len(labels) != len(ids)):
         raise MetricError(
             "length_mismatch",
             f"{len(references)} references, {len(hypotheses)} hypotheses, {len(ids)} ids",
@@ -296,13 +191,18 @@ def _check(
         raise MetricError("no_studies", "there is nothing to score")
     if len(set(ids)) != len(ids):
         raise MetricError("duplicate_id", f"{len(ids) - len(set(ids))} study ids occur twice")
-    for what, texts in (("reference", references), ("hypothesis", hypotheses)):
+
+
+def _check_texts(references: Sequence[str], hypotheses: Sequence[str], ids: Sequence[str]) -> None:
+    """Refuse missing texts and empty references, and name the studies."""
+    for kind, texts in (("reference", references), ("hypothesis", hypotheses)):
+        # A data frame gives NaN, a float, where a text is missing.
         missing = [
             study for study, text in zip(ids, texts, strict=True) if not isinstance(text, str)
         ]
         if missing:
             raise MetricError(
-                "missing_text", f"no {what} text (NaN or null) for {some_studies(missing)}"
+                "missing_text", f"no {kind} text (NaN or null) for {some_studies(missing)}"
             )
     empty = [study for study, text in zip(ids, references, strict=True) if is_empty(text)]
     if empty:
@@ -312,12 +212,14 @@ def _check(
 def _radcliq_columns(
     backend: Backend | None, hypotheses: Sequence[str], references: Sequence[str]
 ) -> dict[str, Array]:
+    """Return RadCliQ and its parts, each [N]."""
     if backend is None:
         raise MetricError("no_backend", "RadCliQ and its parts need a backend")
     parts = score_parts(backend, hypotheses, references)
     columns: dict[str, Array] = {part.name: getattr(parts, part.name) for part in fields(Parts)}
     columns["radcliq_v0"] = radcliq_v0(parts.radgraph, parts.bertscore, parts.semb, parts.bleu2)
     columns["radcliq_v1"] = radcliq_v1(parts.radgraph, parts.bertscore, parts.semb)
+    # A mean over the other pairs would be the score of an easier data set, so one pair is enough.
     unscored = ~np.isfinite(np.stack(list(columns.values()))).all(axis=0)
     if unscored.any():
         raise MetricError(
@@ -326,20 +228,23 @@ def _radcliq_columns(
     return columns
 
 
-def _clinical(
+def _clinical_scores(
     truth_labels: Sequence[Labels], found_labels: Sequence[Labels]
 ) -> tuple[dict[str, Aggregate], dict[str, dict[str, ClassScore]]]:
+    """Return every clinical metric, and the scores of each class, for both policies."""
     aggregates: dict[str, Aggregate] = {}
     classes: dict[str, dict[str, ClassScore]] = {}
     for policy in UNCERTAIN_POLICIES:
-        truth, found = positives(truth_labels, policy), positives(found_labels, policy)
-        table = f1_aggregates(truth, found)
-        aggregates |= {f"{name}_uncertain_{policy}": aggregate for name, aggregate in table.items()}
+        truth = positives(truth_labels, policy)
+        found = positives(found_labels, policy)
+        for name, aggregate in f1_aggregates(truth, found).items():
+            aggregates[f"{name}_uncertain_{policy}"] = aggregate
         classes[policy] = class_table(truth, found)
     return aggregates, classes
 
 
-def _text_facts(references: Sequence[str], hypotheses: Sequence[str]) -> dict[str, float]:
+def _text_counts(references: Sequence[str], hypotheses: Sequence[str]) -> dict[str, float]:
+    """Return how many reports are distinct or empty, and the mean lengths in words."""
     return {
         "distinct_reports": len(set(hypotheses)),
         "distinct_ratio": len(set(hypotheses)) / len(hypotheses),
@@ -347,14 +252,4 @@ def _text_facts(references: Sequence[str], hypotheses: Sequence[str]) -> dict[st
         "empty_reports": sum(is_empty(text) for text in hypotheses),
         "mean_words": float(np.mean([len(text.split()) for text in hypotheses])),
         "mean_reference_words": float(np.mean([len(text.split()) for text in references])),
-    }
-
-
-def _inverse(mean: Interval) -> dict[str, object]:
-    """1/mean as the ReXrank board prints it; without an interval where the mean's includes 0, its pole."""
-    bounded = mean.low > 0 or mean.high < 0
-    return {
-        "value": 1 / mean.value if mean.value else None,
-        "low": 1 / mean.high if bounded else None,
-        "high": 1 / mean.low if bounded else None,
     }

@@ -1,4 +1,4 @@
-"""Intervals and tests: coverage, agreement with SciPy, and corpus metrics against a slow bootstrap."""
+"""Bootstrap and permutation tests: scipy as oracle, coverage, and corpus-level metrics."""
 
 from __future__ import annotations
 

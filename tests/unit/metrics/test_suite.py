@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from lmrrg.metrics.clinical import CLINICAL_METRICS
 from lmrrg.metrics.embedded.backend import EmbeddedBackend
 from lmrrg.metrics.errors import MetricError
+from lmrrg.metrics.radcliq import RADCLIQ_METRICS
+from lmrrg.metrics.report_scores import ReportScores, compare_systems
 from lmrrg.metrics.score_table import format_comparison, format_scores
 from lmrrg.metrics.suite import (
-    CLINICAL_METRICS,
     GROUPS,
-    RADCLIQ_METRICS,
-    ReportScores,
-    compare_systems,
     score_reports,
     select_metrics,
 )
