@@ -34,7 +34,7 @@ PENALTY = {"k": 0.05, "t": 0.2, "p": 0.3, "n": 0.3, "r": 0.1, "w": 1.0, "b": 2.0
 RIDGE, COUNT_WEIGHT, LARGEST_SIZE = 0.00012, 0.1, 250
 ROBUST = 0.03
 """Errors of F1 beyond this count by their size, not by its square: the tagger's slips are few and large."""
-HEADER = "# Fitted by benchmarks/embedded_fit.py; see report_graph_salience.py for the names of the features.\n"
+HEADER = "# Fitted by benchmarks/embedded_fit.py; `feature_names` in salience.py explains the names.\n"
 
 
 @dataclass

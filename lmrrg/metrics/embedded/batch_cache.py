@@ -1,4 +1,7 @@
-"""A memory of results that computes many new ones together (ours)."""
+"""Cache the results of a function of texts, and compute what is missing in batches (ours).
+
+The sizes of the caches over sentences are here as well, because four modules share them.
+"""
 
 from __future__ import annotations
 
@@ -9,33 +12,62 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+CACHED_SENTENCES = 8192
+"""Sentences whose final results a process keeps, since reports repeat sentences.
 
-class Remembered(Generic[Result]):
-    """``functools.lru_cache`` for a function of many texts, which takes each of its steps for all of them in turn.
+It bounds the memory of a reward worker.
+"""
+SENTENCE_BATCH = 512
+"""Sentences that go through each step together.
 
-    One text after the other, every step would find the processor's caches full of the other steps' code and tables.
+The intermediate results of a step are kept for as many sentences and no more: the later steps of
+the same batch ask for them again, nobody does afterwards.
+"""
+
+
+class BatchCache(Generic[Result]):
+    """LRU cache that computes misses in batches.
+
+    ``functools.lru_cache`` computes one text after the other. Here every step of the computation
+    runs over a whole batch before the next step begins, which keeps the code and the tables of
+    one step in the processor's caches.
     """
 
-    def __init__(self, compute: Callable[[list[str]], list[Result]], most: int, at_once: int):
-        self._compute, self._most, self._at_once = compute, most, at_once
-        self._known: OrderedDict[str, Result] = OrderedDict()
+    def __init__(
+        self, compute: Callable[[list[str]], list[Result]], capacity: int, batch_size: int
+    ):
+        self._compute = compute
+        self._capacity = capacity
+        self._batch_size = batch_size
+        # Ordered by last use: the first entry is the one to drop.
+        self._cached: OrderedDict[str, Result] = OrderedDict()
 
     def __call__(self, texts: Iterable[str]) -> dict[str, Result]:
-        """Text -> its result; ``at_once`` new ones are computed together, the last ``most`` asked for are kept."""
-        asked, known = dict.fromkeys(texts), self._known
-        found = {text: result for text in asked if (result := known.pop(text, None)) is not None}
-        for new in portions([text for text in asked if text not in found], self._at_once):
-            found.update(zip(new, self._compute(new), strict=True))
-        known.update(found)
-        while len(known) > self._most:
-            known.popitem(last=False)
-        return found
+        """Return text -> result for all texts; the ``capacity`` last used results are kept."""
+        asked = dict.fromkeys(texts)
+        results: dict[str, Result] = {}
+        for text in asked:
+            # Taken out here and put back below, at the end of the order of use.
+            result = self._cached.pop(text, None)
+            if result is not None:
+                results[text] = result
+        missing = [text for text in asked if text not in results]
+        for batch in in_batches(missing, self._batch_size):
+            results.update(zip(batch, self._compute(batch), strict=True))
+        self._cached.update(results)
+        while len(self._cached) > self._capacity:
+            self._cached.popitem(last=False)
+        return results
 
     def cache_clear(self) -> None:
-        """Forget everything."""
-        self._known.clear()
+        """Drop all results."""
+        self._cached.clear()
 
 
-def portions(items: list[Item], size: int) -> Iterator[list[Item]]:
-    """The items in lists of ``size``; the last may be shorter."""
+def in_batches(items: list[Item], size: int) -> Iterator[list[Item]]:
+    """Yield the items in lists of ``size``; the last list may be shorter.
+
+    >>> list(in_batches([1, 2, 3, 4, 5], 2))
+    [[1, 2], [3, 4], [5]]
+    """
     return (items[start : start + size] for start in range(0, len(items), size))

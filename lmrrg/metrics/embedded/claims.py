@@ -1,116 +1,158 @@
-"""The clinical claims of a report: which finding, asserted or not, on which side, how severe, how it changed (ours).
+"""Read the clinical claims of a report: findings with assertion, side, zone, severity and course.
 
-RadGraph compares words; radiologists count errors: a finding missed or invented, on the wrong side, of the wrong size.
-Claims are what such errors are counted on.
+Ours. RadGraph compares words; radiologists count errors: a finding missed or invented, on the
+wrong side, of the wrong size. Claims are what such errors are counted on, by
+:mod:`lmrrg.metrics.embedded.claim_agreement`. The findings, their weights and the words of their
+attributes are in ``lexicons/claims.yaml``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from lmrrg.metrics.embedded.batch_cache import SENTENCE_BATCH
 from lmrrg.metrics.embedded.labeler import topics_of
 from lmrrg.metrics.embedded.lexicon import ANATOMY, Phrases, phrase_table, read_yaml
 from lmrrg.metrics.embedded.sentences import (
     ABSENT,
     PRESENT,
-    SENTENCES_AT_WORK,
     UNCERTAIN,
     Sentence,
     read_sentence,
 )
 from lmrrg.studies import NEGATIVE, POSITIVE
 
-_TOPIC_FINDING = {"Cardiomegaly": "cardiomegaly", "Enlarged Cardiomediastinum": "mediastinum"}
-_RANK = {PRESENT: 2, UNCERTAIN: 1, ABSENT: 0}
+_FINDING_OF_TOPIC = {"Cardiomegaly": "cardiomegaly", "Enlarged Cardiomediastinum": "mediastinum"}
+_ASSERTION_OF_VALUE = {POSITIVE: PRESENT, NEGATIVE: ABSENT}
+_STRENGTH = {PRESENT: 2, UNCERTAIN: 1, ABSENT: 0}
+"""Of two claims of one finding, the stronger assertion wins."""
 _VERBS = frozenset(["is", "are", "has", "have", "appears"])
 _OPENERS = _VERBS | {"in", "of", "on", "at", "within", "over", "overlying", "projecting", "along"}
+"""After these words, attributes belong to the finding before: "effusion on the left"."""
 _JOINTS = frozenset([",", "and", "or", "with", "but", "no", "without"])
+"""After these words, attributes belong to the next finding again."""
 _SIDED_NAMES = frozenset(["atrium", "atrial", "ventricle", "ventricular"])
-"""After these names, "right" and "left" are part of the name and no side of the chest."""
-_OPPOSITE = {("w", "i"), ("i", "w"), ("w", "s"), ("s", "w"), ("i", "s"), ("s", "i")}
-_KIN_CREDIT, _DOUBT_CREDIT, _CONTRADICTION = 0.45, 0.6, 0.3
-_PRIOR, _ERROR_SCALE = 0.4, 1.0
-"""``_PRIOR``: what agreeing on nothing wrong is worth; ``_ERROR_SCALE``: weighted errors that cost half."""
+"""Before these names, "right" and "left" are part of the name and no side of the chest."""
 _NONE: frozenset[str] = frozenset()
 
 
 class Claim(NamedTuple):
-    """One finding of a report with everything said of it. Letters: sides l r, zones u m b d, change w i s."""
+    """One finding of a report with its attributes."""
 
     finding: str
+    """A key of ``findings`` in ``claims.yaml``, or "acute" for any acute abnormality."""
     assertion: int
+    """``PRESENT``, ``ABSENT`` or ``UNCERTAIN`` of :mod:`lmrrg.metrics.embedded.sentences`."""
     sides: frozenset[str]
+    """"l" left, "r" right."""
     zones: frozenset[str]
+    """"u" upper, "m" middle, "b" base, "d" diffuse."""
     severity: int
+    """1 trace, 2 mild or small, 3 moderate, 4 severe or large; 0 where it is not mentioned."""
     change: frozenset[str]
+    """Course since the last study: "w" worse or new, "i" improved, "s" stable."""
     mention: tuple[int, ...] = ()
     """Indices of the words that name the finding in its sentence."""
     attributes: tuple[int, ...] = ()
-    """Indices of the words that say its side, place, severity or change."""
+    """Indices of the words that give its side, zone, severity or change."""
 
 
 @dataclass(frozen=True)
 class ClaimLexicon:
-    """Findings with weights and kin, and the words of their attributes."""
+    """Findings with their weights and relatives, and the words of their attributes."""
 
     phrases: Phrases
+    """Phrases that name a finding; the meaning "" hides what looks like one."""
     weight: dict[str, float]
+    """Finding -> what missing it costs; 1 is a finding that a reader must act on."""
     kin: dict[str, str]
+    """Finding -> its family; relatives get part of the credit for each other."""
     clear_lungs: tuple[str, ...]
+    """Findings that "clear" denies."""
     sides: dict[str, str]
     zones: dict[str, str]
     severity: dict[str, int]
     change: dict[str, str]
     attributes: frozenset[str]
-    """All words of the four."""
+    """All words of the four attributes."""
+
+
+class _Mention(NamedTuple):
+    """The words ``start`` to ``end`` (exclusive) of a sentence, which name a finding."""
+
+    start: int
+    end: int
+    finding: str
+    assertion: int
 
 
 @cache
 def claim_lexicon() -> ClaimLexicon:
-    """The lexicon of the claims."""
+    """Return the lexicon of the claims."""
     data = read_yaml("claims.yaml")
-    findings = data["findings"]
-    phrases = [
-        (phrase, name) for name, finding in findings.items() for phrase in finding["phrases"]
-    ]
-    phrases += [(phrase, "acute") for phrase in data["acute"]["phrases"]] + [
-        (p, "") for p in data["nothing"]
-    ]
+    # "Acute" is listed apart from the findings: it has no family but itself.
+    findings = data["findings"] | {"acute": data["acute"] | {"kin": "acute"}}
+    attribute_words = [data[name].keys() for name in ("sides", "zones", "severity", "change")]
     return ClaimLexicon(
-        phrase_table(phrases),
-        {name: finding["weight"] for name, finding in findings.items()}
-        | {"acute": data["acute"]["weight"]},
-        {name: finding["kin"] for name, finding in findings.items()} | {"acute": "acute"},
-        tuple(data["clear_lungs"]),
-        data["sides"],
-        data["zones"],
-        data["severity"],
-        data["change"],
-        frozenset().union(*(data[name] for name in ("sides", "zones", "severity", "change"))),
+        phrases=phrase_table(_phrases(findings, data["nothing"])),
+        weight={name: finding["weight"] for name, finding in findings.items()},
+        kin={name: finding["kin"] for name, finding in findings.items()},
+        clear_lungs=tuple(data["clear_lungs"]),
+        sides=data["sides"],
+        zones=data["zones"],
+        severity=data["severity"],
+        change=data["change"],
+        attributes=frozenset().union(*attribute_words),
     )
 
 
-@lru_cache(maxsize=SENTENCES_AT_WORK)
+def _phrases(findings: dict[str, Any], nothing: list[str]) -> list[tuple[str, str]]:
+    """Return (phrase, finding) of every finding, and (phrase, "") of what only looks like one."""
+    phrases: list[tuple[str, str]] = []
+    for name, finding in findings.items():
+        phrases += [(phrase, name) for phrase in finding["phrases"]]
+    return phrases + [(phrase, "") for phrase in nothing]
+
+
+@lru_cache(maxsize=SENTENCE_BATCH)
 def sentence_claims(sentence: str) -> tuple[Claim, ...]:
-    """Claims of one lower-case sentence."""
+    """Return the claims of one lower-case sentence, in the order of its words.
+
+    >>> effusion, pneumothorax = sentence_claims("small left effusion without pneumothorax")
+    >>> effusion.finding, effusion.assertion == PRESENT, effusion.severity, sorted(effusion.sides)
+    ('effusion', True, 2, ['l'])
+    >>> pneumothorax.finding, pneumothorax.assertion == ABSENT, pneumothorax.sides
+    ('pneumothorax', True, frozenset())
+    """
     read = read_sentence(sentence)
     mentions = _mentions(read)
     if not mentions:
         return ()
-    owned = _attributes(read, mentions)
-    return tuple(_claim(read, mention, at) for mention, at in zip(mentions, owned, strict=True))
+    owned = _owned_words(read, mentions)
+    return tuple([_claim(read, mention, at) for mention, at in zip(mentions, owned, strict=True)])
 
 
 def merge_claims(claims: list[Claim]) -> dict[str, Claim]:
-    """One claim per finding: the strongest assertion wins, and only what is said with it is kept."""
+    """Return finding -> one claim for the whole report.
+
+    The strongest assertion of a finding wins; attributes of equally strong claims are joined.
+
+    >>> small_left, large_right = (
+    ...     sentence_claims(s)[0] for s in ("small left effusion", "large right effusion")
+    ... )
+    >>> merged = merge_claims([small_left, large_right])["effusion"]
+    >>> merged.severity, sorted(merged.sides)
+    (4, ['l', 'r'])
+    """
     merged: dict[str, Claim] = {}
     for claim in claims:
         known = merged.get(claim.finding)
-        if known is None or _RANK[claim.assertion] > _RANK[known.assertion]:
+        if known is None or _STRENGTH[claim.assertion] > _STRENGTH[known.assertion]:
             merged[claim.finding] = claim
         elif claim.assertion == known.assertion:
+            # The indices of words are dropped: they belong to two different sentences.
             merged[claim.finding] = Claim(
                 claim.finding,
                 claim.assertion,
@@ -122,160 +164,133 @@ def merge_claims(claims: list[Claim]) -> dict[str, Claim]:
     return merged
 
 
-def claim_agreement(a: dict[str, Claim], b: dict[str, Claim]) -> float:
-    """Clinical agreement of two reports in 0..1 (symmetric): half a weighted F1 of findings, half 1 / (1 + errors)."""
-    weight = claim_lexicon().weight
-    told_a = {f: c for f, c in a.items() if c.assertion != ABSENT}
-    told_b = {f: c for f, c in b.items() if c.assertion != ABSENT}
-    shared = [finding for finding in told_a if finding in told_b]
-    matched = errors = 0.0
-    for finding in shared:
-        likeness = attribute_likeness(told_a[finding], told_b[finding])
-        matched += weight[finding] * likeness
-        errors += weight[finding] * (1 - likeness)
-    # The gravest first, so that neither the order of a report nor Python's hash seed decides who is whose relative.
-    left = {
-        f: weight[f] for f in sorted(told_a.keys() - told_b.keys(), key=lambda f: (-weight[f], f))
-    }
-    right = {
-        f: weight[f] for f in sorted(told_b.keys() - told_a.keys(), key=lambda f: (-weight[f], f))
-    }
-    credit, forgiven = _kin_credit(left, right)
-    contradicted = sum(w for f, w in left.items() if f in b) + sum(
-        w for f, w in right.items() if f in a
-    )
-    errors += sum(left.values()) + sum(right.values()) - forgiven + _CONTRADICTION * contradicted
-    total = sum(weight[f] for f in told_a) + sum(weight[f] for f in told_b)
-    f1 = (2 * (matched + credit) + _PRIOR) / (total + _CONTRADICTION * contradicted + _PRIOR)
-    return 0.5 * f1 + 0.5 / (1 + errors / _ERROR_SCALE)
-
-
-def attribute_likeness(a: Claim, b: Claim) -> float:
-    """How alike two claims of one finding are, 1 for alike to 0.1: side, severity, place, change and doubt."""
-    likeness = 1.0
-    if a.sides != b.sides:
-        likeness -= 0.1 if not (a.sides and b.sides) else 0.6 if a.sides & b.sides else 0.8
-    if a.severity != b.severity:
-        likeness -= (
-            0.07
-            if not (a.severity and b.severity)
-            else (0.15, 0.6, 0.75)[abs(a.severity - b.severity) - 1]
-        )
-    if a.zones != b.zones:
-        likeness -= 0.07 if not (a.zones and b.zones) else 0.1 if a.zones & b.zones else 0.55
-    if any((x, y) in _OPPOSITE for x in a.change for y in b.change) and not a.change & b.change:
-        likeness -= 0.25
-    if a.assertion != b.assertion:
-        likeness -= 1 - _DOUBT_CREDIT
-    return max(likeness, 0.1)
-
-
-def _kin_credit(left: dict[str, float], right: dict[str, float]) -> tuple[float, float]:
-    """Credit for findings that stand for a near relative, and the errors that it forgives; each is used once."""
-    kin = claim_lexicon().kin
-    free = dict(right)
-    credit = forgiven = 0.0
-    for finding, weight in left.items():
-        partner = next((f for f in free if kin[f] == kin[finding]), None)
-        if partner is not None:
-            credit += _KIN_CREDIT * min(weight, free[partner])
-            forgiven += 2 * _KIN_CREDIT * min(weight, free.pop(partner))
-    return credit, forgiven
-
-
-def _mentions(read: Sentence) -> list[tuple[int, int, str, int]]:
-    """(start, end, finding, assertion) of every mention, in the order of the words."""
-    lexicon, words = claim_lexicon(), read.words
-    found: list[tuple[int, int, str, int]] = []
+def _mentions(read: Sentence) -> list[_Mention]:
+    """Return every mention of a finding, in the order of the words."""
+    lexicon = claim_lexicon()
+    words = read.words
+    found: list[_Mention] = []
     end = 0
     for i, word in enumerate(words):
-        if i < end:
+        if i < end:  # inside the phrase before: the longest phrase hides the shorter ones in it
             continue
         if word in lexicon.phrases:
             for phrase, finding in lexicon.phrases[word]:
                 if words[i : i + len(phrase)] == phrase:
                     end = i + len(phrase)
                     if finding:
-                        found.append((i, end, finding, read.assertions[end - 1]))
+                        found.append(_Mention(i, end, finding, read.assertions[end - 1]))
                     break
         if word == "clear" and read.assertions[i] == PRESENT:
-            found += [(i, i + 1, finding, ABSENT) for finding in lexicon.clear_lungs]
+            found += [_Mention(i, i + 1, finding, ABSENT) for finding in lexicon.clear_lungs]
     for i, label, value in topics_of(read):
-        if value in (POSITIVE, NEGATIVE):
-            found.append(
-                (i, i + 1, _TOPIC_FINDING[label], PRESENT if value == POSITIVE else ABSENT)
-            )
+        if value in _ASSERTION_OF_VALUE:
+            finding = _FINDING_OF_TOPIC[label]
+            found.append(_Mention(i, i + 1, finding, _ASSERTION_OF_VALUE[value]))
     return sorted(found)
 
 
-def _attributes(read: Sentence, mentions: list[tuple[int, int, str, int]]) -> list[list[int]]:
-    """Indices of the attribute words of each mention: those before it, and those after "in", "is" and the like."""
+def _owned_words(read: Sentence, mentions: list[_Mention]) -> list[list[int]]:
+    """Return for each mention the indices of the words that may describe it.
+
+    These are the words before it, and those after "in", "is" and the like.
+    """
     if claim_lexicon().attributes.isdisjoint(read.words):  # two sentences of five
         return [[] for _ in mentions]
+    # Two findings may start at one word: "clear" denies two.
     starts: dict[int, list[int]] = {}
-    for number, (start, _, _, _) in enumerate(mentions):
-        starts.setdefault(start, []).append(number)
-    owners = _Owners(len(mentions))
+    for number, mention in enumerate(mentions):
+        starts.setdefault(mention.start, []).append(number)
+    owners = _AttributeOwners(mentions)
     for i, word in enumerate(read.words):
         if i in starts:
-            owners.on_mentions(starts[i], mentions)
+            owners.on_mentions(starts[i])
         else:
             owners.on_word(word, i, read.kinds[i])
-    for number in owners.current:
-        owners.owned[number] += owners.pending
-    return owners.owned
+    return owners.finish()
 
 
-class _Owners:
-    """One pass over a sentence: who owns the words that say side, place, severity and change."""
+class _AttributeOwners:
+    """One pass over a sentence that gives every word to the finding that it may describe."""
 
-    def __init__(self, mentions: int):
-        self.owned: list[list[int]] = [[] for _ in range(mentions)]
+    def __init__(self, mentions: list[_Mention]):
+        self.mentions = mentions
+        self.owned: list[list[int]] = [[] for _ in mentions]
+        """Indices of the words of each mention."""
         self.current: list[int] = []
-        """The last mentions, which get what follows an opener."""
+        """Numbers of the last mentions, which own what follows an opener ("in", "is")."""
         self.pending: list[int] = []
-        """Words for the next mention."""
-        self.after = self.joined = self.subject = False
+        """Indices of words that wait for the next mention."""
+        self._start_phrase()
 
-    def on_mentions(self, numbers: list[int], mentions: list[tuple[int, int, str, int]]) -> None:
+    def _start_phrase(self) -> None:
+        self.after_opener = False
+        self.after_joint = False
+        self.has_other_subject = False
+        """Whether the words since the last joint speak of something else than the mention."""
+
+    def on_mentions(self, numbers: list[int]) -> None:
+        """Pass the first word of one or more mentions."""
         for number in numbers:
-            start, end, _, _ = mentions[number]
-            self.owned[number] += [*self.pending, *range(start, end)]
-        self.current, self.pending = numbers, []
-        self.after = self.joined = self.subject = False
+            mention = self.mentions[number]
+            self.owned[number] += [*self.pending, *range(mention.start, mention.end)]
+        self.current = numbers
+        self.pending = []
+        self._start_phrase()
 
     def on_word(self, word: str, i: int, kind: str) -> None:
-        self.subject = self.subject or word == "there" or (self.joined and kind == ANATOMY)
-        if (
-            self.subject and word in _VERBS
-        ):  # "and the mediastinum is shifted", "and there is": of something else
+        """Pass a word that starts no mention."""
+        if word == "there" or (self.after_joint and kind == ANATOMY):
+            self.has_other_subject = True
+        if self.has_other_subject and word in _VERBS:
+            # "Effusion and the mediastinum is shifted", "effusion, and there is": a new statement.
             self.current = []
-            self.after = self.joined = self.subject = False
+            self._start_phrase()
         elif word in _OPENERS:
-            self.after = True
+            self.after_opener = True
         elif word in _JOINTS:
-            self.after, self.joined = False, True
-        elif self.after and self.current:
+            self.after_opener = False
+            self.after_joint = True
+        elif self.after_opener and self.current:
             for number in self.current:
                 self.owned[number].append(i)
         else:
             self.pending.append(i)
 
+    def finish(self) -> list[list[int]]:
+        """Return the words of each mention; what no later mention took goes to the last ones."""
+        for number in self.current:
+            self.owned[number] += self.pending
+        return self.owned
 
-def _claim(read: Sentence, mention: tuple[int, int, str, int], owned: list[int]) -> Claim:
+
+def _claim(read: Sentence, mention: _Mention, owned: list[int]) -> Claim:
+    """Return the claim of a mention from the words that it owns."""
     lexicon = claim_lexicon()
     start, end, finding, assertion = mention
-    # "The effusion is not significantly changed": what is denied beside a finding that is there says nothing of it.
-    named = [i for i in owned if read.words[i] in lexicon.attributes]
-    told = [i for i in named if assertion == ABSENT or read.assertions[i] != ABSENT]
-    attributes = tuple([i for i in told if _SIDED_NAMES.isdisjoint(read.words[i + 1 : i + 2])])
+    named = tuple(range(start, end))
+    attributes = tuple([i for i in owned if _is_attribute(read, i, assertion)])
     if not attributes:
-        return Claim(finding, assertion, _NONE, _NONE, 0, _NONE, tuple(range(start, end)))
+        return Claim(finding, assertion, _NONE, _NONE, 0, _NONE, named)
     words = [read.words[i] for i in attributes]
-    sides = frozenset(side for word in words for side in lexicon.sides.get(word, ""))
-    zones = frozenset(lexicon.zones[word] for word in words if word in lexicon.zones)
-    severity = max(lexicon.severity.get(word, 0) for word in words)
-    change = frozenset(lexicon.change[word] for word in words if word in lexicon.change)
     return Claim(
-        finding, assertion, sides, zones, severity, change, tuple(range(start, end)), attributes
+        finding,
+        assertion,
+        # A side word may stand for both sides: its entry has two letters.
+        frozenset("".join([lexicon.sides.get(word, "") for word in words])),
+        frozenset([lexicon.zones[word] for word in words if word in lexicon.zones]),
+        max([lexicon.severity.get(word, 0) for word in words]),
+        frozenset([lexicon.change[word] for word in words if word in lexicon.change]),
+        named,
+        attributes,
     )
+
+
+def _is_attribute(read: Sentence, i: int, assertion: int) -> bool:
+    """Return whether a word gives an attribute of a finding with this assertion."""
+    if read.words[i] not in claim_lexicon().attributes:
+        return False
+    # "The effusion is not significantly changed": denied words beside a finding that is there
+    # are no attributes of it.
+    if assertion != ABSENT and read.assertions[i] == ABSENT:
+        return False
+    return _SIDED_NAMES.isdisjoint(read.words[i + 1 : i + 2])

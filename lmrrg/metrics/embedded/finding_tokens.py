@@ -1,51 +1,81 @@
-"""Which tokens of a report carry findings: what it affirms to be there, what describes and places it, and negations."""
+"""Find the tokens of a report that carry findings.
+
+These are the tokens of affirmed findings, of what describes and places them, and of negations.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 
-from lmrrg.metrics.embedded.lexicon import graph_lexicon, read_yaml
+from lmrrg.metrics.embedded.lexicon import (
+    DEVICE,
+    LOCATION,
+    MODIFIER,
+    OBSERVATION,
+    graph_lexicon,
+    read_yaml,
+)
 
 _WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+(?:\.\d+)?|[.;\n]")
-_KINDS = ("observation", "device", "modifier", "location")
-_MARKS = str.maketrans({"Ġ": " ", "▁": " ", "Ċ": "\n"})
-"""How byte-level and SentencePiece tokenizers write a space and a line break, one character each."""
+_SENTENCE_ENDS = frozenset([".", ";", "\n"])
+_KINDS = (OBSERVATION, DEVICE, MODIFIER, LOCATION)
+_TOKENIZER_MARKS = str.maketrans({"Ġ": " ", "▁": " ", "Ċ": "\n"})
+"""How byte-level and SentencePiece tokenizers write a space and a line break.
+
+Each is one character, so that positions in the text stay positions in the tokens.
+"""
 
 
 def carries_finding(pieces: Sequence[str]) -> list[bool]:
-    """Whether each token belongs to an affirmed finding, what describes or places it, or a negation (ours).
+    """Return whether each token belongs to an affirmed finding, its attributes or a negation.
 
-    What a sentence says is normal, and which absent findings it lists after its negation, is wording: there is a choice
-    of many ways to say so, and none of them is more right. Anatomy alone is no finding either.
+    Ours. What a sentence calls normal, and which absent findings it lists after its negation, is
+    wording: there are many equally right ways to write it. Anatomy alone is no finding either.
 
     Args:
         pieces: tokens of one report as the tokenizer writes them (``convert_ids_to_tokens``).
+
+    >>> carries_finding(["Small", "Ġleft", "Ġeffusion", ".", "ĠNo", "Ġpneumothorax", "."])
+    [True, True, True, False, True, False, False]
     """
-    text = "".join(pieces).translate(_MARKS).lower()
-    marked, denied = [False] * len(text), False
-    for word in _WORD.finditer(text):
-        denies = word.group() in _negations()
-        denied = denies or (denied and word.group() not in ".;\n")
-        if denies or (not denied and word.group() in _finding_words()):
-            marked[word.start() : word.end()] = [True] * len(word.group())
-    ends, found = 0, []
+    text = "".join(pieces).translate(_TOKENIZER_MARKS).lower()
+    marked = _marked_characters(text)
+    carries: list[bool] = []
+    start = 0
     for piece in pieces:
-        found.append(any(marked[ends : ends + len(piece)]))
-        ends += len(piece)
-    return found
+        # Lower case and translation keep the length of almost every text; "İ" is an exception,
+        # after which marks shift by one character.
+        end = start + len(piece)
+        carries.append(any(marked[start:end]))
+        start = end
+    return carries
 
 
-@lru_cache(maxsize=1)
+def _marked_characters(text: str) -> list[bool]:
+    """Return for each character of a lower-case text whether its word is to be marked."""
+    marked = [False] * len(text)
+    is_denied = False
+    for match in _WORD.finditer(text):
+        word = match.group()
+        is_negation = word in _negations()
+        # A negation reaches to the end of its sentence, which is enough for a weight on tokens.
+        is_denied = is_negation or (is_denied and word not in _SENTENCE_ENDS)
+        if is_negation or (not is_denied and word in _finding_words()):
+            marked[match.start() : match.end()] = [True] * len(word)
+    return marked
+
+
+@cache
 def _finding_words() -> frozenset[str]:
     lexicon = graph_lexicon()
-    return frozenset(lexicon.glued) | {
-        word for word, kind in lexicon.kind.items() if kind in _KINDS
-    }
+    words = [word for word, kind in lexicon.kind.items() if kind in _KINDS]
+    return frozenset(words) | lexicon.glued.keys()
 
 
-@lru_cache(maxsize=1)
+@cache
 def _negations() -> frozenset[str]:
+    """Return the forward negations of one word; longer ones ("free of") are not looked for."""
     negations = read_yaml("cues.yaml")["negation"]["before"]
     return frozenset(phrase for phrase in negations if " " not in phrase)

@@ -1,9 +1,10 @@
-"""A report as a graph in the RadGraph schema, built by rules, and the F1 scores between two graphs.
+"""Build a report's graph in the RadGraph schema by rules, and compare two graphs by F1.
 
-Ours: no model. Entities are single words with one of ANAT-DP, OBS-DP, OBS-U, OBS-DA; relations are modify, located_at
-and suggestive_of. RadCliQ's RG compares the graphs as sets of meanings ("cardiac" is "heart"). The reward
-levels rg_e and rg_er of the ``radgraph`` package are *expected* F1 scores: an entity counts with the chance that
-RadGraph's model marks it (:mod:`report_graph_salience`).
+Ours: no model. Entities are single words with one of ANAT-DP, OBS-DP, OBS-U, OBS-DA; relations are
+modify, located_at and suggestive_of. RadCliQ's RG compares the graphs as sets of meanings
+("cardiac" is "heart"). The reward levels rg_e and rg_er of the ``radgraph`` package are *expected*
+F1 scores here: an entity counts with the chance that RadGraph's model marks it
+(:mod:`lmrrg.metrics.embedded.salience`).
 """
 
 from __future__ import annotations
@@ -11,35 +12,35 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from lmrrg.metrics.embedded.claims import sentence_claims
+from lmrrg.metrics.embedded.batch_cache import CACHED_SENTENCES
+from lmrrg.metrics.embedded.claims import Claim, sentence_claims
 from lmrrg.metrics.embedded.lexicon import ANATOMY, LOCATION, graph_lexicon
 from lmrrg.metrics.embedded.relations import Relation, relations_of
 from lmrrg.metrics.embedded.salience import expectations, salience
-from lmrrg.metrics.embedded.sentences import (
-    REMEMBERED_SENTENCES,
-    Sentence,
-    read_sentence,
-    sentences_of,
-)
+from lmrrg.metrics.embedded.sentences import Sentence, read_sentence, sentences_of
 from lmrrg.metrics.parts import set_f1
 
 LABEL_OF_ASSERTION = ("OBS-DP", "OBS-DA", "OBS-U")
-_ANATOMY_LABEL, _PLACES = "ANAT-DP", (ANATOMY, LOCATION)
+"""RadGraph's label of an observation, by the assertion of its word."""
+_ANATOMY_LABEL = "ANAT-DP"
+_PLACED = (ANATOMY, LOCATION)
+
 Entity = tuple[str, str]
 """(tokens, label)"""
 Chances = tuple[float, float]
 """(chance that an entity is marked, chance that it then has a relation)"""
+MeaningRelation = tuple[Entity, Entity, str]
+"""(head, tail, type), with meanings as head and tail"""
 
 
 class SentenceGraph(NamedTuple):
     """Entities and relations of one sentence; plain tuples, because thousands of them are kept."""
 
     entities: tuple[tuple[Entity, Chances], ...]
-    """The entities as they stand in the text; chances are shared with all who have the same."""
+    """The entities as they stand in the text, with their chances."""
     meanings: tuple[Entity, ...]
     """The same entities with one word for all words of one meaning: what RG compares."""
-    relations: tuple[tuple[Entity, Entity, str], ...]
-    """(head, tail, type) between meanings"""
+    relations: tuple[MeaningRelation, ...]
     typed: tuple[tuple[str, ...], ...]
     """(tokens, label, relation, target tokens), or (tokens, label) without a relation"""
 
@@ -49,7 +50,7 @@ class ReportGraph(NamedTuple):
 
     chances: dict[Entity, Chances]
     meanings: set[Entity]
-    relations: set[tuple[Entity, Entity, str]]
+    relations: set[MeaningRelation]
     typed: set[tuple[str, ...]]
     sentences: frozenset[str]
     """The lower-case sentences that the graph was read from."""
@@ -58,7 +59,7 @@ class ReportGraph(NamedTuple):
 
     @property
     def entities(self) -> frozenset[Entity]:
-        """(tokens, label) of every entity, as the words stand in the text."""
+        """Return (tokens, label) of every entity, as the words stand in the text."""
         return frozenset(self.chances)
 
 
@@ -71,9 +72,13 @@ class GraphScores(NamedTuple):
     radgraph: float
 
 
-@lru_cache(maxsize=REMEMBERED_SENTENCES)
+@lru_cache(maxsize=CACHED_SENTENCES)
 def sentence_graph(sentence: str) -> SentenceGraph:
-    """Graph of one lower-case sentence."""
+    """Return the graph of one lower-case sentence.
+
+    >>> sentence_graph("no effusion").typed
+    (('effusion', 'OBS-DA'),)
+    """
     read = read_sentence(sentence)
     entities = entities_of(read)
     meanings = _meanings(entities)
@@ -85,21 +90,28 @@ def sentence_graph(sentence: str) -> SentenceGraph:
     return SentenceGraph(
         tuple([(entities[i], chance) for i, chance in chances]),
         tuple(meanings.values()),
-        tuple(_clinical_relations(sentence, meanings, relations)),
+        tuple(_meaning_relations(sentence_claims(sentence), meanings, relations)),
         tuple(typed),
     )
 
 
 def build_graph(text: str) -> ReportGraph:
-    """Graph of a report: the union of its sentences' graphs."""
+    """Return the graph of a report: the union of its sentences' graphs.
+
+    >>> graph = build_graph("The heart is enlarged. No effusion.")
+    >>> sorted(graph.entities)
+    [('effusion', 'OBS-DA'), ('enlarged', 'OBS-DP'), ('heart', 'ANAT-DP')]
+    >>> ("enlarged", "OBS-DP", "located_at", "heart") in graph.typed
+    True
+    """
     return join_graphs(sentences_of(text))
 
 
 def join_graphs(sentences: list[str]) -> ReportGraph:
-    """Graph of a report that is already split into its lower-case sentences."""
+    """Return the graph of a report that is already split into its lower-case sentences."""
     chances: dict[Entity, Chances] = {}
     meanings: set[Entity] = set()
-    relations: set[tuple[Entity, Entity, str]] = set()
+    relations: set[MeaningRelation] = set()
     typed: set[tuple[str, ...]] = set()
     for graph in map(sentence_graph, dict.fromkeys(sentences)):
         meanings.update(graph.meanings)
@@ -107,54 +119,76 @@ def join_graphs(sentences: list[str]) -> ReportGraph:
         typed.update(graph.typed)
         for entity, chance in graph.entities:
             known = chances.get(entity)
-            chances[entity] = chance if known is None else _either(known, chance)
+            chances[entity] = chance if known is None else _joined_chances(known, chance)
     size = sum([marked for marked, _ in chances.values()])
     return ReportGraph(chances, meanings, relations, typed, frozenset(sentences), size)
 
 
 def graph_scores(hypothesis: ReportGraph, reference: ReportGraph) -> GraphScores:
-    """F1 levels of a pair; RG = (entity F1 + relation F1) / 2; 0 wherever a side is empty (method.md section 4)."""
+    """Return the F1 levels of a pair; RG = (entity F1 + relation F1) / 2.
+
+    Every F1 is 0 where a side is empty, as in RadCliQ: two equal reports without any relation
+    have an RG of 0.5.
+
+    >>> graph = build_graph("small effusion")
+    >>> graph_scores(graph, graph)
+    GraphScores(rg_e=1.0, rg_er=1.0, rg_bar_er=1.0, radgraph=1.0)
+    >>> graph_scores(graph, build_graph("no effusion")).radgraph
+    0.0
+    """
     marked, linked = _expected_f1(hypothesis, reference)
     entity = set_f1(hypothesis.meanings, reference.meanings)
     relation = set_f1(hypothesis.relations, reference.relations)
-    return GraphScores(
-        marked, linked, set_f1(hypothesis.typed, reference.typed), (entity + relation) / 2
-    )
+    typed = set_f1(hypothesis.typed, reference.typed)
+    return GraphScores(marked, linked, typed, (entity + relation) / 2)
 
 
 def weighted_f1(a: dict[Any, float], b: dict[Any, float]) -> float:
-    """F1 of two weighted sets: a shared item counts with its smaller weight."""
+    """Return the F1 of two weighted sets, in which a common item counts with its smaller weight.
+
+    >>> weighted_f1({"effusion": 1.0, "small": 0.5}, {"effusion": 0.5})
+    0.5
+    """
     total = sum(a.values()) + sum(b.values())
-    return (
-        2 * sum([min(weight, b[item]) for item, weight in a.items() if item in b]) / total
-        if total
-        else 0.0
-    )
+    if not total:
+        return 0.0
+    return 2 * sum([min(weight, b[item]) for item, weight in a.items() if item in b]) / total
 
 
 def entities_of(sentence: Sentence) -> dict[int, Entity]:
-    """(tokens, label) of every entity word, by its index."""
+    """Return index -> (tokens, label) of every entity word.
+
+    >>> entities_of(read_sentence("the heart may be enlarged"))
+    {1: ('heart', 'ANAT-DP'), 4: ('enlarged', 'OBS-U')}
+    """
     words, kinds, assertions = sentence
-    return {
-        i: (words[i], _ANATOMY_LABEL if kind in _PLACES else LABEL_OF_ASSERTION[assertions[i]])
-        for i, kind in enumerate(kinds)
-        if kind
-    }
+    entities: dict[int, Entity] = {}
+    for i, kind in enumerate(kinds):
+        if kind:
+            # RadGraph asserts anatomy always: only observations are denied or doubted.
+            label = _ANATOMY_LABEL if kind in _PLACED else LABEL_OF_ASSERTION[assertions[i]]
+            entities[i] = (words[i], label)
+    return entities
 
 
 def _meanings(entities: dict[int, Entity]) -> dict[int, Entity]:
-    """Every entity with the word for all words of its meaning; an entity without a synonym is kept itself."""
+    """Return every entity with the word that stands for its meaning; itself without a synonym."""
     meaning = graph_lexicon().meaning
     return {i: (meaning[e[0]], e[1]) if e[0] in meaning else e for i, e in entities.items()}
 
 
-def _clinical_relations(
-    sentence: str, meanings: dict[int, Entity], relations: list[Relation]
-) -> set[tuple[Entity, Entity, str]]:
-    """Relations between meanings: of a claim's words to its finding, however it is phrased; else by the phrase."""
-    found: set[tuple[Entity, Entity, str]] = set()
+def _meaning_relations(
+    claims: tuple[Claim, ...], meanings: dict[int, Entity], relations: list[Relation]
+) -> set[MeaningRelation]:
+    """Return the relations of a sentence between meanings.
+
+    The attributes of a claim modify its finding, however the sentence is built: "small left
+    effusion" and "the effusion on the left is small" have the same relations. Other words keep the
+    relations of their phrase.
+    """
+    found: set[MeaningRelation] = set()
     claimed: set[int] = set()
-    for claim in sentence_claims(sentence):
+    for claim in claims:
         if claim.attributes:
             finding = (claim.finding, LABEL_OF_ASSERTION[claim.assertion])
             found.update(
@@ -165,36 +199,54 @@ def _clinical_relations(
     return found
 
 
-def _either(a: Chances, b: Chances) -> Chances:
-    """An entity named twice is marked unless it is missed twice; its relation is the average of both."""
-    (p, r), (q, s) = a, b
-    return 1 - (1 - p) * (1 - q), (p * r + q * s) / (p + q)
+def _joined_chances(a: Chances, b: Chances) -> Chances:
+    """Return the chances of an entity that a report names twice.
+
+    It is marked unless it is missed twice; its relation is the average of both, weighted by how
+    likely each is marked.
+    """
+    marked_a, related_a = a
+    marked_b, related_b = b
+    marked = 1 - (1 - marked_a) * (1 - marked_b)
+    return marked, (marked_a * related_a + marked_b * related_b) / (marked_a + marked_b)
 
 
 def _expected_f1(a: ReportGraph, b: ReportGraph) -> tuple[float, float]:
-    """Expected F1 over entities, and over entities with whether they have a relation."""
+    """Return the expected F1 over entities, and over entities with whether they have a relation."""
     if not a.chances or not b.chances:
         return 0.0, 0.0
     if a.sentences == b.sentences:
+        # One text tagged twice: the tagger decides the same both times.
         return 1.0, 1.0
-    table, total = salience(), a.size + b.size
-    repeated = {
-        entity
-        for sentence in a.sentences & b.sentences
-        for entity, _ in sentence_graph(sentence).entities
-    }
-    marked = linked = 0.0
-    for entity, (p, r) in a.chances.items():
+    table = salience()
+    repeated = _entities_of_common_sentences(a, b)
+    marked = 0.0
+    linked = 0.0
+    for entity, (marked_a, related_a) in a.chances.items():
         if entity not in b.chances:
             continue
-        q, s = b.chances[entity]
-        share = table.same_sentence if entity in repeated else table.other_sentence
-        both = _agree(p, q, share)
+        marked_b, related_b = b.chances[entity]
+        dependence = table.same_sentence if entity in repeated else table.other_sentence
+        both = _both(marked_a, marked_b, dependence)
+        both_related = _both(related_a, related_b, dependence)
+        none_related = _both(1 - related_a, 1 - related_b, dependence)
         marked += both
-        linked += both * (_agree(r, s, share) + _agree(1 - r, 1 - s, share))
+        linked += both * (both_related + none_related)
+    total = a.size + b.size
     return 2 * marked / total, 2 * linked / total
 
 
-def _agree(p: float, q: float, share: float) -> float:
-    """Chance that both of two events happen, between independent (``share`` 0) and nested (1)."""
-    return share * min(p, q) + (1 - share) * p * q
+def _entities_of_common_sentences(a: ReportGraph, b: ReportGraph) -> set[Entity]:
+    """Return the entities that stand in a sentence which both reports have."""
+    entities: set[Entity] = set()
+    for sentence in a.sentences & b.sentences:
+        entities.update([entity for entity, _ in sentence_graph(sentence).entities])
+    return entities
+
+
+def _both(p: float, q: float, dependence: float) -> float:
+    """Return the chance that two events of chances p and q both happen.
+
+    ``dependence`` is 0 for independent events and 1 where the likelier one contains the other.
+    """
+    return dependence * min(p, q) + (1 - dependence) * p * q

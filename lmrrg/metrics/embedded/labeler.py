@@ -1,45 +1,73 @@
-"""Fourteen CheXbert classes of a report by rules: positive, negative, uncertain or not mentioned (ours, no model)."""
+"""Read CheXbert's 14 classes from a report by rules, without any model (ours).
+
+Twelve classes are read from *mentions*: phrases of ``lexicons/labels.yaml`` whose own assertion is
+the label. Two classes are also read from *topics*: the heart and the mediastinum, judged by the
+words near them ("heart size is normal", "the mediastinum is widened"). "No Finding" follows from
+the others.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from typing import Any
 
+from lmrrg.metrics.embedded import sentences
+from lmrrg.metrics.embedded.batch_cache import CACHED_SENTENCES
 from lmrrg.metrics.embedded.lexicon import OBSERVATION, Phrases, phrase_table, read_yaml
 from lmrrg.metrics.embedded.sentences import (
     ABSENT,
     CHOICE,
-    REMEMBERED_SENTENCES,
     Sentence,
     read_sentence,
     sentences_of,
 )
-from lmrrg.metrics.embedded.sentences import UNCERTAIN as DOUBTED
 from lmrrg.studies import LABELS, NEGATIVE, POSITIVE, UNCERTAIN
 
-Mention = tuple[str, int]
-"""(class, value)"""
+LabelValue = tuple[str, int]
+"""(class, POSITIVE, NEGATIVE or UNCERTAIN)"""
 
-NO_FINDING, DEVICES = "No Finding", "Support Devices"
-_OPACITY, _LESION = "Lung Opacity", "Lung Lesion"
-_WITHIN_LIMITS = {"within", "limits"}
-_TURNS = frozenset([",", "with"])
-_VALUE = (POSITIVE, NEGATIVE, UNCERTAIN)
-_RANK = {POSITIVE: 3, UNCERTAIN: 2, NEGATIVE: 1}
+_NO_FINDING = "No Finding"
+_DEVICES = "Support Devices"
+_OPACITY = "Lung Opacity"
+_LESION = "Lung Lesion"
 _ABNORMAL = "abnormal"
-"""A pseudo-class: something else than the classes that rules out "No Finding"."""
+"""A pseudo-class: something outside the other classes that rules out "No Finding"."""
+
+_VALUE_OF_ASSERTION = {
+    sentences.PRESENT: POSITIVE,
+    sentences.ABSENT: NEGATIVE,
+    sentences.UNCERTAIN: UNCERTAIN,
+}
+_STRENGTH = {POSITIVE: 3, UNCERTAIN: 2, NEGATIVE: 1}
+"""Of two mentions of one class, the stronger value wins."""
+_WITHIN_LIMITS = frozenset(["within", "limits"])
+_TURNS = frozenset([",", "with"])
+"""Words after which a sentence may go on to something else."""
+_SHAPE_WINDOW = 4
+"""Words before an opacity in which its shape or size is looked for."""
+_BLOCK_WINDOW = 3
+"""Words after an organ's name that may make it part of another name ("heart failure")."""
 
 
 @dataclass(frozen=True)
 class _Topic:
+    """An organ that is judged by the words near it."""
+
     label: str
+    """Class that is positive where the organ is abnormal."""
     borderline_at_limit: bool
+    """Whether "upper limits of normal" counts as abnormal."""
     blocked_by: frozenset[str]
+    """Words that show that the organ's name means something else ("cardiac monitor")."""
     abnormal: frozenset[str]
+    """Words that call the organ abnormal."""
 
 
 @dataclass(frozen=True)
 class _Rules:
+    """The content of ``labels.yaml``, which explains each part."""
+
     mentions: Phrases
     hints: frozenset[tuple[str, ...]]
     opacities: frozenset[str]
@@ -48,6 +76,7 @@ class _Rules:
     probable: frozenset[str]
     within_limit: frozenset[str]
     topics: dict[str, _Topic]
+    """Word that names an organ -> the organ."""
     normal: frozenset[str]
     stable: frozenset[str]
     abnormal: frozenset[str]
@@ -56,65 +85,104 @@ class _Rules:
 @cache
 def _rules() -> _Rules:
     data = read_yaml("labels.yaml")
-    topics = {}
-    for label, topic in data["topics"].items():
-        sets = (frozenset(topic["blocked_by"]), frozenset(topic["abnormal"]))
-        rule = _Topic(label, topic["borderline_at_limit"], *sets)
-        topics.update(dict.fromkeys(topic["words"], rule))
-    mentions = [
-        (phrase, label) for label, phrases in data["mentions"].items() for phrase in phrases
-    ]
-    mentions += [(phrase, "") for phrase in data["nothing"]]
     return _Rules(
-        mentions=phrase_table(mentions),
+        mentions=phrase_table(_phrases(data)),
         hints=frozenset(tuple(phrase.split()) for phrase in data["hints"]),
         opacities=frozenset(data["focal"]["opacities"]),
         shapes=frozenset(data["focal"]["shapes"]),
         explains_interstitial=frozenset(data["explains_interstitial"]),
         probable=frozenset(data["probable"]),
         within_limit=frozenset(data["within_limit"]),
-        topics=topics,
+        topics=_topics(data["topics"]),
         normal=frozenset(data["normal"]),
         stable=frozenset(data["stable"]),
         abnormal=frozenset(data["abnormal"].split()),
     )
 
 
-def label_report(text: str) -> dict[str, int]:
-    """Classes of :data:`lmrrg.studies.LABELS` that a report speaks of: 1 positive, 0 negative, -1 uncertain.
+def _phrases(data: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return (phrase, class) of every mention, and (phrase, "") of what only looks like one."""
+    phrases: list[tuple[str, str]] = []
+    for label, mentions in data["mentions"].items():
+        phrases += [(phrase, label) for phrase in mentions]
+    return phrases + [(phrase, "") for phrase in data["nothing"]]
 
-    An absent class is not mentioned. Over several mentions positive beats uncertain beats negative. "No Finding" is 1
-    when the report names nothing abnormal, devices aside; otherwise it is absent. A text without a word has no label.
+
+def _topics(data: dict[str, Any]) -> dict[str, _Topic]:
+    topics: dict[str, _Topic] = {}
+    for label, topic in data.items():
+        rule = _Topic(
+            label,
+            topic["borderline_at_limit"],
+            frozenset(topic["blocked_by"]),
+            frozenset(topic["abnormal"]),
+        )
+        topics |= dict.fromkeys(topic["words"], rule)
+    return topics
+
+
+def label_report(text: str) -> dict[str, int]:
+    """Return the classes of :data:`lmrrg.studies.LABELS` that a report mentions, in their order.
+
+    Values are 1 positive, 0 negative, -1 uncertain; over several mentions positive beats uncertain
+    beats negative. "No Finding" is 1 when the report names nothing abnormal, devices aside;
+    otherwise it is not there. A text without a word has no label.
+
+    >>> label_report("The heart is enlarged. Possible pneumonia. No pneumothorax.")
+    {'Cardiomegaly': 1, 'Pneumonia': -1, 'Pneumothorax': 0}
+    >>> label_report("Lungs are clear. Right PICC in the SVC.")
+    {'Support Devices': 1, 'No Finding': 1}
+    >>> label_report("")
+    {}
     """
     labels: dict[str, int] = {}
-    spoken = False
+    has_word = False
     for sentence in sentences_of(text):
-        spoken = spoken or any(map(str.isalnum, sentence))
+        has_word = has_word or any(map(str.isalnum, sentence))
         for label, value in label_sentence(sentence):
-            if label not in labels or _RANK[value] > _RANK[labels[label]]:
+            if label not in labels or _STRENGTH[value] > _STRENGTH[labels[label]]:
                 labels[label] = value
-    if spoken and all(value == NEGATIVE for label, value in labels.items() if label != DEVICES):
-        labels[NO_FINDING] = POSITIVE
+    findings = [value for label, value in labels.items() if label != _DEVICES]
+    if has_word and all(value == NEGATIVE for value in findings):
+        labels[_NO_FINDING] = POSITIVE
     return {label: labels[label] for label in LABELS if label in labels}
 
 
-@lru_cache(maxsize=REMEMBERED_SENTENCES)
-def label_sentence(sentence: str) -> tuple[Mention, ...]:
-    """(class, value) of every mention in one lower-case sentence; the class "abnormal" stands for anything else."""
+@lru_cache(maxsize=CACHED_SENTENCES)
+def label_sentence(sentence: str) -> tuple[LabelValue, ...]:
+    """Return (class, value) of every mention in one lower-case sentence.
+
+    The class "abnormal" stands for anything abnormal outside the 14 classes.
+
+    >>> label_sentence("tortuous aorta without effusion")
+    (('Pleural Effusion', 0), ('abnormal', 1))
+    """
     read = read_sentence(sentence)
-    found = _mentions(read) + [(label, value) for _, label, value in topics_of(read)]
-    abnormal = _rules().abnormal
-    if not set(read.words) >= _WITHIN_LIMITS and any(
-        a != ABSENT and w in abnormal for w, a in zip(read.words, read.assertions, strict=True)
-    ):
+    found = _mentions(read)
+    found += [(label, value) for _, label, value in topics_of(read)]
+    if _has_other_abnormality(read):
         found.append((_ABNORMAL, POSITIVE))
     return tuple(found)
 
 
-def _mentions(read: Sentence) -> list[Mention]:
-    rules, words = _rules(), read.words
-    found: list[Mention] = []
-    interstitial: list[Mention] = []
+def _has_other_abnormality(read: Sentence) -> bool:
+    """Return whether a word that is not denied rules out "No Finding" by itself."""
+    # "Prominent but within normal limits" is normal.
+    if _WITHIN_LIMITS.issubset(read.words):
+        return False
+    abnormal = _rules().abnormal
+    return any(
+        assertion != ABSENT and word in abnormal
+        for word, assertion in zip(read.words, read.assertions, strict=True)
+    )
+
+
+def _mentions(read: Sentence) -> list[LabelValue]:
+    """Return the class and value of every phrase that names a class."""
+    rules = _rules()
+    words = read.words
+    found: list[LabelValue] = []
+    interstitial: list[LabelValue] = []
     i = 0
     while i < len(words):
         length = 1
@@ -123,102 +191,147 @@ def _mentions(read: Sentence) -> list[Mention]:
                 length = len(phrase)
                 if label:
                     mention = _mention(read, i, i + length, label)
-                    apart = (
-                        mention[0] == _OPACITY
-                        and "interstitial" in words[max(0, i - 1) : i + length]
-                    )
-                    (interstitial if apart else found).append(mention)
+                    if mention[0] == _OPACITY and _is_interstitial(words, i, i + length):
+                        interstitial.append(mention)
+                    else:
+                        found.append(mention)
                 break
         i += length
-    explained = any(
-        label in rules.explains_interstitial and value != NEGATIVE for label, value in found
-    )
-    return found if explained else found + interstitial
+    # Interstitial markings that the sentence explains as edema are no opacity of their own.
+    if any(label in rules.explains_interstitial and value != NEGATIVE for label, value in found):
+        return found
+    return found + interstitial
 
 
-def _mention(read: Sentence, start: int, end: int, label: str) -> Mention:
-    """The class and value of the words from ``start`` to ``end``, which name ``label``."""
-    rules, words = _rules(), read.words
-    value = _VALUE[read.assertions[end - 1]]
+def _is_interstitial(words: tuple[str, ...], start: int, end: int) -> bool:
+    """Return whether a phrase, or the word before it, is "interstitial"."""
+    return "interstitial" in words[max(0, start - 1) : end]
+
+
+def _mention(read: Sentence, start: int, end: int, label: str) -> LabelValue:
+    """Return the class and value of the words from ``start`` to ``end``, which name ``label``."""
+    rules = _rules()
+    words = read.words
+    value = _VALUE_OF_ASSERTION[read.assertions[end - 1]]
     if value == POSITIVE and words[start:end] in rules.hints:
         value = UNCERTAIN
     elif value == UNCERTAIN and _is_probable(read, start):
         value = POSITIVE
-    around = (*words[max(0, start - 4) : start], *words[end : end + 1])
+    around = (*words[max(0, start - _SHAPE_WINDOW) : start], *words[end : end + 1])
+    # "Round opacity", "2 cm opacity": CheXbert's Lung Lesion.
     if words[start] in rules.opacities and not rules.shapes.isdisjoint(around):
         label = _LESION
     return label, value
 
 
 def _is_probable(read: Sentence, i: int) -> bool:
-    """Whether the doubt about the word at ``i`` begins with "probably" and the like, and offers no choice."""
+    """Return whether the doubt about a word begins with "probably" or the like.
+
+    Not so where the doubt is a choice: "probable atelectasis or infection".
+    """
     start = i
-    while start > 0 and read.assertions[start - 1] == DOUBTED:
+    while start > 0 and read.assertions[start - 1] == sentences.UNCERTAIN:
         start -= 1
     return read.words[start] in _rules().probable and CHOICE.isdisjoint(read.words[start:])
 
 
 def topics_of(read: Sentence) -> list[tuple[int, str, int]]:
-    """(index, class, value) of every organ that a sentence judges: the heart and the mediastinum."""
-    rules, words = _rules(), read.words
+    """Return (index, class, value) of every organ that a sentence judges: heart, mediastinum.
+
+    An organ that is merely called stable is uncertain.
+
+    >>> topics_of(read_sentence("heart size is normal"))
+    [(0, 'Cardiomegaly', 0)]
+    >>> topics_of(read_sentence("heart monitor leads"))
+    []
+    """
+    rules = _rules()
+    words = read.words
     if rules.topics.keys().isdisjoint(words):
         return []
-    places = [i for i, word in enumerate(words) if word in rules.topics]
+    organs = [i for i, word in enumerate(words) if word in rules.topics]
+    # Each organ is judged by the words between the organs next to it.
+    borders = [-1, *organs, len(words)]
     found: list[tuple[int, str, int]] = []
-    for at, i in enumerate(places):
-        topic = rules.topics[words[i]]
-        if any(word in topic.blocked_by for word in words[i + 1 : i + 4]):
-            continue
-        after = places[at + 1] if at + 1 < len(places) else len(words)
-        before = places[at - 1] + 1 if at else 0
-        judged = {
-            j: value for j in range(len(words)) if (value := _judge(read, topic, j)) is not None
-        }
-        told = _verdict(read, judged, i + 1, after)
-        if not told:
-            own = {j: value for j, value in judged.items() if not _is_of_another(read, topic, j, i)}
-            nearest = [value for j, value in own.items() if before <= j < i][-1:]
-            told = nearest or list(own.values())
-        if told:
-            found.append((i, topic.label, _settle(told)))
+    for number, organ in enumerate(organs):
+        topic = rules.topics[words[organ]]
+        if topic.blocked_by.isdisjoint(words[organ + 1 : organ + 1 + _BLOCK_WINDOW]):
+            values = _organ_values(read, organ, borders[number], borders[number + 2])
+            if values:
+                found.append((organ, topic.label, _first_of_verdicts(values)))
     return found
 
 
-def _verdict(read: Sentence, judged: dict[int, int], start: int, end: int) -> list[int]:
-    """What is said behind the organ; once it is normal, what follows a comma or "with" is about something else."""
-    values: list[int] = []
-    for j in range(start, end):
-        if read.words[j] in _TURNS and NEGATIVE in values:
-            break
-        if j in judged:
-            values.append(judged[j])
-    return values
+def _organ_values(read: Sentence, organ: int, previous: int, following: int) -> list[int]:
+    """Return the values of the words that judge an organ; ``previous``, ``following``: next organs.
+
+    Words after the organ come first, then the nearest word before it, then any word.
+    """
+    topic = _rules().topics[read.words[organ]]
+    judgements = _judgements(read, topic)
+    after = _values_after(read, judgements, organ + 1, following)
+    if after:
+        return after
+    own = {j: value for j, value in judgements.items() if not _is_of_other(read, topic, j, organ)}
+    nearest = [value for j, value in own.items() if previous < j < organ][-1:]
+    return nearest or list(own.values())
 
 
-def _is_of_another(read: Sentence, topic: _Topic, j: int, i: int) -> bool:
-    """Whether the word at ``j`` tells the size of what stands between it and the organ at ``i``: "large effusion"."""
-    return read.words[j] in topic.abnormal and any(
-        read.kinds[k] == OBSERVATION and read.words[k] not in topic.abnormal
-        for k in range(j + 1, i)
-    )
+def _judgements(read: Sentence, topic: _Topic) -> dict[int, int]:
+    """Return index -> value of the words that judge a topic, wherever in the sentence."""
+    found: dict[int, int] = {}
+    for i in range(len(read.words)):
+        value = _judgement(read, topic, i)
+        if value is not None:
+            found[i] = value
+    return found
 
 
-def _settle(values: list[int]) -> int:
-    """Abnormal before normal before merely stable."""
-    return next(value for value in (POSITIVE, NEGATIVE, UNCERTAIN) if value in values)
-
-
-def _judge(read: Sentence, topic: _Topic, i: int) -> int | None:
-    """What one word says of a topic."""
-    rules, word = _rules(), read.words[i]
-    if word in topic.abnormal or (topic.borderline_at_limit and _over_limit(read.words, i)):
-        return _VALUE[read.assertions[i]]
+def _judgement(read: Sentence, topic: _Topic, i: int) -> int | None:
+    """Return the value that one word gives to a topic, if any."""
+    rules = _rules()
+    word = read.words[i]
+    if word in topic.abnormal or (topic.borderline_at_limit and _is_over_limit(read.words, i)):
+        return _VALUE_OF_ASSERTION[read.assertions[i]]
     if word in rules.normal:
         return NEGATIVE
     return UNCERTAIN if word in rules.stable else None
 
 
-def _over_limit(words: tuple[str, ...], i: int) -> bool:
-    """ "Upper limits of normal", but not "at" or "near the upper limits of normal"."""
-    at_limit = words[i] == "upper" and words[i + 1 : i + 2] in (("limits",), ("limit",))
-    return at_limit and _rules().within_limit.isdisjoint(words[max(0, i - 2) : i])
+def _is_over_limit(words: tuple[str, ...], i: int) -> bool:
+    """Return whether "upper limits of normal" starts here, without "at" or "near" before it."""
+    if words[i] != "upper" or words[i + 1 : i + 2] not in (("limits",), ("limit",)):
+        return False
+    return _rules().within_limit.isdisjoint(words[max(0, i - 2) : i])
+
+
+def _values_after(read: Sentence, judgements: dict[int, int], start: int, end: int) -> list[int]:
+    """Return the values of the judging words after an organ.
+
+    Once the organ is normal, what follows a comma or "with" is about something else.
+    """
+    values: list[int] = []
+    for i in range(start, end):
+        if read.words[i] in _TURNS and NEGATIVE in values:
+            break
+        if i in judgements:
+            values.append(judgements[i])
+    return values
+
+
+def _is_of_other(read: Sentence, topic: _Topic, i: int, organ: int) -> bool:
+    """Return whether the word at ``i`` describes a finding between it and the organ.
+
+    In "large effusion obscures the heart", "large" is the size of the effusion.
+    """
+    if read.words[i] not in topic.abnormal:
+        return False
+    return any(
+        read.kinds[j] == OBSERVATION and read.words[j] not in topic.abnormal
+        for j in range(i + 1, organ)
+    )
+
+
+def _first_of_verdicts(values: list[int]) -> int:
+    """Return the value that counts: abnormal before normal before merely stable."""
+    return next(value for value in (POSITIVE, NEGATIVE, UNCERTAIN) if value in values)

@@ -1,7 +1,13 @@
-"""The vocabulary of the embedded backend: word classes and cue phrases, read once from YAML (ours)."""
+"""Read the vocabulary of the embedded backend from its YAML files, once per process (ours).
+
+The files lie in ``lexicons/``: ``graph.yaml`` (word classes), ``synonyms.yaml``, ``cues.yaml``
+(negation and doubt), ``claims.yaml`` (findings and their attributes), ``labels.yaml`` (the 14
+classes) and ``salience.yaml`` (fitted weights). Most changes of a rule are changes of these files.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -12,15 +18,15 @@ import yaml
 
 from lmrrg.errors import CodedError
 
-ANATOMY, LOCATION, OBSERVATION, DEVICE, MODIFIER, STATE = (
-    "anatomy",
-    "location",
-    "observation",
-    "device",
-    "modifier",
-    "state",
-)
+ANATOMY = "anatomy"
+LOCATION = "location"
+OBSERVATION = "observation"
+DEVICE = "device"
+MODIFIER = "modifier"
+STATE = "state"
 WORD_CLASSES = (ANATOMY, LOCATION, OBSERVATION, DEVICE, MODIFIER, STATE)
+"""The classes of entity words; any other word has the class ""."""
+
 Phrases = dict[str, list[tuple[tuple[str, ...], str]]]
 """First word -> [(all words, what the phrase means)], longest first."""
 
@@ -48,39 +54,63 @@ class GraphLexicon:
     suggest: frozenset[str]
     """Words between a finding and what it suggests."""
     dull: frozenset[str]
-    """Words that tell nothing."""
+    """Words that carry no information when reports are compared."""
     affirming: frozenset[str]
-    """Words that open a new fact behind a denied one: "no pneumothorax, mild edema"."""
+    """Words that open a new fact after a denied one: "no pneumothorax, mild edema"."""
     cues: dict[tuple[str, ...], str]
-    """Words of a cue -> its meaning: ``negation.before``, ``uncertainty.after``, ``neutral``, ``breaker``."""
+    """Words of a cue -> its meaning: ``negation.before``, ``uncertainty.after``, ``neutral``,
+    ``breaker``; see :mod:`lmrrg.metrics.embedded.sentences`."""
     cue_lengths: dict[str, list[int]]
-    """First word of a cue -> how many words the cues have that begin with it, longest first."""
+    """First word of a cue -> the lengths in words of the cues that begin with it, longest first."""
 
 
 def read_yaml(name: str) -> dict[str, Any]:
-    """One of the lexicon files beside this module."""
+    """Return the content of one of the lexicon files."""
     return yaml.safe_load((_FOLDER / name).read_text(encoding="utf-8"))
 
 
-def phrase_table(phrases: list[tuple[str, str]]) -> Phrases:
-    """Index (phrase, meaning) pairs by their first word, longest phrase first."""
+def phrase_table(phrases: Iterable[tuple[str, str]]) -> Phrases:
+    """Index (phrase, meaning) pairs by their first word, longest phrase first.
+
+    >>> phrase_table([("pleural effusion", "effusion"), ("pleural effusion sign", "")])
+    {'pleural': [(('pleural', 'effusion', 'sign'), ''), (('pleural', 'effusion'), 'effusion')]}
+    """
     table: Phrases = {}
     for phrase, meaning in phrases:
         words = tuple(phrase.split())
         table.setdefault(words[0], []).append((words, meaning))
     for entries in table.values():
+        # The sort is stable: of two phrases of one length, the first listed stays first.
         entries.sort(key=lambda entry: -len(entry[0]))
     return table
 
 
 @cache
 def graph_lexicon() -> GraphLexicon:
-    """The lexicon of the report graph.
+    """Return the lexicon of the report graph.
 
     Raises:
         LexiconError: ``two_classes`` when a word is listed under two classes.
     """
     words = read_yaml("graph.yaml")
+    kind = _word_classes(words)
+    cues = _cues(read_yaml("cues.yaml"))
+    return GraphLexicon(
+        kind=kind,
+        glued={word: tuple(parts.split()) for word, parts in words["glued"].items()},
+        skeletal=frozenset(words["skeletal"].split()),
+        thoracic=frozenset(words["thoracic"].split()),
+        meaning=_meanings(read_yaml("synonyms.yaml")["synonyms"]),
+        suggest=frozenset(words["suggest"].split()),
+        dull=frozenset(words["dull"].split()),
+        affirming=frozenset(words["affirming"].split()),
+        cues=cues,
+        cue_lengths=_cue_lengths(cues),
+    )
+
+
+def _word_classes(words: dict[str, Any]) -> dict[str, str]:
+    """Return word -> class, after a check that no word has two."""
     kind: dict[str, str] = {}
     for word_class in WORD_CLASSES:
         for word in words[word_class].split():
@@ -88,43 +118,49 @@ def graph_lexicon() -> GraphLexicon:
                 raise LexiconError(
                     "two_classes", f"{word!r} is listed as {kind[word]} and as {word_class}"
                 )
-    glued = {word: tuple(parts.split()) for word, parts in words["glued"].items()}
-    skeletal, thoracic = (frozenset(words[topic].split()) for topic in ("skeletal", "thoracic"))
-    meaning = {
-        word: line.split()[0]
-        for line in read_yaml("synonyms.yaml")["synonyms"]
-        for word in line.split()
-    }
-    suggest, dull, affirming = (
-        frozenset(words[name].split()) for name in ("suggest", "dull", "affirming")
-    )
-    data = read_yaml("cues.yaml")
-    cues = {
-        words: sense
-        for phrase, sense in _cue_phrases(data)
-        for words in _spelled_out(phrase, data["groups"])
-    }
-    lengths: dict[str, set[int]] = {}
-    for cue in cues:
-        lengths.setdefault(cue[0], set()).add(len(cue))
-    longest_first = {word: sorted(found, reverse=True) for word, found in lengths.items()}
-    return GraphLexicon(
-        kind, glued, skeletal, thoracic, meaning, suggest, dull, affirming, cues, longest_first
-    )
+    return kind
+
+
+def _meanings(lines: list[str]) -> dict[str, str]:
+    """Return word -> first word of its line of synonyms; the last line that has a word counts."""
+    meaning: dict[str, str] = {}
+    for line in lines:
+        synonyms = line.split()
+        meaning |= dict.fromkeys(synonyms, synonyms[0])
+    return meaning
+
+
+def _cues(data: dict[str, Any]) -> dict[tuple[str, ...], str]:
+    """Return the words of every cue -> its meaning, with the groups of words spelled out."""
+    cues: dict[tuple[str, ...], str] = {}
+    for phrase, meaning in _cue_phrases(data):
+        cues |= dict.fromkeys(_spelled_out(phrase, data["groups"]), meaning)
+    return cues
+
+
+def _cue_phrases(data: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return (phrase, meaning) of every line of the file.
+
+    Negation and uncertainty come last, since a later meaning replaces an earlier one of the same
+    words.
+    """
+    found = [(phrase, "neutral") for phrase in data["neutral"]]
+    found += [(phrase, "breaker") for phrase in data["breakers"]]
+    for assertion in ("negation", "uncertainty"):
+        for direction, phrases in data[assertion].items():
+            found += [(phrase, f"{assertion}.{direction}") for phrase in phrases]
+    return found
 
 
 def _spelled_out(phrase: str, groups: dict[str, list[str]]) -> list[tuple[str, ...]]:
-    """ "not SEEN" once for every entry of the group SEEN."""
-    choices = [
-        [tuple(entry.split()) for entry in groups.get(word, [word])] for word in phrase.split()
-    ]
-    return [sum(chosen, ()) for chosen in product(*choices)]
+    """Return a phrase once for every choice of entries of its groups: "not SEEN" for each SEEN."""
+    choices = [groups.get(word, [word]) for word in phrase.split()]
+    # An entry may have several words, or none ("" makes a group optional).
+    return [tuple(" ".join(chosen).split()) for chosen in product(*choices)]
 
 
-def _cue_phrases(cues: dict[str, Any]) -> list[tuple[str, str]]:
-    found = [(phrase, "neutral") for phrase in cues["neutral"]]
-    found += [(phrase, "breaker") for phrase in cues["breakers"]]
-    for assertion in ("negation", "uncertainty"):
-        for direction, phrases in cues[assertion].items():
-            found += [(phrase, f"{assertion}.{direction}") for phrase in phrases]
-    return found
+def _cue_lengths(cues: Iterable[tuple[str, ...]]) -> dict[str, list[int]]:
+    lengths: dict[str, set[int]] = {}
+    for cue in cues:
+        lengths.setdefault(cue[0], set()).add(len(cue))
+    return {word: sorted(found, reverse=True) for word, found in lengths.items()}

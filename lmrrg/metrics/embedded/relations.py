@@ -1,6 +1,13 @@
-"""Relations between the entities of a sentence: modify, located_at, suggestive_of (ours)."""
+"""Find the relations between the entities of a sentence: modify, located_at, suggestive_of (ours).
+
+A sentence is cut into *runs*: entity words that follow each other without another word between
+them. Relations inside a run come first ("small left effusion"); then each run is tied to what the
+runs before it named last ("effusion" - "in" - "left base").
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from lmrrg.metrics.embedded.lexicon import (
     ANATOMY,
@@ -15,90 +22,119 @@ from lmrrg.metrics.embedded.sentences import Sentence
 
 Relation = tuple[int, int, str]
 """(index of the head word, index of the target word, type)"""
-Head = tuple[int | None, int | None]
-"""(index of an observation, index of an anatomy): what a run of entity words is about"""
 
-_SPLIT = frozenset(["and", "or", ",", "nor", "without", "with"])
+_LIST_WORDS = frozenset(["and", "or", ",", "nor", "without", "with"])
 _OBSERVED = (OBSERVATION, DEVICE)
 _PLACED = (ANATOMY, LOCATION)
+_DESCRIBING = (STATE, MODIFIER)
+
+
+class _Subject(NamedTuple):
+    """What a run of entity words is about, as indices of words; None for what it does not name."""
+
+    observation: int | None
+    anatomy: int | None
+
+
+class _Run(NamedTuple):
+    """Entity words in a row."""
+
+    indices: list[int]
+    link: str
+    """What stands between the run before and this one: "suggest", "list", or "in" for any other
+    words; "" for the first run."""
 
 
 def relations_of(sentence: Sentence) -> list[Relation]:
-    """Relations of a sentence, each between two of its entity words."""
-    phrases = _phrases(sentence)
+    """Return the relations of a sentence, each between two of its entity words.
+
+    >>> from lmrrg.metrics.embedded.sentences import read_sentence
+    >>> read = read_sentence("small opacity in the lung")
+    >>> [(read.words[h], kind, read.words[t]) for h, t, kind in relations_of(read)]
+    [('small', 'modify', 'opacity'), ('opacity', 'located_at', 'lung')]
+    """
+    runs = _runs(sentence)
     found: list[Relation] = []
-    heads = [_inside(sentence.kinds, phrase, found) for phrase, _ in phrases]
-    before: Head = (None, None)
-    for head, (_, joint) in zip(heads, phrases, strict=True):
-        if before != (None, None):
-            _between(sentence.kinds, before, head, joint, found)
-        thing, place = head
-        before = (before[0] if thing is None else thing, before[1] if place is None else place)
+    # All relations inside the runs are listed before those between them: readers keep this order.
+    subjects = [_relate_inside(sentence.kinds, run.indices, found) for run in runs]
+    last = _Subject(None, None)
+    for subject, run in zip(subjects, runs, strict=True):
+        if last != (None, None):
+            _relate_between(sentence.kinds, last, subject, run.link, found)
+        last = _Subject(
+            last.observation if subject.observation is None else subject.observation,
+            last.anatomy if subject.anatomy is None else subject.anatomy,
+        )
     return found
 
 
-def _phrases(sentence: Sentence) -> list[tuple[list[int], str]]:
-    """Runs of entity words that no other word interrupts, each with what joined it to the run before."""
-    phrases: list[tuple[list[int], str]] = []
+def _runs(sentence: Sentence) -> list[_Run]:
+    """Return the runs of entity words, each with what links it to the run before."""
+    runs: list[_Run] = []
     suggest = graph_lexicon().suggest
-    open_run, joint = False, ""
+    in_run = False
+    link = ""
     for i, kind in enumerate(sentence.kinds):
         if kind:
-            if not open_run:
-                phrases.append(([], joint))
-            phrases[-1][0].append(i)
-            open_run, joint = True, ""
-        else:
-            open_run = False
-            word = sentence.words[i]
-            if word in suggest:
-                joint = "suggest"
-            elif not joint:
-                joint = "list" if word in _SPLIT else "in"
-    return phrases
+            if not in_run:
+                runs.append(_Run([], link))
+            runs[-1].indices.append(i)
+            in_run = True
+            link = ""
+            continue
+        in_run = False
+        # The first word decides ("and in the": a list), but a suggestion decides anywhere.
+        if sentence.words[i] in suggest:
+            link = "suggest"
+        elif not link:
+            link = "list" if sentence.words[i] in _LIST_WORDS else "in"
+    return runs
 
 
-def _inside(kinds: tuple[str, ...], run: list[int], found: list[Relation]) -> Head:
-    """Relations inside a run of entity words; returns its last observation and its last anatomy."""
-    if len(run) == 1:
-        return (None, run[0]) if kinds[run[0]] in _PLACED else (run[0], None)
-    places = [i for i in run if kinds[i] in _PLACED]
-    things = [i for i in run if kinds[i] in _OBSERVED]
-    place = places[-1] if places else None
-    thing = things[-1] if things else None
-    found.extend((i, place, "modify") for i in places[:-1] if place is not None)
-    if thing is not None:
-        found.extend(
-            (i, thing, "modify")
-            for i in run
-            if kinds[i] in (MODIFIER, STATE) or (i in things and i != thing)
-        )
-        if place is not None:
-            found.append((thing, place, "located_at"))
-    elif place is not None:
-        found.extend((i, place, "located_at") for i in run if kinds[i] == STATE)
-        found.extend((i, place, "modify") for i in run if kinds[i] == MODIFIER)
-    else:
-        states = [i for i in run if kinds[i] in (STATE, MODIFIER)]
-        thing = states[-1] if states else None
-        found.extend((i, thing, "modify") for i in states[:-1] if thing is not None)
-    return thing, place
+def _relate_inside(kinds: tuple[str, ...], run: list[int], found: list[Relation]) -> _Subject:
+    """Add the relations inside a run to ``found``, and return what the run is about.
+
+    The last observation and the last anatomy are the subject: in "small left pleural effusion"
+    the words before describe them.
+    """
+    if len(run) == 1:  # most runs
+        return _Subject(None, run[0]) if kinds[run[0]] in _PLACED else _Subject(run[0], None)
+    anatomies = [i for i in run if kinds[i] in _PLACED]
+    observations = [i for i in run if kinds[i] in _OBSERVED]
+    anatomy = anatomies[-1] if anatomies else None
+    if anatomy is not None:
+        found.extend((i, anatomy, "modify") for i in anatomies[:-1])
+    if observations:
+        observation = observations[-1]
+        describing = [i for i in run if kinds[i] in _DESCRIBING or i in observations[:-1]]
+        found.extend((i, observation, "modify") for i in describing)
+        if anatomy is not None:
+            found.append((observation, anatomy, "located_at"))
+        return _Subject(observation, anatomy)
+    if anatomy is not None:
+        # "Clear lungs": a state is a fact at its organ; a modifier only describes the organ.
+        found.extend((i, anatomy, "located_at") for i in run if kinds[i] == STATE)
+        found.extend((i, anatomy, "modify") for i in run if kinds[i] == MODIFIER)
+        return _Subject(None, anatomy)
+    # Neither: "mildly enlarged". The last word stands for the observation.
+    found.extend((i, run[-1], "modify") for i in run[:-1])
+    return _Subject(run[-1], None)
 
 
-def _between(
-    kinds: tuple[str, ...], before: Head, head: Head, joint: str, found: list[Relation]
+def _relate_between(
+    kinds: tuple[str, ...], last: _Subject, subject: _Subject, link: str, found: list[Relation]
 ) -> None:
-    """The relation of a run to what the runs before it named last."""
-    thing, place = head
-    before_thing, before_place = before
-    if joint == "suggest" and thing is not None and before_thing is not None:
-        found.append((before_thing, thing, "suggestive_of"))
-    elif joint == "list":
+    """Add the relation of a run to what the runs before it named last."""
+    observation, anatomy = subject
+    if link == "suggest" and observation is not None and last.observation is not None:
+        found.append((last.observation, observation, "suggestive_of"))
+    elif link == "list":
         return
-    elif thing is None and place is not None and before_thing is not None:
-        found.append((before_thing, place, "located_at"))
-    elif thing is not None and place is None and kinds[thing] in (STATE, MODIFIER):
-        if before_place is not None:
-            found.append((thing, before_place, "located_at"))
-        elif before_thing is not None:
-            found.append((thing, before_thing, "modify"))
+    elif observation is None and anatomy is not None and last.observation is not None:
+        found.append((last.observation, anatomy, "located_at"))
+    elif observation is not None and anatomy is None and kinds[observation] in _DESCRIBING:
+        # "The heart is enlarged", "the effusion is small".
+        if last.anatomy is not None:
+            found.append((observation, last.anatomy, "located_at"))
+        elif last.observation is not None:
+            found.append((observation, last.observation, "modify"))

@@ -1,8 +1,9 @@
-"""How likely RadGraph's model marks a word as an entity, and gives it a relation (ours; a fitted logistic model).
+"""Compute how likely RadGraph's model marks a word as an entity, and gives it a relation (ours).
 
-A learned tagger does not mark every word that a lexicon knows: it is sure of "effusion", less so of "degenerative" in a
-sentence about the spine. Two small logistic models over a word's class, assertion and surroundings say how sure; their
-weights are a table in ``lexicons/salience.yaml``, fitted by ``benchmarks/embedded_fit.py``.
+A learned tagger does not mark every word that a lexicon knows: it is sure of "effusion", less so
+of "degenerative" in a sentence about the spine. Two small logistic models over a word's class,
+assertion and surroundings estimate both probabilities. Their weights are a table in
+``lexicons/salience.yaml``, fitted by ``benchmarks/embedded_fit.py``.
 """
 
 from __future__ import annotations
@@ -10,19 +11,26 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Any
+from typing import NamedTuple
 
 from lmrrg.metrics.embedded.lexicon import WORD_CLASSES, graph_lexicon, read_yaml
 from lmrrg.metrics.embedded.sentences import Sentence
 
 _EDGE = "^"
-_CODE = {word_class: word_class[0].upper() for word_class in WORD_CLASSES}
-_CODES = frozenset([_EDGE, *_CODE.values()])
-_OWN = {
-    word_class: [f"{code}{assertion}" for assertion in range(3)]
-    for word_class, code in _CODE.items()
-}
-"""Class of an entity word -> what stands for it with each assertion."""
+"""Stands for the start and the end of a sentence."""
+_CODE_OF_CLASS = {word_class: word_class[0].upper() for word_class in WORD_CLASSES}
+"""The capital that stands for a word class in the names of features."""
+_CODES = frozenset([_EDGE, *_CODE_OF_CLASS.values()])
+_CONTEXT_CACHE = 8192
+"""Contexts whose chances are kept; a few thousand occur in most reports."""
+
+
+def _codes_of_assertions(word_class: str) -> list[str]:
+    return [f"{_CODE_OF_CLASS[word_class]}{assertion}" for assertion in range(3)]
+
+
+_CODES_OF_CLASS = {word_class: _codes_of_assertions(word_class) for word_class in WORD_CLASSES}
+"""Class of an entity word -> its code with each assertion: "O0" is an asserted observation."""
 
 
 @dataclass(frozen=True)
@@ -32,56 +40,87 @@ class Salience:
     entity: dict[str, float]
     relation: dict[str, float]
     same_sentence: float
-    """How far two copies of one sentence share the tagger's decisions (1: wholly, 0: they are independent)."""
+    """How far the tagger decides alike on two copies of one sentence; 1 always, 0 independently."""
     other_sentence: float
     """The same for one word in two different sentences."""
 
 
+class WordContext(NamedTuple):
+    """What the two models see of an entity word."""
+
+    word: str
+    own: str
+    """Code of its class and assertion."""
+    topic: str
+    """Topic of its sentence: "s" bones, "c" the inside of the chest, "x" neither."""
+    is_linked: bool
+    """Whether a relation starts at the word."""
+    before: str
+    """The word before: the code of an entity word's class, an edge, or any other word itself."""
+    after: str
+    """The same of the word after."""
+
+
 @cache
 def salience() -> Salience:
-    """The fitted tables that come with the package."""
+    """Return the fitted tables that come with the package."""
     return Salience(**read_yaml("salience.yaml"))
 
 
 def features(sentence: Sentence, linked: frozenset[int]) -> list[tuple[int, list[str]]]:
-    """(index, names of its features) of every entity word; ``linked`` are the words with a relation."""
-    return [(i, feature_names(*context)) for i, context in _contexts(sentence, linked)]
+    """Return (index, names of its features) of every entity word.
 
-
-def feature_names(
-    word: str, own: str, topic: str, linked: bool, before: str, after: str
-) -> list[str]:
-    """Names of the features of one word in its surroundings.
-
-    ``own`` is its class and assertion; ``before`` and ``after`` are the class of an entity word, an edge, or any other
-    word itself.
+    Args:
+        sentence: the sentence, read.
+        linked: indices of the words at which a relation starts.
     """
-    names = [f"w {word}", f"k {own}", f"t {topic}{own}", f"r {own}{int(linked)}"]
-    if before in _CODES:
-        names.append(f"p {own}{before}")
+    return [(i, feature_names(context)) for i, context in _contexts(sentence, linked)]
+
+
+def feature_names(context: WordContext) -> list[str]:
+    """Return the names of the features of one word in its context.
+
+    The first letter tells what a feature looks at: "w" the word, "k" its class and assertion, "t"
+    the topic, "r" whether it is linked, "p" and "n" the class of the previous and the next word
+    ("-": no entity word), "b" and "a" the word itself before and after, where it is no entity.
+
+    >>> feature_names(WordContext("effusion", "O1", "c", False, "no", "^"))
+    ['w effusion', 'k O1', 't cO1', 'r O10', 'p O1-', 'b no O1', 'n O1^']
+    """
+    word, own, topic, is_linked = context[:4]
+    names = [f"w {word}", f"k {own}", f"t {topic}{own}", f"r {own}{int(is_linked)}"]
+    if context.before in _CODES:
+        names.append(f"p {own}{context.before}")
     else:
-        names += [f"p {own}-", f"b {before} {own}"]
-    if after in _CODES:
-        names.append(f"n {own}{after}")
+        names += [f"p {own}-", f"b {context.before} {own}"]
+    if context.after in _CODES:
+        names.append(f"n {own}{context.after}")
     else:
-        names += [f"n {own}-", f"a {own} {after}"]
+        names += [f"n {own}-", f"a {own} {context.after}"]
     return names
 
 
 def expectations(
     sentence: Sentence, linked: frozenset[int]
 ) -> list[tuple[int, tuple[float, float]]]:
-    """(index, (chance to be marked, chance to have a relation where marked)) of every entity word."""
-    return [(i, _chances(*context)) for i, context in _contexts(sentence, linked)]
+    """Return (index, (chance to be marked, chance of a relation if marked)) of every entity word.
+
+    Args:
+        sentence: the sentence, read.
+        linked: indices of the words at which a relation starts.
+    """
+    return [(i, _chances(context)) for i, context in _contexts(sentence, linked)]
 
 
-@lru_cache(maxsize=8192)
-def _chances(*context: Any) -> tuple[float, float]:
-    """The two chances of a word in its surroundings; surroundings repeat, so they are remembered."""
+@lru_cache(maxsize=_CONTEXT_CACHE)
+def _chances(context: WordContext) -> tuple[float, float]:
+    """Return the two probabilities of a word in its context; contexts repeat, so a cache pays."""
     weights = _weights()
     marked, related = weights["bias"]
-    for name in feature_names(*context):
-        if weight := weights.get(name):
+    for name in feature_names(context):
+        # Most features of a rare word are not in the table: their weight is 0.
+        weight = weights.get(name)
+        if weight is not None:
             marked += weight[0]
             related += weight[1]
     return 1 / (1 + math.exp(-marked)), 1 / (1 + math.exp(-related))
@@ -89,26 +128,30 @@ def _chances(*context: Any) -> tuple[float, float]:
 
 @cache
 def _weights() -> dict[str, tuple[float, float]]:
-    """Feature -> its weight in each of the two models."""
-    entity, relation = salience().entity, salience().relation
+    """Return feature -> its weight in each of the two models."""
+    entity = salience().entity
+    relation = salience().relation
     return {name: (entity.get(name, 0.0), relation.get(name, 0.0)) for name in entity | relation}
 
 
-def _contexts(sentence: Sentence, linked: frozenset[int]) -> list[tuple[int, tuple[Any, ...]]]:
-    """(index, arguments of :func:`feature_names`) of every entity word."""
+def _contexts(sentence: Sentence, linked: frozenset[int]) -> list[tuple[int, WordContext]]:
+    """Return (index, context) of every entity word."""
     words, kinds, assertions = sentence
-    around = [_CODE[kind] if kind else word for word, kind in zip(words, kinds, strict=True)]
-    around.append(_EDGE)  # [-1] is the edge on both sides
+    around = [_CODE_OF_CLASS.get(kind, word) for word, kind in zip(words, kinds, strict=True)]
+    # One edge serves both ends: the word before the first has the index -1.
+    around.append(_EDGE)
     topic = _topic(sentence)
-    return [
-        (i, (words[i], _OWN[kind][assertions[i]], topic, i in linked, around[i - 1], around[i + 1]))
-        for i, kind in enumerate(kinds)
-        if kind
-    ]
+    contexts: list[tuple[int, WordContext]] = []
+    for i, kind in enumerate(kinds):
+        if kind:
+            own = _CODES_OF_CLASS[kind][assertions[i]]
+            neighbours = (around[i - 1], around[i + 1])
+            contexts.append((i, WordContext(words[i], own, topic, i in linked, *neighbours)))
+    return contexts
 
 
 def _topic(sentence: Sentence) -> str:
-    """ "s" for a sentence about bones, "c" about the chest's inside, "x" about neither."""
+    """Return the topic of a sentence: "s" bones, "c" the inside of the chest, "x" neither."""
     lexicon = graph_lexicon()
     if not lexicon.skeletal.isdisjoint(sentence.words):
         return "s"

@@ -1,4 +1,4 @@
-"""The rule-based backend scores whatever a policy may write: no text breaks it, no score leaves its range."""
+"""The rule-based backend scores any text that a policy may write, and every score is in range."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from lmrrg.metrics.embedded.backend import EmbeddedBackend
 
 WORDS = (  # noqa: SIM905 (reads as a text)
-    "the heart is normal in size there no pleural effusion or pneumothorax , . and with of left right small large "
+    "the heart is normal in size there no pleural effusion or pneumothorax , . and with of left "
+    "right small large "
     "without evidence to suggest versus may represent opacity lungs are clear not 2 cm xxxx ; - 3.5"
 ).split()
 WORD_SALAD = st.lists(st.sampled_from(WORDS), max_size=30).map(" ".join)

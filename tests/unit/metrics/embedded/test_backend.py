@@ -1,4 +1,4 @@
-"""The embedded backend as a reward: corners, invariances, and flips that a reader would not forgive."""
+"""The embedded backend as a reward: corner cases, invariances, and errors that must cost."""
 
 from __future__ import annotations
 
@@ -8,21 +8,30 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from lmrrg.metrics.embedded import backend as embedded
+from lmrrg.metrics.embedded.analysis import (
+    analyses_of_hypotheses,
+    analyses_of_references,
+    sentence_facts,
+)
 from lmrrg.metrics.embedded.backend import EmbeddedBackend
 from lmrrg.metrics.radcliq import WORST_V1, radcliq_v1
 
 NORMAL = "The heart size is normal. The lungs are clear. No pleural effusion or pneumothorax."
-PADDING = " The trachea is midline. Soft tissues are unremarkable. The abdomen is unremarkable. No free air. No fracture."
+PADDING = (
+    " The trachea is midline. Soft tissues are unremarkable. The abdomen is unremarkable. "
+    "No free air. No fracture."
+)
 
 CASES = {
     "mixed findings": (
         "There is a small left pleural effusion. No pneumothorax. The heart is mildly enlarged. "
         "Patchy right lower lobe opacity is concerning for pneumonia.",
         [
-            "Mild cardiomegaly. Small effusion on the left. Right lower lobe patchy opacity, suspicious for pneumonia. "
+            "Mild cardiomegaly. Small effusion on the left. Right lower lobe patchy opacity, "
+            "suspicious for pneumonia. "
             "No evidence of pneumothorax.",
-            "The cardiac silhouette is mildly enlarged with a small left effusion. Patchy opacity in the right lower "
+            "The cardiac silhouette is mildly enlarged with a small left effusion. Patchy opacity "
+            "in the right lower "
             "lobe may represent pneumonia. No pneumothorax is seen.",
         ],
         {
@@ -36,7 +45,8 @@ CASES = {
         },
     ),
     "lower case, masked": (
-        "small right pleural effusion . no focal consolidation . heart size is normal . xxxx clips .",
+        "small right pleural effusion . no focal consolidation . heart size is normal . xxxx "
+        "clips .",
         ["normal heart size . tiny effusion on the right . no consolidation . clips xxxx ."],
         {
             "negation": ("small right pleural", "no pleural"),
@@ -47,7 +57,8 @@ CASES = {
         },
     ),
     "course and devices": (
-        "Stable moderate cardiomegaly. Mild pulmonary edema. Right PICC tip in the mid SVC. No pneumothorax.",
+        "Stable moderate cardiomegaly. Mild pulmonary edema. Right PICC tip in the mid SVC. No "
+        "pneumothorax.",
         [
             "Moderate enlargement of the heart is unchanged. There is mild edema. "
             "Right-sided PICC terminates in the mid SVC. There is no pneumothorax."
@@ -136,7 +147,7 @@ def test_batch_order_and_cache_change_nothing() -> None:
     hypotheses, references = texts, texts[::-1]
     backend = EmbeddedBackend()
     together = backend.score(hypotheses, references)
-    for cached in (embedded._of_references, embedded._of_hypotheses, embedded._told):
+    for cached in (analyses_of_references, analyses_of_hypotheses, sentence_facts):
         cached.cache_clear()
     backward = backend.score(hypotheses[::-1], references[::-1])
     for field in fields(together):

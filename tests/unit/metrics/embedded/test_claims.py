@@ -1,17 +1,11 @@
-"""Claims: which finding, whether asserted, and that every attribute lands on the finding it belongs to."""
+"""Claims: which finding, whether asserted, and each attribute on the finding it belongs to."""
 
 from __future__ import annotations
 
 import pytest
 
-from lmrrg.metrics.embedded.claims import (
-    Claim,
-    attribute_likeness,
-    claim_agreement,
-    claim_lexicon,
-    merge_claims,
-    sentence_claims,
-)
+from lmrrg.metrics.embedded.claim_agreement import attribute_likeness, claim_agreement
+from lmrrg.metrics.embedded.claims import Claim, claim_lexicon, merge_claims, sentence_claims
 from lmrrg.metrics.embedded.sentences import ABSENT, PRESENT, UNCERTAIN, sentences_of
 
 
@@ -100,7 +94,7 @@ def test_likeness_orders_the_errors() -> None:
 
 
 def test_the_gravest_relatives_answer_for_each_other_whatever_the_order():
-    def told(findings: list[str]) -> dict[str, Claim]:
+    def affirmed(findings: list[str]) -> dict[str, Claim]:
         nothing = frozenset[str]()
         return {f: Claim(f, PRESENT, nothing, nothing, 0, nothing) for f in findings}
 
@@ -110,10 +104,8 @@ def test_the_gravest_relatives_answer_for_each_other_whatever_the_order():
         kins.setdefault(lexicon.kin[finding], []).append(finding)
     families = [names for names in kins.values() if len(names) > 2]
     assert len(families) > 2
-    ours, theirs = (
-        told([names[0] for names in families]),
-        told([f for names in families for f in names[1:]]),
-    )
+    ours = affirmed([names[0] for names in families])
+    theirs = affirmed([f for names in families for f in names[1:]])
     weight = lexicon.weight
     credit = sum(0.45 * weight[names[1]] for names in families)
     total = sum(weight[f] for names in families for f in names)

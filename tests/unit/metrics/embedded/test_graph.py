@@ -44,7 +44,7 @@ LEVELS = ("rg_e", "rg_er", "rg_bar_er", "radgraph")
 
 
 def slow_f1(a: set, b: set) -> float:
-    """F1 from precision and recall, written out."""
+    """Return F1 from precision and recall, written out."""
     hits = [x for x in a if x in b]
     if not hits:
         return 0.0
@@ -53,26 +53,26 @@ def slow_f1(a: set, b: set) -> float:
 
 
 def slow_expected(a: ReportGraph, b: ReportGraph) -> tuple[float, float]:
-    """Expected matches over expected sizes, by summing the joint outcomes of every shared entity."""
+    """Return expected matches over expected sizes, by the joint outcomes of common entities."""
     table = salience()
     if a.sentences == b.sentences:
         return 1.0, 1.0
     in_common = {e for s in a.sentences & b.sentences for e, _ in sentence_graph(s).entities}
     marked = linked = 0.0
     for entity in a.entities & b.entities:
-        share = table.other_sentence if entity not in in_common else table.same_sentence
+        dependence = table.other_sentence if entity not in in_common else table.same_sentence
         (p, r), (q, s) = a.chances[entity], b.chances[entity]
-        both = joint(p, q, share)
+        both = joint(p, q, dependence)
         marked += both
         for flag_a, flag_b in itertools.product((True, False), repeat=2):
             if flag_a == flag_b:
-                linked += both * joint(r if flag_a else 1 - r, s if flag_b else 1 - s, share)
+                linked += both * joint(r if flag_a else 1 - r, s if flag_b else 1 - s, dependence)
     size = sum(p for p, _ in a.chances.values()) + sum(p for p, _ in b.chances.values())
     return 2 * marked / size, 2 * linked / size
 
 
-def joint(p: float, q: float, share: float) -> float:
-    return share * min(p, q) + (1 - share) * p * q
+def joint(p: float, q: float, dependence: float) -> float:
+    return dependence * min(p, q) + (1 - dependence) * p * q
 
 
 @given(REPORTS, REPORTS)

@@ -1,4 +1,7 @@
-"""The embedded backend against true RadGraph F1 and silver labels of real reports, where those files are at hand."""
+"""The embedded backend against true RadGraph F1 and silver labels of real reports.
+
+Skipped where those files are not at hand.
+"""
 
 from __future__ import annotations
 

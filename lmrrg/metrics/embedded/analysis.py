@@ -1,0 +1,193 @@
+"""Read reports, once each, into what their comparison needs (ours).
+
+Two caches hold most of the work of a reward worker: the facts of sentences, which reports repeat,
+and the analyses of reports.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import chain
+from typing import NamedTuple
+
+from lmrrg.metrics.embedded.batch_cache import CACHED_SENTENCES, SENTENCE_BATCH, BatchCache
+from lmrrg.metrics.embedded.claims import Claim, claim_lexicon, merge_claims, sentence_claims
+from lmrrg.metrics.embedded.graph import ReportGraph, join_graphs, sentence_graph
+from lmrrg.metrics.embedded.lexicon import ANATOMY, LOCATION, graph_lexicon
+from lmrrg.metrics.embedded.sentences import (
+    ABSENT,
+    PRESENT,
+    Sentence,
+    read_sentence,
+    sentences_of,
+)
+
+REPORT_BATCH = 64
+"""Reports that are analysed together, see :class:`~lmrrg.metrics.embedded.batch_cache.BatchCache`.
+"""
+
+# Weights of words in BERTScore's stand-in; an observation weighs 1.
+_ANATOMY_WEIGHT = 0.6
+_OTHER_WEIGHT = 0.1
+
+# Components of the vector of findings (CheXbert's stand-in), in units of a finding's weight.
+_SUSPECTED = 0.6
+"""Factor on all components of an uncertain finding."""
+_DENIED = -0.12
+"""A denied finding points a little away from the same finding asserted."""
+_KIN = 0.4
+"""The family of a finding: an opacity is not unlike a pneumonia."""
+_SIDE = 1.2
+_ZONE = 0.6
+_SEVERITY = 0.8
+_NORMAL = 1.0
+"""The only positive component of a report without any finding; not scaled by a weight."""
+_INCIDENTAL = 0.5
+"""A report whose findings all weigh less is a normal one."""
+_SEVERE = 3
+"""Severities from here on (moderate, severe) are one component, milder ones another."""
+
+WeightedWord = tuple[tuple[str, int], float]
+"""((meaning, assertion), weight)"""
+
+
+class SentenceFacts(NamedTuple):
+    """What the stand-ins of BERTScore and CheXbert need of one sentence."""
+
+    claims: tuple[Claim, ...]
+    weights: tuple[WeightedWord, ...]
+    """Its informative words with their weights."""
+    length: int
+    """Its number of words."""
+
+
+class ReportAnalysis(NamedTuple):
+    """What the comparison of two reports needs of each."""
+
+    graph: ReportGraph
+    claims: dict[str, Claim]
+    """Finding -> its claim, merged over the sentences."""
+    words: dict[tuple[str, int], float]
+    """(meaning, assertion) of an informative word -> its weight, summed over the report."""
+    vector: dict[str, float]
+    """Sparse vector of the findings with their sides, zones and severities."""
+    norm: float
+    """Euclidean norm of the vector."""
+    lengths: dict[str, int]
+    """Sentence -> its number of words, times how often it occurs; empty for a text without a word.
+    """
+    repeated: tuple[tuple[str, int], ...]
+    """(sentence, its number of words once) of every sentence that occurs again."""
+
+
+def analyse_reports(texts: list[str]) -> list[ReportAnalysis]:
+    """Return the analysis of each report.
+
+    >>> (analysis,) = analyse_reports(["Left effusion. No pneumothorax. Left effusion."])
+    >>> sorted(analysis.claims)
+    ['effusion', 'pneumothorax']
+    >>> analysis.lengths, analysis.repeated
+    ({'left effusion': 4, 'no pneumothorax': 2}, (('left effusion', 2),))
+    """
+    reports = [sentences_of(text) for text in texts]
+    facts = sentence_facts(chain.from_iterable(reports))
+    return [_join_sentences(sentences, facts) for sentences in reports]
+
+
+def _join_sentences(sentences: list[str], facts_of: dict[str, SentenceFacts]) -> ReportAnalysis:
+    claims: list[Claim] = []
+    words: dict[tuple[str, int], float] = {}
+    lengths: dict[str, int] = {}
+    repeated: dict[str, int] = {}
+    for sentence in sentences:
+        facts = facts_of[sentence]
+        claims.extend(facts.claims)
+        for word, weight in facts.weights:
+            words[word] = words.get(word, 0.0) + weight
+        if sentence in lengths:
+            repeated[sentence] = facts.length
+        lengths[sentence] = lengths.get(sentence, 0) + facts.length
+    merged = merge_claims(claims)
+    vector = finding_vector(merged)
+    return ReportAnalysis(
+        graph=join_graphs(sentences),
+        claims=merged,
+        words=words,
+        vector=vector,
+        norm=math.sqrt(sum([x * x for x in vector.values()])),
+        # Sentences of punctuation alone have no word.
+        lengths=lengths if any(lengths.values()) else {},
+        repeated=tuple(repeated.items()),
+    )
+
+
+def _read_facts(sentences: list[str]) -> list[SentenceFacts]:
+    # One step after the other over the whole batch, as BatchCache explains.
+    reads = [read_sentence(sentence) for sentence in sentences]
+    claims = [sentence_claims(sentence) for sentence in sentences]
+    # The graphs are needed only later, but are read now, while the small caches of
+    # `read_sentence` and `sentence_claims` still hold this batch.
+    for sentence in sentences:
+        sentence_graph(sentence)
+    return [
+        SentenceFacts(found, _word_weights(read), len(read.words))
+        for found, read in zip(claims, reads, strict=True)
+    ]
+
+
+def _word_weights(read: Sentence) -> tuple[WeightedWord, ...]:
+    """Return ((meaning, assertion), weight) of each informative word of a sentence."""
+    lexicon = graph_lexicon()
+    meaning = lexicon.meaning
+    dull = lexicon.dull
+    weights: list[WeightedWord] = []
+    for word, kind, assertion in zip(read.words, read.kinds, read.assertions, strict=True):
+        if word in dull:
+            continue
+        # As in the graph, only observations can be denied or uncertain.
+        if not kind:
+            weights.append(((word, PRESENT), _OTHER_WEIGHT))
+        elif kind in (ANATOMY, LOCATION):
+            weights.append(((meaning.get(word, word), PRESENT), _ANATOMY_WEIGHT))
+        else:
+            weights.append(((meaning.get(word, word), assertion), 1.0))
+    return tuple(weights)
+
+
+def finding_vector(claims: dict[str, Claim]) -> dict[str, float]:
+    """Return the sparse vector of a report's findings, their sides, zones and severities.
+
+    >>> finding_vector({})
+    {'normal': 1.0}
+    >>> effusion = merge_claims(list(sentence_claims("left effusion")))
+    >>> finding_vector(effusion)
+    {'effusion': 1.0, 'kin pleura': 0.4, 'effusion l': 1.2}
+    """
+    lexicon = claim_lexicon()
+    vector: dict[str, float] = {}
+    is_normal = True
+    for finding, claim in claims.items():
+        weight = lexicon.weight[finding]
+        if claim.assertion == ABSENT:
+            vector[finding] = _DENIED * weight
+            continue
+        is_normal = is_normal and weight < _INCIDENTAL
+        weight *= 1.0 if claim.assertion == PRESENT else _SUSPECTED
+        family = "kin " + lexicon.kin[finding]
+        vector[finding] = weight
+        vector[family] = vector.get(family, 0.0) + _KIN * weight
+        vector |= {f"{finding} {side}": _SIDE * weight for side in claim.sides}
+        vector |= {f"{finding} {zone}": _ZONE * weight for zone in claim.zones}
+        if claim.severity:
+            vector[f"{finding} {claim.severity >= _SEVERE}"] = _SEVERITY * weight
+    if is_normal:
+        vector["normal"] = _NORMAL
+    return vector
+
+
+sentence_facts = BatchCache(_read_facts, CACHED_SENTENCES, SENTENCE_BATCH)
+"""Sentence -> its facts."""
+analyses_of_references = BatchCache(analyse_reports, 8192, REPORT_BATCH)
+"""Reference report -> its analysis; a reference comes back in every epoch."""
+analyses_of_hypotheses = BatchCache(analyse_reports, 512, REPORT_BATCH)
+"""Sampled report -> its analysis; only within a batch is a sample likely to come again."""
