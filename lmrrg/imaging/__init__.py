@@ -1,1 +1,1 @@
-"""Radiograph files: reading, decoding in child processes, squares for the image encoder."""
+"""Read radiograph files, decode them in child processes, fit them into the model's square."""

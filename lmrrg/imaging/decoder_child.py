@@ -1,7 +1,8 @@
-"""The child process that decodes files of unknown origin; started by :mod:`lmrrg.imaging.decoder_pool`, never by hand.
+"""Decode files of unknown origin: the program of a child process of :class:`DecoderPool`.
 
-It has a limit on its memory and on the CPU time of each file, no open file but its pipes, and it says nothing but what
-:func:`reply` writes. Both directions carry a length-prefixed JSON header and raw bytes: nothing is ever unpickled.
+The process has a limit on its memory and on the CPU time of each file, and no open file but its
+pipes. Requests and answers are a JSON header and raw bytes, both with their length in front.
+Nothing is ever unpickled, so a decoder that an attacker took over cannot reach the parent.
 """
 
 from __future__ import annotations
@@ -23,15 +24,21 @@ from lmrrg.imaging.radiograph import ImageError, Limits
 from lmrrg.imaging.reading import read_image, to_square
 
 FRAME = struct.Struct("<IQ")
-"""Bytes of the JSON header and of the payload behind it."""
+"""Start of every message: the lengths of the JSON header and of the payload behind it, bytes."""
 READY = b"r"
+"""Single byte that the child writes once it can take requests."""
 
 
 def main() -> None:
-    """Answer requests until the pipe closes; the only argument is the memory in MB beyond what the imports take."""
+    """Answer requests until the pipe closes.
+
+    The only argument on the command line is the memory for files in MB, beyond that of the imports.
+    """
+    # Ctrl-C reaches the whole process group; the parent decides when its children end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a C library prints must not get between the answers
+    # Standard output becomes standard error: what a C library prints must not mix with the answers.
+    os.dup2(2, 1)
     _limit_memory(int(sys.argv[1]) << 20)
     answers.write(READY)
     answers.flush()
@@ -43,13 +50,12 @@ def main() -> None:
 
 
 def _answer(request: dict[str, Any], data: bytes, answers: BinaryIO) -> None:
+    """Decode one file and write its pixels, or the code of the error."""
     try:
         image = read_image(data, Limits(**request["limits"]))
-        pixels = (
-            image.pixels
-            if request["square"] is None
-            else to_square(image.pixels, request["square"])
-        )
+        pixels = image.pixels
+        if request["square"] is not None:
+            pixels = to_square(pixels, request["square"])
         facts = {
             "shape": pixels.shape,
             "view": image.view,
@@ -64,7 +70,7 @@ def _answer(request: dict[str, Any], data: bytes, answers: BinaryIO) -> None:
 
 
 def reply(answers: BinaryIO, facts: dict[str, Any], payload: memoryview | bytes = b"") -> None:
-    """Write one answer."""
+    """Write one answer: its length, the JSON header, the payload."""
     header = json.dumps(facts).encode()
     answers.write(FRAME.pack(len(header), memoryview(payload).nbytes) + header)
     answers.write(payload)
@@ -72,15 +78,21 @@ def reply(answers: BinaryIO, facts: dict[str, Any], payload: memoryview | bytes 
 
 
 def _limit_memory(extra: int) -> None:
+    """Allow the process its present address space and ``extra`` bytes more."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + extra
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    # A core dump would hold the patient's image, and a decoder has no reason to write files.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 
 def _limit_cpu(seconds: float) -> None:
-    """The kernel ends this process, should a file take longer, even when nobody waits for it any more."""
+    """Have the kernel end this process when the next file takes more CPU time, seconds.
+
+    The parent's own timer does the same, unless the parent has died.
+    """
+    # RLIMIT_CPU counts from the start of the process, in whole seconds.
     used = resource.getrusage(resource.RUSAGE_SELF)
     most = math.ceil(used.ru_utime + used.ru_stime + seconds) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (most, resource.RLIM_INFINITY))

@@ -1,7 +1,8 @@
-"""Decoding files of unknown origin where they can do no harm: in child processes with limits on time and memory.
+"""Decode files of unknown origin in child processes with limits on time and memory.
 
-A file that makes the decoder crash, hang or eat memory costs one child, which is replaced, and comes back as a coded
-error. From a child come only a short JSON header, which is checked, and raw pixels.
+A file that makes the decoder crash, hang or exhaust its memory ends one child, which is replaced,
+and is reported as a coded error. A child sends only a short JSON header, which is checked, and raw
+pixels.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ from lmrrg.imaging.radiograph import (
 from lmrrg.studies import View
 
 _START_S = 120.0
+"""Longest time for a child's imports, seconds; on a busy machine they take many."""
 _LONGEST_HEADER = 1 << 16
+"""Bytes of JSON that are read from a child; a longer header comes from a broken one."""
+# Variables that a child keeps. Tokens, keys and LD_PRELOAD are among those that it does not.
 _INHERITED = (
     "PATH",
     "LANG",
@@ -47,21 +51,25 @@ _INHERITED = (
 
 
 def image_limits(data: DataConfig) -> Limits:
-    """What the settings allow an image to be."""
+    """Return the limits on images that the settings state.
+
+    >>> image_limits(DataConfig(max_image_mb=16, max_image_megapixels=8)).max_bytes
+    16777216
+    """
     return Limits(
         data.max_image_mb << 20, round(data.max_image_megapixels * 1e6), data.burned_in_annotation
     )
 
 
 class DecoderPool:
-    """Up to ``workers`` child processes, each started when first needed and kept; safe for use by several threads.
+    """Up to ``workers`` child processes, started on first use and kept; safe for several threads.
 
     Args:
         workers: files decoded at once.
         timeout_s: longest time for one file, and longest wait for a free child, seconds.
-        memory_mb: what a file may take beyond the child's own libraries, MB. Pixels, their file and the encodings'
-            own buffers need about 20 bytes per pixel.
-        limits: what is refused before it is decoded.
+        memory_mb: memory for one file beyond the child's own libraries, MB. Pixels, their file and
+            the decoders' buffers need about 20 bytes per pixel.
+        limits: limits that are checked before a file is decoded.
     """
 
     def __init__(
@@ -72,7 +80,11 @@ class DecoderPool:
         memory_mb: int = 2048,
         limits: Limits = DEFAULT_LIMITS,
     ):
-        self._timeout_s, self._memory_mb, self._limits = timeout_s, memory_mb, limits
+        self._timeout_s = timeout_s
+        self._memory_mb = memory_mb
+        self._limits = limits
+        # One slot for each worker; None stands for a child that is still to be started. Last in,
+        # first out: a pool that is seldom busy starts only as many children as it needs.
         self._slots: queue.LifoQueue[_Child | None] = queue.LifoQueue()
         for _ in range(workers):
             self._slots.put(None)
@@ -83,11 +95,11 @@ class DecoderPool:
 
         Args:
             data: the bytes of a file.
-            square: fit the pixels into a square of this side, in the child.
+            square: side of a square to fit the pixels into, in the child; None keeps their size.
 
         Raises:
-            ImageError: the reader's codes, and ``decoder_timeout``, ``decoder_memory``, ``decoder_crashed`` or
-                ``decoder_busy``.
+            ImageError: the reader's codes, and ``decoder_timeout``, ``decoder_memory``,
+                ``decoder_crashed`` or ``decoder_busy``.
         """
         with self._child() as child:
             request = {"limits": asdict(self._limits), "square": square, "cpu_s": self._timeout_s}
@@ -98,7 +110,7 @@ class DecoderPool:
         return _radiograph(facts, payload)
 
     def close(self) -> None:
-        """End the children, after what they are doing."""
+        """Wait for the files in work and end the children."""
         for _ in range(self._workers):
             child = self._slots.get()
             if child is not None:
@@ -118,7 +130,7 @@ class DecoderPool:
 
     @contextmanager
     def _child(self) -> Iterator[_Child]:
-        """A child for one request; its place is free again afterwards, whatever became of it."""
+        """Lend a child for one request; its slot is free again afterwards, even if it died."""
         try:
             child = self._slots.get(timeout=self._timeout_s)
         except queue.Empty:
@@ -135,34 +147,41 @@ class _Child:
     """One child process and its pipes."""
 
     def __init__(self, memory_mb: int):
-        self._expired = self._broken = False
+        self._expired = False
+        self._broken = False
         self._process = subprocess.Popen(
+            # -P: the working directory, which anybody may fill, is no place to import from.
             [sys.executable, "-P", "-m", "lmrrg.imaging.decoder_child", str(memory_mb)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=_environment(),
         )
-        self._to, self._from = (
-            cast(IO[bytes], self._process.stdin),
-            cast(IO[bytes], self._process.stdout),
-        )
+        # Not None, since both are PIPE.
+        self._to = cast(IO[bytes], self._process.stdin)
+        self._from = cast(IO[bytes], self._process.stdout)
         with self._deadline(_START_S):
             if self._from.read(1) != READY:
                 raise RuntimeError("the decoder process did not start")
 
     @property
     def is_usable(self) -> bool:
-        """Whether it can take another request."""
+        """Return whether the child can take another request."""
         return not (self._expired or self._broken) and self._process.poll() is None
 
     def ask(
         self, request: dict[str, Any], data: bytes, timeout_s: float, longest: int
     ) -> tuple[dict[str, Any], bytearray]:
-        """Send one request and read its answer: the header and the payload.
+        """Send one request and return its answer: the header and the payload.
+
+        Args:
+            request: limits, square and CPU time, as ``decoder_child`` takes them.
+            data: the bytes of a file.
+            timeout_s: longest time until the answer, seconds.
+            longest: largest payload that is read, bytes; a larger one means a broken child.
 
         Raises:
-            ImageError: ``decoder_timeout`` or ``decoder_crashed``; the child is gone then.
+            ImageError: ``decoder_timeout`` or ``decoder_crashed``; the child has ended then.
         """
         header = json.dumps(request).encode()
         try:
@@ -178,25 +197,27 @@ class _Child:
             raise ImageError(self._cause_of_death()) from None
 
     def end(self) -> None:
-        """Close the pipes, which ends an idle child, and wait for it."""
+        """End the child: close its input, on which it stops, and wait for it."""
         self._to.close()
         self._process.wait(_START_S)
         self._from.close()
 
     @contextmanager
     def _deadline(self, seconds: float) -> Iterator[None]:
-        """Kill the child when the block takes longer; its pipes then end. After any error it is not used again."""
+        """Kill the child when the block takes longer, or fails; reads from its pipes then end."""
         timer = threading.Timer(seconds, self._expire)
         timer.start()
         try:
             yield
         except BaseException:
+            # Ctrl-C too: half of an answer may still be in the pipe, so the child cannot go on.
             self._kill()
             raise
         finally:
             timer.cancel()
 
     def _expire(self) -> None:
+        """Kill the child from the timer's thread; the blocked read of the other thread then ends."""
         self._expired = True
         self._process.kill()
 
@@ -206,13 +227,21 @@ class _Child:
         self._process.wait()
 
     def _cause_of_death(self) -> str:
+        """Return the error code for a child that ended."""
+        # SIGXCPU: the kernel's limit on CPU time, which the child sets itself.
         over_time = self._expired or self._process.returncode == -signal.SIGXCPU
         return "decoder_timeout" if over_time else "decoder_crashed"
 
     def _read(self, size: int) -> bytearray:
-        """Exactly ``size`` bytes, writable."""
+        """Read exactly ``size`` bytes.
+
+        Raises:
+            EOFError: the pipe ends before.
+        """
+        # A bytearray, not bytes: the pixel array on top of it can be written without a copy.
         buffer = bytearray(size)
-        view, filled = memoryview(buffer), 0
+        view = memoryview(buffer)
+        filled = 0
         while filled < size:
             count = self._from.readinto(view[filled:])  # type: ignore[attr-defined]
             if not count:
@@ -222,14 +251,21 @@ class _Child:
 
 
 def _environment() -> dict[str, str]:
-    """Little of ours: no preloaded libraries, no secrets, one thread, and the modules from where we have them."""
+    """Return a child's environment: no preloaded libraries, no secrets, one thread.
+
+    It imports from the parent's own path, so that both run the same code.
+    """
     kept = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     path = os.pathsep.join(part for part in sys.path if part)
     return kept | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 def _radiograph(facts: dict[str, Any], payload: bytearray) -> Radiograph:
-    """The answer as an image; one that cannot be true means that the child is no longer ours."""
+    """Return the answer as an image.
+
+    Raises:
+        ImageError: ``decoder_crashed``, the answer is impossible, so the child cannot be trusted.
+    """
     try:
         rows, columns = facts["shape"]
         pixels = np.frombuffer(payload, "<f4").reshape(rows, columns)

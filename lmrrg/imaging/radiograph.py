@@ -1,4 +1,4 @@
-"""A decoded radiograph, its limits, and the one error that every reader of images raises."""
+"""Define a decoded radiograph, the limits on image files and the error of every image reader."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from lmrrg.studies import View
 Pixels = NDArray[np.float32]
 
 MIN_SIDE = 64
+"""Shortest side of an image, pixels; smaller ones are thumbnails or come from a damaged header."""
 
 IMAGE_ERROR_CODES: dict[str, str] = {
     "file_missing": "there is no file of that name",
@@ -37,11 +38,11 @@ IMAGE_ERROR_CODES: dict[str, str] = {
     "decoder_crashed": "the decoder died on this file",
     "decoder_busy": "all decoders are busy; try again soon",
 }
-"""Every code that an :class:`ImageError` can carry, with its meaning."""
+"""Every code of an :class:`ImageError`, with its meaning; clients rely on the codes."""
 
 
 class ImageError(CodedError):
-    """An image that is refused; ``code`` is a stable key of :data:`IMAGE_ERROR_CODES`.
+    """Refusal of an image; ``code`` is a stable key of :data:`IMAGE_ERROR_CODES`.
 
     The message never holds anything from the file's header, so it may be logged and shown.
     """
@@ -52,13 +53,18 @@ class ImageError(CodedError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What a reader accepts; all of it is checked before pixels are decoded."""
+    """Limits on what a reader accepts; all are checked before pixels are decoded.
+
+    >>> Limits(max_bytes=2**20)
+    Limits(max_bytes=1048576, max_pixels=48000000, burned_in='flag')
+    """
 
     max_bytes: int = 256 * 2**20
-    """Of a file, and of a deflated DICOM data set once inflated."""
+    """Largest file, and largest deflated DICOM data set after inflation."""
+    # For comparison: a detector of 43 x 43 cm with pixels of 100 µm has 18 million.
     max_pixels: int = 48_000_000
     burned_in: Literal["flag", "refuse"] = "flag"
-    """A DICOM file that says it has text burned in: read it with ``burned_in`` set, or refuse it."""
+    """Whether a DICOM file whose header reports burned-in text is read and flagged, or refused."""
 
 
 DEFAULT_LIMITS = Limits()
@@ -66,10 +72,10 @@ DEFAULT_LIMITS = Limits()
 
 @dataclass(frozen=True)
 class Radiograph:
-    """One image, ready for the model: bone is bright, air is dark, pixels are square.
+    """One image as the model expects it: bone is bright, air is dark, pixels are square.
 
-    ``pixels`` is float32 [H, W] in [0, 1]. ``burned_in`` is True where a DICOM header says that text, which may name
-    the patient, is part of the picture; False where it says not, or nothing.
+    ``pixels`` is float32 [H, W] in [0, 1]. ``burned_in`` is True where a DICOM header reports that
+    text, which may name the patient, is part of the picture; False where it denies it or is silent.
     """
 
     pixels: Pixels
@@ -79,10 +85,15 @@ class Radiograph:
 
 
 def check_size(rows: int, columns: int, limits: Limits) -> None:
-    """Refuse an image by the size that its header states, before anything is decoded.
+    """Check the size that an image's header states, before anything is decoded.
 
     Raises:
         ImageError: ``too_large`` or ``too_small``.
+
+    >>> check_size(2048, 2500, Limits())
+    >>> check_size(2048, 32, Limits())
+    Traceback (most recent call last):
+    lmrrg.imaging.radiograph.ImageError: too_small: a side is shorter than 64 pixels
     """
     if min(rows, columns) < MIN_SIDE:
         raise ImageError("too_small")
@@ -91,31 +102,44 @@ def check_size(rows: int, columns: int, limits: Limits) -> None:
 
 
 def check_bytes(count: int, limits: Limits) -> None:
-    """Refuse a file, or what it inflates to, by its length.
+    """Check the length of a file, or of what it inflates to.
 
     Raises:
         ImageError: ``too_large``.
+
+    >>> check_bytes(2**20 + 1, Limits(max_bytes=2**20))
+    Traceback (most recent call last):
+    lmrrg.imaging.radiograph.ImageError: too_large: more than 1 MB
     """
     if count > limits.max_bytes:
         raise ImageError("too_large", f"more than {limits.max_bytes >> 20} MB")
 
 
 def stretch(values: NDArray[np.floating]) -> Pixels:
-    """Map the range of the values to [0, 1]: how an image without a display window is shown (ours).
+    """Map the range of the values to [0, 1]: the display of an image without a window (**ours**).
 
     Raises:
-        ImageError: ``constant_image``, where the range is empty.
+        ImageError: ``constant_image``, the range is empty.
+
+    >>> stretch(np.array([100.0, 150.0, 300.0]))
+    array([0.  , 0.25, 1.  ], dtype=float32)
     """
-    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
-    if not high > low:
+    low = float(values.min()) if values.size else 0.0
+    high = float(values.max()) if values.size else 0.0
+    if not high > low:  # also true of NaN
         raise ImageError("constant_image")
     scaled = values - low
-    scaled /= high - low
+    scaled /= high - low  # in place: a copy of a large image is 200 MB
     return np.clip(scaled, 0.0, 1.0, out=scaled).astype(np.float32, copy=False)
 
 
 def resize(pixels: Pixels, rows: int, columns: int) -> Pixels:
-    """An image [H, W] at another size, antialiased; values stay inside the input's range."""
-    # A triangle filter over the source pixels: no aliasing when shrinking and no overshoot beside edges.
+    """Return an image [H, W] at another size, antialiased; values stay inside the input's range.
+
+    >>> resize(np.array([[0.0, 1.0]], np.float32), 1, 4)
+    array([[0.  , 0.25, 0.75, 1.  ]], dtype=float32)
+    """
+    # Pillow's BILINEAR is a triangle filter as wide as the reduction: no aliasing when shrinking,
+    # and no overshoot beside edges, which a cubic filter would have.
     image = Image.fromarray(np.ascontiguousarray(pixels, dtype=np.float32))
     return np.asarray(image.resize((columns, rows), Image.Resampling.BILINEAR))

@@ -1,4 +1,4 @@
-"""Reading a radiograph from DICOM, PNG or JPEG, and fitting it into the model's square."""
+"""Read a radiograph from DICOM, PNG or JPEG, and fit it into the model's square."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ from lmrrg.imaging.radiograph import (
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
+# Pillow has no error of its own for damaged files: its parsers raise whatever they run into.
+# benchmarks/fuzz_images.py searches for errors that are missing here.
 _DAMAGE = (
     OSError,
     SyntaxError,
@@ -37,6 +39,7 @@ _DAMAGE = (
     IndexError,
     KeyError,
 )
+# A damaged EXIF block can also hold values of the wrong type, or a fraction over zero.
 _EXIF_DAMAGE = (*_DAMAGE, TypeError, AttributeError, ArithmeticError)
 _TURNS: dict[object, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -47,18 +50,22 @@ _TURNS: dict[object, Image.Transpose] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes an image upright, by its EXIF orientation."""
+"""Transposition that makes an image upright, by its EXIF orientation; 1 needs none."""
 
 
 def read_image(source: Path | str | bytes, limits: Limits = DEFAULT_LIMITS) -> Radiograph:
-    """Read one radiograph; the content, never the file name, decides what it is.
+    """Read one radiograph; its format is recognised by the content, never by the file name.
 
     Args:
         source: a path, or the bytes of a file.
-        limits: what is refused for its size or its header.
+        limits: limits on size, and on burned-in text.
 
     Raises:
         ImageError: see :data:`~lmrrg.imaging.radiograph.IMAGE_ERROR_CODES`.
+
+    >>> read_image(b"plain text")
+    Traceback (most recent call last):
+    lmrrg.imaging.radiograph.ImageError: not_an_image: neither DICOM, PNG nor JPEG
     """
     data = source if isinstance(source, bytes) else read_bytes(Path(source), limits)
     check_bytes(len(data), limits)
@@ -75,20 +82,28 @@ def to_square(pixels: Pixels, size: int) -> Pixels:
     """Fit an image [H, W] into [size, size]: aspect ratio kept, centred on black, antialiased.
 
     Values stay inside the input's range.
+
+    >>> to_square(np.ones((2, 4), np.float32), 4)
+    array([[0., 0., 0., 0.],
+           [1., 1., 1., 1.],
+           [1., 1., 1., 1.],
+           [0., 0., 0., 0.]], dtype=float32)
     """
     height, width = pixels.shape
     if height == width == size:
         return pixels
     scale = size / max(height, width)
-    rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
+    rows = max(1, round(height * scale))
+    columns = max(1, round(width * scale))
     square = np.zeros((size, size), np.float32)
-    top, left = (size - rows) // 2, (size - columns) // 2
+    top = (size - rows) // 2
+    left = (size - columns) // 2
     square[top : top + rows, left : left + columns] = resize(pixels, rows, columns)
     return square
 
 
 def read_bytes(path: Path, limits: Limits) -> bytes:
-    """A file's content, if it is not too long.
+    """Return the content of a file that is not too long.
 
     Raises:
         ImageError: ``file_missing`` or ``too_large``.
@@ -100,13 +115,14 @@ def read_bytes(path: Path, limits: Limits) -> bytes:
 
 
 def _read_picture(data: bytes, kind: str, limits: Limits) -> Pixels:
-    """Grey values in [0, 1] of a PNG or JPEG, upright; transparent parts are black."""
+    """Return the grey values of a PNG or JPEG in [0, 1], upright; transparent parts are black."""
     try:
         image = Image.open(io.BytesIO(data), formats=[kind])
     except Image.DecompressionBombError:
         raise ImageError("too_large") from None
     except _DAMAGE:
         raise ImageError("unreadable") from None
+    # `open` has read the header only: the size is refused before the pixels take memory.
     check_size(image.height, image.width, limits)
     if image.format == "PNG" and getattr(image, "is_animated", False):
         raise ImageError("multi_frame")
@@ -118,9 +134,10 @@ def _read_picture(data: bytes, kind: str, limits: Limits) -> Pixels:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF block says, or as it is stored where that block cannot be read.
+    """Return the image turned by its EXIF orientation; as stored where that cannot be read.
 
-    ``ImageOps.exif_transpose`` would write the whole block anew, which fails on tags of an unusual type.
+    ``ImageOps.exif_transpose`` would also rewrite the whole EXIF block, which fails on tags of an
+    unusual type.
     """
     try:
         turn = _TURNS.get(image.getexif().get(Base.Orientation))
@@ -130,8 +147,14 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _grey(image: Image.Image) -> Pixels:
+    """Return the luminance [H, W] of an image of any mode, in [0, 1].
+
+    Raises:
+        ImageError: ``constant_image``.
+    """
     if image.mode.startswith("I"):
-        # 16 bits usually hold 10 to 12 bits of detector values, so only their own range can be shown.
+        # PNG with 16 bits usually holds 10 to 12 bits of detector values and does not state how
+        # many, so their own range is shown.
         return stretch(np.asarray(image, dtype=np.float32))
     if image.has_transparency_data:
         image = image.convert("RGBA")

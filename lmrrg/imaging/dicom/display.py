@@ -1,6 +1,17 @@
-"""From stored values to what a screen shows: the grey-scale pipeline of PS3.3, computed once per possible value.
+"""Turn stored values into what a screen shows: the grey-scale pipeline of DICOM.
 
-Every step of it maps one number to one number, so an image of millions of pixels needs a table of at most 65,536.
+The steps, in the standard's order (PS3.3 C.11, PS3.4 N.2), and the attributes that they read:
+
+    padding         Pixel Padding Value (0028,0120), Range Limit (0028,0121)      PS3.3 C.7.5.1.1.2
+    modality        Modality LUT Sequence (0028,3000), or Rescale Slope           PS3.3 C.11.1
+                    (0028,1053) and Intercept (0028,1052)
+    values of       VOI LUT Sequence (0028,3010), or Window Center (0028,1050)    PS3.3 C.11.2
+    interest        and Width (0028,1051) with VOI LUT Function (0028,1056)
+    inversion       Presentation LUT Shape (2050,0020), else Photometric          PS3.3 C.11.6,
+                    Interpretation (0028,0004)                                    C.7.6.3.1.2
+
+Every step maps one number to one number, so it is computed once per possible value: a table of at
+most 65,536 entries serves an image of millions of pixels.
 """
 
 from __future__ import annotations
@@ -17,65 +28,87 @@ from pydicom.pixels import apply_color_lut
 from lmrrg.imaging.radiograph import ImageError, Pixels, stretch
 
 Values = NDArray[np.float64]
-_BT601 = np.array([0.299, 0.587, 0.114])  # luminance as PNG and JPEG readers take it
+# Luminance of ITU-R BT.601, which Pillow uses for PNG and JPEG: the same grey from every format.
+_BT601 = np.array([0.299, 0.587, 0.114])
 
 
 def display(dataset: Dataset, codes: NDArray[np.unsignedinteger], bits: int) -> Pixels:
-    """Stored codes [H, W], each of ``bits`` bits, as shown: float32 in [0, 1], padding black.
-
-    The order is the standard's (PS3.3 C.11, PS3.4 N.2): padding is set aside, modality LUT or rescale, VOI LUT or
-    window, and the inversion last, since windows are stated in values before it.
+    """Return stored codes [H, W] of ``bits`` bits each as shown: float32 in [0, 1], padding black.
 
     Raises:
-        ImageError: ``constant_image``.
+        ImageError: ``constant_image``, all that is no padding has one value.
     """
     stored = _stored_values(bits, signed=bool(dataset.get("PixelRepresentation", 0)))
-    present = np.bincount(codes.reshape(-1), minlength=1 << bits) > 0
-    kept = np.flatnonzero(present & ~_is_padding(dataset, stored))
+    # Only values that occur count, so that the range of `stretch` is the image's own.
+    is_present = np.bincount(codes.reshape(-1), minlength=1 << bits) > 0
+    kept = np.flatnonzero(is_present & ~_is_padding(dataset, stored))
     if not kept.size:
         raise ImageError("constant_image")
+    # Padding keeps the 0 of the table: it is black whatever the window and the inversion are.
     table = np.zeros(1 << bits, np.float32)
     table[kept] = _shown(dataset, stored[kept])
     return table[codes]
 
 
 def _stored_values(bits: int, *, signed: bool) -> NDArray[np.int64]:
-    """The number that each code stands for: two's complement of ``bits`` bits, where signed."""
+    """Return the number that each code stands for.
+
+    Pixel Representation (0028,0103) 1 means two's complement of Bits Stored bits (PS3.5 8.1.1).
+    """
     codes = np.arange(1 << bits, dtype=np.int64)
-    return np.where(codes >> (bits - 1) & 1, codes - (1 << bits), codes) if signed else codes
+    if not signed:
+        return codes
+    is_negative = codes >> (bits - 1) & 1
+    return np.where(is_negative, codes - (1 << bits), codes)
 
 
 def _is_padding(dataset: Dataset, stored: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """True for a value that means "no image here" (PS3.3 C.7.5.1.1.2); stated in stored values."""
-    value, limit = dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit")
+    """Return which values mean "no image here" (PS3.3 C.7.5.1.1.2).
+
+    Pixel Padding Value and Range Limit are stated as stored values, so this precedes the rescale.
+    """
+    value = dataset.get("PixelPaddingValue")
+    limit = dataset.get("PixelPaddingRangeLimit")
     if value in (None, ""):
         return np.zeros(stored.shape, bool)
-    ends = [
-        _as_stored(dataset, int(end)) for end in (value, value if limit in (None, "") else limit)
-    ]
-    return (stored >= min(ends)) & (stored <= max(ends))
+    # The limit may be the lower or the upper end; without one, the padding is a single value.
+    one_end = _as_stored(dataset, int(value))
+    other_end = one_end if limit in (None, "") else _as_stored(dataset, int(limit))
+    return (stored >= min(one_end, other_end)) & (stored <= max(one_end, other_end))
 
 
 def _as_stored(dataset: Dataset, value: int) -> int:
-    """A 16-bit value in the image's own signedness: many files write -2000 as the unsigned 63536."""
+    """Return a padding value in the signedness of the pixels.
+
+    Its VR (US or SS) should follow Pixel Representation, but many files write -2000 as the unsigned
+    63536.
+    """
     value %= 1 << 16
-    return value - (1 << 16) if dataset.get("PixelRepresentation", 0) and value >> 15 else value
+    is_signed = dataset.get("PixelRepresentation", 0)
+    return value - (1 << 16) if is_signed and value >> 15 else value
 
 
 def _shown(dataset: Dataset, stored: NDArray[np.int64]) -> Pixels:
+    """Map stored values to brightness in [0, 1], by modality, values of interest and inversion."""
     values = _modality_values(dataset, stored)
+    # A file with both leaves the choice to the reader (PS3.3 C.11.2). The LUT comes first here: a
+    # window beside it is mostly a linear approximation.
     shown = _through_voi_lut(dataset, values)
     if shown is None:
         shown = _through_window(dataset, values)
+    # A window beside all the values would give a flat picture; their own range shows the film.
     if shown is None or np.ptp(shown) == 0:
         shown = stretch(values)
+    # Last, since windows and LUTs are stated in the values before the inversion.
     return 1 - shown if _is_inverse(dataset) else shown
 
 
 def _is_inverse(dataset: Dataset) -> bool:
-    """Whether high values are dark. Where Presentation LUT Shape contradicts the photometric interpretation it decides,
+    """Return whether high values are dark.
 
-    as in dcmtk and dcm4che; where they agree (PS3.3 C.8.11.3.1.2 asks for that) the image is inverted once.
+    In a DX image Presentation LUT Shape must agree with Photometric Interpretation (PS3.3
+    C.8.11.3.1.2), and the image is inverted once. Where the two contradict each other the shape
+    decides, as in dcmtk and dcm4che.
     """
     shape = str(dataset.get("PresentationLUTShape", "") or "").strip().upper()
     if shape in ("IDENTITY", "INVERSE"):
@@ -84,19 +117,27 @@ def _is_inverse(dataset: Dataset) -> bool:
 
 
 def _modality_values(dataset: Dataset, stored: NDArray[np.int64]) -> Values:
-    """PS3.3 C.11.1. A slope of zero, or numbers that are none, are no rescale."""
+    """Return the values after the modality LUT, or after slope and intercept (PS3.3 C.11.1).
+
+    A slope that is zero or no number is read as 1, such an intercept as 0.
+    """
     for lut in _luts(dataset, "ModalityLUTSequence", stored):
         return lut(stored)
-    slope, intercept = (
-        _numbers(dataset.get(name)) for name in ("RescaleSlope", "RescaleIntercept")
-    )
-    usable = slope and np.isfinite(slope[0]) and slope[0] != 0
-    offset = intercept[0] if intercept and np.isfinite(intercept[0]) else 0.0
-    return stored.astype(np.float64) * (slope[0] if usable else 1.0) + offset
+    slopes = _numbers(dataset.get("RescaleSlope"))
+    intercepts = _numbers(dataset.get("RescaleIntercept"))
+    has_slope = slopes and np.isfinite(slopes[0]) and slopes[0] != 0
+    has_intercept = intercepts and np.isfinite(intercepts[0])
+    slope = slopes[0] if has_slope else 1.0
+    intercept = intercepts[0] if has_intercept else 0.0
+    return stored.astype(np.float64) * slope + intercept
 
 
 def _through_voi_lut(dataset: Dataset, values: Values) -> Pixels | None:
-    """The first VOI LUT, over the range of the bits that it uses: many state 16 and fill 12 (**ours**)."""
+    """Apply the first VOI LUT (PS3.3 C.11.2.1.1); None where there is no usable one.
+
+    White is the largest number of the bits that its entries use (**ours**): many files state 16
+    bits in LUT Descriptor (0028,3002) and fill 12.
+    """
     for lut in _luts(dataset, "VOILUTSequence", values):
         shown = lut(np.rint(values).astype(np.int64))
         bits = min(lut.bits, _used_bits(lut.entries))
@@ -105,10 +146,13 @@ def _through_voi_lut(dataset: Dataset, values: Values) -> Pixels | None:
 
 
 def luminance(rgb: NDArray[np.integer] | Values, top: int) -> Pixels:
-    """Grey in [0, 1] of colours [..., 3] whose white is ``top``.
+    """Return the grey in [0, 1] of colours [..., 3] whose white is ``top``.
 
     Raises:
         ImageError: ``constant_image``.
+
+    >>> luminance(np.array([[255, 255, 255], [255, 0, 0]]), 255)
+    array([1.   , 0.299], dtype=float32)
     """
     grey = np.clip(rgb @ _BT601 / top, 0.0, 1.0).astype(np.float32)
     if np.ptp(grey) == 0:
@@ -119,36 +163,46 @@ def luminance(rgb: NDArray[np.integer] | Values, top: int) -> Pixels:
 def palette(
     dataset: Dataset, codes: NDArray[np.unsignedinteger]
 ) -> tuple[NDArray[np.integer] | Values, int]:
-    """Colours [H, W, 3] of PALETTE COLOR codes [H, W], and their white (PS3.3 C.7.6.3.1.5)."""
+    """Return colours [H, W, 3] of PALETTE COLOR codes [H, W], and the number of full brightness.
+
+    The tables are Red, Green and Blue Palette Color Lookup Table Descriptor (0028,1101 to 1103) and
+    Data (0028,1201 to 1203), PS3.3 C.7.6.3.1.5 and C.7.6.3.1.6, or the segmented form of C.7.9.2.
+    """
     if "SegmentedRedPaletteColorLookupTableData" in dataset:
         colours = apply_color_lut(codes, dataset)
         return colours, int(np.iinfo(colours.dtype).max)
-    names = (f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue"))
-    luts = [
-        _lut(dataset, dataset[f"{n}Descriptor"].value, dataset[f"{n}Data"].value, signed=False)
-        for n in names
-    ]
+    luts = []
+    for colour in ("Red", "Green", "Blue"):
+        name = f"{colour}PaletteColorLookupTable"
+        descriptor = dataset[f"{name}Descriptor"].value
+        luts.append(_lut(dataset, descriptor, dataset[f"{name}Data"].value, signed=False))
     used = max(_used_bits(lut.entries) for lut in luts)
-    # Tables that state 16 bits and hold 8 are as common as those of the standard.
-    return np.stack([lut(codes) for lut in luts], axis=-1), (1 << (8 if used <= 8 else 16)) - 1
+    # The standard scales entries of 8 bits to 16, but tables that state 16 bits and fill 8 are as
+    # common, and would be almost black.
+    bits = 8 if used <= 8 else 16
+    return np.stack([lut(codes) for lut in luts], axis=-1), (1 << bits) - 1
 
 
 def _used_bits(entries: Values) -> int:
+    """Return how many bits the largest entry of a table takes, at least 1."""
     return max(1, int(entries.max()).bit_length())
 
 
 class _Lut(NamedTuple):
+    """A lookup table: the input of its first entry, the stated bits of an entry, the entries."""
+
     first: int
     bits: int
     entries: Values
 
     def __call__(self, inputs: NDArray[np.integer]) -> Values:
-        """Entries of the inputs; those outside the table get its first or last one."""
-        return self.entries[np.clip(inputs.astype(np.int64) - self.first, 0, self.entries.size - 1)]
+        """Return the entries of the inputs; below and above the table its first and last entry."""
+        at = inputs.astype(np.int64) - self.first
+        return self.entries[np.clip(at, 0, self.entries.size - 1)]
 
 
 def _luts(dataset: Dataset, name: str, inputs: NDArray[np.integer] | Values) -> Iterable[_Lut]:
-    """The usable tables of a sequence (PS3.3 C.11.1.1 and C.11.2.1.1)."""
+    """Yield the tables with entries of a sequence (PS3.3 C.11.1.1 and C.11.2.1.1)."""
     for item in dataset.get(name) or ():
         lut = _lut(dataset, item.LUTDescriptor, item.get("LUTData"), signed=bool(inputs.min() < 0))
         if lut.entries.size:
@@ -156,60 +210,85 @@ def _luts(dataset: Dataset, name: str, inputs: NDArray[np.integer] | Values) -> 
 
 
 def _lut(dataset: Dataset, descriptor: Iterable[int], data: object, *, signed: bool) -> _Lut:
+    """Read a table by its descriptor: number of entries, first input, bits of an entry.
+
+    The three numbers share one VR, US or SS, which may be wrong for the count or for the first
+    input (PS3.3 C.11.1.1.1), so both are brought into their range here.
+    """
     count, first, bits = (int(number) for number in descriptor)
-    count = (
-        count % (1 << 16) or 1 << 16
-    )  # 0 is 65,536; a signed reading of a large count is negative
+    # 0 means 65,536 entries, which 16 bits cannot hold; read as SS, a large count is negative.
+    count = count % (1 << 16) or 1 << 16
+    # The first input is signed where the inputs can be.
     if first >> 15 == 1 and signed:
-        first -= 1 << 16  # the first input is signed where inputs can be, whatever its VR says
+        first -= 1 << 16
     little_endian = dataset.original_encoding[1] is not False
     entries = _entries(data, count, bits, little_endian=little_endian)[:count]
     return _Lut(first, bits if 1 <= bits <= 16 else 16, entries)
 
 
 def _entries(data: object, count: int, bits: int, *, little_endian: bool) -> Values:
-    """LUT Data as numbers: US values, or words or bytes in OW; 8-bit entries may lie two to a word."""
+    """Return LUT Data (0028,3006) as numbers.
+
+    It holds US values, or words or bytes in OW; entries of 8 bits may lie two to a word.
+    """
     order = "<" if little_endian else ">"
     if data is None:
         return np.zeros(0)
     if not isinstance(data, bytes):
+        # Values that pydicom has parsed become words again, so that one path serves both forms.
         data = np.atleast_1d(np.asarray(data)).astype(np.int64).astype(f"{order}u2").tobytes()
     words = np.frombuffer(data[: len(data) // 2 * 2], f"{order}u2")
     if bits <= 8 and words.size < count:
+        # The low byte of a word is the earlier entry, in either byte order.
         return words.astype("<u2").view(np.uint8).astype(np.float64)
     return words.astype(np.float64)
 
 
 def _through_window(dataset: Dataset, values: Values) -> Pixels | None:
-    """The first possible window of those stated; ``None`` where there is none."""
+    """Apply the first valid pair of Window Center and Width; None where there is none.
+
+    A width is at least 1 for LINEAR, and positive for the other functions (PS3.3 C.11.2.1.2.1 and
+    C.11.2.1.3).
+    """
     function = str(dataset.get("VOILUTFunction", "") or "LINEAR").strip().upper()
-    pairs = zip(
-        _numbers(dataset.get("WindowCenter")), _numbers(dataset.get("WindowWidth")), strict=False
-    )
-    for center, width in pairs:
-        possible = width > 0 if function in ("SIGMOID", "LINEAR_EXACT") else width >= 1
-        if possible and np.isfinite(center) and np.isfinite(width):
+    centers = _numbers(dataset.get("WindowCenter"))
+    widths = _numbers(dataset.get("WindowWidth"))
+    # Not strict: damaged files have more of the one than of the other.
+    for center, width in zip(centers, widths, strict=False):
+        is_wide = width > 0 if function in ("SIGMOID", "LINEAR_EXACT") else width >= 1
+        if is_wide and np.isfinite(center) and np.isfinite(width):
             return window(values, center, width, function)
     return None
 
 
 def window(values: Values, center: float, width: float, function: str = "LINEAR") -> Pixels:
-    """Map values to [0, 1] by one of the three functions of PS3.3 C.11.2.1.
+    """Map values to [0, 1] by a VOI LUT Function of PS3.3 C.11.2.1.2.1 and C.11.2.1.3.
 
-    ``LINEAR`` treats values as the centres of integer steps (hence the 0.5 and 1), ``LINEAR_EXACT`` does not,
-    ``SIGMOID`` has slope 1/width at the centre. Any other name is read as LINEAR, the standard's default.
+    ``LINEAR`` treats values as the centres of integer steps (hence the 0.5 and 1), ``LINEAR_EXACT``
+    does not, ``SIGMOID`` has slope 1/width at the centre. Any other name is read as LINEAR, the
+    standard's default.
+
+    >>> values = np.array([0.0, 50.0, 100.0])
+    >>> window(values, center=50.5, width=101.0)
+    array([0. , 0.5, 1. ], dtype=float32)
+    >>> window(values, center=50.0, width=200.0, function="LINEAR_EXACT")
+    array([0.25, 0.5 , 0.75], dtype=float32)
+    >>> window(values, center=50.0, width=100.0, function="SIGMOID").round(3)
+    array([0.119, 0.5  , 0.881], dtype=float32)
     """
     if function == "SIGMOID":
-        with np.errstate(over="ignore"):
+        with np.errstate(
+            over="ignore"
+        ):  # exp overflows to infinity, and 1 / infinity is the 0 meant
             return (1.0 / (1.0 + np.exp(-4.0 * (values - center) / width))).astype(np.float32)
     if function == "LINEAR_EXACT":
         return np.clip((values - center) / width + 0.5, 0.0, 1.0).astype(np.float32)
-    if width == 1:
+    if width == 1:  # a threshold; the formula below would divide by zero
         return (values > center - 0.5).astype(np.float32)
     return np.clip((values - (center - 0.5)) / (width - 1.0) + 0.5, 0.0, 1.0).astype(np.float32)
 
 
 def _numbers(value: object) -> list[float]:
-    """One or several decimal strings as numbers; an absent one is NaN."""
+    """Return one or several decimal strings (VR DS) as numbers; an absent one is NaN."""
     several = value if isinstance(value, pydicom.multival.MultiValue) else [value]
     return [float("nan") if one in (None, "") else float(cast(float, one)) for one in several]
