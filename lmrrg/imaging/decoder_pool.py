@@ -217,7 +217,7 @@ class _Child:
             timer.cancel()
 
     def _expire(self) -> None:
-        """Kill the child from the timer's thread; the blocked read of the other thread then ends."""
+        """Kill the child, in the timer's thread; the blocked read of the other thread then ends."""
         self._expired = True
         self._process.kill()
 

@@ -1,4 +1,4 @@
-"""Read the size of a compressed frame from its first bytes, before a decoder allocates memory for it.
+"""Read the size of a compressed frame from its first bytes, before a decoder reserves memory.
 
 Markers follow ITU-T T.81 (JPEG), T.87 (JPEG-LS) and T.800 (JPEG 2000; HTJ2K, T.814, has the same
 SIZ segment).

@@ -279,7 +279,7 @@ def _codes(dataset: FileDataset, array: NDArray[np.integer]) -> NDArray[np.unsig
     A native sample has them from High Bit (0028,0102) downwards (PS3.5 8.1.1); a decoded one has
     them at its lower end.
     """
-    # Unsigned and in the machine's byte order: shifts and masks work on bits, not on signed numbers.
+    # Unsigned and in the machine's byte order: shifts and masks then work on plain bits.
     bits = array.astype(array.dtype.newbyteorder("="), copy=False).view(f"u{array.dtype.itemsize}")
     if not transfer_syntax(dataset).is_encapsulated:
         bits = bits >> (dataset.HighBit + 1 - dataset.BitsStored)
