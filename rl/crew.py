@@ -1,4 +1,4 @@
-"""All actors of a PPO run, placed together."""
+"""All actors of a PPO run, placed and started together."""
 
 from __future__ import annotations
 
@@ -20,17 +20,23 @@ from lmrrg.config.tree import Config
 
 @dataclass(frozen=True)
 class Crew:
-    """Who does what: the policy learns, the reference stays, the engines write, the scorers judge."""
+    """The actors of one run."""
 
     policy: PolicyGroup
+    """The ranks that are trained."""
     reference: Reference | AdapterReference
+    """The frozen SFT model."""
     rollouts: RolloutPool
+    """The engines that write reports."""
     rewards: RewardPool
+    """The scorers."""
     placement: PlacementGroup
 
     @classmethod
     def start(cls, config: Config, sft_checkpoint: Path) -> Crew:
-        """Reserve resources for all, start all at once, wait until each is ready; none stays when one fails.
+        """Reserve resources for all actors, start them at once, and wait until each is ready.
+
+        When one fails, all are stopped.
 
         Raises:
             PlacementError: the cluster is too small.
@@ -39,33 +45,40 @@ class Crew:
         layout = Layout.of(config)
         placement = preflight(layout.bundles, config.ray.preflight_timeout_s)
         policy = PolicyGroup(config, sft_checkpoint, placement, first_bundle=layout.policy)
+        reference: Reference | AdapterReference = AdapterReference(policy)
+        if not config.is_own_reference:
+            reference = Reference(config, sft_checkpoint, placement, first_bundle=layout.reference)
         crew = cls(
             policy=policy,
-            reference=AdapterReference(policy)
-            if config.is_own_reference
-            else Reference(config, sft_checkpoint, placement, first_bundle=layout.reference),
+            reference=reference,
             rollouts=RolloutPool(config, sft_checkpoint, placement, first_bundle=layout.rollouts),
             rewards=RewardPool(config, placement, first_bundle=layout.rewards),
             placement=placement,
         )
-        with ExitStack() as undo:
-            undo.callback(crew.close)
+        # The actors load their models in parallel since they were created; `start` waits for each.
+        with ExitStack() as on_failure:
+            on_failure.callback(crew.close)
             for member in (crew.policy, crew.reference, crew.rollouts, crew.rewards):
                 member.start()
-            undo.pop_all()
+            on_failure.pop_all()
         return crew
 
-    def sync(self, version: int, share: float = 1.0) -> None:
-        """Give the policy's weights, mixed with the SFT model's where ``share`` is below 1, to every engine.
+    def sync(self, version: int, fraction: float = 1.0) -> None:
+        """Give every engine the policy's weights, or a mixture of them with the SFT model's.
 
-        What goes from GPU to GPU is copied to the host all the same, for engines that have to be replaced; nobody waits
-        for that copy, which is made while reports are written.
+        Weights that go from GPU to GPU are copied to the host all the same, for engines that have
+        to be replaced. Nobody waits for that copy; it is made while reports are written.
+
+        Args:
+            version: of the new weights.
+            fraction: of the policy in them; below 1 they are a mixture.
         """
-        if not self.rollouts.transfers or share < 1:  # a mixture is made on the host
-            state, checksum = self.policy.state(share)
+        if not self.rollouts.transfers or fraction < 1:  # a mixture is made on the host
+            state, checksum = self.policy.state(fraction)
             self.rollouts.sync(state, version, checksum)
             return
-        # One that is still starting would get steps of the transfer and the state that it starts with in any order.
+        # An engine that is still starting would get the steps of the transfer, and the state that
+        # it starts with, in any order.
         self.rollouts.start()
         sent = self.policy.transfer(self.rollouts.actors())
         if sent is None:

@@ -1,4 +1,4 @@
-"""From sampled reports to what PPO learns from: padded tensors, rewards, advantages."""
+"""Turn sampled reports into what PPO learns from: padded tensors, rewards, advantages."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lmrrg.config.ppo import KLConfig, PPOConfig
 from lmrrg.engine.interfaces import GeneratedReport
+from lmrrg.metrics.reward import RewardScores
 from lmrrg.policy.batches import Experience, PolicyOutputs, Rollout
 from lmrrg.ppo.advantages import (
     emphasise,
@@ -20,7 +21,7 @@ from lmrrg.ppo.advantages import (
     token_rewards,
     whiten,
 )
-from lmrrg.ppo.correction import importance_weights
+from lmrrg.ppo.correction import Parity, importance_weights
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.kl import kl_estimate
 from lmrrg.ppo.masks import fill
@@ -32,24 +33,46 @@ class Sample:
     """B = S x n sampled reports of S studies, study by study: as text, and as padded tensors."""
 
     visits: list[int]
-    """Places of the studies in the training split [S]."""
+    """Indices of the studies in the training split [S]."""
     studies: StudyBatch
     reports: list[GeneratedReport]
     rollout: Rollout
     engine_log_probs: Tensor
     """[B, T], nats, 0 in the padding."""
     version: int
-    """Of the weights that wrote the reports."""
+    """Version of the weights that wrote the reports."""
 
     @property
     def texts(self) -> list[str]:
-        """The reports' texts."""
+        """Return the text of each report."""
         return [report.text for report in self.reports]
 
     @property
     def references(self) -> list[str]:
-        """The reference of each report."""
+        """Return the reference report of each report."""
         return [self.studies.references[i] for i in self.rollout.study.tolist()]
+
+    @property
+    def abnormal(self) -> list[bool]:
+        """Return for each report whether its study is abnormal."""
+        return [self.studies.abnormal[i] for i in self.rollout.study.tolist()]
+
+
+@dataclass(frozen=True)
+class ScoredBatch:
+    """A sample with its rewards and log-probs: all that is known before anything is learnt."""
+
+    sample: Sample
+    rewards: RewardScores
+    reference_rewards: np.ndarray
+    """Reward of the SFT model's report for each study [S]; NaN where it could not be scored."""
+    policy: PolicyOutputs
+    reference: Tensor
+    """Log-probs [B, T] under the frozen SFT model."""
+    version: int
+    """Version of the trainer's weights."""
+    probed_parity: Parity | None = None
+    """See :class:`rl.sampling.SampledBatch`."""
 
 
 def make_sample(
@@ -63,22 +86,30 @@ def make_sample(
     Raises:
         PPOError: ``empty_sample`` (a report without any token, which no engine can produce).
     """
-    flat = [report for of_study in reports for report in of_study]
-    if any(not report.token_ids for report in flat):
+    flat: list[GeneratedReport] = []
+    study: list[int] = []
+    for index, of_study in enumerate(reports):
+        flat += of_study
+        study += [index] * len(of_study)
+    lengths = torch.tensor([len(report.token_ids) for report in flat])
+    if not lengths.all():
         raise PPOError("empty_sample", "the engine returned a report without tokens")
-    study = torch.tensor([i for i, of_study in enumerate(reports) for _ in of_study])
     ids = pad_sequence([torch.tensor(report.token_ids) for report in flat], batch_first=True)
     log_probs = pad_sequence([torch.tensor(report.logprobs) for report in flat], batch_first=True)
-    mask = torch.arange(ids.shape[1]) < torch.tensor([[len(report.token_ids)] for report in flat])
-    rollout = Rollout(studies.features, studies.prompts, study, ids, mask)
+    mask = torch.arange(ids.shape[1]) < lengths[:, None]
+    rollout = Rollout(studies.features, studies.prompts, torch.tensor(study), ids, mask)
     return Sample(visits, studies, flat, rollout, log_probs, version)
 
 
 def shuffled_rewards(rewards: np.ndarray, samples: int, seed: int) -> np.ndarray:
-    """Rewards [S x samples] given to other studies, none keeps its own: the negative control, which teaches nothing."""
+    """Return rewards [S x samples] that belong to other studies: the negative control of learning.
+
+    No study keeps its own rewards, so nothing about the images can be learnt from them.
+    """
     by_study = rewards.reshape(-1, samples)
     order = np.random.default_rng(seed).permutation(len(by_study))
     moved = np.empty_like(by_study)
+    # One cycle through all studies. A plain permutation would leave some studies in their place.
     moved[order] = by_study[np.roll(order, 1)]
     return moved.reshape(-1)
 
@@ -92,39 +123,30 @@ def make_experience(
     ppo: PPOConfig,
     findings: Tensor | None = None,
 ) -> Experience:
-    """Rewards, advantages and importance weights of every token.
+    """Compute rewards, advantages and importance weights of every token.
 
     Args:
         sample: the reports.
-        rewards: what is learnt from [B]; NaN for a report that could not be scored, which is masked.
-        policy: the trainer's scores [B, T] under the weights that sampled.
+        rewards: what is learnt from [B]; NaN for reports that could not be scored: they are masked.
+        policy: log-probs, values and entropy [B, T] under the weights that the update starts from.
         reference: log-probs under the frozen SFT model [B, T].
         kl_weight: lambda_KL, reward per nat.
         ppo: algorithm, gamma, lambda, KL estimator and placement, correction.
         findings: bool [B, T], tokens that carry findings; needed where ``ppo.tells_findings``.
     """
-    scored = torch.from_numpy(np.isfinite(rewards))
-    mask = sample.rollout.mask & scored[:, None]
-    kl = kl_estimate(policy.log_probs, reference, mask, ppo.kl.estimator)
-    in_loss = ppo.kl.placement == "loss"
-    charged = loss_kl_weights(mask, kl_weight, ppo.kl, findings)
-    earned = torch.from_numpy(rewards).float()
-    if ppo.algorithm == "ppo" and ppo.sibling_baseline:
-        earned = sibling_advantages(earned, sample.rollout.study, scored, scaled=False)
-    per_token = token_rewards(earned, kl, mask, 0.0 if in_loss else kl_weight)
-    if ppo.algorithm == "ppo":
-        advantages, returns = generalised_advantages(
-            per_token, policy.values, mask, ppo.gamma, ppo.gae_lambda
-        )
-    else:
-        scaled = ppo.algorithm == "grpo"
-        compared = sibling_advantages(
-            per_token.sum(dim=1), sample.rollout.study, scored, scaled=scaled
-        )
-        advantages = fill(compared[:, None].expand(mask.shape), mask)
-        returns = fill(policy.values, mask)  # there is no critic to train
-    if ppo.algorithm != "grpo":
-        advantages = whiten(advantages, mask)
+    is_scored = torch.from_numpy(np.isfinite(rewards))
+    mask = sample.rollout.mask & is_scored[:, None]
+    kl_weights = loss_kl_weights(mask, kl_weight, ppo.kl, findings)
+    advantages, returns = _advantages(
+        sample.rollout.study,
+        torch.from_numpy(rewards).float(),
+        kl_estimate(policy.log_probs, reference, mask, ppo.kl.estimator),
+        policy.values,
+        mask,
+        # Charged in the reward or in the loss, never in both.
+        0.0 if ppo.kl.placement == "loss" else kl_weight,
+        ppo,
+    )
     if findings is not None and ppo.finding_weight != 1:
         advantages = emphasise(advantages, findings, mask, ppo.finding_weight)
     return Experience(
@@ -137,20 +159,51 @@ def make_experience(
         weights=importance_weights(
             policy.log_probs, sample.engine_log_probs, mask, ppo.correction, ppo.correction_cap
         ),
-        reference=None if charged is None else reference,
-        kl_weights=charged,
+        reference=None if kl_weights is None else reference,
+        kl_weights=kl_weights,
     )
 
 
 def loss_kl_weights(
     mask: Tensor, kl_weight: float, kl: KLConfig, findings: Tensor | None
 ) -> Tensor | None:
-    """What the loss charges for the KL of each token [B, T], reward per nat; None where it charges nothing.
+    """Return the weight of each token's KL in the loss [B, T], reward per nat; None: all are 0.
 
-    ``wording_weight`` (ours) ties the tokens that carry no finding to the SFT model. Phrasings that mean the same are
-    near ties there, so the reward can settle on one of them for every study at next to no KL of the whole report.
+    ``wording_weight`` (ours) ties the tokens that carry no finding to the SFT model. Phrasings that
+    mean the same are near ties there, so the reward can settle on one of them for every study at
+    next to no KL of the whole report.
     """
-    weights = fill(torch.full(mask.shape, kl_weight if kl.placement == "loss" else 0.0), mask)
+    everywhere = kl_weight if kl.placement == "loss" else 0.0
+    weights = fill(torch.full(mask.shape, everywhere), mask)
     if findings is not None:
         weights = weights + kl.wording_weight * (mask & ~findings)
     return weights if weights.any() else None
+
+
+def _advantages(
+    study: Tensor,
+    rewards: Tensor,
+    kl: Tensor,
+    values: Tensor,
+    mask: Tensor,
+    kl_weight: float,
+    ppo: PPOConfig,
+) -> tuple[Tensor, Tensor]:
+    """Return advantages and returns, both [B, T], by the algorithm of ``ppo``."""
+    is_scored = mask.any(dim=1)
+    if ppo.algorithm == "ppo":
+        if ppo.sibling_baseline:
+            rewards = sibling_advantages(rewards, study, is_scored, scaled=False)
+        per_token = token_rewards(rewards, kl, mask, kl_weight)
+        advantages, returns = generalised_advantages(
+            per_token, values, mask, ppo.gamma, ppo.gae_lambda
+        )
+        return whiten(advantages, mask), returns
+    # Without a critic the whole report is one action: the KL is part of the return it is judged by.
+    per_report = token_rewards(rewards, kl, mask, kl_weight).sum(dim=1)
+    is_grpo = ppo.algorithm == "grpo"
+    compared = sibling_advantages(per_report, study, is_scored, scaled=is_grpo)
+    advantages = fill(compared[:, None].expand(mask.shape), mask)
+    # GRPO has scaled them study by study; whitening would undo that.
+    advantages = advantages if is_grpo else whiten(advantages, mask)
+    return advantages, fill(values, mask)  # the values, so that no critic is trained

@@ -1,6 +1,6 @@
-"""What is watched in every iteration: reward and its parts, KL, collapse, reward hacking.
+"""Metrics of one iteration: reward and its parts, KL, signs of collapse and of reward hacking.
 
-Means over rewards leave out reports that could not be scored; ``invalid_ratio`` says how many those are.
+Means over rewards leave out reports that could not be scored; ``invalid_ratio`` counts those.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lmrrg.ppo.advantages import explained_variance
 from lmrrg.ppo.kl import kl_estimate, kl_per_sequence
 from lmrrg.ppo.masks import fill, masked_mean
 from lmrrg.studies import is_abnormal
-from rl.experience import Sample
+from rl.experience import Sample, ScoredBatch
 
 _PARTS = (
     "radcliq_v1",
@@ -30,32 +30,49 @@ _PARTS = (
 )
 
 
+def batch_metrics(batch: ScoredBatch) -> dict[str, float]:
+    """Return everything that is known before the update: rewards, KL, texts, versions."""
+    sample = batch.sample
+    return (
+        reward_metrics(batch.rewards, sample.abnormal, batch.reference_rewards)
+        | kl_metrics(batch.policy.log_probs, batch.reference, sample.rollout.mask)
+        | text_metrics(sample)
+        | {
+            "weights_version": batch.version,
+            "rollout_lag": batch.version - sample.version,
+        }
+    )
+
+
 def reward_metrics(
     scores: RewardScores, abnormal: Sequence[bool], reference_rewards: np.ndarray
 ) -> dict[str, float]:
-    """Rewards of B reports, their parts, and the SFT model's reward on the same studies.
+    """Return the rewards of B reports, their parts, and the SFT model's reward on the same studies.
 
     Args:
         scores: arrays [B].
         abnormal: whether a report's study is abnormal [B].
-        reference_rewards: reward of the SFT model's report for each study of the batch [S]; NaN is left out.
+        reference_rewards: reward of the SFT model's report for each study of the batch [S]; NaN is
+            left out.
     """
     valid = scores.valid
     rewards = scores.reward[valid]
-    sick = scores.reward[valid & np.asarray(abnormal)]
+    of_abnormal = scores.reward[valid & np.asarray(abnormal)]
     metrics = {name: float(getattr(scores, name)[valid].mean()) for name in _PARTS}
     return metrics | {
         "reward": float(rewards.mean()),
         "reward_std": float(rewards.std()),
-        "reward_abnormal": float(sick.mean()) if len(sick) else float("nan"),
+        # A batch may hold no abnormal study; the mean of nothing would warn.
+        "reward_abnormal": float(of_abnormal.mean()) if len(of_abnormal) else float("nan"),
         "reward_reference": float(np.nanmean(reference_rewards)),
         "invalid_ratio": float(1 - valid.mean()),
     }
 
 
 def text_metrics(sample: Sample) -> dict[str, float]:
-    """Lengths in tokens, and signs of collapse, as shares of the rollout."""
-    texts, lengths = sample.texts, sample.rollout.lengths.double()
+    """Return lengths in tokens, and signs of collapse as fractions of the reports."""
+    texts = sample.texts
+    lengths = sample.rollout.lengths.double()
     repeated = [repeated_trigrams(report.token_ids) for report in sample.reports]
     return {
         "length": float(lengths.mean()),
@@ -69,12 +86,16 @@ def text_metrics(sample: Sample) -> dict[str, float]:
 
 
 def is_all_normal(text: str) -> bool:
-    """Whether a report names no abnormality, neither as present nor as possible."""
+    """Return whether a report names no abnormality, neither as present nor as possible.
+
+    It is stricter than the absence of a positive label: a policy that hedges about everything has
+    not collapsed to the normal report.
+    """
     return not is_abnormal(label_report(text), count_uncertain=True)
 
 
 def experience_metrics(experience: Experience, policy: PolicyOutputs) -> dict[str, float]:
-    """The critic's quality before the update, the policy's entropy, and the importance weights."""
+    """Return the critic's quality before the update, the entropy, and the importance weights."""
     mask = experience.loss_mask
     metrics = {
         "explained_variance": explained_variance(experience.values, experience.returns, mask),
@@ -88,7 +109,7 @@ def experience_metrics(experience: Experience, policy: PolicyOutputs) -> dict[st
 
 
 def kl_metrics(log_probs: Tensor, reference: Tensor, mask: Tensor) -> dict[str, float]:
-    """KL to the SFT model by the log-ratio (k1) and by k3, nats per report and per token."""
+    """Return the KL to the SFT model by the estimators k1 and k3, nats per report and per token."""
     difference = fill(log_probs - reference, mask)
     return {
         "kl_per_sequence": kl_per_sequence(log_probs, reference, mask),

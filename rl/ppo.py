@@ -3,9 +3,10 @@
     python rl/ppo.py --config configs/demo.yaml ppo.iterations=10
     ray job submit --working-dir . -- python rl/ppo.py --config configs/iu_xray.yaml
 
-Writes ``run_dir/ppo/best`` (by the held-out metric) and ``run_dir/ppo/last``, both model directories, the training
-state ``run_dir/ppo/state``, and ``run_dir/metrics/ppo.jsonl``. An interrupted run continues from its last state: on
-SIGTERM it saves one and ends with exit code 0, and lost actors or nodes are replaced from the last one.
+Writes ``run_dir/ppo/best`` (by the held-out metric) and ``run_dir/ppo/last``, both model
+directories, the training state ``run_dir/ppo/state``, and ``run_dir/metrics/ppo.jsonl``. An
+interrupted run continues from its last state: on SIGTERM it saves one and ends with exit code 0,
+and lost actors or nodes are replaced from the last one.
 """
 
 from __future__ import annotations
@@ -46,23 +47,28 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
 
     Args:
         config: the run.
-        sft_checkpoint: model directory to start from and to stay close to; default ``run_dir/sft/best``.
+        sft_checkpoint: model directory to start from and to stay close to; default
+            ``run_dir/sft/best``.
 
     Raises:
         CheckpointError: there is no SFT model.
-        StudyError: the studies cannot be read; ``resume_mismatch``, they are not those that the run has worked on.
-        PPOError: ``resume_mismatch``, ``checkpoint_store``, ``disk_full``, or a check of the training stopped the run.
+        StudyError: the studies cannot be read; ``resume_mismatch``, they are not those that the run
+            has worked on.
+        PPOError: ``resume_mismatch``, ``checkpoint_store``, ``disk_full``, or a check of the
+            training stopped the run.
         PlacementError: the cluster is too small or does not answer.
-        PoolError: actors were lost more than ``ppo.max_restarts`` times in a row, or failed at their work.
+        PoolError: actors were lost more than ``ppo.max_restarts`` times in a row, or failed at
+            their work.
         Preempted: SIGTERM came; the state is saved and the same call continues.
     """
     config = config.model_copy(update={"storage_path": config.storage_path.resolve()})
     layout = RunLayout(config.run_dir)
     sft = Path(sft_checkpoint or layout.best("sft")).resolve()
-    if not sft.is_dir():  # told before any work
+    if not sft.is_dir():  # fail fast: the cluster takes minutes to start
         raise CheckpointError(
             "missing_file",
-            f"{sft} holds no SFT model: run sft/train.py with the same --config, or give --sft-checkpoint",
+            f"{sft} holds no SFT model: run sft/train.py with the same --config, "
+            "or give --sft-checkpoint",
         )
     read_checkpoint_config(sft)
     manifest = prepare_studies(config, again=not config.ppo.resume)
@@ -91,7 +97,7 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
 def _train_to_the_end(
     config: Config, sft: Path, store: StateStore, preempted: Callable[[], bool]
 ) -> None:
-    """Attempt after attempt: what a dead policy rank or node takes away is made again from the last state."""
+    """Train until the last iteration; after a loss of actors, start again from the last state."""
     restarts = Restarts(config.ppo.max_restarts)
     while store.iteration() < config.ppo.iterations:
         try:
@@ -103,6 +109,7 @@ def _train_to_the_end(
 def _attempt(
     config: Config, sft: Path, store: StateStore, restarts: Restarts, preempted: Callable[[], bool]
 ) -> None:
+    """Start the actors and train, until the end or until actors are lost."""
     algorithm = CQRL(CQRLConfig.of(config, sft))
     try:
         if (latest := store.latest()) is not None:
@@ -119,7 +126,9 @@ def _train(
     restarts: Restarts,
     preempted: Callable[[], bool],
 ) -> None:
-    iterations, gauges = config.ppo.iterations, PrometheusGauges(config.name)
+    """Run the iterations that are left; log each, and save states as often as the settings ask."""
+    iterations = config.ppo.iterations
+    gauges = PrometheusGauges(config.name)
     mixtures: Mapping[str, Mapping[str, float]] = {}
     with (
         RunTracker(config.run_dir, "ppo", config) as tracker,
@@ -129,10 +138,11 @@ def _train(
     ):
         while algorithm.iterations_done < iterations:
             result = algorithm.train()
-            done, metrics = algorithm.iterations_done, result["cqrl"]
+            done = algorithm.iterations_done
             if "cqrl_start" in result:
                 tracker.log(0, result["cqrl_start"])
-            metrics = metrics | {"restarts": restarts.total, "recovery_s": restarts.recovered()}
+            recovery = {"restarts": restarts.total, "recovery_s": restarts.recovered()}
+            metrics = result["cqrl"] | recovery
             tracker.log(done, metrics)
             mixtures = result.get("cqrl_mixtures", {})
             gauges.set(metrics)
@@ -143,9 +153,8 @@ def _train(
                     for name in ("reward", "kl_per_sequence", "distinct_ratio")
                 }
             )
-            stopping = (
-                preempted()
-            )  # asked once: a notice after this line waits for the next iteration's state
+            # Asked once: a notice that comes after this line waits for the next iteration's state.
+            stopping = preempted()
             if done < iterations and (done % config.ppo.checkpoint_every == 0 or stopping):
                 _save(algorithm, store, config)
             if stopping and done < iterations:
@@ -153,7 +162,8 @@ def _train(
                     f"stopped after iteration {done}; the same command continues from there"
                 )
     _record_mixtures(config, mixtures)
-    _save(algorithm, store, config)  # the last: from here on the run counts as finished
+    # Last of all: once the final state is named, the run counts as finished.
+    _save(algorithm, store, config)
 
 
 def _save(algorithm: CQRL, store: StateStore, config: Config) -> None:
@@ -162,7 +172,10 @@ def _save(algorithm: CQRL, store: StateStore, config: Config) -> None:
 
 
 def _record_mixtures(config: Config, found: Mapping[str, Mapping[str, float]]) -> None:
-    """A stage of its own in the metrics, in which a step is a percent of the policy: SFT model, mixtures, policy."""
+    """Write ``metrics/mixtures.jsonl``: SFT model, mixtures and policy.
+
+    Its steps are the percentages of the policy, from 0, the SFT model, to 100, the last policy.
+    """
     if not found:
         return
     measured = read_metrics(config.run_dir, "ppo")
@@ -174,7 +187,7 @@ def _record_mixtures(config: Config, found: Mapping[str, Mapping[str, float]]) -
 
 
 def weights_digest(checkpoint: Path) -> str:
-    """SHA-256 over the weights of a model directory."""
+    """Return the SHA-256 over the weights of a model directory."""
     digest = hashlib.sha256()
     for path in sorted(checkpoint.rglob("*.safetensors")):
         with path.open("rb") as weights:
@@ -183,7 +196,7 @@ def weights_digest(checkpoint: Path) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line; bad input ends with one sentence and exit code 2."""
+    """Run the command line; bad input ends with one sentence and exit code 2."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=config_help(),

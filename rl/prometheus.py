@@ -1,4 +1,4 @@
-"""The main scalars of a run for Prometheus, through the endpoint that Ray's nodes have anyway."""
+"""Export the main metrics of a run to Prometheus, through the endpoint that every Ray node has."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ EXPORTED = {
     "reward": "mean reward of the iteration's reports",
     "kl_per_sequence": "KL to the SFT model, nats per report",
     "kl_coefficient": "lambda_KL, reward per nat",
-    "distinct_ratio": "share of different reports",
+    "distinct_ratio": "fraction of different reports",
     "parity": "mean |engine - trainer| log-prob, nats",
     "heldout": "held-out metric of greedy reports",
     "grad_norm": "mean gradient norm before clipping",
@@ -18,11 +18,11 @@ EXPORTED = {
     "tokens_per_s": "report tokens per second",
     "restarts": "losses of policy, reference or a node so far",
 }
-"""Names of docs/metrics_rl.md, and what Prometheus shows as their help; there they are ``ray_lmrrg_ppo_<name>``."""
+"""Names of docs/metrics_rl.md, and their help texts; Prometheus adds ``ray_lmrrg_ppo_``."""
 
 
 class PrometheusGauges:
-    """Gauges of one run, told apart by the label ``run``. Needs Ray to be up; values are those of the last call."""
+    """Gauges of one run, which has its name as the label ``run``; Ray must be running."""
 
     def __init__(self, run: str):
         self._gauges = {
@@ -32,7 +32,7 @@ class PrometheusGauges:
         self._tags = {"run": run}
 
     def set(self, metrics: Mapping[str, float]) -> None:
-        """Show the metrics of an iteration; those that it lacks keep their last value."""
+        """Export the metrics of an iteration; gauges of absent metrics keep their last value."""
         for name, gauge in self._gauges.items():
             if name in metrics:
                 gauge.set(metrics[name], self._tags)

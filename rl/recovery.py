@@ -1,4 +1,4 @@
-"""What ends an attempt at a run without ending the run: lost actors and a notice of preemption."""
+"""Recovery of a run from lost actors, a notice of preemption, and a full disk."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from lmrrg.ppo.errors import PPOError
 logger = logging.getLogger(__name__)
 
 _FULL = 16 << 20
-"""Less free storage than this, bytes, is none: writers give up with a buffer or two in hand."""
+"""Storage with fewer free bytes is full: writers fail before their last buffer is on disk."""
 
 
 class Preempted(Exception):
-    """The machine is about to be taken away; the training state is on storage and the same command continues."""
+    """The machine is about to be taken away; the state is saved, and the same command continues."""
 
 
 @contextmanager
 def preemption_notice() -> Iterator[Callable[[], bool]]:
-    """A question that answers True once SIGTERM came, as clouds and job managers send it before they kill.
+    """Yield a function that returns True once SIGTERM came.
 
-    Must be opened in the main thread, after ``ray.init``, whose own handler would exit at once.
+    Clouds and job managers send that signal some time before they kill the process. The block must
+    be opened in the main thread, after ``ray.init``, whose own handler would exit at once.
     """
     notice = threading.Event()
     before = signal.signal(signal.SIGTERM, lambda *_: notice.set())
@@ -41,9 +42,9 @@ def preemption_notice() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def full_disk_named(folder: Path) -> Iterator[None]:
-    """Inside the block, what fails because the storage of ``folder`` is full says so.
+    """Raise ``disk_full`` for whatever fails inside the block because ``folder``'s storage is full.
 
-    The libraries that write weights tell of it in words of their own, or not at all ("iostream error").
+    The libraries that write weights report it in different ways, or not at all ("iostream error").
 
     Raises:
         PPOError: ``disk_full``.
@@ -53,6 +54,7 @@ def full_disk_named(folder: Path) -> Iterator[None]:
     except (CodedError, Preempted):
         raise
     except Exception as error:
+        # The type of the error tells nothing, so the free space is looked at.
         free = shutil.disk_usage(folder).free
         if free < _FULL or "No space left on device" in str(error):
             raise PPOError(
@@ -64,17 +66,19 @@ def full_disk_named(folder: Path) -> Iterator[None]:
 
 
 class Restarts:
-    """Counts the attempts that were lost without a new training state since the last one.
+    """Count the attempts that were lost in a row without a new training state in between.
 
     Args:
-        limit: so many in a row are borne.
+        limit: largest number of them.
     """
 
     def __init__(self, limit: int):
-        self._limit, self._lost, self._reached = limit, 0, -1
+        self._limit = limit
+        self._lost_in_a_row = 0
+        self._reached = -1  # below any iteration, so that the first loss starts the count
+        self._lost_at: float | None = None
         self.total = 0
         """Restarts so far."""
-        self._since: float | None = None
 
     def lose(self, error: PoolError, reached: int) -> None:
         """Note a lost attempt that left a training state of iteration ``reached``.
@@ -82,21 +86,23 @@ class Restarts:
         Raises:
             PoolError: ``error`` itself, when it is no loss of actors, or one loss too many.
         """
-        self._lost = 1 if reached > self._reached else self._lost + 1
+        has_progressed = reached > self._reached
+        self._lost_in_a_row = 1 if has_progressed else self._lost_in_a_row + 1
         self._reached = reached
-        if error.code != "actors_lost" or self._lost > self._limit:
+        if error.code != "actors_lost" or self._lost_in_a_row > self._limit:
             raise error
-        self.total, self._since = self.total + 1, time.monotonic()
+        self.total += 1
+        self._lost_at = time.monotonic()
         logger.warning(
             "%s; starting again from iteration %d (%d of %d)",
             error,
             reached,
-            self._lost,
+            self._lost_in_a_row,
             self._limit,
         )
 
     def recovered(self) -> float:
-        """Seconds from the loss to now, once; 0 when nothing was lost since the last call."""
-        seconds = 0.0 if self._since is None else time.monotonic() - self._since
-        self._since = None
+        """Return the seconds since the last loss, and forget it; 0 when there was none."""
+        seconds = 0.0 if self._lost_at is None else time.monotonic() - self._lost_at
+        self._lost_at = None
         return seconds

@@ -1,11 +1,11 @@
-"""Go through the dumped rollouts of a run again: score them anew, and learn from them without sampling.
+"""Replay the dumped rollouts of a run: score them anew, or learn from them without sampling.
 
     python rl/replay.py --config runs/demo/config.yaml
     python rl/replay.py --config runs/demo/config.yaml --train --out runs/demo/replayed
 
-The first form tells how far today's rewards are from those of the run: 0 unless the scorer has changed. The second one
-repeats the updates in their order from the SFT model and writes the policy; with a dump of every iteration
-(``ppo.dump_every=1``) that is the policy of the run.
+The first form prints how far today's rewards are from those of the run: 0 unless the scorer has
+changed. The second one repeats the updates in their order from the SFT model and writes the policy;
+with a dump of every iteration (``ppo.dump_every=1``) that is the policy of the run.
 """
 
 from __future__ import annotations
@@ -33,19 +33,22 @@ from rl.study_pool import stream_seed
 
 
 def rescore(config: Config, rollouts: Sequence[DumpedRollout]) -> list[RewardScores]:
-    """Rewards of the dumped reports by the scorers of ``config``, rollout by rollout."""
+    """Return the rewards of the dumped reports by today's scorers, rollout by rollout."""
     pool = RewardPool(config)
     try:
         pool.start()
-        return [
-            pool.score(
-                *(
-                    [row[name] for row in rollout.rows]
-                    for name in ("report", "reference", "token_ids", "finished")
+        scores = []
+        for rollout in progress_bar(rollouts, desc="scoring", unit="rollout"):
+            rows = rollout.rows
+            scores.append(
+                pool.score(
+                    [row["report"] for row in rows],
+                    [row["reference"] for row in rows],
+                    [row["token_ids"] for row in rows],
+                    [row["finished"] for row in rows],
                 )
             )
-            for rollout in progress_bar(rollouts, desc="scoring", unit="rollout")
-        ]
+        return scores
     finally:
         pool.close()
 
@@ -56,10 +59,12 @@ def retrain(config: Config, rollouts: Sequence[DumpedRollout], sft: Path, out: P
     try:
         policy.start()
         for rollout in progress_bar(rollouts, desc="learning", unit="rollout"):
-            done = rollout.iteration - 1
-            seed = stream_seed(config.seed, "minibatches", done)
+            # Files are numbered from 1, the schedule and the seeds of a run from 0.
+            iteration = rollout.iteration - 1
             policy.update(
-                rollout.experience, seed=seed, learning_rate=policy_learning_rate(config.ppo, done)
+                rollout.experience,
+                seed=stream_seed(config.seed, "minibatches", iteration),
+                learning_rate=policy_learning_rate(config.ppo, iteration),
             )
         policy.save_model(out, {"stage": "replay", "iteration": rollouts[-1].iteration})
     finally:
@@ -67,24 +72,26 @@ def retrain(config: Config, rollouts: Sequence[DumpedRollout], sft: Path, out: P
 
 
 def report_changes(rollouts: Sequence[DumpedRollout], scores: Sequence[RewardScores]) -> float:
-    """Print, for every rollout, how far the rewards are from the dumped ones; return the largest difference.
+    """Print how far each rollout's rewards are from the dumped ones; return the largest difference.
 
     Reports that had no score, or have none now, are counted instead.
     """
     largest = 0.0
     for rollout, now in zip(rollouts, scores, strict=True):
         then = np.array([row["reward"] for row in rollout.rows], dtype=float)
-        both = np.isfinite(then) & now.valid
-        off = float(np.abs(now.reward - then)[both].max(initial=0.0))
+        has_both = np.isfinite(then) & now.valid
+        difference = float(np.abs(now.reward - then)[has_both].max(initial=0.0))
+        unscored = int((~has_both).sum())
         print(
-            f"iteration {rollout.iteration}: largest difference {off:.3g}, {int((~both).sum())} without a score"
+            f"iteration {rollout.iteration}: largest difference {difference:.3g}, "
+            f"{unscored} without a score"
         )
-        largest = max(largest, off)
+        largest = max(largest, difference)
     return largest
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line; bad input ends with one sentence and exit code 2."""
+    """Run the command line; bad input ends with one sentence and exit code 2."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

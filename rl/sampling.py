@@ -1,5 +1,7 @@
-"""Which reports an iteration learns from, and when they are sampled: on demand, or one iteration ahead. What an engine
-hands over is scored at once."""
+"""The reports that an iteration learns from: sampled on demand, or one iteration ahead.
+
+Each chunk of reports is scored as soon as an engine hands it over.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +9,15 @@ import json
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from actors.reward import RewardPool, joined
 from actors.rollout import RolloutPool
-from lmrrg.config.tree import Config
+from lmrrg.config.ppo import PPOConfig
 from lmrrg.engine.interfaces import GeneratedReport
 from lmrrg.files import atomic_writer
 from lmrrg.metrics.reward import RewardScores
+from lmrrg.ppo.correction import Parity
 from rl.experience import Sample, make_sample
 from rl.study_pool import StudyPool, StudySampler, stream_seed
 
@@ -21,35 +25,38 @@ _AHEAD = "ahead.json"
 
 
 class Scoring:
-    """The rewards of one sample's reports: each chunk is scored as it comes, while others are still being written.
+    """Rewards in the making: each chunk of reports is scored while others are still being written.
 
     Args:
         rewards: the scorers.
-        thread: through which alone they are used meanwhile.
-        references: of the studies.
+        thread: the only thread that uses them meanwhile.
+        references: reference report of each study.
     """
 
     def __init__(self, rewards: RewardPool, thread: ThreadPoolExecutor, references: list[str]):
-        self._rewards, self._thread, self._references = rewards, thread, references
+        self._rewards = rewards
+        self._thread = thread
+        self._references = references
         self._parts: dict[int, Future[RewardScores]] = {}
+        """Scores of every chunk, by the index of its first study."""
 
     def add(self, studies: list[int], reports: list[list[GeneratedReport]]) -> None:
-        """Begin to score the reports of consecutive studies, which are given by their places."""
-        flat = [report for of_study in reports for report in of_study]
+        """Begin to score the reports of consecutive studies, which are given by their indices."""
+        flat = []
+        references = []
+        for study, of_study in zip(studies, reports, strict=True):
+            flat += of_study
+            references += [self._references[study]] * len(of_study)
         self._parts[studies[0]] = self._thread.submit(
             self._rewards.score,
             [report.text for report in flat],
-            [
-                self._references[i]
-                for i, of_study in zip(studies, reports, strict=True)
-                for _ in of_study
-            ],
+            references,
             [report.token_ids for report in flat],
             [report.finished for report in flat],
         )
 
     def result(self) -> RewardScores:
-        """All scores, study by study, however they came; waits for them.
+        """Wait for all scores; return them study by study, in whatever order the chunks came.
 
         Raises:
             PoolError: no scorer could do it.
@@ -59,66 +66,73 @@ class Scoring:
 
 @dataclass(frozen=True)
 class SampledBatch:
-    """What an iteration learns from."""
+    """The reports that an iteration learns from, and their rewards in the making."""
 
     sample: Sample
     scoring: Scoring
+    probed_parity: Parity | None = None
+    """Parity of engines and trainer by reports written for the purpose, where ``sample`` may be of
+    older weights; None where the sample itself tells."""
 
 
 class Sampling:
     """The samples of a run, iteration by iteration.
 
-    With ``ppo.rollout_ahead`` the engines write the reports of the next iteration while this one is scored and learnt
-    from: those are at most one update behind the policy (``Sample.version`` says which weights wrote them), and the
-    importance weights correct for it. Seeds and studies follow from the iteration alone.
+    With ``ppo.rollout_ahead`` the engines write the reports of the next iteration while this one is
+    scored and learnt from. Those are at most one update behind the policy (``Sample.version`` is
+    the version of the weights that wrote them), and the importance weights correct for it. Seeds
+    and studies follow from the iteration alone.
 
     Args:
-        config: of the run.
+        ppo: settings of PPO.
+        seed: of the run.
         studies: the training studies.
         sampler: their order.
         rollouts: the engines.
-        rewards: the scorers. Nobody else may use either between :meth:`take` and :meth:`wait_idle`.
+        rewards: the scorers. Nobody else may use engines or scorers between :meth:`take` and
+            :meth:`wait_idle`.
     """
 
     def __init__(
         self,
-        config: Config,
+        ppo: PPOConfig,
+        seed: int,
         studies: StudyPool,
         sampler: StudySampler,
         rollouts: RolloutPool,
         rewards: RewardPool,
     ):
-        self._ppo, self._seed = config.ppo, config.seed
-        self._studies, self._sampler, self._rollouts, self._rewards = (
-            studies,
-            sampler,
-            rollouts,
-            rewards,
-        )
-        self._background, self._scoring = (
-            ThreadPoolExecutor(1, "sampling"),
-            ThreadPoolExecutor(1, "scoring"),
-        )
+        self._ppo = ppo
+        self._seed = seed
+        self._studies = studies
+        self._sampler = sampler
+        self._rollouts = rollouts
+        self._rewards = rewards
+        # One thread each: neither pool may be used by two threads at a time.
+        self._sampling_thread = ThreadPoolExecutor(1, "sampling")
+        self._scoring_thread = ThreadPoolExecutor(1, "scoring")
         self._ahead: Future[SampledBatch] | None = None
+        """The batch of the next iteration, where it is sampled ahead."""
 
     def take(self, iteration: int) -> SampledBatch:
-        """The sample of an iteration, being scored; with ``rollout_ahead`` that of the next one begins.
+        """Return the batch of an iteration; with ``rollout_ahead``, begin with the next one.
 
         Raises:
             PoolError: no engine could do it.
         """
-        taken = self._sample(iteration) if self._ahead is None else self._ahead.result()
+        batch = self._sample(iteration) if self._ahead is None else self._ahead.result()
         following = iteration + 1
         self._ahead = None
+        # Nothing is sampled beyond the last iteration: nobody would learn from it.
         if self._ppo.rollout_ahead and following < self._ppo.iterations:
-            self._ahead = self._background.submit(self._sample, following)
-        return taken
+            self._ahead = self._sampling_thread.submit(self._sample, following)
+        return batch
 
     def wait_idle(self) -> None:
-        """Wait until engines and scorers are idle: before new weights, an evaluation or a checkpoint.
+        """Wait until engines and scorers are idle: before new weights, validation or a checkpoint.
 
         Raises:
-            PoolError: no engine or scorer could do what it was at.
+            PoolError: an engine or scorer failed.
         """
         if self._ahead is not None:
             self._ahead.result().scoring.result()
@@ -131,44 +145,47 @@ class Sampling:
         record = {
             "version": sample.version,
             "visits": sample.visits,
-            "reports": [asdict(one) for one in sample.reports],
+            "reports": [asdict(report) for report in sample.reports],
         }
         with atomic_writer(folder / _AHEAD) as out:
             json.dump(record, out)
 
     def load(self, folder: Path) -> None:
-        """Continue with what :meth:`save` left."""
+        """Continue with the reports that :meth:`save` wrote."""
         self.wait_idle()
         self._ahead = None
-        if (folder / _AHEAD).is_file():
-            record = json.loads((folder / _AHEAD).read_text(encoding="utf-8"))
+        path = folder / _AHEAD
+        if path.is_file():
             self._ahead = Future()
-            self._ahead.set_result(self._restored(record))
+            self._ahead.set_result(self._restore(json.loads(path.read_text(encoding="utf-8"))))
 
     def close(self) -> None:
-        """Let go of the threads; what they are at ends with the engines and the scorers."""
-        for thread in (self._background, self._scoring):
+        """Stop both threads; a call in progress ends when its engines and scorers are closed."""
+        for thread in (self._sampling_thread, self._scoring_thread):
             thread.shutdown(wait=False, cancel_futures=True)
 
     def _sample(self, iteration: int) -> SampledBatch:
         visits = self._sampler.batch(iteration)
-        batch = self._studies.take(visits)
-        seed = stream_seed(self._seed, "rollout", iteration)
+        studies = self._studies.take(visits)
+        # Read before the engines start: new weights come only when they are idle again.
         version = self._rollouts.version
-        samples = self._ppo.samples_per_study
-        scoring = Scoring(self._rewards, self._scoring, batch.references)
+        scoring = Scoring(self._rewards, self._scoring_thread, studies.references)
         reports = self._rollouts.generate(
-            batch.features, batch.prompts, samples=samples, seed=seed, finished=scoring.add
+            studies.features,
+            studies.prompts,
+            samples=self._ppo.samples_per_study,
+            seed=stream_seed(self._seed, "rollout", iteration),
+            finished=scoring.add,
         )
-        return SampledBatch(make_sample(visits, batch, reports, version), scoring)
+        return SampledBatch(make_sample(visits, studies, reports, version), scoring)
 
-    def _restored(self, record: dict) -> SampledBatch:
-        flat = [GeneratedReport(**one) for one in record["reports"]]
+    def _restore(self, record: dict[str, Any]) -> SampledBatch:
+        """Rebuild a batch from its record; its rewards are computed anew."""
+        flat = [GeneratedReport(**report) for report in record["reports"]]
         size = self._ppo.samples_per_study
         reports = [flat[start : start + size] for start in range(0, len(flat), size)]
-        batch = self._studies.take(record["visits"])
-        scoring = Scoring(self._rewards, self._scoring, batch.references)
+        studies = self._studies.take(record["visits"])
+        scoring = Scoring(self._rewards, self._scoring_thread, studies.references)
         scoring.add(list(range(len(reports))), reports)
-        return SampledBatch(
-            make_sample(record["visits"], batch, reports, record["version"]), scoring
-        )
+        sample = make_sample(record["visits"], studies, reports, record["version"])
+        return SampledBatch(sample, scoring)

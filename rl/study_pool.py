@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,26 +12,26 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer
 
-from lmrrg.config.tree import Config
+from lmrrg.config.data import DataConfig
+from lmrrg.config.model import ModelConfig
 from lmrrg.metrics.embedded.finding_tokens import carries_finding
 from lmrrg.metrics.embedded.labeler import label_report
 from lmrrg.model.prompts import prompt_ids, report_ids
 from lmrrg.ppo.errors import PPOError
-from lmrrg.run.studies import priors_of, studies_of
-from lmrrg.studies import Split, Study, is_abnormal
+from lmrrg.studies import Study, is_abnormal
 from lmrrg.vision.files import FeatureFiles
 from lmrrg.vision.study_features import StudyFeatures
 
 
 @dataclass(frozen=True)
 class StudyBatch:
-    """S studies with all that sampling and scoring need."""
+    """S studies with everything that sampling and scoring need."""
 
     features: StudyFeatures
     prompts: list[list[int]]
     references: list[str]
     reference_tokens: list[int]
-    """Length of each reference in tokens, EOS included, as a target of training would have it."""
+    """Length of each reference in tokens, with EOS, as it would be as a training target."""
     labels: list[dict[str, int]]
     abnormal: list[bool]
     """Whether a class other than "No Finding" is positive in the labels."""
@@ -41,46 +41,67 @@ class StudyBatch:
 
 
 class StudyPool:
-    """Studies of one split that have a reference report; images are read from the feature cache when asked for.
+    """Studies of one split that have a reference report; any of them can be taken as a batch.
 
-    Labels are the study's own, or those that the rule-based labeler reads from its reference.
+    Image features are read from the feature cache when a batch is taken. Labels are the study's
+    own, or those that the rule-based labeler finds in its reference.
+
+    Args:
+        studies: at least one, all of one split.
+        priors: prior reports that belong into prompts, by study id.
+        data: the section that is the reference, the feature cache, the limit on report tokens.
+        model: what the prompts contain.
+        checkpoint: model directory with the tokenizer.
+        limit: largest number of studies; None: all.
 
     Raises:
-        PPOError: ``no_studies``, none of the split has the wanted section.
+        PPOError: ``no_studies``, none of the studies has the wanted section.
     """
 
-    def __init__(self, config: Config, split: Split, checkpoint: Path, limit: int | None = None):
-        section = config.data.section
-        self.studies = [s for s in studies_of(config, split) if s.report(section).strip()][:limit]
-        if not self.studies:
-            raise PPOError("no_studies", f"no study of the split {split} has a {section} section")
-        self._tokenizer = tokenizer = AutoTokenizer.from_pretrained(
+    def __init__(
+        self,
+        studies: Sequence[Study],
+        priors: Mapping[str, str],
+        data: DataConfig,
+        model: ModelConfig,
+        checkpoint: Path,
+        limit: int | None = None,
+    ):
+        with_reference = [study for study in studies if study.report(data.section).strip()]
+        if not with_reference:
+            raise PPOError(
+                "no_studies",
+                f"no study of the split {studies[0].split} has a {data.section} section",
+            )
+        self.studies = with_reference[:limit]
+        self._tokenizer = AutoTokenizer.from_pretrained(
             Path(checkpoint) / "decoder", local_files_only=True
         )
-        priors = priors_of(config)
-        self._prompts = [
-            prompt_ids(tokenizer, config.model, s.indication, priors.get(s.id, ""))
-            for s in self.studies
-        ]
-        self._references = [s.report(section) for s in self.studies]
-        limit_tokens = config.data.max_report_tokens
-        self._reference_tokens = [
-            len(report_ids(tokenizer, text, limit_tokens)) for text in self._references
-        ]
-        self._files = FeatureFiles(self.studies, config.data)
+        self._prompts = []
+        self._references = []
+        self._reference_tokens = []
+        for study in self.studies:
+            prior = priors.get(study.id, "")
+            reference = study.report(data.section)
+            target = report_ids(self._tokenizer, reference, data.max_report_tokens)
+            self._prompts.append(prompt_ids(self._tokenizer, model, study.indication, prior))
+            self._references.append(reference)
+            self._reference_tokens.append(len(target))
+        self._files = FeatureFiles(self.studies, data)
 
     def __len__(self) -> int:
         return len(self.studies)
 
     def findings(self, token_ids: Sequence[Sequence[int]]) -> Tensor:
-        """Which tokens of B reports carry findings, bool [B, T], False in the padding."""
-        pieces = [self._tokenizer.convert_ids_to_tokens(list(ids)) for ids in token_ids]
-        return pad_sequence(
-            [torch.tensor(carries_finding(of_report)) for of_report in pieces], batch_first=True
-        )
+        """Return which tokens of B reports carry findings, bool [B, T], False in the padding."""
+        rows = []
+        for of_report in token_ids:
+            pieces = self._tokenizer.convert_ids_to_tokens(list(of_report))
+            rows.append(torch.tensor(carries_finding(pieces)))
+        return pad_sequence(rows, batch_first=True)
 
     def take(self, indices: Sequence[int]) -> StudyBatch:
-        """The studies at ``indices``."""
+        """Return the studies at ``indices``."""
         labels = [_labels(self.studies[i], self._references[i]) for i in indices]
         return StudyBatch(
             features=self._files.select(indices),
@@ -88,7 +109,7 @@ class StudyPool:
             references=[self._references[i] for i in indices],
             reference_tokens=[self._reference_tokens[i] for i in indices],
             labels=labels,
-            abnormal=[is_abnormal(row) for row in labels],
+            abnormal=[is_abnormal(of_study) for of_study in labels],
         )
 
 
@@ -97,7 +118,7 @@ def _labels(study: Study, reference: str) -> dict[str, int]:
 
 
 class StudySampler:
-    """Visits all studies in an order that is new in every epoch, and that the seed alone decides.
+    """The order in which studies are visited: new in every epoch, and decided by the seed alone.
 
     Args:
         studies: number of studies.
@@ -106,26 +127,34 @@ class StudySampler:
     """
 
     def __init__(self, studies: int, per_iteration: int, seed: int):
-        self._studies, self._per_iteration, self._seed = studies, per_iteration, seed
+        self._studies = studies
+        self._per_iteration = per_iteration
+        self._seed = seed
 
     def batch(self, iteration: int) -> list[int]:
-        """The studies of an iteration (0, 1, ...); an epoch that ends inside is followed by the next one."""
+        """Return the studies of an iteration (0, 1, ...), which may span the end of an epoch."""
         return self._visits(iteration * self._per_iteration, self._per_iteration)
 
     def plan(self, iterations: int) -> list[int]:
-        """The visits of the first ``iterations`` iterations."""
+        """Return the visits of the first ``iterations`` iterations."""
         return self._visits(0, iterations * self._per_iteration)
 
     def _visits(self, start: int, count: int) -> list[int]:
-        first, last = start // self._studies, (start + count - 1) // self._studies
+        """Return ``count`` visits from number ``start`` of the endless row of epochs."""
+        first = start // self._studies
+        last = (start + count - 1) // self._studies
         order = np.concatenate([self._permutation(epoch) for epoch in range(first, last + 1)])
         offset = start - first * self._studies
         return order[offset : offset + count].tolist()
 
     def _permutation(self, epoch: int) -> np.ndarray:
+        # Seeded by the epoch, so that a resumed run needs no state of a generator.
         return np.random.default_rng([self._seed, epoch]).permutation(self._studies)
 
 
 def stream_seed(seed: int, stream: str, number: int) -> int:
-    """A seed for call ``number`` of one kind of randomness; kinds and calls do not share random numbers."""
+    """Return a seed for call ``number`` of one kind of randomness.
+
+    Seeds of different kinds and calls are independent of each other.
+    """
     return int(np.random.SeedSequence([seed, *stream.encode(), number]).generate_state(1)[0])

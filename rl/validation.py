@@ -1,4 +1,4 @@
-"""Evaluation on validation studies while PPO runs: a metric that is never part of the reward picks the checkpoint."""
+"""Validation while PPO runs, by a metric that is never part of the reward."""
 
 from __future__ import annotations
 
@@ -15,20 +15,23 @@ from lmrrg.metrics.text.rouge import rouge_l
 from rl.study_pool import StudyBatch
 
 ALARM_MARGIN = 0.02
-"""A held-out metric that is lower by less than this is noise (64 studies), not an alarm (ours)."""
+"""Differences of the held-out metric below this are noise with 64 studies, no alarm (ours)."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Greedy reports on validation studies: the metric that decides, and what they earn as reward."""
+    """Result of one validation: metrics of greedy reports on the validation studies."""
 
     metric: float
+    """``ppo.heldout_metric``, which decides which model is the best."""
     reward: float
     radcliq: float
+    """RadCliQ-v1, lower is better."""
     distinct_ratio: float
+    """Number of different reports divided by the number of reports."""
 
     def metrics(self, prefix: str = "heldout") -> dict[str, float]:
-        """Named for the log."""
+        """Return the metrics under their names in the log."""
         return {
             prefix: self.metric,
             f"{prefix}_reward": self.reward,
@@ -36,19 +39,33 @@ class HeldOut:
             f"{prefix}_distinct_ratio": self.distinct_ratio,
         }
 
-    def is_as_varied(self, start: HeldOut, share: float) -> bool:
-        """Whether the distinct-report ratio is at least ``share`` of that of the model that PPO started from."""
-        return self.distinct_ratio >= share * start.distinct_ratio
+    def is_as_varied(self, start: HeldOut, fraction: float) -> bool:
+        """Return whether the distinct ratio is at least ``fraction`` of that of ``start``.
+
+        ``start`` is the model that PPO started from.
+        """
+        return self.distinct_ratio >= fraction * start.distinct_ratio
 
     def is_hacked(self, best: HeldOut) -> bool:
-        """Reward above that of the best checkpoint while the held-out metric is clearly below it."""
+        """Return whether the reward is above that of ``best`` but the metric is clearly below it.
+
+        That is the sign of reward hacking: the policy exploits the reward instead of improving.
+        """
         return self.reward > best.reward and self.metric < best.metric - ALARM_MARGIN
 
 
 def evaluate_heldout(
     studies: StudyBatch, rollouts: RolloutPool, rewards: RewardPool, metric: str
 ) -> HeldOut:
-    """Write one greedy report for each study and score them with ``label_f1`` or ``rouge_l``."""
+    """Write one greedy report for each study and score them.
+
+    Args:
+        studies: the validation studies.
+        rollouts: the engines, with the weights to evaluate.
+        rewards: the scorers.
+        metric: ``label_f1`` or ``rouge_l``.
+    """
+    # At temperature 0 the seed has no influence, but the engines want one.
     sampled = rollouts.generate(
         studies.features, studies.prompts, samples=1, temperature=0.0, seed=0
     )
@@ -60,13 +77,12 @@ def evaluate_heldout(
         [report.token_ids for report in reports],
         [report.finished for report in reports],
     )
-    measure = (
-        label_f1(texts, studies.labels)
-        if metric == "label_f1"
-        else float(rouge_l(texts, studies.references).mean())
-    )
+    if metric == "label_f1":
+        heldout = label_f1(texts, studies.labels)
+    else:
+        heldout = float(rouge_l(texts, studies.references).mean())
     return HeldOut(
-        metric=measure,
+        metric=heldout,
         reward=float(np.nanmean(scores.reward)),
         radcliq=float(np.nanmean(scores.radcliq_v1)),
         distinct_ratio=len(set(texts)) / len(texts),
@@ -74,9 +90,10 @@ def evaluate_heldout(
 
 
 def label_f1(texts: Sequence[str], labels: Sequence[dict[str, int]]) -> float:
-    """Micro F1 over the 14 classes, uncertain as positive, between reports and labels of their studies.
+    """Return the micro F1 over the 14 classes, uncertain as positive, of reports and true labels.
 
-    Micro (ours): with few validation studies the mean over classes hangs on classes that occur once or twice.
+    Micro (ours): with few validation studies the mean over classes would depend on classes that
+    occur once or twice.
     """
     predicted = positives([label_report(text) for text in texts], "positive")
     return f1_aggregates(positives(labels, "positive"), predicted)["micro_f1_14"].value

@@ -51,9 +51,9 @@ def run(
         algorithm.step()
         for _ in range(iterations):
             started = time.time()
-            algorithm.training_step()
+            metrics = algorithm.training_step()
             spans.append((started, time.time()))
-            phases.append({name: algorithm.measured[f"{name}_s"] for name in PHASES})
+            phases.append({name: metrics[f"{name}_s"] for name in PHASES})
         return spans, phases, ray.timeline()
     finally:
         algorithm.stop()

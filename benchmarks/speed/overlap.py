@@ -71,7 +71,7 @@ def sleeping(ahead: bool, iterations: int) -> list[float]:
         SleepingEngines(),
         RadCliQReward(config.reward),
     )
-    sampling = Sampling(config, *stand_ins)
+    sampling = Sampling(config.ppo, config.seed, *stand_ins)
     seconds = []
     for iteration in range(iterations + 1):
         started = time.perf_counter()

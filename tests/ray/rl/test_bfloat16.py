@@ -1,4 +1,4 @@
-"""PPO with matrix products in bfloat16, on both sides: weights stay float32, and policy and reference still agree."""
+"""PPO with matrix products in bfloat16: weights stay float32, policy and reference agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GRPO on the engine's own log-probs: the trainer scores a few reports only, and still notices stale weights."""
+"""GRPO on the engine's log-probs: the trainer scores few reports, and notices stale weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that loses a policy rank and then its machine: it goes on from the last state, and says so."""
+"""A run that loses a policy rank and then its machine continues from the last state."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def test_a_dead_rank_is_replaced_and_a_preempted_run_continues(
     accidents = [1, 2]  # iterations done when the rank dies, and when the machine is about to go
     train = CQRL.training_step
 
-    def with_accidents(algorithm: CQRL) -> None:
+    def with_accidents(algorithm: CQRL) -> dict[str, float]:
         if accidents and algorithm.iterations_done == accidents[0]:
             if accidents.pop(0) == 1:
                 ray.kill(algorithm.crew.policy._workers[1])
             else:
                 os.kill(os.getpid(), signal.SIGTERM)
-        train(algorithm)
+        return train(algorithm)
 
     monkeypatch.setattr(CQRL, "training_step", with_accidents)
     with pytest.raises(Preempted, match="after iteration 3"):

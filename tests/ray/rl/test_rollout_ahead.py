@@ -1,4 +1,4 @@
-"""Reports sampled one iteration ahead: the lag is bounded and logged, and a resumed run learns from the same ones."""
+"""Reports sampled one iteration ahead: the lag is bounded, a resumed run has the same reports."""
 
 from __future__ import annotations
 

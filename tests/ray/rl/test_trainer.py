@@ -1,4 +1,4 @@
-"""The whole PPO step on a real cluster: DeepSpeed ranks, a vLLM engine, scorers, the frozen reference."""
+"""The whole PPO step on a real cluster: DeepSpeed ranks, a vLLM engine, scorers, reference."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture(scope="module")
 def run(ray_cluster, tiny_config, tiny_checkpoint, tmp_path_factory) -> Iterator[SimpleNamespace]:
-    """Three iterations, the training state after the second one, and the algorithm still running."""
+    """Run three iterations; keep the state after the second one, and the algorithm running."""
     config = ppo_config(
         tiny_config, tmp_path_factory.mktemp("ppo"), iterations=3, dump_every=1, mixtures=[0.25]
     )
@@ -90,7 +90,7 @@ def test_after_the_last_iteration_mixtures_are_evaluated_and_the_engines_get_the
     assert [sorted(result.get("cqrl_mixtures", {})) for result in run.results] == [[], [], ["25"]]
     assert math.isfinite(run.results[2]["cqrl_mixtures"]["25"]["heldout_reward"])
     assert run.algorithm.crew.rollouts.version == run.algorithm.version == 4
-    assert run.algorithm._probe_parity().mean_abs < 1e-4
+    assert run.algorithm.checks.probe(iteration=3).mean_abs < 1e-4
 
 
 def test_a_mixture_is_made_of_the_sft_model_and_the_policy(run, tmp_path):
@@ -161,7 +161,7 @@ def test_a_finished_run_is_returned_at_once(run):
 
 
 def test_stale_weights_are_noticed(run, monkeypatch):
-    """Last: it breaks the algorithm. An iteration whose sync gets lost is followed by one that stops the run."""
+    """The iteration after a lost sync stops the run. Last test: it breaks the algorithm."""
     monkeypatch.setattr(run.algorithm.crew.rollouts, "sync", lambda state, version, checksum: None)
     run.algorithm.train()
     with pytest.raises(PPOError, match="parity_broken"):

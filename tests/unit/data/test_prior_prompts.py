@@ -16,7 +16,7 @@ from lmrrg.evaluation.evaluate import evaluate_checkpoint, evaluate_run
 from lmrrg.imaging.reading import read_image
 from lmrrg.manifest import write_studies
 from lmrrg.model.checkpoint import load_checkpoint, save_checkpoint
-from lmrrg.run.studies import prepare_studies, priors_of
+from lmrrg.run.studies import prepare_studies, priors_of, studies_of
 from lmrrg.studies import Split, Study
 from rl.study_pool import StudyPool
 from serve_app.reporter import Reporter, UploadedStudy
@@ -129,11 +129,16 @@ def test_ppo_reads_the_prior_report(config: Config, tiny_studies: list[Study], c
     tokenizer = load_checkpoint(checkpoint).tokenizer
     for split, prior in (("train", 2), ("val", 4)):
         text = tiny_studies[prior].findings
-        assert priors_in(
-            tokenizer, StudyPool(config, split, checkpoint, limit=2).take([1, 0]).prompts
-        ) == ["", text]
-        plain = StudyPool(without(config), split, checkpoint, limit=2).take([1, 0])
+        batch = ppo_studies(config, split, checkpoint).take([1, 0])
+        assert priors_in(tokenizer, batch.prompts) == ["", text]
+        plain = ppo_studies(without(config), split, checkpoint).take([1, 0])
         assert priors_in(tokenizer, plain.prompts) == ["", ""]
+
+
+def ppo_studies(config: Config, split: Split, checkpoint: Path) -> StudyPool:
+    """Return two studies of a split as PPO reads them."""
+    studies = studies_of(config, split)
+    return StudyPool(studies, priors_of(config), config.data, config.model, checkpoint, limit=2)
 
 
 @pytest.mark.parametrize("setting", [True, False])

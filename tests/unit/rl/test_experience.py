@@ -190,7 +190,7 @@ def test_critic_free_algorithms_compare_siblings_once(sample, scores, algorithm)
 def test_without_a_critic_a_report_is_compared_with_the_other_samples_of_its_study(
     sample, scores, algorithm
 ):
-    """An easy study and a hard one: what counts is which sample of the two was better, on every token alike."""
+    """An easy and a hard study: only the comparison of the two samples counts, on every token."""
     rewards = np.array([1.0, 0.8, -2.0, -1.0])
     experience = make_experience(
         sample, rewards, scores, scores.log_probs, 0.0, PPOConfig(algorithm=algorithm)

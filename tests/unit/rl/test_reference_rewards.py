@@ -1,25 +1,28 @@
-"""The SFT yardstick and the held-out evaluation, with engines and scorers that only count."""
+"""Rewards of SFT reports and the validation, with stand-ins for engines and scorers."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from lmrrg.config.loading import load_config
 from lmrrg.engine.interfaces import GeneratedReport
 from lmrrg.ppo.errors import PPOError
 from rl import reference_rewards
 from rl.reference_rewards import ReferenceRewards
 from rl.validation import HeldOut, evaluate_heldout, label_f1
 
-SICK, CLEAR = "There is a large left pleural effusion.", "The lungs are clear."
+SEED = 7
+SICK = "There is a large left pleural effusion."
+CLEAR = "The lungs are clear."
 
 
 class Engines:
-    """Writes one report for each study, whose only token is made of the study and its seed."""
+    """Write one report for each study, whose only token is made of the study and its seed."""
 
     def __init__(self, version: int = 0, text: str = CLEAR):
-        self.version, self.calls, self._text = version, [], text
+        self.version = version
+        self.calls = []
+        self._text = text
 
     def generate(self, features, prompts, *, samples, seed, temperature=None):
         self.calls.append((list(features), seed, temperature))
@@ -48,7 +51,8 @@ def small_blocks(monkeypatch):
 
 
 def complete(visits: list[int], rewards: ReferenceRewards | None = None, version: int = 0) -> tuple:
-    rewards, engines = rewards or ReferenceRewards(load_config()), Engines(version)
+    rewards = rewards or ReferenceRewards(SEED)
+    engines = Engines(version)
     rewards.complete(visits, Studies(), engines, Scorers())
     return rewards, engines
 
@@ -63,7 +67,7 @@ def test_each_visited_study_is_sampled_once():
 
 def test_a_longer_run_gets_the_same_rewards():
     short, _ = complete([5, 2, 9, 7, 1, 3])
-    extended = ReferenceRewards(load_config())
+    extended = ReferenceRewards(SEED)
     extended.load_state_dict(short.state_dict())
     visits = [5, 2, 9, 7, 1, 3, 8, 6, 4]
     complete(visits, extended)
@@ -80,7 +84,7 @@ def test_too_late_and_missing_are_errors():
 
 
 def test_a_report_without_score_stays_unknown():
-    rewards = ReferenceRewards(load_config())
+    rewards = ReferenceRewards(SEED)
     rewards.load_state_dict([(1, None), (2, 0.5)])
     assert np.isnan(rewards.of([1, 2])).tolist() == [True, False]
     assert rewards.state_dict() == [(1, None), (2, 0.5)]

@@ -1,9 +1,10 @@
-"""Rewards stream: chunks of reports are scored while others are still being written, and nothing else changes."""
+"""Chunks of reports are scored while others are still being written, and nothing else changes."""
 
 import dataclasses
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from lmrrg.config.loading import load_config
 from lmrrg.engine.interfaces import GeneratedReport
 from lmrrg.metrics.reward import RadCliQReward, RewardScores
 from lmrrg.vision.study_features import StudyFeatures
-from rl.sampling import Sampling
+from rl.sampling import SampledBatch, Sampling
 from rl.study_pool import StudyBatch, StudySampler
 
 SENTENCES = (
@@ -26,7 +27,7 @@ STUDIES, SAMPLES, PATIENCE = 6, 2, 20
 
 
 class Studies:
-    """Stands for the training studies."""
+    """Stand in for the training studies."""
 
     def take(self, visits: list[int]) -> StudyBatch:
         size = len(visits)
@@ -40,7 +41,7 @@ class Studies:
 
 
 class Scorer(RadCliQReward):
-    """The pool of scorers; it tells when a chunk is done."""
+    """Stand in for the scorers, and signal when a chunk is done."""
 
     def __init__(self) -> None:
         super().__init__(load_config().reward)
@@ -55,10 +56,12 @@ class Scorer(RadCliQReward):
 
 
 class Engines:
-    """The pool of engines; it hands the chunks over in ``order``, each after what ``before`` waits for."""
+    """Stand in for the engines: hand over the chunks in ``order``, after calling ``before``."""
 
     def __init__(self, order: list[int], before: Callable[[], object]) -> None:
-        self.version, self.order, self.before = 0, order, before
+        self.version = 0
+        self.order = order
+        self.before = before
 
     def generate(self, features, prompts, samples, seed, finished) -> list[list[GeneratedReport]]:
         reports = [
@@ -79,26 +82,28 @@ def report(number: int, finished: bool) -> GeneratedReport:
 
 def sampling(engines: Engines, scorer: Scorer, *overrides: str) -> Sampling:
     config = load_config(None, [f"ppo.samples_per_study={SAMPLES}", *overrides])
-    return Sampling(config, Studies(), StudySampler(12, STUDIES, 0), engines, scorer)  # type: ignore[arg-type]
+    stand_ins: Any = (Studies(), StudySampler(12, STUDIES, 0), engines, scorer)
+    return Sampling(config.ppo, config.seed, *stand_ins)
 
 
-def assert_as_if_scored_at_the_end(taken) -> None:
-    reports = taken.sample.reports
+def assert_as_if_scored_at_the_end(batch: SampledBatch) -> None:
+    reports = batch.sample.reports
     whole = RadCliQReward(load_config().reward).score(
-        taken.sample.texts,
-        taken.sample.references,
+        batch.sample.texts,
+        batch.sample.references,
         [one.token_ids for one in reports],
         [one.finished for one in reports],
     )
     assert len(set(whole.reward)) > 3
     for field in dataclasses.fields(whole):
         np.testing.assert_array_equal(
-            getattr(taken.scoring.result(), field.name), getattr(whole, field.name)
+            getattr(batch.scoring.result(), field.name), getattr(whole, field.name)
         )
 
 
 def test_scores_arrive_before_the_last_report_is_written():
-    scorer, waited = Scorer(), SimpleNamespace(chunks=0)
+    scorer = Scorer()
+    waited = SimpleNamespace(chunks=0)
 
     def until_the_last_chunk_is_scored() -> None:
         if waited.chunks:
@@ -107,9 +112,9 @@ def test_scores_arrive_before_the_last_report_is_written():
             )
         waited.chunks += 1
 
-    taken = sampling(Engines([0, 1, 2], until_the_last_chunk_is_scored), scorer).take(0)
+    batch = sampling(Engines([0, 1, 2], until_the_last_chunk_is_scored), scorer).take(0)
     assert waited.chunks == 3
-    assert_as_if_scored_at_the_end(taken)
+    assert_as_if_scored_at_the_end(batch)
     assert scorer.calls == 3
 
 
@@ -129,10 +134,11 @@ def test_a_sample_of_the_next_iteration_is_scored_ahead_and_again_after_a_restar
         Engines([], lambda: None), fresh, "ppo.rollout_ahead=true", "ppo.iterations=2"
     )
     resumed.load(tmp_path)
-    again, taken = resumed.take(1), ahead.take(1)
-    assert again.sample.texts == taken.sample.texts
+    again = resumed.take(1)
+    batch = ahead.take(1)
+    assert again.sample.texts == batch.sample.texts
     assert fresh.calls == 1
-    np.testing.assert_array_equal(again.scoring.result().reward, taken.scoring.result().reward)
+    np.testing.assert_array_equal(again.scoring.result().reward, batch.scoring.result().reward)
     assert_as_if_scored_at_the_end(again)
 
 
