@@ -1,4 +1,4 @@
-"""The error of the PPO room."""
+"""The error of PPO."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from lmrrg.errors import CodedError
 
 
 class PPOError(CodedError):
-    """PPO input or state that cannot be used; ``code`` is stable, the message says what was found."""
+    """PPO input or state that cannot be used; ``code`` is stable, the message gives details."""

@@ -1,7 +1,7 @@
 """The PPO losses, as sums over valid tokens, each with its share in the loss of the minibatch.
 
-Shares that add up to 1 over the whole minibatch, over all microbatches and ranks, make loss and gradient independent of
-how the minibatch is split. Statistics are sums for the same reason.
+The shares of a minibatch add up to 1 over all microbatches and ranks, so loss and gradient do not
+depend on how the minibatch is split. Statistics are sums for the same reason.
 """
 
 from __future__ import annotations
@@ -19,13 +19,32 @@ Aggregation = Literal["token", "sequence", "constant"]
 
 
 def loss_shares(mask: Tensor, aggregation: Aggregation, longest: int) -> Tensor:
-    """Share of each token [B, T] in the loss of the minibatch ``mask`` (bool [B, T]); 0 in the padding.
+    """Return the share of each token in the loss of a minibatch, [B, T], 0 in the padding.
 
-    ``token``: 1 / tokens, so long reports weigh more. ``sequence``: 1 / (reports x tokens of the report), so the tokens
-    of long reports weigh less. ``constant``: 1 / (reports x ``longest``), so a token weighs the same whatever the
-    lengths of the others (Liu et al. 2025); only there the shares add up to less than 1.
+    ``token``: 1 / tokens, so long reports weigh more. ``sequence``: 1 / (reports x tokens of the
+    report), so the tokens of long reports weigh less. ``constant``: 1 / (reports x ``longest``), so
+    a token weighs the same whatever the lengths of the others (Liu et al. 2025); only there the
+    shares add up to less than 1.
+
+    Args:
+        mask: bool [B, T], of the whole minibatch.
+        aggregation: token, sequence or constant.
+        longest: largest number of tokens that a report can have.
+
+    A report of three tokens and one of a single token:
+
+    >>> mask = torch.tensor([[True, True, True], [True, False, False]])
+    >>> loss_shares(mask, "token", longest=5).tolist()
+    [[0.25, 0.25, 0.25], [0.25, 0.0, 0.0]]
+    >>> loss_shares(mask, "sequence", longest=5)
+    tensor([[0.1667, 0.1667, 0.1667],
+            [0.5000, 0.0000, 0.0000]])
+    >>> loss_shares(mask, "constant", longest=5)
+    tensor([[0.1000, 0.1000, 0.1000],
+            [0.1000, 0.0000, 0.0000]])
     """
-    tokens, reports = mask.sum(dim=1, keepdim=True).clamp(min=1), mask.any(dim=1).sum().clamp(min=1)
+    tokens = mask.sum(dim=1, keepdim=True).clamp(min=1)
+    reports = mask.any(dim=1).sum().clamp(min=1)
     if aggregation == "token":
         share = mask.sum().clamp(min=1).reciprocal().expand_as(tokens)
     elif aggregation == "sequence":
@@ -37,7 +56,7 @@ def loss_shares(mask: Tensor, aggregation: Aggregation, longest: int) -> Tensor:
 
 @dataclass(frozen=True)
 class PolicyLoss:
-    """Loss of the policy, and what is reported of it: scalars, summed over valid tokens."""
+    """Loss of the policy and its statistics: scalars, summed over valid tokens."""
 
     loss: Tensor
     """Differentiable."""
@@ -62,38 +81,56 @@ def policy_loss(
     dual_clip: float | None = None,
     weights: Tensor | None = None,
 ) -> PolicyLoss:
-    """Clipped surrogate ``-min(rho A, clip(rho, 1 - clip, 1 + clip) A)`` (Schulman et al. 2017), weighted by shares.
+    """Return the clipped surrogate loss of PPO (Schulman et al. 2017), weighted by shares.
+
+    It is ``-min(rho A, clip(rho, 1 - clip, 1 + clip) A)`` with the probability ratio rho.
 
     Args:
         log_probs: under the policy that is trained [B, T], differentiable.
-        old_log_probs: the same tokens under the policy that sampled, from the trainer's forward [B, T].
+        old_log_probs: the same tokens under the policy that sampled, from the trainer's forward
+            [B, T].
         advantages: [B, T].
         mask: bool [B, T]; whatever stands in the padding has no influence.
         shares: of the tokens in the loss [B, T] (:func:`loss_shares`), or one for all.
         clip: clip range of the ratio.
-        dual_clip: c > 1 bounds the loss of tokens with negative advantage by c |A| (Ye et al. 2020); None: off.
+        dual_clip: c > 1 bounds the loss of tokens with negative advantage by c |A| (Ye et al.
+            2020); None: off.
         weights: detached importance weights [B, T]; None: 1.
+
+    Both tokens became twice as probable. What exceeds a ratio of 1.2 earns the good token nothing
+    more, while the bad token pays for all of it:
+
+    >>> new, old = torch.tensor([[0.4, 0.4]]).log(), torch.tensor([[0.2, 0.2]]).log()
+    >>> advantages, mask = torch.tensor([[1.0, -1.0]]), torch.tensor([[True, True]])
+    >>> result = policy_loss(new, old, advantages, mask, shares=1.0, clip=0.2)
+    >>> round(result.loss.item(), 4), result.clipped.item()
+    (0.8, 1)
     """
     difference = fill(log_probs - old_log_probs, mask)
-    # An overflowing ratio would meet the clip's zero gradient as 0 * Inf; e^20 is far outside any clip range.
+    # An overflowing ratio would meet the clip's zero gradient as 0 * Inf; e^20 is far outside any
+    # clip range.
     ratio = difference.clamp(-20, 20).exp()
     advantages = fill(advantages, mask)
     plain = ratio * advantages
     bounded = ratio.clamp(1 - clip, 1 + clip) * advantages
     surrogate = torch.minimum(plain, bounded)
-    decided = bounded < plain
+    is_clipped = bounded < plain
     if dual_clip is not None:
         floor = dual_clip * advantages
         below = (advantages < 0) & (surrogate < floor)
         surrogate = torch.where(below, floor, surrogate)
-        decided = decided | below
+        is_clipped = is_clipped | below
     if weights is not None:
         surrogate = surrogate * fill(weights, mask)
     with torch.no_grad():
         approx_kl = (torch.expm1(difference) - difference).sum()
-        away = (ratio - 1).abs()
+        distance = (ratio - 1).abs()
     return PolicyLoss(
-        -(fill(surrogate, mask) * shares).sum(), decided.sum(), approx_kl, away.max(), away.sum()
+        loss=-(fill(surrogate, mask) * shares).sum(),
+        clipped=is_clipped.sum(),
+        approx_kl=approx_kl,
+        ratio_error=distance.max(),
+        ratio_distance=distance.sum(),
     )
 
 
@@ -106,7 +143,10 @@ def value_loss(
     shares: Tensor | float,
     clip: float,
 ) -> Tensor:
-    """``max((V - R)^2, (V_clipped - R)^2) / 2``, weighted by shares; V_clipped is within ``clip`` of the old value.
+    """Return the clipped squared error of the critic, weighted by shares.
+
+    It is ``max((V - R)^2, (V_clipped - R)^2) / 2``, where V_clipped is within ``clip`` of the old
+    value.
 
     Args:
         values: differentiable [B, T].
@@ -115,8 +155,19 @@ def value_loss(
         mask: bool [B, T].
         shares: of the tokens in the loss [B, T], or one for all.
         clip: clip range, in units of reward.
+
+    The value moved from 0 to 1, which is what it should be. As only 0.2 of the way counts, the
+    error is that of 0.2:
+
+    >>> new, old, returns = torch.tensor([[1.0]]), torch.tensor([[0.0]]), torch.tensor([[1.0]])
+    >>> loss = value_loss(new, old, returns, torch.tensor([[True]]), shares=1.0, clip=0.2)
+    >>> round(loss.item(), 4)
+    0.32
     """
-    values, old_values, returns = (fill(x, mask) for x in (values, old_values, returns))
+    values = fill(values, mask)
+    old_values = fill(old_values, mask)
+    returns = fill(returns, mask)
+    # The larger error decides: beyond the clip, moving on towards the target has no gradient.
     clipped = old_values + (values - old_values).clamp(-clip, clip)
     errors = torch.maximum((values - returns).square(), (clipped - returns).square())
     return (errors * shares).sum() / 2
@@ -130,16 +181,17 @@ def kl_loss(
     shares: Tensor | float,
     estimator: Estimator,
 ) -> Tensor:
-    """KL(policy || reference) as a loss, weighted by ``shares``: a scalar, differentiable.
+    """Return KL(policy || reference) as a loss, weighted by ``shares``: a differentiable scalar.
 
-    On samples of the policy itself k2 has the gradient of this KL; k3 has that of the reversed one, KL(reference ||
-    policy), and pulls harder where the policy has left tokens that the reference likes; k1 has none on average.
+    On samples of the policy itself, k2 has the gradient of this KL. k3 has that of the reversed
+    one, KL(reference || policy), and pulls harder where the policy has left tokens that are
+    probable in the reference. k1 has no gradient on average.
     """
     return (kl_estimate(log_probs, reference, mask, estimator) * shares).sum()
 
 
 def token_log_probs(logits: Tensor, ids: Tensor) -> Tensor:
-    """Log-probs [B, T] of ``ids`` [B, T] under ``logits`` [B, T, V], in float32."""
+    """Return the log-probs [B, T] of ``ids`` [B, T] under ``logits`` [B, T, V], in float32."""
     flat = torch.nn.functional.cross_entropy(
         logits.float().flatten(0, 1), ids.flatten(), reduction="none"
     )
@@ -147,6 +199,10 @@ def token_log_probs(logits: Tensor, ids: Tensor) -> Tensor:
 
 
 def token_entropy(logits: Tensor) -> Tensor:
-    """Entropy [B, T] of the next-token distribution ``logits`` [B, T, V], nats."""
+    """Return the entropy [B, T] of the next-token distribution ``logits`` [B, T, V], nats.
+
+    >>> token_entropy(torch.zeros(1, 1, 4))  # log 4: four tokens, equally probable
+    tensor([[1.3863]])
+    """
     log_probs = logits.float().log_softmax(dim=-1)
     return -(log_probs.exp() * log_probs).sum(dim=-1)

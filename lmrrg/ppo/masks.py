@@ -1,7 +1,7 @@
 """Sums over the valid tokens of right-padded batches.
 
-Every selection is a ``torch.where``: a product with the mask would turn an Inf in the padding into NaN, in the value
-and in the gradient.
+Every selection is a ``torch.where``: a product with the mask would turn an Inf in the padding into
+NaN, in the value and in the gradient.
 """
 
 from __future__ import annotations
@@ -15,20 +15,30 @@ from lmrrg.ppo.errors import PPOError
 
 
 def fill(values: Tensor, mask: Tensor, value: float = 0.0) -> Tensor:
-    """``values`` [B, T] where ``mask`` [B, T] holds, ``value`` elsewhere; no gradient reaches the padding."""
+    """Return ``values`` [B, T] where ``mask`` (bool [B, T]) is True, ``value`` elsewhere.
+
+    No gradient reaches the padding.
+
+    >>> fill(torch.tensor([[1.0, float("nan")]]), torch.tensor([[True, False]])).tolist()
+    [[1.0, 0.0]]
+    """
     return torch.where(mask, values, torch.full_like(values, value))
 
 
 def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
-    """Sum of the valid entries, a scalar."""
+    """Return the sum of the valid entries, a scalar."""
     return fill(values, mask).sum()
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of the valid entries, a scalar.
+    """Return the mean of the valid entries, a scalar.
 
     Raises:
         PPOError: ``no_valid_token``.
+
+    >>> mask = torch.tensor([[True, True, False]])
+    >>> masked_mean(torch.tensor([[1.0, 3.0, float("inf")]]), mask)
+    tensor(2.)
     """
     count = mask.sum()
     if not count:
@@ -52,7 +62,7 @@ def require_right_padded(mask: Tensor) -> None:
 
 @dataclass(frozen=True)
 class Moments:
-    """Count, sum and sum of squares of valid entries: what ranks add up before whitening together."""
+    """Count, sum and sum of squares of valid entries; ranks add theirs up to whiten together."""
 
     count: float
     total: float
@@ -60,7 +70,7 @@ class Moments:
 
     @classmethod
     def of(cls, values: Tensor, mask: Tensor) -> Moments:
-        """Moments of the valid entries of ``values`` [B, T], in float64."""
+        """Return the moments of the valid entries of ``values`` [B, T], in float64."""
         valid = fill(values, mask).double()
         return cls(float(mask.sum()), float(valid.sum()), float(valid.square().sum()))
 
@@ -71,10 +81,11 @@ class Moments:
 
     @property
     def mean(self) -> float:
-        """Mean of the entries."""
+        """Return the mean of the entries; 0 of none."""
         return self.total / max(self.count, 1.0)
 
     @property
     def variance(self) -> float:
-        """Population variance of the entries."""
+        """Return the population variance of the entries."""
+        # Rounding can leave a difference just below 0.
         return max(self.squares / max(self.count, 1.0) - self.mean**2, 0.0)
