@@ -1,4 +1,4 @@
-"""BLEU in the two forms that this field reports: RadCliQ's sentence BLEU-2, and the corpus BLEU-1..4 of captioning."""
+"""BLEU in the two forms of this field: RadCliQ's BLEU-2, and the corpus BLEU-1..4 of captioning."""
 
 from __future__ import annotations
 
@@ -14,28 +14,36 @@ from numpy.typing import NDArray
 from lmrrg.metrics.parts import Array
 
 MAX_ORDER = 4
-_SMALL, _TINY = (
-    1e-9,
-    1e-15,
-)  # the captioning scorer's guards against a division by zero; they are part of its values
+# The captioning scorer's guards against a division by zero. They change its values slightly, so
+# they are kept exactly.
+_SMALL = 1e-9
+_TINY = 1e-15
 
 
 def radcliq_tokens(report: str) -> list[str]:
-    """RadCliQ's tokenisation: lower case, "." split off, split at spaces (and at nothing else)."""
+    """Return RadCliQ's tokens: lower case, "." split off, split at spaces (and at nothing else).
+
+    >>> radcliq_tokens("Heart size normal. No effusion.")
+    ['heart', 'size', 'normal', '.', 'no', 'effusion', '.']
+    """
     return [token for token in report.lower().replace(".", " .").split(" ") if token]
 
 
 def bleu2(hypotheses: Sequence[str], references: Sequence[str]) -> Array:
-    """RadCliQ's BLEU-2 of N pairs [N]: weights (1/2, 1/2), an n-gram order without a match counts 0.1 matches.
+    """Return RadCliQ's BLEU-2 of N pairs [N].
 
-    No shared word at all gives 0. Source: Yu et al. 2023 (the smoothing is method 1 of Chen and Cherry 2014).
+    Single words and pairs of words have the weights (1/2, 1/2). Where no pair of words matches, 0.1
+    matches are counted; no shared word at all gives 0. Source: Yu et al. 2023 (the smoothing is
+    method 1 of Chen and Cherry 2014).
+
+    >>> bleu2(["clear lungs", "lungs clear", "effusion"], ["clear lungs"] * 3).round(4).tolist()
+    [1.0, 0.3162, 0.0]
     """
-    return np.array(
-        [
-            _bleu2(radcliq_tokens(h), radcliq_tokens(r))
-            for h, r in zip(hypotheses, references, strict=True)
-        ]
-    )
+    scores = [
+        _bleu2(radcliq_tokens(hypothesis), radcliq_tokens(reference))
+        for hypothesis, reference in zip(hypotheses, references, strict=True)
+    ]
+    return np.array(scores)
 
 
 def _bleu2(hypothesis: list[str], reference: list[str]) -> float:
@@ -43,18 +51,24 @@ def _bleu2(hypothesis: list[str], reference: list[str]) -> float:
     if not words:
         return 0.0
     pairs = _matches(pairwise(hypothesis), pairwise(reference)) or 0.1
+    # A single word has no pair to divide by; its 0.1 matches count as they are.
     precision = words / len(hypothesis) * (pairs / max(1, len(hypothesis) - 1))
     brevity = min(1.0, math.exp(1 - len(reference) / len(hypothesis)))
     return brevity * math.sqrt(precision)
 
 
 def ngrams(tokens: Sequence[str], order: int) -> Iterator[tuple[str, ...]]:
-    """All n-grams of one order."""
+    """Yield all n-grams of one order.
+
+    >>> list(ngrams(["no", "acute", "disease"], 2))
+    [('no', 'acute'), ('acute', 'disease')]
+    """
+    # The shifted copies differ in length, and the shortest one is as long as there are n-grams.
     return zip(*[tokens[start:] for start in range(order)], strict=False)
 
 
 def _matches(hypothesis: Iterable[Any], reference: Iterable[Any]) -> int:
-    """How many of the hypothesis's n-grams the reference has, each as often as it stands there."""
+    """Count the hypothesis's n-grams that the reference has, each as often as it occurs there."""
     left = Counter(reference)
     matches = 0
     for gram in hypothesis:
@@ -65,13 +79,19 @@ def _matches(hypothesis: Iterable[Any], reference: Iterable[Any]) -> int:
 
 
 def bleu_counts(hypotheses: Sequence[str], references: Sequence[str]) -> NDArray[np.float64]:
-    """The sums that BLEU is made of, per pair: [N, 10] = matches of order 1..4, n-grams of order 1..4, both lengths.
+    """Return the counts that BLEU is computed from, per pair [N, 10].
 
-    Tokens are split at white space. Adding rows gives the counts of a corpus.
+    The columns are the matches of order 1..4, the hypothesis's n-grams of order 1..4, and the
+    lengths of hypothesis and reference. Tokens are split at white space. Adding rows gives the
+    counts of a corpus.
+
+    >>> bleu_counts(["no acute disease"], ["no disease"])[0].astype(int).tolist()
+    [2, 0, 0, 0, 3, 2, 1, 0, 3, 2]
     """
     rows = np.zeros((len(hypotheses), 2 * MAX_ORDER + 2))
     for row, hypothesis, reference in zip(rows, hypotheses, references, strict=True):
-        tokens, truth = hypothesis.split(), reference.split()
+        tokens = hypothesis.split()
+        truth = reference.split()
         for order in range(1, MAX_ORDER + 1):
             row[order - 1] = _matches(ngrams(tokens, order), ngrams(truth, order))
             row[MAX_ORDER + order - 1] = max(0, len(tokens) - order + 1)
@@ -80,10 +100,23 @@ def bleu_counts(hypotheses: Sequence[str], references: Sequence[str]) -> NDArray
 
 
 def bleu_from_counts(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """BLEU-1..4 [..., 4] from (summed) counts [..., 10]; equal to ``pycocoevalcap`` with one reference."""
-    matches, guesses = counts[..., :MAX_ORDER], counts[..., MAX_ORDER : 2 * MAX_ORDER]
+    """Return BLEU-1..4 [..., 4] from (summed) counts [..., 10].
+
+    Equal to ``pycocoevalcap`` with one reference. BLEU depends on ratios only, so means of counts
+    give the same as sums. The BLEU of a corpus comes from its summed counts; it is not the mean of
+    the reports' BLEU:
+
+    >>> counts = bleu_counts(["clear lungs", "no effusion"], ["clear lungs", "small effusion"])
+    >>> bleu_from_counts(counts)[:, 0].round(4).tolist()
+    [1.0, 0.5]
+    >>> bleu_from_counts(counts.sum(axis=0)).round(4)[:2].tolist()  # BLEU-1 and BLEU-2
+    [0.75, 0.6124]
+    """
+    matches = counts[..., :MAX_ORDER]
+    guesses = counts[..., MAX_ORDER : 2 * MAX_ORDER]
     products = np.cumprod((matches + _TINY) / (guesses + _SMALL), axis=-1)
     scores = products ** (1.0 / np.arange(1, MAX_ORDER + 1))
     ratio = (counts[..., -2] + _TINY) / (counts[..., -1] + _SMALL)
+    # 1 for a hypothesis that is longer than the reference.
     brevity = np.exp(np.minimum(0.0, 1.0 - 1.0 / ratio))
     return scores * brevity[..., None]

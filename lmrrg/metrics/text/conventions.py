@@ -1,9 +1,10 @@
-"""What happens to a text before n-grams are counted: untouched, or exactly as R2Gen and its successors do it.
+"""Prepare texts for the n-gram metrics: untouched, or exactly as R2Gen and its successors do it.
 
-Published BLEU, METEOR, ROUGE-L and CIDEr of this field are only comparable under R2Gen's convention: its cleaning of
-the text, its vocabulary on the *reference* side (rare words become ``<unk>``), and its cut of the references. Two
-details are easily missed: the cut counts the start token, so "60 tokens" leave 59 words; and the punctuation pattern
-has no hyphen in it (what looks like one is a range of characters), so hyphens stay.
+Published BLEU, METEOR, ROUGE-L and CIDEr of this field are only comparable under R2Gen's
+convention: its cleaning of the text, its vocabulary on the *reference* side (rare words become
+``<unk>``), and its cut of the references. Two details are easily missed. The cut counts the start
+token, so "60 tokens" leave 59 words. The punctuation pattern has no hyphen in it (what looks like
+one is a range of characters), so hyphens stay.
 """
 
 from __future__ import annotations
@@ -19,43 +20,46 @@ from lmrrg.config.evaluation import EvaluationConfig
 Dataset = Literal["iu-xray", "mimic-cxr"]
 
 R2GEN_SETTINGS: Mapping[Dataset, tuple[int, int]] = {"iu-xray": (3, 60), "mimic-cxr": (10, 100)}
-"""The published vocabulary threshold (occurrences) and cut of the references (tokens, start token included)."""
+"""The published vocabulary threshold and cut of the references.
+
+The threshold is a number of occurrences, the cut a number of tokens, start token included.
+"""
 UNKNOWN = "<unk>"
 _REMOVED = re.compile(r"""[.,?;*!%^&_+():<=>@\[\]{}"'/\\]""")
-_MIMIC_UNDERSCORES, _MIMIC_SPACES, _MIMIC_DOTS, _IU_DOTS = (
-    7,
-    6,
-    8,
-    3,
-)  # passes of R2Gen's pairwise replacements
+# How often R2Gen repeats "replace two of a character by one". A longer run stays partly doubled in
+# its output, so the numbers are part of the convention.
+_MIMIC_UNDERSCORE_PASSES = 7
+_MIMIC_SPACE_PASSES = 6
+_MIMIC_DOT_PASSES = 8
+_IU_DOT_PASSES = 3
 
 
 class Convention(Protocol):
-    """Prepares texts for the n-gram metrics, and says how."""
+    """Prepares texts for the n-gram metrics and describes its choices."""
 
     def reference(self, text: str) -> str:
-        """The reference as the metrics see it."""
+        """Return the reference as the metrics read it."""
 
     def hypothesis(self, text: str) -> str:
-        """The generated report as the metrics see it."""
+        """Return the generated report as the metrics read it."""
 
     def describe(self) -> dict[str, object]:
-        """Every choice, for the stamp of a results file."""
+        """Return every choice, for the stamp of a results file."""
 
 
 class Raw:
-    """Untouched text; tokens are what white space separates."""
+    """Leaves texts untouched; tokens are split at white space."""
 
     def reference(self, text: str) -> str:
-        """The text itself."""
+        """Return the text itself."""
         return text
 
     def hypothesis(self, text: str) -> str:
-        """The text itself."""
+        """Return the text itself."""
         return text
 
     def describe(self) -> dict[str, object]:
-        """Its name."""
+        """Return the name of the convention."""
         return {"name": "raw"}
 
 
@@ -63,8 +67,14 @@ class Raw:
 class R2Gen:
     """R2Gen's convention (Chen et al., EMNLP 2020, and everything compared with it).
 
-    ``vocabulary`` None leaves rare words of the references as they are, for those who have no training reports; the
-    stamp says so.
+    ``vocabulary`` None keeps the rare words of the references, for users without training reports;
+    the stamp records it.
+
+    >>> convention = R2Gen(frozenset({"no", "effusion", "."}), threshold=3, reference_tokens=5)
+    >>> convention.reference("No pleural effusion. Clear lungs.")  # 5 tokens are 4 words
+    'no <unk> effusion .'
+    >>> convention.hypothesis("No pleural effusion. Clear lungs.")
+    'no pleural effusion . clear lungs .'
     """
 
     vocabulary: frozenset[str] | None
@@ -82,7 +92,10 @@ class R2Gen:
         reference_tokens: int,
         dataset: Dataset = "iu-xray",
     ) -> R2Gen:
-        """Collect the words that occur at least ``threshold`` times (3 for IU X-ray, 10 for MIMIC-CXR)."""
+        """Use the words that occur at least ``threshold`` times in the training reports.
+
+        The published thresholds are 3 for IU X-ray and 10 for MIMIC-CXR.
+        """
         counts = Counter(
             word for report in reports for word in clean_r2gen(report, dataset).split()
         )
@@ -90,18 +103,21 @@ class R2Gen:
         return cls(words, threshold, reference_tokens, dataset)
 
     def reference(self, text: str) -> str:
-        """Cleaned, rare words replaced, cut to ``reference_tokens - 1`` words."""
+        """Clean a reference, cut it to ``reference_tokens - 1`` words and replace rare words."""
         words = self.hypothesis(text).split()[: self.reference_tokens - 1]
         if self.vocabulary is None:
             return " ".join(words)
         return " ".join(word if word in self.vocabulary else UNKNOWN for word in words)
 
     def hypothesis(self, text: str) -> str:
-        """Cleaned; a generated report is not cut. An empty report stays empty."""
+        """Clean a generated report; it is not cut.
+
+        An empty report stays empty: the cleaning alone would add a full stop.
+        """
         return clean_r2gen(text, self.dataset) if text.strip() else ""
 
     def describe(self) -> dict[str, object]:
-        """Name, cleaning, vocabulary and cut."""
+        """Return name, cleaning, vocabulary and cut."""
         return {
             "name": "r2gen",
             "dataset": self.dataset,
@@ -112,16 +128,23 @@ class R2Gen:
 
 
 def r2gen_dataset(sources: Iterable[str]) -> Dataset:
-    """Whose cleaning the studies of these sources get: MIMIC-CXR's when all are from there, else IU X-ray's."""
+    """Return which data set's cleaning the studies of these sources get.
+
+    It is MIMIC-CXR's if all are from there, else IU X-ray's.
+
+    >>> r2gen_dataset(["mimic-cxr"]), r2gen_dataset(["mimic-cxr", "phantom"])
+    ('mimic-cxr', 'iu-xray')
+    """
     return "mimic-cxr" if set(sources) == {"mimic-cxr"} else "iu-xray"
 
 
 def make_convention(
     evaluation: EvaluationConfig, training_reports: Collection[str], dataset: Dataset = "iu-xray"
 ) -> Convention:
-    """The convention that the settings name; what they leave open is as published for ``dataset``.
+    """Return the convention that the settings name.
 
-    ``training_reports`` make the vocabulary of r2gen; where there are none, no word becomes ``<unk>``.
+    What the settings leave open is as published for ``dataset``. The words of ``training_reports``
+    are the vocabulary of r2gen; where there are none, no word becomes ``<unk>``.
     """
     if evaluation.convention == "raw":
         return Raw()
@@ -136,15 +159,22 @@ def make_convention(
 
 
 def clean_r2gen(text: str, dataset: Dataset = "iu-xray") -> str:
-    """Lower case, list numbers and punctuation removed, sentences joined with " . " and closed with " .".
+    """Clean a report as R2Gen does.
 
-    The number of passes of each replacement is R2Gen's: a run of dots longer than they can shorten survives there too.
+    The text is put into lower case, list numbers and punctuation are removed, sentences are joined
+    with " . " and closed with " .". Runs of dots are shortened as often as R2Gen does it, so a long
+    run survives here as it does there.
+
+    >>> clean_r2gen("1. Heart size is normal. 2. T-spine: mild, old change.")
+    'heart size is normal . t-spine mild old change .'
     """
     if dataset == "mimic-cxr":
         text = text.replace("\n", " ")
-        text = _squeeze(text, "_", _MIMIC_UNDERSCORES)
-        text = _squeeze(text, " ", _MIMIC_SPACES)
-    text = _squeeze(text, ".", _MIMIC_DOTS if dataset == "mimic-cxr" else _IU_DOTS)
+        text = _squeeze(text, "_", _MIMIC_UNDERSCORE_PASSES)
+        text = _squeeze(text, " ", _MIMIC_SPACE_PASSES)
+    text = _squeeze(text, ".", _MIMIC_DOT_PASSES if dataset == "mimic-cxr" else _IU_DOT_PASSES)
+    # R2Gen knows list numbers up to 5; the first is removed everywhere, the others after a sentence
+    # end or a space.
     text = text.replace("1. ", "")
     for before in (". ", " "):
         for number in "2345":
@@ -154,12 +184,14 @@ def clean_r2gen(text: str, dataset: Dataset = "iu-xray") -> str:
 
 
 def _squeeze(text: str, character: str, passes: int) -> str:
+    """Replace two of a character by one, ``passes`` times."""
     for _ in range(passes):
         text = text.replace(character * 2, character)
     return text
 
 
 def _clean_sentence(sentence: str) -> str:
-    # Quotes and slashes go before the strip, the other punctuation after it: "( x" keeps its inner space.
+    # Quotes and slashes are removed before the strip, the other punctuation after it: "( x" keeps
+    # its inner space.
     bare = re.sub(r"""["'/\\]""", "", sentence).strip().lower()
     return _REMOVED.sub("", bare)

@@ -1,4 +1,4 @@
-"""The n-gram metrics of captioning, per report and for a corpus, without Java."""
+"""The n-gram metrics of captioning, per report and for a corpus, computed without Java."""
 
 from __future__ import annotations
 
@@ -20,14 +20,20 @@ NLG_METRICS = (*BLEU_NAMES, "meteor", "rouge_l", "cider")
 def nlg_scores(
     hypotheses: Sequence[str], references: Sequence[str], names: Collection[str] = NLG_METRICS
 ) -> tuple[dict[str, Array], dict[str, Aggregate]]:
-    """Per-report columns [N] and corpus-level aggregates of some of :data:`NLG_METRICS`.
+    """Return per-report columns [N] and corpus-level aggregates of some of :data:`NLG_METRICS`.
 
-    The texts must have gone through a convention. Corpus BLEU and METEOR come from summed counts, the others are means.
-    In resamples, CIDEr keeps the document frequencies of the whole reference set. METEOR reads a table of five million
-    paraphrases first, which takes seconds; the others are immediate.
+    The texts must be prepared by a convention. Corpus BLEU and METEOR come from summed counts, the
+    others are means. In resamples, CIDEr keeps the document frequencies of the whole reference set.
+    METEOR first reads a table of five million paraphrases, which takes seconds.
+
+    >>> names = ["rouge_l", "bleu_1"]
+    >>> columns, aggregates = nlg_scores(["clear lungs"], ["lungs are clear"], names)
+    >>> columns["rouge_l"].round(4).tolist(), round(aggregates["bleu_1"].value, 4)
+    ([0.3861], 0.6065)
 
     Raises:
-        MetricError: ``meteor_data_missing`` where METEOR is asked for and its word lists are not installed.
+        MetricError: ``meteor_data_missing`` where METEOR is asked for and its word lists are not
+            installed.
     """
     columns: dict[str, Array] = {}
     aggregates: dict[str, Aggregate] = {}
@@ -49,7 +55,10 @@ def nlg_scores(
 
 
 class _BleuOrder:
-    """One order of the corpus BLEU; counts may be means, since BLEU only looks at their ratios."""
+    """One order of the corpus BLEU, from the means of the counts.
+
+    A class, because a lambda in a loop would read the last order only.
+    """
 
     def __init__(self, order: int):
         self._order = order

@@ -1,7 +1,8 @@
-"""METEOR 1.5's English word lists, read from the files that ``pycocoevalcap`` installs. No Java is run.
+"""METEOR 1.5's English word lists, read from the files that ``pycocoevalcap`` installs.
 
-The archive next to the scorer holds function words, abbreviations and WordNet's synonym sets; a separate table holds
-five million paraphrases, of which only those made of words that occurred in a text are kept.
+No Java is run. The archive beside its scorer holds function words, abbreviations and WordNet's
+synonym sets. A separate table holds five million paraphrases; only those whose words occurred in a
+text are kept in memory.
 """
 
 from __future__ import annotations
@@ -16,73 +17,67 @@ from pathlib import Path
 
 from lmrrg.metrics.errors import MetricError
 
-# WordNet's detachment rules (nouns, verbs, adjectives), in METEOR's order: ending and what replaces it.
+# WordNet's detachment rules (nouns, verbs, adjectives) in METEOR's order: an ending and what
+# replaces it.
 _DETACHMENTS = (
-    ("s", ""), ("ses", "s"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"), ("men", "man"), ("ies", "y"),
-    ("s", ""), ("ies", "y"), ("es", "e"), ("es", ""), ("ed", "e"), ("ed", ""), ("ing", "e"), ("ing", ""),
-    ("er", ""), ("est", ""), ("er", "e"), ("est", "e"),
+    ("s", ""), ("ses", "s"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"),
+    ("men", "man"), ("ies", "y"), ("s", ""), ("ies", "y"), ("es", "e"), ("es", ""), ("ed", "e"),
+    ("ed", ""), ("ing", "e"), ("ing", ""), ("er", ""), ("est", ""), ("er", "e"), ("est", "e"),
 )  # fmt: skip
-_BLOCK = 1 << 22  # bytes
+_BLOCK = 1 << 22  # bytes read from the paraphrase table at a time
 _NUMERIC_MARK = "#NUMERIC_ONLY#"
 MAX_PHRASE = 7  # words; longer paraphrases do not occur in the table
 
 
 @dataclass(frozen=True)
 class WordLists:
-    """What METEOR knows about English words."""
+    """METEOR's data about English words."""
 
     function_words: frozenset[str]
     abbreviations: Mapping[str, bool]
-    """Words that keep their period; True: only before a number."""
+    """Words that keep their period; the value is True if only before a number."""
     synsets: Mapping[str, frozenset[str]]
     bases: Mapping[str, tuple[str, ...]]
-    """Irregular forms and their base forms."""
+    """The base forms of irregular forms."""
 
     def synonym_sets(self, word: str) -> frozenset[str]:
-        """The synonym sets of a word and of its base form."""
+        """Return the synonym sets of a word and of its base form."""
         own = self.synsets.get(word, frozenset())
         if word in self.bases:
             return own.union(*(self.synsets.get(base, frozenset()) for base in self.bases[word]))
         return own | self.synsets.get(self._base(word), frozenset())
 
     def _base(self, word: str) -> str:
+        """Return the base form of a regular word, "" where WordNet has none."""
         if word.endswith("ss") or len(word) <= 2:
             return word
         for ending, replacement in _DETACHMENTS:
-            if (
-                word.endswith(ending)
-                and (base := word.removesuffix(ending) + replacement) in self.synsets
-            ):
+            base = word.removesuffix(ending) + replacement
+            if word.endswith(ending) and base in self.synsets:
                 return base
         return ""
 
 
 @lru_cache(maxsize=1)
 def word_lists() -> WordLists:
-    """Read the archive once.
+    """Return the word lists; the archive is read once.
 
     Raises:
         MetricError: ``meteor_data_missing``.
     """
     with zipfile.ZipFile(_folder() / "meteor-1.5.jar") as archive:
-        read = {
-            name: archive.read(f"{name}").decode("utf-8").splitlines()
-            for name in (
-                "function/english.words",
-                "nonbreaking/english.prefixes",
-                "synonym/english.synsets",
-                "synonym/english.exceptions",
-            )
-        }
-    synsets = read["synonym/english.synsets"]
-    exceptions = read["synonym/english.exceptions"]
+        function_words = _lines(archive, "function/english.words")
+        prefixes = _lines(archive, "nonbreaking/english.prefixes")
+        synsets = _lines(archive, "synonym/english.synsets")
+        exceptions = _lines(archive, "synonym/english.exceptions")
+    # Two lines per entry: a base form and its irregular forms, or a word and its synonym sets.
     bases: dict[str, tuple[str, ...]] = {}
     for base, forms in zip(exceptions[::2], exceptions[1::2], strict=True):
         for form in forms.split():
             bases[form] = (*bases.get(form, ()), base)
     return WordLists(
-        function_words=frozenset(read["function/english.words"]),
-        abbreviations=dict(_abbreviations(read["nonbreaking/english.prefixes"])),
+        function_words=frozenset(function_words),
+        abbreviations=dict(_abbreviations(prefixes)),
         synsets={
             word: frozenset(sets.split())
             for word, sets in zip(synsets[::2], synsets[1::2], strict=True)
@@ -94,9 +89,10 @@ def word_lists() -> WordLists:
 def paraphrases(
     phrases: Collection[tuple[str, ...]],
 ) -> dict[tuple[str, ...], list[tuple[str, ...]]]:
-    """For each phrase its paraphrases, in the table's order, where both are in ``phrases``.
+    """Return the paraphrases of each phrase, in the table's order, where both are in ``phrases``.
 
-    The table is read when ``phrases`` has a word that no call before had; rows of known words stay in memory.
+    The table is read when ``phrases`` has a word that no earlier call had; the rows of known words
+    stay in memory.
 
     Raises:
         MetricError: ``meteor_data_missing``.
@@ -111,14 +107,17 @@ def paraphrases(
 
 
 class _KnownRows:
-    """The rows of the paraphrase table that consist of the words seen so far: a few thousand of five million."""
+    """The rows of the paraphrase table that consist of known words: a few thousand of five million.
+
+    Known are the words of all calls so far.
+    """
 
     def __init__(self) -> None:
         self._words: set[bytes] = set()
         self._rows: dict[bytes, list[bytes]] = {}
 
     def of(self, words: set[bytes]) -> dict[bytes, list[bytes]]:
-        """Phrase -> paraphrases, of these words and of those that were asked for before."""
+        """Return the paraphrases of each phrase that consists of these or of known words."""
         if not words <= self._words:
             known = self._words | words
             rows: dict[bytes, list[bytes]] = {}
@@ -133,10 +132,13 @@ _known_rows = _KnownRows()
 
 
 def _table_rows() -> Iterator[tuple[bytes, bytes]]:
-    """Each phrase and paraphrase. Three lines per entry; the first, a probability, is not used by METEOR."""
+    """Yield each phrase and its paraphrase.
+
+    The table has three lines per entry; METEOR does not use the first, a probability.
+    """
     with gzip.open(_folder() / "data" / "paraphrase-en.gz", "rb") as table:
         rest: list[bytes] = [b""]
-        # Cut by hand: reading line by line takes three times as long.
+        # Blocks are cut into lines here, because reading line by line takes three times as long.
         while block := table.read(_BLOCK):
             lines = (b"\n".join(rest) + block).split(b"\n")
             whole = (len(lines) - 1) // 3 * 3
@@ -144,7 +146,13 @@ def _table_rows() -> Iterator[tuple[bytes, bytes]]:
             rest = lines[whole:]
 
 
+def _lines(archive: zipfile.ZipFile, name: str) -> list[str]:
+    """Return the lines of one file of the archive."""
+    return archive.read(name).decode("utf-8").splitlines()
+
+
 def _abbreviations(lines: list[str]) -> Iterator[tuple[str, bool]]:
+    """Yield each abbreviation, and whether it keeps its period only before a number."""
     for line in lines:
         words = line.split()
         if words and not words[0].startswith("#"):
@@ -152,11 +160,13 @@ def _abbreviations(lines: list[str]) -> Iterator[tuple[str, bool]]:
 
 
 def _folder() -> Path:
+    """Return the folder of METEOR's files inside the package ``pycocoevalcap``."""
+    # The package is only located, not imported.
     spec = importlib.util.find_spec("pycocoevalcap")
-    places = list(spec.submodule_search_locations or ()) if spec is not None else []
-    if not places:
+    folders = list(spec.submodule_search_locations or ()) if spec is not None else []
+    if not folders:
         raise MetricError(
             "meteor_data_missing",
             "METEOR needs the word lists of the package pycocoevalcap: install it",
         )
-    return Path(places[0]) / "meteor"
+    return Path(folders[0]) / "meteor"

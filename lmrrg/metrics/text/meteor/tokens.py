@@ -1,4 +1,7 @@
-"""METEOR 1.5's tokenisation of English text (its ``-norm`` option), which is part of the metric's definition."""
+"""METEOR 1.5's tokenisation of English text (its ``-norm`` option).
+
+The tokenisation is part of the metric's definition: with other tokens METEOR has other values.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,12 @@ import re
 
 from lmrrg.metrics.text.meteor.data import word_lists
 
+# The letters of the original's character classes: Latin with accents, Cyrillic, phonetic.
 _LETTERS = "A-Za-zŠŽšžŸÀ-ÖØ-öø-žЀ-ӿԀ-ԧꙀ-ꙮ꙾-ꚗᴀ-ᵿ"
 _ELLIPSIS = re.compile(r"\.{2,}")
 _HAS_LETTER = re.compile(f"[{_LETTERS}]")
-# Every pattern is applied once from left to right; a replacement's own text is not looked at again.
+# The original's rules in its order. Each is applied once from left to right, and what it inserts is
+# not matched again by the same rule.
 _STEPS = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -33,7 +38,11 @@ _STEPS = tuple(
 
 
 def meteor_tokens(text: str) -> list[str]:
-    """The lower-cased tokens of one text."""
+    """Return the lower-cased tokens of one text.
+
+    >>> meteor_tokens("Seen by Dr. Smith: right-sided effusion, 1,000 ml.")
+    ['seen', 'by', 'dr.', 'smith', ':', 'right', 'sided', 'effusion', ',', '1,000', 'ml', '.']
+    """
     text = f" {text} "
     for pattern, replacement in _STEPS:
         text = pattern.sub(replacement, text)
@@ -46,7 +55,10 @@ def meteor_tokens(text: str) -> list[str]:
 
 
 def _split_period(word: str, following: str) -> list[str]:
-    """Detach a final period, except from abbreviations and before a word that starts with a small letter."""
+    """Split off a final period, where it ends a sentence.
+
+    It stays with an abbreviation and before a word that starts with a small letter.
+    """
     if len(word) < 2 or not word.endswith(".") or _ELLIPSIS.fullmatch(word):
         return [word]
     stem = word[:-1]
