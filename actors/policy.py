@@ -13,6 +13,7 @@ from ray.util.placement_group import PlacementGroup
 from torch import Tensor
 
 from actors.actor_pool import results
+from actors.deepspeed_setup import deepspeed_environment
 from actors.placement import actor_options, bundle, torch_environment
 from actors.policy_worker import PolicyWorker
 from lmrrg.config.ppo import PPOConfig
@@ -169,8 +170,5 @@ def policy_bundle(ppo: PPOConfig) -> dict[str, float]:
 
 
 def _environment(config: Config) -> dict[str, str]:
-    env = {"TORCHDYNAMO_DISABLE": "1"} | torch_environment(
-        config.threads, config.ppo.gpus_per_worker
-    )
-    # On CPU the accelerator is named, or DeepSpeed looks for one.
-    return env if config.ppo.gpus_per_worker else {**env, "DS_ACCELERATOR": "cpu"}
+    gpus = config.ppo.gpus_per_worker
+    return torch_environment(config.threads, gpus) | deepspeed_environment(config.threads, gpus)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,14 @@ import torch
 from ray.actor import ActorHandle
 from torch import Tensor
 
-from actors.deepspeed_setup import gradient_norm, zero_settings
+from actors.deepspeed_setup import (
+    deepspeed_settings,
+    gathered,
+    join_process_group,
+    set_rendezvous,
+    step_optimizer,
+    wrap,
+)
 from actors.weight_sync.host_memory import StoredState, WeightBuffers
 from lmrrg.config.ppo import PPOConfig
 from lmrrg.config.tree import Config
@@ -44,6 +50,9 @@ if TYPE_CHECKING:
 
 _TAG = "policy"
 
+_BETAS = (0.9, 0.999)
+"""AdamW's, torch's own default."""
+
 
 class PolicyWorker:
     """One data-parallel rank. All ranks must be called alike, in the same order."""
@@ -64,26 +73,8 @@ class PolicyWorker:
 
     def start(self, master: tuple[str, int]) -> None:
         """Join the process group, load the model and hand it to DeepSpeed."""
-        os.environ |= {
-            "RANK": str(self._rank),
-            "WORLD_SIZE": str(self._ppo.workers),
-            "LOCAL_RANK": "0",
-            "MASTER_ADDR": master[0],
-            "MASTER_PORT": str(master[1]),
-        }
-        # DeepSpeed reads its accelerator when it is imported, so not before the environment is known.
-        import deepspeed
-        from deepspeed.ops import __compatible_ops__
-
-        gpu = self._ppo.gpus_per_worker > 0
-        if not gpu:
-            __compatible_ops__["deepspeed_shm_comm"] = False  # else a C++ build at first use
-        deepspeed.init_distributed(
-            dist_backend="nccl" if gpu else "gloo",
-            auto_mpi_discovery=False,
-            verbose=False,
-            dist_init_required=True,
-        )
+        set_rendezvous(self._rank, self._ppo.workers, master)
+        join_process_group(self._ppo.gpus_per_worker)
         torch.manual_seed(self._config.seed)
         generator = load_checkpoint(self._checkpoint_dir)
         decoder = self._config.model.decoder
@@ -99,9 +90,7 @@ class PolicyWorker:
         ).is_file():  # a model that PPO trained before brings its critic
             load_value_head(self._model.value_head, self._checkpoint_dir)
         groups = self._model.parameter_groups(self._learning_rates(self._ppo.learning_rate))
-        self._engine, *_ = deepspeed.initialize(
-            model=self._model, model_parameters=groups, config=deepspeed_config(self._ppo)
-        )
+        self._engine = wrap(self._model, groups, _settings(self._ppo))
         self._model.eval()
 
     def log_probs(self, rollout: Rollout) -> tuple[Tensor, PolicyOutputs]:
@@ -237,12 +226,9 @@ class PolicyWorker:
             require_finite(loss, batch, self._broken)
             # DeepSpeed averages over ranks, while the shares are already of the minibatch of all of them.
             self._engine.backward(loss * self._ppo.workers, scale_wrt_gas=False)
-            if number == len(parts) and self._ppo.zero_stage == 0:
-                norm = gradient_norm(
-                    self._model
-                )  # without ZeRO in float32 DeepSpeed clips but keeps no norm
-            self._engine.step()
-        norm = norm if self._ppo.zero_stage == 0 else float(self._engine.get_global_grad_norm())
+            if number < len(parts):
+                self._engine.step()
+        norm = step_optimizer(self._engine, self._ppo.zero_stage)
         require_finite(torch.tensor(norm), experience.select(rows), self._broken)
         totals.step(tokens, norm)
 
@@ -291,29 +277,19 @@ class PolicyWorker:
         """Of the policy, the value head and a separate critic's decoder."""
         return policy, self._ppo.value_learning_rate, self._ppo.learning_rate
 
-    @contextmanager
-    def _gathered(self) -> Iterator[None]:
-        """ZeRO-3 spreads the weights over the ranks: hold them whole on rank 0 inside the block."""
-        import deepspeed
-
-        with deepspeed.zero.GatheredParameters(
-            list(self._model.parameters()), enabled=self._ppo.zero_stage == 3
-        ):
-            yield
+    def _gathered(self) -> AbstractContextManager[None]:
+        return gathered(self._model, self._ppo.zero_stage)
 
 
-def deepspeed_config(ppo: PPOConfig) -> dict[str, Any]:
-    """DeepSpeed's settings; torch's own AdamW, since the fused one is compiled at first use.
-
-    The number of microbatches is told at every step; here DeepSpeed only wants numbers that fit together.
-    """
+def _settings(ppo: PPOConfig) -> dict[str, Any]:
+    # With a budget of tokens the number of reports in a microbatch varies; 1 always fits.
     microbatch = 1 if ppo.microbatch_tokens else ppo.microbatch
-    return {
-        "train_micro_batch_size_per_gpu": microbatch,
-        "gradient_accumulation_steps": ppo.minibatch // (microbatch * ppo.workers),
-        "gradient_clipping": ppo.gradient_clip,
-        "zero_optimization": zero_settings(ppo.zero_stage),
-        "optimizer": {"type": "AdamW", "params": {"lr": ppo.learning_rate, "torch_adam": True}},
-        "steps_per_print": 1 << 30,
-        "wall_clock_breakdown": False,
-    }
+    return deepspeed_settings(
+        workers=ppo.workers,
+        minibatch=ppo.minibatch,
+        microbatch=microbatch,
+        learning_rate=ppo.learning_rate,
+        betas=_BETAS,
+        gradient_clip=ppo.gradient_clip,
+        zero_stage=ppo.zero_stage,
+    )

@@ -1,4 +1,4 @@
-"""Training examples as tensors, and the order in which an epoch visits them."""
+"""Turn studies into batches of tensors, and set the order in which an epoch visits them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from lmrrg.anatomy import REGIONS
-from lmrrg.config.tree import Config
+from lmrrg.config.data import DataConfig
+from lmrrg.config.model import ModelConfig
 from lmrrg.model.classifier import label_targets
 from lmrrg.model.prompts import prompt_ids, report_ids
 from lmrrg.studies import Study
@@ -23,28 +24,38 @@ from lmrrg.vision.files import FeatureFiles
 from lmrrg.vision.region_truth import region_truth
 from lmrrg.vision.study_features import StudyFeatures
 
-_WINDOW = 8  # minibatches that are sorted by length together
+_WINDOW = 8
+"""Minibatches that are sorted by length together: long enough for little padding, and short enough
+that every epoch still mixes the examples."""
+
 _VIEW_DROPOUT = 0.15
-_AHEAD = 2  # batches that are read while one is trained on
+"""How often a view is called "unknown" in training."""
+
+_AHEAD = 2
+"""Batches that are read while one is trained on."""
+
 _UNKNOWN = VIEWS.index("unknown")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B studies: features, prompts, ``report_ids`` int64 [B, T] right-padded with ``report_mask`` bool [B, T], and
-    ``labels`` int64 [B, 14] as :func:`~lmrrg.model.classifier.label_targets` makes them. ``regions`` float32
-    [B, 29, V, P] is the share of each patch that a region covers; None unless the attention is supervised.
-    """
+    """B studies as the model and its losses take them."""
 
     features: StudyFeatures
     prompts: list[list[int]]
+    """Token ids of B prompts."""
     report_ids: Tensor
+    """int64 [B, T], right-padded."""
     report_mask: Tensor
+    """bool [B, T], False in the padding."""
     labels: Tensor
+    """int64 [B, 14], from :func:`~lmrrg.model.classifier.label_targets`."""
     regions: Tensor | None = None
+    """float32 [B, 29, V, P], the fraction of each patch that a region covers; None unless the
+    attention is supervised."""
 
     def to(self, device: torch.device | str) -> Batch:
-        """A copy on ``device``."""
+        """Return a copy on ``device``."""
         return Batch(
             self.features.to(device),
             self.prompts,
@@ -56,9 +67,16 @@ class Batch:
 
 
 class Examples:
-    """Studies with a reference report, tokenized once; features are read from the cache batch by batch.
+    """Studies with a reference report, tokenized once; features come from the cache by batch.
 
-    ``priors`` are the prior reports by study id (:func:`~lmrrg.run.studies.priors_of`).
+    Args:
+        studies: with the section that ``data.section`` names.
+        files: the studies' image features, in the same order.
+        tokenizer: the decoder's.
+        data: section, longest report, image size and number of views.
+        model: what a prompt holds.
+        priors: prior reports by study id (:func:`~lmrrg.run.studies.priors_of`).
+        supervise_attention: whether region masks are read.
     """
 
     def __init__(
@@ -66,58 +84,75 @@ class Examples:
         studies: Sequence[Study],
         files: FeatureFiles,
         tokenizer: PreTrainedTokenizerBase,
-        config: Config,
+        data: DataConfig,
+        model: ModelConfig,
+        *,
         priors: Mapping[str, str] | None = None,
+        supervise_attention: bool = False,
     ) -> None:
-        section, longest, priors = config.data.section, config.data.max_report_tokens, priors or {}
-        self.reports = [report_ids(tokenizer, study.report(section), longest) for study in studies]
-        self.prompts = [
-            prompt_ids(tokenizer, config.model, s.indication, priors.get(s.id, "")) for s in studies
-        ]
+        priors = priors or {}
+        self.reports: list[list[int]] = []
+        self.prompts: list[list[int]] = []
+        self._masked: list[Study | None] = []
+        for study in studies:
+            report = study.report(data.section)
+            prior = priors.get(study.id, "")
+            self.reports.append(report_ids(tokenizer, report, data.max_report_tokens))
+            self.prompts.append(prompt_ids(tokenizer, model, study.indication, prior))
+            has_masks = supervise_attention and "masks" in study.truth
+            self._masked.append(study if has_masks else None)
         self.labels = label_targets(studies)
         self._files = files
-        # The masks are for measuring: without the weight they are not even kept.
-        self._masked = [
-            study if config.sft.attention_weight and "masks" in study.truth else None
-            for study in studies
-        ]
-        self._views, self._patches = config.data.max_views, feature_shape(config.data.image_size)[0]
+        self._views = data.max_views
+        self._patches = feature_shape(data.image_size)[0]
 
     def __len__(self) -> int:
         return len(self.reports)
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of every report, EOS included."""
+        """Return the tokens of every report, EOS included."""
         return [len(report) for report in self.reports]
 
     def batch(self, index: Sequence[int], forgotten: Tensor | None = None) -> Batch:
-        """The examples at ``index``, padded to the longest report among them; see :func:`forgotten_views`."""
-        reports = [torch.tensor(self.reports[i], dtype=torch.long) for i in index]
+        """Return the examples at ``index``, padded to the longest report among them.
+
+        ``forgotten`` comes from :func:`forgotten_views`.
+        """
+        rows = list(index)
+        reports = [torch.tensor(self.reports[i], dtype=torch.long) for i in rows]
         ids = torch.nn.utils.rnn.pad_sequence(reports, batch_first=True, padding_value=0)
         length = torch.tensor([len(report) for report in reports])
-        mask = torch.arange(ids.shape[1]) < length[:, None]
-        at = list(index)
-        features = self._files.select(at)
+        features = self._files.select(rows)
         if forgotten is not None:
-            features = replace(features, views=torch.where(forgotten[at], _UNKNOWN, features.views))
+            views = torch.where(forgotten[rows], _UNKNOWN, features.views)
+            features = replace(features, views=views)
         return Batch(
-            features, [self.prompts[i] for i in at], ids, mask, self.labels[at], self._regions(at)
+            features=features,
+            prompts=[self.prompts[i] for i in rows],
+            report_ids=ids,
+            report_mask=torch.arange(ids.shape[1]) < length[:, None],
+            labels=self.labels[rows],
+            regions=self._regions(rows),
         )
 
     def masked(self, index: Sequence[int]) -> int:
-        """How many of the examples have region masks to learn from; 0 unless the attention is supervised."""
+        """Count the examples with region masks; 0 unless the attention is supervised."""
         return sum(self._masked[i] is not None for i in index)
 
     def read_ahead(
-        self, shares: Iterable[Sequence[int]], forgotten: Tensor | None = None
+        self, microbatches: Iterable[Sequence[int]], forgotten: Tensor | None = None
     ) -> Iterator[Batch]:
-        """The batches of ``shares`` in order, read in a thread while their predecessors are used."""
-        # Copies are its work: with several torch threads of its own it would take the cores from the training step.
+        """Yield a batch for each of ``microbatches``, in order.
+
+        A thread reads the next batches while the caller works on one.
+        """
+        # One torch thread for the reader: it only copies, and with several threads it would take
+        # the cores from the training step.
         with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as reader:
             waiting: deque[Future[Batch]] = deque()
-            for share in shares:
-                waiting.append(reader.submit(self.batch, share, forgotten))
+            for index in microbatches:
+                waiting.append(reader.submit(self.batch, index, forgotten))
                 if len(waiting) > _AHEAD:
                     yield waiting.popleft().result()
             while waiting:
@@ -135,10 +170,11 @@ class Examples:
 
 
 def forgotten_views(examples: int, views: int, seed: int, epoch: int) -> Tensor:
-    """Which views of which example are called "unknown" in an epoch, bool [examples, views].
+    """Draw which views are called "unknown" in an epoch, bool [examples, views].
 
-    A picture that comes without its view should be nothing new to the model (**ours**).
+    So a picture that comes without its view is nothing new to the model (**ours**).
     """
+    # The 1 separates this stream from that of `epoch_minibatches`.
     rng = np.random.default_rng([seed, epoch, 1])
     return torch.from_numpy(rng.random((examples, views)) < _VIEW_DROPOUT)
 
@@ -146,10 +182,17 @@ def forgotten_views(examples: int, views: int, seed: int, epoch: int) -> Tensor:
 def epoch_minibatches(
     lengths: Sequence[int], minibatch: int, seed: int, epoch: int
 ) -> list[list[int]]:
-    """All examples in random order as minibatches of equal size, those of similar length together.
+    """Divide all examples, in random order, into minibatches of equal size and similar length.
 
-    Only ``seed`` and ``epoch`` decide the order. The last minibatch is filled up with examples of the epoch's start
-    (every example is seen once, those few twice), so that every rank always has the same amount of work.
+    The order depends on ``seed`` and ``epoch`` alone. The last minibatch is filled up with examples
+    from the epoch's start: every example is seen once, those few twice. So every rank always has
+    the same amount of work.
+
+    Args:
+        lengths: tokens of every example's report.
+        minibatch: examples per optimizer step.
+        seed: of the run.
+        epoch: from 0.
     """
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(lengths))
@@ -157,17 +200,21 @@ def epoch_minibatches(
     order = np.resize(order, steps * minibatch)
     size = np.asarray(lengths)[order]
     window = _WINDOW * minibatch
+    # Stable, so that the order does not depend on numpy's choice of a sorting algorithm.
     by_length = [
         start + np.argsort(size[start : start + window], kind="stable")
         for start in range(0, len(order), window)
     ]
     batches = order[np.concatenate(by_length)].reshape(steps, minibatch)
+    # Shuffled again: a window would otherwise always go from its shortest to its longest reports.
     return [batches[i].tolist() for i in rng.permutation(steps)]
 
 
-def rank_share(
+def rank_microbatches(
     minibatch: Sequence[int], rank: int, workers: int, microbatch: int
 ) -> list[list[int]]:
-    """The microbatches of one rank; over all ranks they hold the minibatch exactly once."""
+    """Return one rank's microbatches; all ranks together hold the minibatch exactly once."""
+    # Every n-th, not a block: the minibatch is sorted by length, and a rank with a block of long
+    # reports would keep the others waiting.
     mine = list(minibatch)[rank::workers]
     return [mine[start : start + microbatch] for start in range(0, len(mine), microbatch)]

@@ -1,6 +1,8 @@
-"""The multitask objective L = L_LM + lambda_cls L_cls (+ lambda_att L_att), and what validation measures."""
+"""Compute the SFT objective L = L_LM + lambda_cls L_cls (+ lambda_att L_att) and its measures."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +18,11 @@ from sft.batches import Batch
 
 
 class Objective(nn.Module):
-    """The report generator with its losses; sums, so that the means are those of the whole minibatch."""
+    """The report generator with its losses, as sums over a batch.
+
+    The caller divides them by the counts of the whole minibatch: a mean of microbatches' means
+    would weight tokens by how the minibatch was divided.
+    """
 
     positive_weight: Tensor | None
 
@@ -24,48 +30,58 @@ class Objective(nn.Module):
         self, model: ReportGenerator, config: SFTConfig, positive_weight: Tensor | None
     ) -> None:
         super().__init__()
-        self.model, self._config = model, config
+        self.model = model
+        self._config = config
         self.register_buffer("positive_weight", positive_weight, persistent=False)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Summed report NLL in nats, summed disease loss, summed attention loss, disease logits [B, 14].
+        """Return the summed losses of a batch and its disease logits.
 
-        With ``precision`` bf16 the matrix products run in bfloat16; weights and losses stay float32, so what is saved
-        is what was trained.
+        With ``precision`` bf16 the matrix products run in bfloat16. Weights and losses stay
+        float32, so what is saved is what was trained.
+
+        Returns:
+            Report NLL in nats, disease loss, attention loss (all sums), disease logits [B, 14].
         """
         with products_in(self._config.precision, batch.report_ids.device):
             out = self.model.report_logits(
                 batch.features, batch.prompts, batch.report_ids, batch.report_mask
             )
-        # Only the places that count: the vocabulary is the widest tensor of the step.
+        # Without the padding: logits are as wide as the vocabulary, the largest tensor here.
         nll = F.cross_entropy(
             out.logits[batch.report_mask].float(),
             batch.report_ids[batch.report_mask],
             reduction="sum",
         )
         disease = disease_loss(out.disease_logits, batch.labels, self._config, self.positive_weight)
-        seen = (
-            nll.new_zeros(())
-            if batch.regions is None
-            else attention_loss(out.attention, batch.regions)
-        )
-        return nll, disease, seen, out.disease_logits.detach()
+        attention = nll.new_zeros(())
+        if batch.regions is not None:
+            attention = attention_loss(out.attention, batch.regions)
+        return nll, disease, attention, out.disease_logits.detach()
 
 
 def attention_loss(attention: Tensor, regions: Tensor) -> Tensor:
-    """-log of the attention inside each region, the mean over a study's known regions, summed over studies (**ours**).
+    """Return -log of the attention inside the regions, summed over studies (**ours**).
 
-    Both [B, 29, V, P]: attention that sums to 1 for each region, and the share of each patch that a region covers.
-    A region that covers nothing is not known; a study without a known region adds 0.
+    A study counts with the mean over its known regions; a region that covers nothing is unknown,
+    and a study without a known region adds 0.
+
+    Args:
+        attention: [B, 29, V, P], sums to 1 for each region.
+        regions: [B, 29, V, P], the fraction of each patch that a region covers.
     """
     inside = (attention.float() * regions).sum((2, 3))
     known = regions.sum((2, 3)) > 0
+    # The offset bounds the loss of a region that gets no attention at all (14 nats).
     each = torch.where(known, -torch.log(inside + 1e-6), 0.0)
     return (each.sum(1) / known.sum(1).clamp_min(1)).sum()
 
 
 def macro_auc(logits: Tensor, labels: Tensor, config: SFTConfig) -> float:
-    """Mean area under the ROC curve over the classes with both values among ``labels`` [N, 14]; NaN without any."""
+    """Return the mean area under the ROC curve over the disease classes.
+
+    A class counts where ``labels`` [N, 14] hold both values; NaN when none does.
+    """
     targets, counted = binary_targets(labels, config)
     areas = []
     for scores, truth, used in zip(logits.T, targets.T, counted.T, strict=True):
@@ -75,22 +91,25 @@ def macro_auc(logits: Tensor, labels: Tensor, config: SFTConfig) -> float:
 
 
 def learning_rate(step: int, steps: int, config: SFTConfig) -> float:
-    """Rate of optimizer step ``step`` (from 0) of ``steps``: linear warm-up, then a cosine to a tenth of the peak."""
+    """Return the learning rate of optimizer step ``step`` (from 0) of ``steps``.
+
+    It rises linearly in the warm-up, then follows a cosine down to a tenth of the peak.
+    """
     warmup = max(1, round(config.warmup * steps))
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
-    share = (step - warmup) / max(1, steps - warmup)
-    return config.learning_rate * (0.1 + 0.9 * 0.5 * (1 + float(np.cos(np.pi * share))))
+    progress = (step - warmup) / max(1, steps - warmup)
+    return config.learning_rate * (0.1 + 0.9 * 0.5 * (1 + float(np.cos(np.pi * progress))))
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Trainable parameters: matrices with weight decay; vectors and embeddings without."""
-    plain = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Group the trainable parameters: matrices decay; vectors and embeddings do not."""
+    embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
     decay: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for parameter in module.parameters():
         if parameter.requires_grad:
-            (rest if parameter.ndim < 2 or id(parameter) in plain else decay).append(parameter)
+            (rest if parameter.ndim < 2 or id(parameter) in embeddings else decay).append(parameter)
     groups = [
         {"params": decay, "weight_decay": weight_decay},
         {"params": rest, "weight_decay": 0.0},

@@ -1,40 +1,38 @@
-"""Supervised fine-tuning on Ray Train with DeepSpeed: cross-entropy of the report plus the 14-class disease loss.
+"""Run supervised fine-tuning on Ray Train with DeepSpeed: report cross-entropy plus disease loss.
 
     python sft/train.py --config configs/demo.yaml sft.epochs=5
     ray job submit --working-dir . -- python sft/train.py --config configs/iu_xray.yaml
 
-Every epoch ends with a validation and a checkpoint; the best one by validation NLL and the last one become model
-directories, ``<run>/sft/best`` and ``<run>/sft/last``. A run that was interrupted goes on from its last checkpoint.
+Every epoch ends with a validation and a checkpoint. The best checkpoint by validation NLL and the
+last one become model directories, ``<run>/sft/best`` and ``<run>/sft/last``. An interrupted run
+continues from its last checkpoint, and lost workers are replaced from it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.fs
 import ray
 import ray.train
+from ray.train import WorkerGroupError
 from ray.train.torch import TorchConfig
-from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.execution.callback import RayTrainCallback
-from ray.train.v2.api.config import (
-    CheckpointConfig,
-    FailureConfig,
-    LoggingConfig,
-    RunConfig,
-    ScalingConfig,
-)
-from ray.train.v2.api.exceptions import WorkerGroupError
+from ray.train.v2.api.config import CheckpointConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.train.v2.torch.torch_trainer import TorchTrainer
 
-from actors.placement import connect, warn_of_idle_gpus
+from actors.placement import bundle, connect, warn_of_idle_gpus
+from lmrrg.config.data import DataConfig
 from lmrrg.config.loading import config_help, load_config
+from lmrrg.config.sft import SFTConfig
 from lmrrg.config.tree import Config
-from lmrrg.errors import run_command
+from lmrrg.errors import CodedError, run_command
 from lmrrg.files import atomic_writer
 from lmrrg.manifest import manifest_hash
 from lmrrg.model.checkpoint import CheckpointError, read_checkpoint_config
@@ -45,64 +43,68 @@ from lmrrg.run.studies import prepare_studies, priors_of, studies_of
 from lmrrg.studies import Study
 from lmrrg.vision.files import FeatureFiles, image_hashes
 from sft.errors import SFTError
-from sft.failures import Trainer, said_by_a_rank
 from sft.fingerprint import check_fingerprint, fingerprint, is_same_run
-from sft.worker import Job, environment, train_rank
+from sft.worker import Job, rank_environment, train_rank
+
+logger = logging.getLogger(__name__)
 
 _RAY_NAME = "ray_train"
-_MAX_FAILURES = 2  # restarts from the last checkpoint after a lost worker or node; none after a rank's coded error
+_MAX_FAILURES = 2
+"""How often a run starts again from its last checkpoint after workers or nodes were lost."""
 
 
 def run_sft(config: Config) -> Path:
-    """Train, or go on with, the run of ``config``; the best checkpoint's directory, ``run_dir/sft/best``.
+    """Train or continue the run of ``config``; return its best checkpoint, ``run_dir/sft/best``.
 
     A run that is already complete is returned as it is.
 
     Raises:
-        SFTError: ``no_studies``, ``no_region_masks`` (asked to supervise the attention without any),
-            ``resume_mismatch`` (settings, data, images or pretrained weights changed since the last checkpoint),
-            ``loss_not_finite``.
-        StudyError: the studies cannot be read; ``resume_mismatch``, they are not those that the run has worked on.
-        CodedError: any other of a rank's.
+        SFTError: ``no_studies``; ``no_region_masks`` (the attention is to be supervised, and no
+            study has masks); ``resume_mismatch`` (settings, data, images or pretrained weights
+            changed since the last checkpoint); ``loss_not_finite``.
+        StudyError: the studies cannot be read; ``resume_mismatch``, the run began with others.
+        CodedError: any other coded error that a rank raised.
     """
     config = config.model_copy(update={"storage_path": Path(config.storage_path).resolve()})
     layout = RunLayout(config.run_dir)
     manifest = prepare_studies(config, again=not config.sft.resume)
-    train, val = (
-        _with_reports(studies_of(config, split), config, split) for split in ("train", "val")
-    )
-    _check_masks(train, config)
-    tokenizer = build_tokenizer(
-        config.model, [study.report(config.data.section) for study in train]
-    )
+    train = _with_reports(studies_of(config, "train"), config.data, "train")
+    val = _with_reports(studies_of(config, "val"), config.data, "val")
+    _check_masks(train, config.sft)
+    reports = [study.report(config.data.section) for study in train]
+    tokenizer = build_tokenizer(config.model, reports)
+    vocabulary = json.dumps(tokenizer.get_vocab(), sort_keys=True)
     hashes = image_hashes([*train, *val], config.data)
-    run = fingerprint(
-        config, manifest, json.dumps(tokenizer.get_vocab(), sort_keys=True), hashes.values()
-    )
-    storage = _storage(config)
+    run = fingerprint(config, manifest, vocabulary, hashes.values())
     if not config.sft.resume:
         _delete(layout.stage("sft"), _storage(config, f"sft/{_RAY_NAME}"))
         layout.metrics("sft").unlink(missing_ok=True)
-    elif _is_complete(layout, config, run):
+    elif _is_complete(layout, config.sft.epochs, run):
         return layout.best("sft")
     _check_mark(layout.sft_fingerprint, run)
-    provenance = {"data_sha256": manifest_hash(manifest), "seed": config.seed, "stage": "sft"}
     train_files = FeatureFiles(train, config.data, hashes=hashes)
-    val_files = FeatureFiles(val, config.data, beside=[train_files], hashes=hashes)
     job = Job(
-        config, train, val, train_files, val_files, tokenizer, run, provenance, priors_of(config)
+        config=config,
+        train=train,
+        val=val,
+        train_files=train_files,
+        val_files=FeatureFiles(val, config.data, beside=[train_files], hashes=hashes),
+        tokenizer=tokenizer,
+        fingerprint=run,
+        provenance={"data_sha256": manifest_hash(manifest), "seed": config.seed, "stage": "sft"},
+        priors=priors_of(config),
     )
     connect(config)
     warn_of_idle_gpus(config.sft.gpus_per_worker)
-    _mark(
-        layout.sft_fingerprint, run
-    )  # now that it can start: settings that do not work leave the name free
+    # Only now, when everything has loaded: settings that cannot start leave the run's name free.
+    _mark(layout.sft_fingerprint, run)
     record_run(config, manifest)
-    return _materialise(_fit(_trainer(job, storage)), layout)
+    storage = _storage(config)
+    return _copy_models(_fit(lambda: _trainer(job, storage)), layout)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line; bad input, or a file that cannot be read or written, ends with one sentence and exit code 2."""
+    """Run the command line; return 2 after one sentence on bad input or an unusable file."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=config_help(),
@@ -126,16 +128,20 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _with_reports(studies: list[Study], config: Config, split: str) -> list[Study]:
-    """The studies that have the section to learn; SFTError when none has."""
-    kept = [study for study in studies if study.report(config.data.section).strip()]
+def _with_reports(studies: list[Study], data: DataConfig, split: str) -> list[Study]:
+    """Return the studies that have the section of the report to learn.
+
+    Raises:
+        SFTError: ``no_studies``, none has it.
+    """
+    kept = [study for study in studies if study.report(data.section).strip()]
     if not kept:
-        raise SFTError("no_studies", f"no {split} study has a {config.data.section} section")
+        raise SFTError("no_studies", f"no {split} study has a {data.section} section")
     return kept
 
 
-def _check_masks(train: list[Study], config: Config) -> None:
-    if config.sft.attention_weight and not any("masks" in study.truth for study in train):
+def _check_masks(train: list[Study], sft: SFTConfig) -> None:
+    if sft.attention_weight and not any("masks" in study.truth for study in train):
         raise SFTError(
             "no_region_masks",
             "sft.attention_weight needs region masks, which only CT phantoms have",
@@ -143,12 +149,16 @@ def _check_masks(train: list[Study], config: Config) -> None:
 
 
 def _storage(config: Config, part: str = "sft") -> str:
-    """Where Ray Train keeps its checkpoints: the run's folder, or below ``ray.checkpoint_storage`` (s3://...)."""
+    """Return where Ray Train keeps its checkpoints.
+
+    That is the run's folder, or below ``ray.checkpoint_storage`` (s3://...) where it is set.
+    """
     return config.checkpoint_uri(part) or str(config.run_dir / part)
 
 
 def _delete(folder: Path, storage: str) -> None:
-    """The store goes first: where it fails, the models in the run's folder are still there."""
+    """Delete a run's checkpoints in ``storage``, then its models in ``folder``."""
+    # In this order: where the store fails, the models in the run's folder are still there.
     filesystem, path = pyarrow.fs.FileSystem.from_uri(storage)
     if filesystem.get_file_info(path).type == pyarrow.fs.FileType.Directory:
         filesystem.delete_dir(path)
@@ -156,89 +166,113 @@ def _delete(folder: Path, storage: str) -> None:
 
 
 def _check_mark(mark: Path, run: str) -> None:
-    """Tell a mismatch before any work; SFTError ``resume_mismatch``."""
+    """Fail fast when the folder belongs to another run: SFTError ``resume_mismatch``."""
     if mark.is_file():
         check_fingerprint(mark.read_text(encoding="utf-8"), run)
 
 
 def _mark(mark: Path, run: str) -> None:
-    """Mark the folder as this run's."""
+    """Write the run's fingerprint into its folder."""
     mark.parent.mkdir(parents=True, exist_ok=True)
     with atomic_writer(mark) as out:
         out.write(run)
 
 
-def _is_complete(layout: RunLayout, config: Config, run: str) -> bool:
+def _is_complete(layout: RunLayout, epochs: int, run: str) -> bool:
     if not (layout.best("sft").is_dir() and layout.last("sft").is_dir()):
         return False
     provenance = read_checkpoint_config(layout.last("sft"))["provenance"]
-    return is_same_run(provenance["fingerprint"], run) and provenance["epoch"] == config.sft.epochs
+    return is_same_run(provenance["fingerprint"], run) and provenance["epoch"] == epochs
 
 
-class _LocalTrainer(Trainer):
-    """A trainer for a local cluster: no watcher that asks a dashboard, which is not there, every second."""
-
-    def _create_default_callbacks(self) -> list[RayTrainCallback]:
-        callbacks = super()._create_default_callbacks()
-        return [
-            callback
-            for callback in callbacks
-            if not isinstance(callback, PlacementGroupCleanerCallback)
-        ]
-
-
-def _trainer(job: Job, storage: str) -> Trainer:
+def _trainer(job: Job, storage: str) -> TorchTrainer:
+    """Return a trainer of one attempt; it continues from the newest checkpoint in ``storage``."""
     sft = job.config.sft
-    resources = {"CPU": sft.cpus_per_worker} | (
-        {"GPU": sft.gpus_per_worker} if sft.gpus_per_worker else {}
-    )
-    trainer = Trainer if job.config.ray.address or os.environ.get("RAY_ADDRESS") else _LocalTrainer
-    # The controller takes a rank's report at its next poll, and the rank waits for that: 2 s by default.
+    # The controller takes a rank's report at its next poll, and the rank waits for that. Ray's
+    # default of 2 s would be most of a small model's epoch.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-    return trainer(
+    return TorchTrainer(
         train_rank,
-        # By reference: Ray Train shows the loop's settings in its state, and reports do not belong there.
+        # By reference: Ray Train shows these settings in its state, where reports must not appear.
         train_loop_config={"job": ray.put(job)},
         torch_config=TorchConfig(backend="nccl" if sft.gpus_per_worker else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=sft.workers, use_gpu=sft.gpus_per_worker > 0, resources_per_worker=resources
+            num_workers=sft.workers,
+            use_gpu=sft.gpus_per_worker > 0,
+            resources_per_worker=bundle(sft.cpus_per_worker, sft.gpus_per_worker),
         ),
+        # Without a failure_config a lost worker ends the attempt: `_fit` decides what comes next.
         run_config=RunConfig(
             name=_RAY_NAME,
             storage_path=storage,
-            failure_config=FailureConfig(max_failures=_MAX_FAILURES),
             checkpoint_config=CheckpointConfig(
                 num_to_keep=2, checkpoint_score_attribute="val_nll", checkpoint_score_order="min"
             ),
             logging_config=LoggingConfig(log_level="WARNING"),
-            worker_runtime_env={"env_vars": environment(job.config)},
+            worker_runtime_env={"env_vars": rank_environment(job.config)},
         ),
     )
 
 
-def _fit(trainer: Trainer) -> ray.train.Result:
-    """Train; what a rank has to say comes out as it was raised there."""
-    try:
-        return trainer.fit()
-    except WorkerGroupError as error:
-        if said := said_by_a_rank(error):
-            raise said from error
-        raise
+def _fit(new_trainer: Callable[[], TorchTrainer]) -> ray.train.Result:
+    """Train to the end, in up to ``_MAX_FAILURES`` more attempts after the first.
+
+    Ray Train retries every failure alike. This loop tells the two kinds apart: a rank's coded error
+    ends the run at once, because the next attempt would meet the same input; anything else counts
+    as a loss of workers, and a new attempt continues from the newest checkpoint.
+
+    Raises:
+        CodedError: as a rank raised it.
+        WorkerGroupError: workers were lost once too often.
+    """
+    failures = 0
+    while True:
+        try:
+            return new_trainer().fit()
+        except WorkerGroupError as error:
+            if (refusal := _coded_error(error)) is not None:
+                raise refusal from error
+            failures += 1
+            if failures > _MAX_FAILURES:
+                raise
+            ranks = ", ".join(str(rank) for rank in sorted(error.worker_failures))
+            logger.warning(
+                "rank %s failed; starting again from the last checkpoint (%d of %d)",
+                ranks,
+                failures,
+                _MAX_FAILURES,
+            )
 
 
-def _materialise(result: ray.train.Result, layout: RunLayout) -> Path:
-    """Copy the best and the last model directory out of Ray Train's storage; the best one's path."""
+def _coded_error(error: WorkerGroupError) -> CodedError | None:
+    """Return the coded error of the first rank that raised one.
+
+    The other ranks mostly fail with a closed connection to it, which explains nothing.
+    """
+    for failure in error.worker_failures.values():
+        if isinstance(failure, CodedError):
+            return failure
+    return None
+
+
+def _copy_models(result: ray.train.Result, layout: RunLayout) -> Path:
+    """Copy the best and the last model out of Ray Train's storage; return the best one's path."""
     best = result.get_best_checkpoint("val_nll", "min")
     if best is None or result.checkpoint is None:
         raise CheckpointError("missing_file", "the training run reported no checkpoint")
-    for target, checkpoint in ((layout.best("sft"), best), (layout.last("sft"), result.checkpoint)):
-        part = target.with_name(f".{target.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        with checkpoint.as_directory() as source:
-            shutil.copytree(Path(source) / "model", part)
-        shutil.rmtree(target, ignore_errors=True)
-        part.rename(target)
+    _copy_model(best, layout.best("sft"))
+    _copy_model(result.checkpoint, layout.last("sft"))
     return layout.best("sft")
+
+
+def _copy_model(checkpoint: ray.train.Checkpoint, target: Path) -> None:
+    # Copied beside and renamed: a model directory is whole whenever it has its name.
+    part = target.with_name(f".{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    with checkpoint.as_directory() as source:
+        shutil.copytree(Path(source) / "model", part)
+    shutil.rmtree(target, ignore_errors=True)
+    part.rename(target)
 
 
 if __name__ == "__main__":

@@ -27,9 +27,9 @@ from lmrrg.model.decoder import build_tokenizer
 from lmrrg.model.generator import build_generator
 from lmrrg.run.studies import prepare_studies, priors_of, studies_of
 from lmrrg.vision.files import FeatureFiles
-from sft.batches import Batch, Examples, epoch_minibatches
+from sft.batches import Batch, epoch_minibatches
 from sft.objective import Objective, parameter_groups
-from sft.worker import Job
+from sft.worker import Job, examples_of
 
 STUDIES = 64
 EPOCHS = 4
@@ -89,14 +89,13 @@ class OnRay:
     def __init__(self, job: Job, folder: Path, turns: int):
         import ray
         from ray.train import RunConfig, ScalingConfig
-        from ray.train.torch import TorchConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
 
-        from sft.train import _LocalTrainer
-        from sft.worker import environment
+        from sft.worker import rank_environment
 
         self._folder, self._number = folder, 0
         self.waits: list[float] = []
-        trainer = _LocalTrainer(
+        trainer = TorchTrainer(
             rank_loop,
             train_loop_config={
                 "job": ray.put(job),
@@ -109,7 +108,7 @@ class OnRay:
             run_config=RunConfig(
                 name="ray",
                 storage_path=str(folder),
-                worker_runtime_env={"env_vars": environment(job.config)},
+                worker_runtime_env={"env_vars": rank_environment(job.config)},
             ),
         )
         self._thread = threading.Thread(target=trainer.fit, daemon=True)
@@ -139,7 +138,7 @@ class Bare:
     def __init__(self, job: Job):
         config, sft = job.config, job.config.sft
         torch.set_num_threads(config.threads)
-        examples = Examples(job.train, job.train_files, job.tokenizer, config, job.priors)
+        examples = examples_of(job, "train")
         model = build_generator(config.model, config.data, [], job.tokenizer, seed=config.seed)
         model.extractor.calibrate(job.train_files.select(range(len(examples))))
         self._objective = Objective(model, sft, positive_weights(examples.labels, sft)).train()

@@ -1,4 +1,4 @@
-"""SFT on a real Ray cluster with real DeepSpeed ranks."""
+"""Test SFT on a real Ray cluster with real DeepSpeed ranks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ EPOCHS = 3
 
 
 def settings(config: Config, name: str, **sft: object) -> Config:
-    """A run of its own on the phantoms of ``config``: two ranks, ZeRO-1."""
+    """Return a run of its own on the phantoms of ``config``: two ranks, ZeRO-1."""
     changes = {
         "workers": 2,
         "cpus_per_worker": 0.5,
@@ -52,7 +52,7 @@ def settings(config: Config, name: str, **sft: object) -> Config:
 
 
 def history(config: Config) -> list[dict[str, float]]:
-    """Losses of every logged step."""
+    """Return the losses of every logged step."""
     lines = read_metrics(config.run_dir, "sft")
     return [
         {k: v for k, v in line.items() if "nll" in k or "disease" in k or k == "step"}
@@ -75,7 +75,7 @@ def config(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Con
 
 @pytest.fixture(scope="module")
 def finished(config: Config, ray_cluster: Path) -> Config:
-    """A run of two ranks from start to end."""
+    """Run two ranks from start to end."""
     run = settings(config, "base")
     assert run_sft(run) == run.run_dir / "sft" / "best"
     return run
@@ -86,9 +86,8 @@ def test_the_best_checkpoint_is_what_was_validated(finished: Config):
     provenance = read_checkpoint_config(best)["provenance"]
     val = studies_of(finished, "val")
     model = load_checkpoint(best)
-    examples = Examples(
-        val, FeatureFiles(val, finished.data, progress=False), model.tokenizer, finished
-    )
+    files = FeatureFiles(val, finished.data, progress=False)
+    examples = Examples(val, files, model.tokenizer, finished.data, finished.model)
     with torch.no_grad():
         nll, *_ = Objective(model, finished.sft, None)(examples.batch(range(len(val))))
     reported = [
@@ -139,7 +138,7 @@ def test_one_rank_of_another_zero_stage_takes_the_same_steps(
 
 
 def kill_a_rank_after(epoch: int, run: Config, raylet: psutil.Process, killed: list[int]) -> None:
-    """Wait until an epoch's checkpoint is in storage, then kill one rank of this cluster."""
+    """Kill one rank of this cluster once an epoch's checkpoint is in storage."""
     storage = run.run_dir / "sft" / "ray_train"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not killed:
@@ -196,7 +195,7 @@ def test_other_images_in_the_same_files_do_not_continue_a_run(finished: Config):
     assert run_sft(finished) == finished.run_dir / "sft" / "best"
 
 
-def test_what_a_rank_refuses_is_not_tried_again(
+def test_a_coded_error_of_a_rank_is_not_tried_again(
     config: Config, ray_cluster: Path, tmp_path: Path, monkeypatch
 ):
     def refuse(_: object) -> None:
@@ -209,7 +208,7 @@ def test_what_a_rank_refuses_is_not_tried_again(
         update={"sft": config.sft.model_copy(update={"workers": 1, "cpus_per_worker": 0.5})}
     )
     with pytest.raises(SFTError, match="bad_input: it is the same the next time"):
-        _fit(_trainer(SimpleNamespace(config=run), str(tmp_path / "store")))  # type: ignore[arg-type]
+        _fit(lambda: _trainer(SimpleNamespace(config=run), str(tmp_path / "store")))
     assert (tmp_path / "attempts").read_text() == "x"
 
 

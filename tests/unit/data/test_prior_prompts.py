@@ -109,11 +109,11 @@ def test_sft_reads_the_prior_report(
     monkeypatch.setattr(
         "sft.train._trainer", lambda job, _: jobs.append(job) or SimpleNamespace(fit=lambda: None)
     )
-    monkeypatch.setattr("sft.train._materialise", lambda *_: Path())
+    monkeypatch.setattr("sft.train._copy_models", lambda *_: Path())
     monkeypatch.setattr(
         "sft.worker.dist", SimpleNamespace(get_rank=lambda: 0, get_world_size=lambda: 1)
     )
-    monkeypatch.setattr("sft.worker.make_engine", lambda *_: None)
+    monkeypatch.setattr("sft.worker.deepspeed_engine", lambda *_: None)
     again = {"sft": config.sft.model_copy(update={"resume": False}), "name": "sft-only"}
     for settings, text in ((config, tiny_studies[2].findings), (without(config), "")):
         run_sft(settings.model_copy(update=again))

@@ -10,7 +10,7 @@ from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.studies import Study
 from lmrrg.views import VIEWS
 from lmrrg.vision.files import FeatureFiles
-from sft.batches import Examples, epoch_minibatches, forgotten_views, rank_share
+from sft.batches import Examples, epoch_minibatches, forgotten_views, rank_microbatches
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,8 @@ def examples(tiny_config: Config, tiny_checkpoint: Path, tiny_studies: list[Stud
         tiny_studies,
         FeatureFiles(tiny_studies, tiny_config.data, progress=False),
         tokenizer,
-        tiny_config,
+        tiny_config.data,
+        tiny_config.model,
     )
 
 
@@ -82,7 +83,7 @@ def test_the_order_depends_on_seed_and_epoch_alone():
     assert first != epoch_minibatches(lengths, 8, 2, 0)
 
 
-def test_reports_of_similar_length_share_a_minibatch():
+def test_reports_of_similar_length_are_in_one_minibatch():
     lengths = torch.randint(5, 100, (800,), generator=torch.Generator().manual_seed(0)).tolist()
 
     def waste(batches: list[list[int]]) -> int:
@@ -95,18 +96,20 @@ def test_reports_of_similar_length_share_a_minibatch():
 
 
 @pytest.mark.parametrize(("workers", "microbatch"), [(1, 32), (1, 8), (2, 16), (2, 4), (4, 8)])
-def test_the_ranks_share_a_minibatch_exactly_and_equally(workers: int, microbatch: int):
+def test_the_ranks_divide_a_minibatch_exactly_and_equally(workers: int, microbatch: int):
     minibatch = list(range(100, 132))
-    shares = [rank_share(minibatch, rank, workers, microbatch) for rank in range(workers)]
-    assert sorted(i for rank in shares for share in rank for i in share) == minibatch
-    assert {len(share) for rank in shares for share in rank} == {microbatch}
-    assert len({len(rank) for rank in shares}) == 1
+    ranks = [rank_microbatches(minibatch, rank, workers, microbatch) for rank in range(workers)]
+    parts = [part for rank in ranks for part in rank]
+    assert sorted(i for part in parts for i in part) == minibatch
+    assert {len(part) for part in parts} == {microbatch}
+    assert len({len(rank) for rank in ranks}) == 1
 
 
 def test_batches_read_ahead_are_those_read_one_by_one_and_errors_arrive(examples: Examples):
-    shares = [[0, 1], [2], [3, 4], [1], [0]]
-    for share, batch in zip(shares, examples.read_ahead(shares), strict=True):
-        expected = examples.batch(share)
+    microbatches = [[0, 1], [2], [3, 4], [1], [0]]
+    read = examples.read_ahead(microbatches)
+    for index, batch in zip(microbatches, read, strict=True):
+        expected = examples.batch(index)
         assert torch.equal(batch.report_ids, expected.report_ids)
         assert torch.equal(batch.features.patches, expected.features.patches)
     with pytest.raises(IndexError):

@@ -14,7 +14,7 @@ from sft.objective import Objective, attention_loss, learning_rate, macro_auc, p
 
 
 def slow_auc(scores: list[float], truth: list[int]) -> float:
-    """The share of (positive, negative) pairs in the right order; ties count a half."""
+    """Return the fraction of (positive, negative) pairs in the right order; ties count a half."""
     pairs = [
         (p, n)
         for p, t in zip(scores, truth, strict=True)
@@ -80,9 +80,8 @@ def examples(tiny_config, tiny_checkpoint, tiny_studies) -> Examples:
         for i, study in enumerate(tiny_studies)
     ]
     tokenizer = load_checkpoint(tiny_checkpoint).tokenizer
-    return Examples(
-        labelled, FeatureFiles(labelled, tiny_config.data, progress=False), tokenizer, tiny_config
-    )
+    files = FeatureFiles(labelled, tiny_config.data, progress=False)
+    return Examples(labelled, files, tokenizer, tiny_config.data, tiny_config.model)
 
 
 def test_losses_are_sums_so_parts_add_up_to_the_whole(tiny_checkpoint, examples: Examples):
@@ -151,7 +150,8 @@ def test_the_attention_is_not_supervised_unless_asked(
     assert tiny_config.sft.attention_weight == SFTConfig().attention_weight == 0
     studies = [replace(study, truth={"masks": "not there.npz"}) for study in tiny_studies[:2]]
     files = FeatureFiles(studies, tiny_config.data, progress=False)
-    unread = Examples(studies, files, load_checkpoint(tiny_checkpoint).tokenizer, tiny_config)
+    tokenizer = load_checkpoint(tiny_checkpoint).tokenizer
+    unread = Examples(studies, files, tokenizer, tiny_config.data, tiny_config.model)
     assert unread.batch([0, 1]).regions is None, "masks are not even read"
     assert unread.masked([0, 1]) == 0
     objective = Objective(load_checkpoint(tiny_checkpoint), SFTConfig(), None)

@@ -1,4 +1,4 @@
-"""The driver of SFT: where its checkpoints lie, what a rank's failure leads to, and what its command says."""
+"""Test the driver of SFT: its storage, its attempts after failures, and its command line."""
 
 from __future__ import annotations
 
@@ -7,42 +7,80 @@ from pathlib import Path
 import pyarrow.fs
 import pytest
 from ray.exceptions import ActorDiedError
-from ray.train.v2._internal.execution.failure_handling import FailureDecision
-from ray.train.v2.api.config import FailureConfig
-from ray.train.v2.api.exceptions import WorkerGroupError
+from ray.train import WorkerGroupError
 
 from lmrrg.config.loading import load_config
 from lmrrg.config.tree import Config
 from lmrrg.imaging.radiograph import ImageError
 from sft.errors import SFTError
-from sft.failures import FailurePolicy
-from sft.train import _delete, _fit, _storage, main
+from sft.train import _MAX_FAILURES, _delete, _fit, _storage, main
 
 STORE = "s3://bucket/prefix?endpoint_override=127.0.0.1%3A9&scheme=http"
 
 
-def test_what_a_rank_says_comes_out_as_it_was_raised():
-    class Trainer:
-        def fit(self) -> None:
-            raise WorkerGroupError(
-                "a wall of text", {0: ValueError("closed"), 1: SFTError("loss_not_finite", "NaN")}
-            )
+class Attempts:
+    """Make trainers of which each fails with the next error of a list, and then one that ends."""
 
+    def __init__(self, *errors: Exception):
+        self.errors = list(errors)
+        self.made = 0
+
+    def __call__(self) -> Attempts:
+        self.made += 1
+        return self
+
+    def fit(self) -> str:
+        if self.errors:
+            raise self.errors.pop(0)
+        return "result"
+
+
+def lost() -> WorkerGroupError:
+    return WorkerGroupError("lost", {0: ActorDiedError(), 1: ValueError("closed")})
+
+
+def refused() -> WorkerGroupError:
+    failures = {0: ValueError("closed"), 1: SFTError("loss_not_finite", "NaN")}
+    return WorkerGroupError("a wall of text", failures)
+
+
+def test_a_coded_error_comes_out_as_the_rank_raised_it():
+    attempts = Attempts(refused())
     with pytest.raises(SFTError, match="loss_not_finite"):
-        _fit(Trainer())
+        _fit(attempts)
+    assert attempts.made == 1
 
 
-def test_only_what_another_attempt_may_cure_is_tried_again():
-    policy = FailurePolicy(FailureConfig(max_failures=1))
-    lost, said = (
-        {0: ActorDiedError()},
-        {0: ValueError("closed"), 1: ImageError("truncated", "early end")},
-    )
-    assert policy.make_decision(WorkerGroupError("said", said)) is FailureDecision.RAISE
-    assert policy.make_decision(WorkerGroupError("lost", lost)) is FailureDecision.RETRY
-    assert policy.make_decision(WorkerGroupError("lost", lost)) is FailureDecision.RAISE, (
-        "the limit counts"
-    )
+def test_coded_errors_of_other_rooms_are_not_tried_again_either():
+    attempts = Attempts(WorkerGroupError("said", {0: ImageError("truncated", "early end")}))
+    with pytest.raises(ImageError, match="truncated: early end"):
+        _fit(attempts)
+    assert attempts.made == 1
+
+
+def test_lost_workers_are_tried_again_up_to_the_limit(caplog: pytest.LogCaptureFixture):
+    attempts = Attempts(*(lost() for _ in range(_MAX_FAILURES)))
+    assert _fit(attempts) == "result"
+    assert attempts.made == 1 + _MAX_FAILURES
+    assert "rank 0, 1 failed; starting again from the last checkpoint (1 of 2)" in caplog.text
+    attempts = Attempts(*(lost() for _ in range(1 + _MAX_FAILURES)))
+    with pytest.raises(WorkerGroupError, match="lost"):
+        _fit(attempts)
+    assert attempts.made == 1 + _MAX_FAILURES, "the limit counts"
+
+
+def test_a_coded_error_after_a_loss_ends_the_run():
+    attempts = Attempts(lost(), refused())
+    with pytest.raises(SFTError, match="loss_not_finite"):
+        _fit(attempts)
+    assert attempts.made == 2
+
+
+def test_what_is_no_failure_of_workers_is_not_tried_again():
+    attempts = Attempts(OSError("the store does not answer"))
+    with pytest.raises(OSError, match="the store does not answer"):
+        _fit(attempts)
+    assert attempts.made == 1
 
 
 def test_the_options_of_a_store_stay_at_the_end():
