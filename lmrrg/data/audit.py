@@ -1,18 +1,20 @@
-"""What an import did, in numbers: one tree for JSON, and the same numbers as a table. No id and no text enters it."""
+"""The audit of an import: counts, for JSON and as a table. It holds no id and no report text."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import median
-from typing import Any
+from typing import Any, get_args
 
 from lmrrg.data.privacy import identifier_counts
 from lmrrg.files import file_hashes
 from lmrrg.studies import LABELS, NEGATIVE, POSITIVE, UNCERTAIN, Section, Split, Study
 
-_SPLITS: tuple[Split, ...] = ("train", "val", "test")
+_SPLITS: tuple[Split, ...] = get_args(Split)
 _TEXTS = ("findings", "impression", "indication", "comparison")
+_SIZES = ("studies", "patients", "images", "abnormal")
+_LABEL_VALUES = {"positive": POSITIVE, "negative": NEGATIVE, "uncertain": UNCERTAIN}
 
 
 def audit_of(
@@ -26,26 +28,27 @@ def audit_of(
     duplicates: Mapping[str, int] | None = None,
     views: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
-    """Counts of rows, drops by reason, sections, views, splits, labels, priors and duplicates, ready for JSON."""
+    """Return the counts of an import, ready for JSON.
+
+    Counted are rows, drops by reason, sections, views, splits, labels, priors and duplicates.
+    """
+    split_sizes = Counter(study.split or "none" for study in studies)
+    views_of_images = Counter(image.view for study in studies for image in study.images)
     return {
         "source": source,
         "section": section,
         "rows_read": rows,
         "kept": len(studies),
         "dropped": dict(sorted(dropped.items())),
-        "splits": {
-            name: count for name in (*_SPLITS, "none") if (count := len(_of_split(studies, name)))
-        },
-        "split_table": {name: _sizes(_of_split(studies, name)) for name in _SPLITS},
+        "splits": {name: split_sizes[name] for name in (*_SPLITS, "none") if split_sizes[name]},
+        "split_table": {name: _sizes_of_split(studies, name) for name in _SPLITS},
         "patients_in_two_splits": _patients_in_two_splits(studies),
-        "images": sum(len(study.images) for study in studies),
-        "views": dict(
-            Counter(image.view for study in studies for image in study.images).most_common()
-        ),
-        "sections": {name: _section(studies, name) for name in _TEXTS},
+        "images": views_of_images.total(),
+        "views": dict(views_of_images.most_common()),
+        "sections": {name: _section_counts(studies, name) for name in _TEXTS},
         "priors": sum(study.prior is not None for study in studies),
         "abnormal": sum(study.is_abnormal for study in studies),
-        "labels": {label: _values_of(studies, label) for label in LABELS},
+        "labels": {label: _label_counts(studies, label) for label in LABELS},
         "identifier_like_text": identifier_counts(studies),
         "views_by_pixels": dict(views) if views is not None else None,
         "image_duplicates": dict(duplicates) if duplicates is not None else None,
@@ -54,42 +57,14 @@ def audit_of(
 
 
 def audit_table(audit: Mapping[str, Any]) -> str:
-    """The audit as text for people."""
-    kept = audit["kept"]
+    """Return an audit as text for people."""
     lines = [
-        f"{audit['source']}: {audit['rows_read']:,} rows read, {kept:,} studies kept ({audit['section']})"
+        *_row_lines(audit),
+        *_split_lines(audit),
+        *_fact_lines(audit),
+        *_section_lines(audit),
+        *_label_lines(audit),
     ]
-    if audit["dropped"]:
-        lines += [
-            "dropped:",
-            *(f"  {count:9,}  {reason}" for reason, count in audit["dropped"].items()),
-        ]
-    lines.append(f"{'split':28}{'studies':>10}{'patients':>10}{'images':>10}{'abnormal':>10}")
-    for name, sizes in audit["split_table"].items():
-        lines.append(
-            f"{name:28}"
-            + "".join(f"{sizes[k]:10,}" for k in ("studies", "patients", "images", "abnormal"))
-        )
-    lines.append(f"patients in two splits: {audit['patients_in_two_splits']}")
-    lines.append(
-        "views: " + ", ".join(f"{view} {count:,}" for view, count in audit["views"].items())
-    )
-    if audit["views_by_pixels"] is not None:
-        lines.append(_views_line(audit["views_by_pixels"]))
-    lines.append(f"studies with a prior: {audit['priors']:,}")
-    lines += [f"{key}: {value}" for key, value in audit["notes"].items()]
-    shapes = ", ".join(
-        f"{name} {count:,}" for name, count in audit["identifier_like_text"].items() if count
-    )
-    lines.append(f"studies with text in the shape of an identifier: {shapes or 'none'}")
-    lines.append(_duplicates_line(audit["image_duplicates"]))
-    lines.append(f"{'section':28}{'empty':>10}{'words':>10}  (median of the others)")
-    for name, facts in audit["sections"].items():
-        lines.append(f"{name:28}{facts['empty']:10,}{facts['median_words']:10.0f}")
-    lines.append(f"{'label':28}{'positive':>10}{'negative':>10}{'uncertain':>10}{'prevalence':>12}")
-    for label, values in audit["labels"].items():
-        counts = "".join(f"{values[k]:10,}" for k in ("positive", "negative", "uncertain"))
-        lines.append(f"{label:28}{counts}{values['positive'] / max(1, kept):12.1%}")
     return "\n".join(lines)
 
 
@@ -97,31 +72,61 @@ def find_duplicates(studies: Sequence[Study], *, progress: bool = True) -> dict[
     """Compare all image files of the studies by the SHA-256 of their bytes.
 
     Returns:
-        ``images``; ``distinct``; ``copies`` (images minus distinct); ``shared_by_patients`` and ``shared_by_splits``
-        (contents that more than one patient, more than one split has: the second is a leak that ids do not show).
+        ``images``; ``distinct``; ``copies`` (images minus distinct); ``shared_by_patients`` and
+        ``shared_by_splits``: contents that more than one patient, or more than one split, has. The
+        last is a leak between splits that ids do not show.
     """
     images = [(image.path, study) for study in studies for image in study.images]
     digests = file_hashes([path for path, _ in images], progress=progress)
-    owners: dict[str, list[Study]] = defaultdict(list)
+    patients: dict[str, set[str]] = defaultdict(set)
+    splits: dict[str, set[str | None]] = defaultdict(set)
     for path, study in images:
-        owners[digests[path]].append(study)
+        patients[digests[path]].add(study.patient)
+        splits[digests[path]].add(study.split)
     return {
         "images": len(images),
-        "distinct": len(owners),
-        "copies": len(images) - len(owners),
-        "shared_by_patients": sum(
-            len({study.patient for study in group}) > 1 for group in owners.values()
-        ),
-        "shared_by_splits": sum(
-            len({study.split for study in group}) > 1 for group in owners.values()
-        ),
+        "distinct": len(patients),
+        "copies": len(images) - len(patients),
+        "shared_by_patients": sum(len(owners) > 1 for owners in patients.values()),
+        "shared_by_splits": sum(len(owners) > 1 for owners in splits.values()),
     }
 
 
-def _views_line(views: Mapping[str, int]) -> str:
-    frontal, lateral = (
-        views[f"tag_{a}_pixels_{b}"] for a, b in (("frontal", "lateral"), ("lateral", "frontal"))
-    )
+def _row_lines(audit: Mapping[str, Any]) -> list[str]:
+    read = f"{audit['rows_read']:,} rows read"
+    kept = f"{audit['kept']:,} studies kept ({audit['section']})"
+    lines = [f"{audit['source']}: {read}, {kept}"]
+    if audit["dropped"]:
+        lines.append("dropped:")
+    for reason, count in audit["dropped"].items():
+        lines.append(f"  {count:9,}  {reason}")
+    return lines
+
+
+def _split_lines(audit: Mapping[str, Any]) -> list[str]:
+    lines = [f"{'split':28}" + "".join(f"{name:>10}" for name in _SIZES)]
+    for name, sizes in audit["split_table"].items():
+        lines.append(f"{name:28}" + "".join(f"{sizes[size]:10,}" for size in _SIZES))
+    return lines
+
+
+def _fact_lines(audit: Mapping[str, Any]) -> list[str]:
+    views = ", ".join(f"{view} {count:,}" for view, count in audit["views"].items())
+    lines = [f"patients in two splits: {audit['patients_in_two_splits']}", f"views: {views}"]
+    if audit["views_by_pixels"] is not None:
+        lines.append(_view_check_line(audit["views_by_pixels"]))
+    lines.append(f"studies with a prior: {audit['priors']:,}")
+    lines += [f"{key}: {value}" for key, value in audit["notes"].items()]
+    shapes = audit["identifier_like_text"].items()
+    found = ", ".join(f"{name} {count:,}" for name, count in shapes if count)
+    lines.append(f"studies with text in the shape of an identifier: {found or 'none'}")
+    lines.append(_duplicates_line(audit["image_duplicates"]))
+    return lines
+
+
+def _view_check_line(views: Mapping[str, int]) -> str:
+    frontal = views["tag_frontal_pixels_lateral"]
+    lateral = views["tag_lateral_pixels_frontal"]
     return (
         f"tags that disagree with the pixels: {frontal + lateral:,} of {views['images']:,} "
         f"({frontal:,} tagged frontal, {lateral:,} tagged lateral); "
@@ -132,22 +137,37 @@ def _views_line(views: Mapping[str, int]) -> str:
 def _duplicates_line(duplicates: Mapping[str, int] | None) -> str:
     if duplicates is None:
         return "images with the same bytes: not looked for (--hash-images)"
-    return (
-        f"images with the same bytes: {duplicates['copies']:,} copies among {duplicates['images']:,} images; contents "
-        f"shared by patients {duplicates['shared_by_patients']:,}, by splits {duplicates['shared_by_splits']:,}"
-    )
+    copies = f"{duplicates['copies']:,} copies among {duplicates['images']:,} images"
+    patients = f"{duplicates['shared_by_patients']:,}"
+    splits = f"{duplicates['shared_by_splits']:,}"
+    shared = f"contents shared by patients {patients}, by splits {splits}"
+    return f"images with the same bytes: {copies}; {shared}"
 
 
-def _of_split(studies: Sequence[Study], name: str) -> list[Study]:
-    return [study for study in studies if (study.split or "none") == name]
+def _section_lines(audit: Mapping[str, Any]) -> list[str]:
+    lines = [f"{'section':28}{'empty':>10}{'words':>10}  (median of the others)"]
+    for name, facts in audit["sections"].items():
+        lines.append(f"{name:28}{facts['empty']:10,}{facts['median_words']:10.0f}")
+    return lines
 
 
-def _sizes(studies: Sequence[Study]) -> dict[str, int]:
+def _label_lines(audit: Mapping[str, Any]) -> list[str]:
+    head = "".join(f"{name:>10}" for name in _LABEL_VALUES)
+    lines = [f"{'label':28}{head}{'prevalence':>12}"]
+    for label, counts in audit["labels"].items():
+        cells = "".join(f"{counts[name]:10,}" for name in _LABEL_VALUES)
+        prevalence = counts["positive"] / max(1, audit["kept"])
+        lines.append(f"{label:28}{cells}{prevalence:12.1%}")
+    return lines
+
+
+def _sizes_of_split(studies: Sequence[Study], split: Split) -> dict[str, int]:
+    inside = [study for study in studies if study.split == split]
     return {
-        "studies": len(studies),
-        "patients": len({study.patient for study in studies}),
-        "images": sum(len(study.images) for study in studies),
-        "abnormal": sum(study.is_abnormal for study in studies),
+        "studies": len(inside),
+        "patients": len({study.patient for study in inside}),
+        "images": sum(len(study.images) for study in inside),
+        "abnormal": sum(study.is_abnormal for study in inside),
     }
 
 
@@ -158,15 +178,12 @@ def _patients_in_two_splits(studies: Sequence[Study]) -> int:
     return sum(len(found) > 1 for found in splits.values())
 
 
-def _section(studies: Sequence[Study], name: str) -> dict[str, float]:
-    words = [len(text.split()) for study in studies if (text := getattr(study, name))]
-    return {"empty": len(studies) - len(words), "median_words": median(words) if words else 0}
+def _section_counts(studies: Sequence[Study], name: str) -> dict[str, float]:
+    texts = [getattr(study, name) for study in studies]
+    words = [len(text.split()) for text in texts if text]
+    return {"empty": len(texts) - len(words), "median_words": median(words) if words else 0}
 
 
-def _values_of(studies: Sequence[Study], label: str) -> dict[str, int]:
+def _label_counts(studies: Sequence[Study], label: str) -> dict[str, int]:
     counts = Counter((study.labels or {}).get(label) for study in studies)
-    return {
-        "positive": counts[POSITIVE],
-        "negative": counts[NEGATIVE],
-        "uncertain": counts[UNCERTAIN],
-    }
+    return {name: counts[value] for name, value in _LABEL_VALUES.items()}

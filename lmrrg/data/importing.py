@@ -1,28 +1,43 @@
-"""What every import of studies shares: the checks, the splits, the labels, the priors, and the audit of all four."""
+"""The steps that every import shares: checks, splits, labels, priors, and the audit of them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lmrrg.data.audit import audit_of, audit_table
 from lmrrg.data.priors import link_priors, without_lost_priors
-from lmrrg.data.source import Dropped, Source, label_value
+from lmrrg.data.source import Dropped, Source, labels_of_row
 from lmrrg.data.tables import read_csv
 from lmrrg.files import atomic_writer
 from lmrrg.manifest import check_patient_disjoint, write_studies
 from lmrrg.progress import progress_bar
 from lmrrg.studies import LABELS, Section, Split, Study, StudyError
 
+_TRAIN_FRACTION = 0.8
+_VAL_FRACTION = 0.1
+_SOURCE_LABELS = "the source's own"
+
 
 @dataclass
 class Import:
-    """The studies of one source, and what happened on the way to them."""
+    """The studies of one source, and what the import counted.
+
+    Attributes:
+        source: name of the data set.
+        section: the section of the reports that is learned.
+        studies: the studies that are kept, with split, labels and prior.
+        rows: number of rows that the reader found.
+        dropped: number of rows left out, by reason.
+        notes: facts about the import, in words.
+        duplicates: counts of :func:`~lmrrg.data.audit.find_duplicates`; ``None`` if not asked for.
+        views: counts of the view check; ``None`` if not asked for.
+    """
 
     source: str
     section: Section
@@ -34,7 +49,7 @@ class Import:
     views: Mapping[str, int] | None = None
 
     def audit(self) -> dict[str, Any]:
-        """Everything that was counted, ready for JSON."""
+        """Return everything that was counted, ready for JSON."""
         return audit_of(
             self.source,
             self.section,
@@ -47,23 +62,8 @@ class Import:
         )
 
     def table(self) -> str:
-        """The audit as text."""
+        """Return the audit as text."""
         return audit_table(self.audit())
-
-
-def complete(
-    source: str,
-    rows: Iterable[Study | Dropped],
-    *,
-    section: Section,
-    seed: int,
-    labels: Path | None = None,
-    notes: Mapping[str, str] | None = None,
-) -> Import:
-    """:func:`complete_source` for rows about which nothing else is known."""
-    return complete_source(
-        Source(source, rows, notes=notes or {}), section=section, seed=seed, labels=labels
-    )
 
 
 def complete_source(
@@ -76,56 +76,49 @@ def complete_source(
 ) -> Import:
     """Turn the rows of a source into studies that training can use.
 
-    Dropped and counted: studies without text in ``section`` and studies without a frontal image. A study without a
-    split gets one by :func:`split_of_patient` when no study of the source has any; otherwise it is dropped, since its
-    place in the source's own split is not known. Labels come from the file ``labels``, else from the study, else from
-    the rule-based labeler on the section's text. Where the source has dates, a study is linked to its patient's
-    previous one. With ``published_splits`` a study that has a split stays although it has lateral views only, and is
-    counted in the notes: results on a published split compare only on all of it.
+    - **Dropped** and counted are studies without text in ``section`` and studies without a frontal
+      image. With ``published_splits``, a study that has a split and only lateral images stays and
+      is counted in the notes, since results on a published split are comparable only on all of it.
+    - **Splits** are those of the source. Where no study has one, they are made by
+      :func:`split_of_patient`. Where some have one, a study without is dropped: which split it
+      belongs to is not known.
+    - **Labels** come from the file ``labels``, else from the study, else from the rule-based
+      labeler on the section's text.
+    - **Priors** are linked where the source has dates: to the patient's previous study.
 
     Raises:
-        StudyError: ``no_studies``, ``split_leak``, or any error of the manifest or of the labels file.
+        StudyError: ``no_studies``, ``split_leak``, or an error of the manifest or the labels file.
     """
     dropped: Counter[str] = Counter()
-    kept: list[Study] = []
-    rows = 0
-    for row in progress_bar(
-        source.rows, desc=source.name, total=source.total, unit="row", disable=not progress
-    ):
-        rows += 1
-        reason = (
-            row.reason
-            if isinstance(row, Dropped)
-            else _why_not(row, section, source.published_splits)
-        )
-        if reason:
-            dropped[reason] += 1
-        elif isinstance(row, Study):
-            kept.append(row)
+    row_count, studies = _read_rows(source, section, dropped, progress)
+    # Copied only now: a reader may add notes until its last row is read.
     notes = dict(source.notes)
-    kept = _with_splits(kept, seed, source.val_share, dropped, notes)
-    if not kept:
-        raise StudyError(
-            "no_studies", f"none of {rows} rows of {source.name} makes a study: {dict(dropped)}"
-        )
-    lateral_only = sum(_lateral_only(study) for study in kept)
+    studies = _with_splits(studies, seed, source.val_fraction, dropped, notes)
+    if not studies:
+        reasons = f"none of {row_count} rows of {source.name} makes a study: {dict(dropped)}"
+        raise StudyError("no_studies", reasons)
+    lateral_only = sum(map(_is_lateral_only, studies))
     if lateral_only:
-        notes["lateral views only"] = (
-            f"{lateral_only} studies, kept since their split is a published one"
-        )
-    kept = _with_labels(kept, section, labels, source.id_of, notes, progress)
-    kept = link_priors(without_lost_priors(kept), source.taken)
-    check_patient_disjoint(kept)
-    return Import(source.name, section, kept, rows, dropped, notes)
+        why = "kept since their split is a published one"
+        notes["lateral views only"] = f"{lateral_only} studies, {why}"
+    if labels is not None:
+        studies = _with_labels_of_file(studies, labels, source.manifest_id, notes)
+    else:
+        studies = _with_labels_of_rules(studies, section, notes, progress)
+    # A prior that the source names may have been dropped above. Dates come after the source's own
+    # links, since they find the closest prior among the studies that were kept.
+    studies = link_priors(without_lost_priors(studies), source.study_dates)
+    check_patient_disjoint(studies)
+    return Import(source.name, section, studies, row_count, dropped, notes)
 
 
 def audit_path(manifest: Path) -> Path:
-    """Where the audit of a manifest lies."""
+    """Return the path of a manifest's audit."""
     return manifest.with_suffix(".audit.json")
 
 
 def write_import(manifest: Path, imported: Import) -> Path:
-    """Write the manifest and, beside it, ``<name>.audit.json``; both atomically. Returns the audit's path."""
+    """Write the manifest and its audit, each atomically, and return the audit's path."""
     write_studies(manifest, imported.studies)
     path = audit_path(manifest)
     with atomic_writer(path) as out:
@@ -134,30 +127,32 @@ def write_import(manifest: Path, imported: Import) -> Path:
 
 
 def split_of_patient(patient: str, seed: int) -> Split:
-    """The split of a patient by a hash of seed and id: 80 % train, 10 % val, 10 % test (ours)."""
-    place = _place(patient, seed)
-    return "train" if place < 0.8 else "val" if place < 0.9 else "test"
+    """Return a patient's split by a hash of seed and id: 80 % train, 10 % val, 10 % test (ours)."""
+    fraction = _fraction_of_patient(patient, seed)
+    if fraction < _TRAIN_FRACTION:
+        return "train"
+    return "val" if fraction < _TRAIN_FRACTION + _VAL_FRACTION else "test"
 
 
 def read_labels(path: Path) -> dict[str, dict[str, int]]:
-    """Read labels in CheXbert's output form: a ``study_id`` column and the 14 classes with 1, 0, -1 or blank.
+    """Read labels in CheXbert's output form, by study id.
+
+    The file is a CSV with a column ``study_id`` and the 14 classes, each 1, 0, -1 or blank.
 
     Raises:
-        StudyError: ``labels_missing_file``, ``labels_columns``, ``labels_value``, ``labels_duplicate``, or
-            ``source_csv`` (a row that does not fit the header, or a file that is no text).
+        StudyError: ``labels_missing_file``, ``labels_columns``, ``labels_value``,
+            ``labels_duplicate``, or ``source_csv`` (a row that does not fit the header, or a file
+            that is no text).
     """
     if not path.is_file():
         raise StudyError("labels_missing_file", f"{path} does not exist")
     table: dict[str, dict[str, int]] = {}
     try:
+        # The header is line 1.
         for number, row in enumerate(read_csv(path, {"study_id", *LABELS}), start=2):
             if row["study_id"] in table:
                 raise StudyError("labels_duplicate", f"{path}:{number}: the study occurs twice")
-            table[row["study_id"]] = {
-                label: label_value(row[label], f"{path}:{number}: {label}")
-                for label in LABELS
-                if row[label].strip()
-            }
+            table[row["study_id"]] = labels_of_row(row, f"{path}:{number}")
     except StudyError as error:
         if error.code == "source_columns":
             raise StudyError("labels_columns", error.args[1]) from error
@@ -165,76 +160,107 @@ def read_labels(path: Path) -> dict[str, dict[str, int]]:
     return table
 
 
-def _place(patient: str, seed: int) -> float:
-    """A number in [0, 1) that a patient keeps."""
-    digest = hashlib.sha256(f"{seed}/{patient}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
+def _read_rows(
+    source: Source, section: Section, dropped: Counter[str], progress: bool
+) -> tuple[int, list[Study]]:
+    """Return the number of rows and the usable studies; count the others in ``dropped``."""
+    studies: list[Study] = []
+    row_count = 0
+    rows = progress_bar(
+        source.rows, desc=source.name, total=source.total, unit="row", disable=not progress
+    )
+    for row in rows:
+        row_count += 1
+        if isinstance(row, Dropped):
+            dropped[row.reason] += 1
+        elif reason := _reason_to_drop(row, section, source.published_splits):
+            dropped[reason] += 1
+        else:
+            studies.append(row)
+    return row_count, studies
 
 
-def _lateral_only(study: Study) -> bool:
-    return all(image.view == "lateral" for image in study.images)
-
-
-def _why_not(study: Study, section: Section, published_splits: bool) -> str:
+def _reason_to_drop(study: Study, section: Section, published_splits: bool) -> str:
     if not study.report(section).strip():
         return f"no text in the section {section}"
-    if _lateral_only(study) and not (published_splits and study.split):
+    is_of_published_split = published_splits and study.split is not None
+    if _is_lateral_only(study) and not is_of_published_split:
         return "no frontal image"
     return ""
 
 
+def _is_lateral_only(study: Study) -> bool:
+    return all(image.view == "lateral" for image in study.images)
+
+
 def _with_splits(
-    kept: list[Study], seed: int, val_share: float, dropped: Counter[str], notes: dict[str, str]
-) -> list[Study]:
-    if not any(study.split for study in kept):
-        notes["splits made"] = f"80/10/10 by a hash of patient and seed {seed}"
-        return [replace(study, split=split_of_patient(study.patient, seed)) for study in kept]
-    outside = sum(study.split is None for study in kept)
-    if outside:
-        dropped["in no split of the source"] += outside
-    if not val_share:
-        return [study for study in kept if study.split]
-    notes["val made"] = (
-        f"{val_share:.0%} of the training patients by a hash of patient and seed {seed}"
-    )
-    return [
-        replace(study, split="val")
-        if study.split == "train" and _place(study.patient, seed) < val_share
-        else study
-        for study in kept
-        if study.split
-    ]
-
-
-def _with_labels(
-    kept: list[Study],
-    section: Section,
-    labels: Path | None,
-    id_of: Callable[[str], str],
+    studies: list[Study],
+    seed: int,
+    val_fraction: float,
+    dropped: Counter[str],
     notes: dict[str, str],
-    progress: bool,
 ) -> list[Study]:
-    if labels is not None:
-        given = read_labels(labels)
-        table = {id_of(study): values for study, values in given.items()} | given
-        absent = sum(study.id not in table for study in kept)
-        if absent:
-            raise StudyError(
-                "labels_missing", f"{labels} has no row for {absent} of {len(kept)} studies"
-            )
-        notes["labels"] = labels.name
-        return [replace(study, labels=table[study.id]) for study in kept]
-    without = sum(study.labels is None for study in kept)
-    if not without:
-        notes.setdefault("labels", "the source's own")
-        return kept
+    if not any(study.split for study in studies):
+        notes["splits made"] = f"80/10/10 by a hash of patient and seed {seed}"
+        return [replace(study, split=split_of_patient(study.patient, seed)) for study in studies]
+    inside = [study for study in studies if study.split]
+    if len(inside) < len(studies):
+        dropped["in no split of the source"] += len(studies) - len(inside)
+    if not val_fraction:
+        return inside
+    which = f"{val_fraction:.0%} of the training patients"
+    notes["val made"] = f"{which} by a hash of patient and seed {seed}"
+    return [_moved_to_val(study, seed, val_fraction) for study in inside]
+
+
+def _moved_to_val(study: Study, seed: int, val_fraction: float) -> Study:
+    """Move a training study to val if its patient is among ``val_fraction`` of all."""
+    if study.split == "train" and _fraction_of_patient(study.patient, seed) < val_fraction:
+        return replace(study, split="val")
+    return study
+
+
+def _fraction_of_patient(patient: str, seed: int) -> float:
+    """Return a number in [0, 1), uniform over patients and always the same for one of them.
+
+    A hash instead of a random draw, so that a patient stays in its split when others are added.
+    """
+    digest = hashlib.sha256(f"{seed}/{patient}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _with_labels_of_file(
+    studies: list[Study], path: Path, manifest_id: Callable[[str], str], notes: dict[str, str]
+) -> list[Study]:
+    by_id = read_labels(path)
+    # The file's ids may be those of the source or, taken as they are, those of the manifest.
+    labels = {manifest_id(study): values for study, values in by_id.items()} | by_id
+    absent = sum(study.id not in labels for study in studies)
+    if absent:
+        message = f"{path} has no row for {absent} of {len(studies)} studies"
+        raise StudyError("labels_missing", message)
+    notes["labels"] = path.name
+    return [replace(study, labels=labels[study.id]) for study in studies]
+
+
+def _with_labels_of_rules(
+    studies: list[Study], section: Section, notes: dict[str, str], progress: bool
+) -> list[Study]:
+    """Return the studies with labels: their own, or those that the rule-based labeler finds."""
+    count = sum(study.labels is None for study in studies)
+    if not count:
+        notes.setdefault("labels", _SOURCE_LABELS)
+        return studies
+    # Imported here: the lexicon takes a moment to compile, and most sources bring their labels.
     from lmrrg.metrics.embedded.labeler import label_report
 
-    own = notes.get("labels", "the source's own") + ", and " if without < len(kept) else ""
-    notes["labels"] = f"{own}the rule-based labeler for {without} of {len(kept)} studies"
-    return [
-        study
-        if study.labels is not None
-        else replace(study, labels=label_report(study.report(section)))
-        for study in progress_bar(kept, desc="labels", unit="study", disable=not progress)
-    ]
+    own = ""
+    if count < len(studies):
+        own = f"{notes.get('labels', _SOURCE_LABELS)}, and "
+    notes["labels"] = f"{own}the rule-based labeler for {count} of {len(studies)} studies"
+    labelled = []
+    for study in progress_bar(studies, desc="labels", unit="study", disable=not progress):
+        if study.labels is None:
+            study = replace(study, labels=label_report(study.report(section)))
+        labelled.append(study)
+    return labelled

@@ -1,4 +1,4 @@
-"""One door to the studies of a run: what SFT, PPO and evaluation read."""
+"""Import the studies of any supported data set."""
 
 from __future__ import annotations
 
@@ -31,37 +31,47 @@ _READERS: dict[str, Callable[[Path, DataConfig], Source]] = {
     "csv": read_csv_table,
     "jsonl": read_jsonl,
 }
-READERS_REVISION = 1
-"""Raised when a reader makes other studies of the same files: the manifests of earlier runs are then made anew."""
+READERS_VERSION = 1
+"""Version of the readers: raise it when one makes other studies of the same files than before.
+
+A run then makes its manifest anew instead of keeping the one of an earlier version.
+"""
 
 
 def import_studies(data: DataConfig, folder: Path, seed: int, *, progress: bool = True) -> Import:
-    """Read the source that ``data`` names; phantoms are drawn into ``folder/phantoms``.
+    """Read the source that ``data`` names, or generate its phantoms.
 
-    ``data.check_views`` is left to :func:`lmrrg.run.studies.import_checked`, which needs the image encoder.
+    ``data.check_views`` is left to :func:`lmrrg.run.studies.import_checked`, since it needs the
+    image encoder.
+
+    Args:
+        data: names the source and what is taken from it.
+        folder: phantoms are written into ``folder/phantoms``; not used for other sources.
+        seed: of the phantoms, and of splits where the source has none.
+        progress: whether to show a progress bar.
 
     Raises:
         StudyError: the source cannot be read or has no usable study.
     """
-    if data.source == "phantom" and data.phantom.generator == "ct":
-        from lmrrg.data.phantom.ct.dataset import import_ct_phantoms
-
-        cache = data.cache_dir.with_name("phantom_ct")
-        return import_ct_phantoms(
-            folder / "phantoms",
-            data.phantom,
-            cache,
-            seed=seed,
-            section=data.section,
-            progress=progress,
-        )
     if data.source == "phantom":
-        return import_phantoms(
-            folder / "phantoms", data.phantom, seed=seed, section=data.section, progress=progress
-        )
+        return _import_phantoms(data, folder / "phantoms", seed, progress)
     if data.path is None:
         raise StudyError("source_missing", f"data.path is required with data.source={data.source}")
     source = _READERS[data.source](data.path, data)
     return complete_source(
         source, section=data.section, seed=seed, labels=data.labels, progress=progress
+    )
+
+
+def _import_phantoms(data: DataConfig, folder: Path, seed: int, progress: bool) -> Import:
+    if data.phantom.generator != "ct":
+        return import_phantoms(
+            folder, data.phantom, seed=seed, section=data.section, progress=progress
+        )
+    # Imported here since it loads torch, which no other source needs.
+    from lmrrg.data.phantom.ct.dataset import import_ct_phantoms
+
+    cache = data.cache_dir.with_name("phantom_ct")
+    return import_ct_phantoms(
+        folder, data.phantom, cache, seed=seed, section=data.section, progress=progress
     )

@@ -1,4 +1,4 @@
-"""Small helpers of the readers: CSV files, text, and image folders."""
+"""What the readers of data sets share: tables, JSON files, texts and folders of images."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from lmrrg.csv_file import CSVFileError, csv_rows
-from lmrrg.studies import Split, StudyError
+from lmrrg.studies import Split, StudyError, StudyImage
+from lmrrg.views import frontal_first
 
 _SOURCE_CODES = {"csv_missing": "source_missing", "csv_columns": "source_columns"}
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
 
 
 class Texts(NamedTuple):
-    """The sections that a study keeps, in the order of its fields."""
+    """The report sections that a study keeps, in the order of :class:`~lmrrg.studies.Study`."""
 
     findings: str = ""
     impression: str = ""
@@ -42,7 +43,7 @@ def read_csv(path: Path, columns: Iterable[str]) -> Iterator[dict[str, str]]:
 
 
 def find_file(folder: Path, *names: str) -> Path:
-    """The first of several file names that lies in a folder, plain or with ``.gz``.
+    """Return the first of several files that is in a folder, plain or with ``.gz``.
 
     Raises:
         StudyError: ``source_missing``; the message names the first.
@@ -69,17 +70,20 @@ def read_json(path: Path) -> Any:
 
 
 def read_annotation(path: Path) -> dict[Split, list[Any]]:
-    """The records of each split that an annotation file of R2Gen's form names: JSON, ``{"train": [...], ...}``.
+    """Read the records of each split from an annotation file in R2Gen's form.
+
+    The form is JSON, ``{"train": [...], "val": [...], "test": [...]}``; splits may be absent.
 
     Raises:
-        StudyError: ``source_missing``, ``source_json``, or ``source_record`` where it has no split or another form.
+        StudyError: ``source_missing``, ``source_json``, or ``source_record`` (no split, or a split
+            that is no list).
     """
     annotation = read_json(path)
-    if not isinstance(annotation, dict) or not any(
-        split in annotation for split in get_args(Split)
-    ):
-        raise StudyError("source_record", f"{path} has none of train, val and test")
+    if not isinstance(annotation, dict):
+        annotation = {}
     found = {split: annotation[split] for split in get_args(Split) if split in annotation}
+    if not found:
+        raise StudyError("source_record", f"{path} has none of train, val and test")
     for split, records in found.items():
         if not isinstance(records, list):
             raise StudyError("source_record", f"{path}: {split} is no list of records")
@@ -87,12 +91,22 @@ def read_annotation(path: Path) -> dict[Split, list[Any]]:
 
 
 def clean(text: str | None) -> str:
-    """Text with single spaces and none at its ends."""
+    """Return a text with single spaces and none at its ends.
+
+    >>> clean(" The lungs\\n are clear. ")
+    'The lungs are clear.'
+    """
     return " ".join((text or "").split())
 
 
 def image_stem(name: str) -> str:
-    """A file name without any of its image suffixes: ``1_IM-0001-4001.dcm.png`` and ``.dcm.jpg`` are one image."""
+    """Return a file name without any of its image suffixes.
+
+    Editions of one data set differ in their suffixes only:
+
+    >>> image_stem("1_IM-0001-4001.dcm.png"), image_stem("1_IM-0001-4001.jpg")
+    ('1_IM-0001-4001', '1_IM-0001-4001')
+    """
     stem = name
     while Path(stem).suffix.lower() in _IMAGE_SUFFIXES:
         stem = Path(stem).stem
@@ -100,7 +114,9 @@ def image_stem(name: str) -> str:
 
 
 def index_images(folder: Path) -> dict[str, Path]:
-    """Image files below a folder by :func:`image_stem`; of two with one stem the first by name counts.
+    """Return the image files below a folder by :func:`image_stem`.
+
+    Of several files with one stem, the first by path is taken.
 
     Raises:
         StudyError: ``source_missing``.
@@ -108,7 +124,18 @@ def index_images(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise StudyError("source_missing", f"{folder} is no folder of images")
     found: dict[str, Path] = {}
+    # Sorted: the file system lists files in any order, and an import must not depend on it.
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in _IMAGE_SUFFIXES:
             found.setdefault(image_stem(path.name), path)
     return found
+
+
+def first_file(paths: Iterable[Path]) -> Path | None:
+    """Return the first path that is a file; ``None`` if none is."""
+    return next((path for path in paths if path.is_file()), None)
+
+
+def existing_images(images: Iterable[StudyImage]) -> tuple[StudyImage, ...]:
+    """Return those images whose file exists, with the lateral views last."""
+    return frontal_first(image for image in images if image.path.is_file())

@@ -13,7 +13,7 @@ from lmrrg.config.tree import Config
 from lmrrg.data.importing import Import, write_import
 from lmrrg.data.phantom.drawn import dataset as phantom
 from lmrrg.data.priors import prior_reports
-from lmrrg.data.sources import READERS_REVISION, import_studies
+from lmrrg.data.sources import READERS_VERSION, import_studies
 from lmrrg.files import atomic_writer
 from lmrrg.manifest import manifest_hash, read_studies, write_studies
 from lmrrg.run.layout import RunLayout
@@ -62,7 +62,7 @@ def prepare_studies(config: Config, *, again: bool = False, progress: bool = Tru
     made_from = layout.studies_origin
     made = {
         "settings": _settings_hash(config),
-        "readers": READERS_REVISION,
+        "readers": READERS_VERSION,
         "tables": _tables(config.data),
     }
     known = _read_record(made_from)

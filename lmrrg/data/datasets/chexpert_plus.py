@@ -1,4 +1,7 @@
-"""CheXpert Plus as Stanford AIMI publishes it: ``df_chexpert_plus_240401.csv`` beside the PNG or DICOM images."""
+"""CheXpert Plus as Stanford AIMI publishes it.
+
+The folder holds the table ``df_chexpert_plus_240401.csv`` beside the PNG or DICOM images.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +9,33 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from lmrrg.config.data import DataConfig
 from lmrrg.data.source import Dropped, Source, label_value
-from lmrrg.data.tables import clean, find_file, read_csv
+from lmrrg.data.tables import clean, find_file, first_file, read_csv
 from lmrrg.studies import LABELS, Section, Split, Study, StudyError, StudyImage, View
 from lmrrg.views import frontal_first, view_of
 
 _TABLE = "df_chexpert_plus_240401.csv"
-_COLUMNS = ("path_to_image", "path_to_dcm", "frontal_lateral", "ap_pa", "deid_patient_id", "split")
-_TEXTS = (
+_COLUMNS = (
+    "path_to_image",
+    "path_to_dcm",
+    "frontal_lateral",
+    "ap_pa",
+    "deid_patient_id",
+    "split",
     "section_findings",
     "section_impression",
     "section_clinical_history",
     "section_history",
     "section_comparison",
 )
-_STUDY = re.compile(r"(patient\d+)/(study\d+)/")
+# "train/patient00001/study1/view1_frontal.jpg"
+_STUDY_OF_PATH = re.compile(r"(patient\d+)/(study\d+)/")
 _SPLITS: dict[str, Split] = {"train": "train", "valid": "test"}
-_VAL_SHARE = 0.02
-_LABELS: dict[Section, str] = {
+_VAL_FRACTION = 0.02
+_LABEL_FILES: dict[Section, str] = {
     "findings": "findings_fixed.json",
     "impression": "impression_fixed.json",
     "findings+impression": "report_fixed.json",
@@ -33,11 +43,13 @@ _LABELS: dict[Section, str] = {
 
 
 def read_chexpert_plus(folder: Path, data: DataConfig) -> Source:
-    """Read the table (an image per row) and, where they are, ``chexbert_labels/*_fixed.json`` for the wanted section.
+    """Read the table, which has an image per row, and the labels of the wanted section.
 
-    A study is a patient and study folder of the image paths. Splits are **ours** where the source has none: its
-    ``valid`` (200 patients, held out by CheXpert) is our test, and 2 % of the training patients become val. Priors are
-    not linked: the source publishes an order of reports, ``patient_report_date_order``, but no dates.
+    A study is a patient and study folder of the image paths. Labels are those of
+    ``chexbert_labels/*_fixed.json``, where the folder has them. Splits are **ours** where the
+    source has none: its ``valid`` (200 patients, held out by CheXpert) is our test, and 2 % of the
+    training patients become val. Priors are not linked: the source publishes an order of reports,
+    ``patient_report_date_order``, but no dates.
 
     Args:
         folder: holds the table; images below ``PNG`` (also ``PNG/PNG``), ``DICOM``, or itself.
@@ -48,45 +60,42 @@ def read_chexpert_plus(folder: Path, data: DataConfig) -> Source:
     """
     table = find_file(folder, _TABLE)
     studies: dict[str, list[dict[str, str]]] = {}
-    for row in read_csv(table, (*_COLUMNS, *_TEXTS)):
-        match = _STUDY.search(row["path_to_image"])
-        if not match:
-            raise StudyError(
-                "source_record", f"{table}: a path_to_image has no patient<n>/study<n>/"
-            )
-        studies.setdefault(f"{match[1]}-{match[2]}", []).append(
-            {k: row[k] for k in (*_COLUMNS, *_TEXTS)}
-        )
+    for row in read_csv(table, _COLUMNS):
+        # Only what is used is kept: the other columns hold each report several times.
+        kept = {column: row[column] for column in _COLUMNS}
+        studies.setdefault(_study_id(table, row["path_to_image"]), []).append(kept)
     notes = {"splits": "train; valid as test"}
     labels = _labels(folder, data.section, notes)
-    rows = _rows(studies, _image_folder(folder, data.images), labels)
     return Source(
         "chexpert-plus",
-        rows,
+        _rows(studies, _image_folder(folder, data.images), labels),
         total=len(studies),
         notes=notes,
         published_splits=True,
-        val_share=_VAL_SHARE,
+        val_fraction=_VAL_FRACTION,
     )
 
 
+def _study_id(table: Path, image_path: str) -> str:
+    match = _STUDY_OF_PATH.search(image_path)
+    if not match:
+        raise StudyError("source_record", f"{table}: a path_to_image has no patient<n>/study<n>/")
+    return f"{match[1]}-{match[2]}"
+
+
 def _rows(
-    studies: dict[str, list[dict[str, str]]], images: Path, labels: dict[str, dict[str, int]]
+    studies: dict[str, list[dict[str, str]]], folder: Path, labels: dict[str, dict[str, int]]
 ) -> Iterator[Study | Dropped]:
     for name, rows in studies.items():
-        found = frontal_first(
-            StudyImage(file, _view(row))
-            for row in rows
-            if (file := _image_file(images, row)) is not None
-        )
-        if not found:
+        images = _images(folder, rows)
+        if not images:
             yield Dropped("no image file")
             continue
         first = rows[0]
         yield Study(
             id=name,
             patient=first["deid_patient_id"],
-            images=found,
+            images=images,
             findings=clean(first["section_findings"]),
             impression=clean(first["section_impression"]),
             indication=clean(first["section_clinical_history"]) or clean(first["section_history"]),
@@ -100,50 +109,57 @@ def _rows(
 def _image_folder(folder: Path, images: Path | None) -> Path:
     if images is not None:
         return images
+    # PNG/PNG: how the archive unpacks into a folder of its own name.
     for candidate in (folder / "PNG", folder / "PNG" / "PNG", folder / "DICOM", folder):
         if any((candidate / split).is_dir() for split in _SPLITS):
             return candidate
-    raise StudyError(
-        "source_missing", f"{folder} has no folder PNG or DICOM with train or valid in it"
-    )
+    message = f"{folder} has no folder PNG or DICOM with train or valid in it"
+    raise StudyError("source_missing", message)
 
 
-def _image_file(images: Path, row: dict[str, str]) -> Path | None:
-    """The table writes ``.jpg`` for what is released as PNG; the DICOM path is a column of its own."""
-    named = images / row["path_to_image"]
-    for path in (
-        named.with_suffix(".png"),
-        named.with_suffix(".jpg"),
-        images / (row["path_to_dcm"] or "-"),
-    ):
-        if path.is_file():
-            return path
-    return None
+def _images(folder: Path, rows: list[dict[str, str]]) -> tuple[StudyImage, ...]:
+    images = []
+    for row in rows:
+        named = folder / row["path_to_image"]
+        # The table writes .jpg for what is released as PNG; the DICOM path is a column of its own,
+        # blank where there is no DICOM file.
+        dicom = folder / (row["path_to_dcm"] or "-")
+        file = first_file((named.with_suffix(".png"), named.with_suffix(".jpg"), dicom))
+        if file is not None:
+            images.append(StudyImage(file, _view(row)))
+    return frontal_first(images)
 
 
 def _view(row: dict[str, str]) -> View:
     if row["frontal_lateral"].strip().lower() == "lateral":
         return "lateral"
-    beam = view_of(row["ap_pa"])
-    return beam if beam != "unknown" else view_of(row["frontal_lateral"])
+    projection = view_of(row["ap_pa"])
+    return projection if projection != "unknown" else view_of(row["frontal_lateral"])
 
 
 def _labels(folder: Path, section: Section, notes: dict[str, str]) -> dict[str, dict[str, int]]:
-    """Labels by image path; none where the folder has no CheXbert labels."""
-    path = folder / "chexbert_labels" / _LABELS[section]
+    """Return the labels by image path; none where the folder has no CheXbert labels."""
+    path = folder / "chexbert_labels" / _LABEL_FILES[section]
     if not path.is_file():
         return {}
     notes["labels"] = f"chexbert_labels/{path.name}"
     labels: dict[str, dict[str, int]] = {}
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
+            where = f"{path}:{number}"
             try:
+                # The file writes NaN, which is no JSON, for a class that is not mentioned.
                 record = json.loads(line, parse_constant=lambda _: None)
-                labels[record["path_to_image"]] = {
-                    label: label_value(record[label], f"{path}:{number}: {label}")
-                    for label in LABELS
-                    if record[label] is not None
-                }
+                labels[record["path_to_image"]] = _labels_of_record(record, where)
             except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise StudyError("source_record", f"{path}:{number}: {error}") from error
+                raise StudyError("source_record", f"{where}: {error}") from error
     return labels
+
+
+def _labels_of_record(record: dict[str, Any], where: str) -> dict[str, int]:
+    values = {label: record[label] for label in LABELS}
+    return {
+        label: label_value(value, f"{where}: {label}")
+        for label, value in values.items()
+        if value is not None
+    }

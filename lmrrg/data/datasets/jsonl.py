@@ -1,4 +1,4 @@
-"""A manifest of studies in this project's own form (see ``lmrrg.studies``): the door for any other data set."""
+"""A manifest of studies in this project's own form (:mod:`lmrrg.manifest`), for any other data."""
 
 from __future__ import annotations
 
@@ -8,31 +8,36 @@ from pathlib import Path
 
 from lmrrg.config.data import DataConfig
 from lmrrg.data.source import Dropped, Source
+from lmrrg.data.tables import existing_images
 from lmrrg.manifest import read_studies
-from lmrrg.studies import Study, StudyImage
-from lmrrg.views import frontal_first
+from lmrrg.studies import Study
 
 
 def read_jsonl(manifest: Path, data: DataConfig) -> Source:
-    """Read and check a manifest; images that are not there are left out, and studies without any are dropped.
+    """Read and check a manifest.
 
-    Relative image paths start from ``data.images``, by default from the manifest's folder.
+    Images that do not exist are left out, and studies without any image are dropped.
+
+    Args:
+        manifest: the file.
+        data: ``images``: the folder that relative image paths start from, by default the
+            manifest's.
 
     Raises:
         StudyError: a line of the manifest is not valid.
     """
     studies = read_studies(manifest)
-    return Source(
-        "jsonl", _rows(studies, manifest.parent, data.images or manifest.parent), total=len(studies)
-    )
+    rows = _rows(studies, manifest.parent, data.images or manifest.parent)
+    return Source("jsonl", rows, total=len(studies))
 
 
 def _rows(studies: list[Study], base: Path, folder: Path) -> Iterator[Study | Dropped]:
     for study in studies:
-        moved = (StudyImage(_moved(image.path, base, folder), image.view) for image in study.images)
-        found = frontal_first(image for image in moved if image.path.is_file())
-        yield replace(study, images=found) if found else Dropped("no image file")
+        moved = [replace(image, path=_moved(image.path, base, folder)) for image in study.images]
+        images = existing_images(moved)
+        yield replace(study, images=images) if images else Dropped("no image file")
 
 
 def _moved(path: Path, base: Path, folder: Path) -> Path:
+    """Return a path below ``base`` as the same path below ``folder``; others stay."""
     return folder / path.relative_to(base) if path.is_relative_to(base) else path

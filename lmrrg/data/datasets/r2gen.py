@@ -1,4 +1,4 @@
-"""The annotation file that R2Gen made the field's habit: ``annotation.json`` with train, val and test."""
+"""The annotation file that R2Gen introduced: ``annotation.json`` with train, val and test."""
 
 from __future__ import annotations
 
@@ -9,33 +9,38 @@ from typing import Any
 from lmrrg.config.data import DataConfig
 from lmrrg.data.datasets.mimic_cxr import views_of_images
 from lmrrg.data.source import Dropped, Source
-from lmrrg.data.tables import clean, read_annotation
+from lmrrg.data.tables import clean, existing_images, read_annotation
 from lmrrg.studies import Split, Study, StudyError, StudyImage, View
-from lmrrg.views import frontal_first
 
 
 def read_r2gen(folder: Path, data: DataConfig) -> Source:
-    """Read ``folder/annotation.json`` and its images, named relative to ``data.images`` (default ``folder/images``).
+    """Read ``folder/annotation.json`` and the images that it names.
 
-    The file has one text per record, the findings. A patient is the record's ``subject_id`` where it has one
-    (MIMIC-CXR, where a record is an image, not a study), else its id up to the first underscore (IU). Two images named
-    0 and 1 are a frontal and a lateral view, as the IU release orders them; other views are those of MIMIC-CXR-JPG's
-    metadata table where it lies in the folder, else unknown.
+    The file has one text per record, the findings. A patient is the record's ``subject_id`` where
+    it has one (MIMIC-CXR, where a record is an image, not a study), else its id up to the first
+    underscore (IU). Two images named 0 and 1 are a frontal and a lateral view, as the IU release
+    orders them; other views are those of MIMIC-CXR-JPG's metadata table where it lies in the
+    folder, else unknown.
+
+    Args:
+        folder: holds the annotation.
+        data: ``images``: the folder that image paths start from; by default ``folder/images``.
 
     Raises:
-        StudyError: the file or a field is missing, ``source_record`` for one of another type, or ``source_section``
-            when another section than findings is asked.
+        StudyError: the file or a field is missing, ``source_record`` for a field of another type,
+            or ``source_section`` if another section than findings is wanted.
     """
     if data.section != "findings":
-        raise StudyError(
-            "source_section", f"an R2Gen annotation holds findings only, not {data.section}"
-        )
+        message = f"an R2Gen annotation holds findings only, not {data.section}"
+        raise StudyError("source_section", message)
     path = folder / "annotation.json"
     annotation = read_annotation(path)
-    total = sum(map(len, annotation.values()))
-    rows = _rows(annotation, path, data.images or folder / "images", views_of_images(folder))
     return Source(
-        "r2gen", rows, total=total, notes={"splits": "annotation.json"}, published_splits=True
+        "r2gen",
+        _rows(annotation, path, data.images or folder / "images", views_of_images(folder)),
+        total=sum(map(len, annotation.values())),
+        notes={"splits": "annotation.json"},
+        published_splits=True,
     )
 
 
@@ -45,47 +50,44 @@ def _rows(
     for split, records in annotation.items():
         for number, record in enumerate(records):
             try:
-                name, patient, report, names = _fields(record)
+                study = _study(record, split, folder, views)
             except (KeyError, TypeError) as error:
                 raise StudyError("source_record", f"{path}: {split}[{number}]: {error}") from error
-            images = frontal_first(
-                StudyImage(folder / image, view)
-                for image, view in zip(names, _views(names, views), strict=True)
-                if (folder / image).is_file()
-            )
-            if not images:
-                yield Dropped("no image file")
-                continue
-            yield Study(
-                id=name,
-                patient=patient,
-                images=images,
-                findings=clean(report),
-                split=split,
-                source="r2gen",
-            )
+            yield study if study.images else Dropped("no image file")
 
 
-def _fields(record: dict[str, Any]) -> tuple[str, str, str, list[str]]:
-    """Id, patient, report and image paths of a record; KeyError or TypeError where one is missing or of another type.
+def _study(record: dict[str, Any], split: Split, folder: Path, views: Mapping[str, View]) -> Study:
+    """Return a record's study with those images that exist.
 
     Ids may be numbers, as MIMIC-CXR's are, and a report may be null, which is one without text.
+
+    Raises:
+        KeyError: a field is missing.
+        TypeError: a field, or the record, is of another type.
     """
-    name, report, names = record["id"], record["report"], record["image_path"]
+    name = record["id"]
+    report = record["report"]
+    image_paths = record["image_path"]
     patient = record.get("subject_id", str(name).split("_")[0])
     if not (isinstance(name, str | int) and isinstance(patient, str | int)):
         raise TypeError("id or subject_id is neither text nor a number")
     if not isinstance(report, str | None):
         raise TypeError("report is no text")
-    if not isinstance(names, list) or not all(isinstance(image, str) for image in names):
+    if not isinstance(image_paths, list) or not all(isinstance(item, str) for item in image_paths):
         raise TypeError("image_path is no list of texts")
-    return str(name), str(patient), report or "", names
-
-
-def _views(names: list[str], known: Mapping[str, View]) -> list[View]:
-    stems = [Path(name).stem for name in names]
-    return (
-        ["frontal", "lateral"]
-        if stems == ["0", "1"]
-        else [known.get(stem, "unknown") for stem in stems]
+    listed = zip(image_paths, _views(image_paths, views), strict=True)
+    return Study(
+        id=str(name),
+        patient=str(patient),
+        images=existing_images(StudyImage(folder / image, view) for image, view in listed),
+        findings=clean(report),
+        split=split,
+        source="r2gen",
     )
+
+
+def _views(image_paths: list[str], known: Mapping[str, View]) -> list[View]:
+    stems = [Path(path).stem for path in image_paths]
+    if stems == ["0", "1"]:
+        return ["frontal", "lateral"]
+    return [known.get(stem, "unknown") for stem in stems]

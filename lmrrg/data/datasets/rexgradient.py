@@ -1,83 +1,109 @@
-"""ReXGradient-160K as Hugging Face publishes it: ``metadata/`` with one JSON file per split, and ``deid_png/``."""
+"""ReXGradient-160K as published on Hugging Face.
+
+The folder holds ``metadata/`` with one JSON file per split, and the images in ``deid_png/``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lmrrg.config.data import DataConfig
 from lmrrg.data.source import Dropped, Source
-from lmrrg.data.tables import Texts, clean, read_json
+from lmrrg.data.tables import Texts, clean, existing_images, read_json
 from lmrrg.studies import Split, Study, StudyError, StudyImage
-from lmrrg.views import frontal_first, view_of
+from lmrrg.views import view_of
 
-_FILES: dict[str, Split] = {"train": "train", "valid": "val", "test": "test"}
-_NOTHING = frozenset({"none", "nan", "null"})
+_SPLIT_OF_FILE: dict[str, Split] = {
+    "train_metadata_view_position.json": "train",
+    "valid_metadata_view_position.json": "val",
+    "test_metadata_view_position.json": "test",
+}
+# How the source writes that a section is empty.
+_NO_TEXT = frozenset({"none", "nan", "null"})
+
+
+class _Record(NamedTuple):
+    """One study of a metadata file, not checked yet."""
+
+    path: Path
+    split: Split
+    key: str
+    content: Any
 
 
 def read_rexgradient(folder: Path, data: DataConfig) -> Source:
-    """Read ``metadata/{train,valid,test}_metadata_view_position.json``; those that are there, at least one.
+    """Read those of ``metadata/{train,valid,test}_metadata_view_position.json`` that exist.
 
-    A file maps a study's key to PatientID, StudyDate, Indication, Comparison, Findings, Impression, and two lists:
-    ImagePath ("../deid_png/...", from the metadata folder) and ImageViewPosition. The ``*_metadata.csv`` beside them
-    name no images and are not read. The data set has no labels.
+    A file maps a study's key to PatientID, StudyDate, Indication, Comparison, Findings, Impression,
+    and two lists: ImagePath ("../deid_png/...", from the metadata folder) and ImageViewPosition.
+    The ``*_metadata.csv`` beside them name no images and are not read. The data set has no labels.
 
     Args:
-        data: ``images``: the folder that stands for ``deid_png``, ``folder/deid_png`` by default.
+        folder: holds ``metadata``.
+        data: ``images``: the folder that stands for ``deid_png``; by default ``folder/deid_png``.
 
     Raises:
-        StudyError: no metadata file, or a record that is not of this form.
+        StudyError: no metadata file exists, or a record is not of this form.
     """
-    found = [
-        (folder / "metadata" / f"{name}_metadata_view_position.json", split)
-        for name, split in _FILES.items()
-    ]
-    tables = [(path, split, read_json(path)) for path, split in found if path.is_file()]
-    if not tables:
-        raise StudyError(
-            "source_missing", f"{folder} has no metadata/train_metadata_view_position.json"
-        )
-    if wrong := [path.name for path, _, table in tables if not isinstance(table, dict)]:
-        raise StudyError(
-            "source_record", f"{folder}/metadata: {', '.join(wrong)} maps no study to its record"
-        )
-    records = [
-        (path, split, str(key), record)
-        for path, split, table in tables
-        for key, record in table.items()
-    ]
-    taken = {
-        key: str(r["StudyDate"])
-        for _, _, key, r in records
-        if isinstance(r, dict) and r.get("StudyDate")
-    }
-    notes = {"splits": "published: " + ", ".join(path.name for path, *_ in tables)}
-    rows = _rows(records, data.images or folder / "deid_png")
+    paths = [folder / "metadata" / name for name in _SPLIT_OF_FILE]
+    paths = [path for path in paths if path.is_file()]
+    if not paths:
+        message = f"{folder} has no metadata/train_metadata_view_position.json"
+        raise StudyError("source_missing", message)
+    records = [record for path in paths for record in _records(path)]
+    study_dates: dict[str, str] = {}
+    for record in records:
+        if isinstance(record.content, dict) and record.content.get("StudyDate"):
+            study_dates[record.key] = str(record.content["StudyDate"])
     return Source(
-        "rexgradient", rows, total=len(records), taken=taken, notes=notes, published_splits=True
+        "rexgradient",
+        _rows(records, data.images or folder / "deid_png"),
+        total=len(records),
+        study_dates=study_dates,
+        notes={"splits": "published: " + ", ".join(path.name for path in paths)},
+        published_splits=True,
     )
 
 
-def _rows(records: list[tuple[Path, Split, str, Any]], images: Path) -> Iterator[Study | Dropped]:
-    for path, split, key, record in records:
+def _records(path: Path) -> list[_Record]:
+    table = read_json(path)
+    if not isinstance(table, dict):
+        message = f"{path.parent}: {path.name} maps no study to its record"
+        raise StudyError("source_record", message)
+    split = _SPLIT_OF_FILE[path.name]
+    return [_Record(path, split, str(key), content) for key, content in table.items()]
+
+
+def _rows(records: list[_Record], folder: Path) -> Iterator[Study | Dropped]:
+    for record in records:
         try:
-            patient, names = str(record["PatientID"]), list(record["ImagePath"])
-            views = [*(record.get("ImageViewPosition") or []), *[None] * len(names)]
-            texts = Texts(*(_text(record.get(name.capitalize())) for name in Texts._fields))
+            patient = str(record.content["PatientID"])
+            listed = _listed_images(record.content, folder)
+            texts = Texts(*(_text(record.content.get(name.title())) for name in Texts._fields))
         except (KeyError, TypeError, AttributeError) as error:
-            raise StudyError("source_record", f"{path}: a record has no usable {error}") from error
-        found = frontal_first(
-            StudyImage(file, view_of(view))
-            for name, view in zip(names, views, strict=False)
-            if (file := images / str(name).partition("deid_png/")[2]).is_file()
-        )
-        if not found:
+            message = f"{record.path}: a record has no usable {error}"
+            raise StudyError("source_record", message) from error
+        images = existing_images(listed)
+        if not images:
             yield Dropped("no image file")
             continue
-        yield Study(key, patient, found, *texts, split=split, source="rexgradient")
+        yield Study(record.key, patient, images, *texts, split=record.split, source="rexgradient")
+
+
+def _listed_images(content: Any, folder: Path) -> list[StudyImage]:
+    names = list(content["ImagePath"])
+    views = list(content.get("ImageViewPosition") or [])
+    # The list of views may be shorter than that of images, or missing.
+    views += [None] * len(names)
+    images = []
+    for name, view in zip(names, views, strict=False):
+        below_folder = str(name).partition("deid_png/")[2]
+        images.append(StudyImage(folder / below_folder, view_of(view)))
+    return images
 
 
 def _text(value: object) -> str:
     text = clean(value if isinstance(value, str) else "")
-    return "" if text.lower() in _NOTHING else text
+    return "" if text.lower() in _NO_TEXT else text

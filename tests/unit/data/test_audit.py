@@ -142,7 +142,7 @@ def test_a_dropped_study_is_nobodys_prior():
         study("d", "q", prior="b"),
     ]
     made = complete_source(
-        Source("x", rows, taken={"a": "1", "b": "2", "c": "3"}), section="findings", seed=7
+        Source("x", rows, study_dates={"a": "1", "b": "2", "c": "3"}), section="findings", seed=7
     )
     assert {one.id: one.prior for one in made.studies} == {"a": None, "c": "a", "d": None}
 

@@ -135,7 +135,7 @@ def test_prepare_studies_again_after_the_labels_changed_at_equal_size(tmp_path, 
 
 def test_prepare_studies_again_after_a_revision_of_the_readers(tmp_path, iu, monkeypatch, caplog):
     prepare_studies(iu_run(tmp_path, iu), progress=False)
-    monkeypatch.setattr("lmrrg.run.studies.READERS_REVISION", 1000)
+    monkeypatch.setattr("lmrrg.run.studies.READERS_VERSION", 1000)
     prepare_studies(iu_run(tmp_path, iu), progress=False)
     assert "how the source is read changed" in caplog.text
 

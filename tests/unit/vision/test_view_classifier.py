@@ -11,7 +11,8 @@ from safetensors.numpy import save_file
 
 from lmrrg.config.data import DataConfig
 from lmrrg.data.audit import audit_table
-from lmrrg.data.importing import complete
+from lmrrg.data.importing import complete_source
+from lmrrg.data.source import Source
 from lmrrg.studies import Study, StudyImage
 from lmrrg.vision import view_classifier as views
 from lmrrg.vision.cache import FeatureError
@@ -73,7 +74,7 @@ def test_missing_views_are_filled_in_and_tags_that_lie_are_counted(seen):
         "tag_frontal_pixels_lateral": 1,
         "tag_lateral_pixels_frontal": 1,
     }
-    imported = complete("csv", [one, two], section="findings", seed=0)
+    imported = complete_source(Source("csv", [one, two]), section="findings", seed=0)
     assert "disagree with the pixels" not in imported.table()
     table = audit_table(replace(imported, views=counts).audit())
     assert (

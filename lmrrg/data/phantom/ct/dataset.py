@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lmrrg.anatomy import REGIONS
 from lmrrg.config.data import PhantomConfig
-from lmrrg.data.importing import Import, complete
+from lmrrg.data.importing import Import, complete_source
 from lmrrg.data.phantom.ct.bodies import BODIES, POSES, VIEWS, Array, anatomy, projection
 from lmrrg.data.phantom.ct.film import Setup, expose, moved_masks
 from lmrrg.data.phantom.ct.findings import (
@@ -34,6 +34,7 @@ from lmrrg.data.phantom.ct.projection import FilmView
 from lmrrg.data.phantom.ct.reports import ct_labels, write_ct_report
 from lmrrg.data.phantom.drawn.dataset import write_dicom
 from lmrrg.data.phantom.drawn.reports import text_of
+from lmrrg.data.source import Source
 from lmrrg.imaging.radiograph import MIN_SIDE
 from lmrrg.progress import progress_bar
 from lmrrg.studies import Section, Split, Study, StudyError, StudyImage
@@ -102,9 +103,8 @@ def import_ct_phantoms(
         list(_plans(counts, seed)), desc="phantoms", unit="study", disable=not progress
     )
     studies = [_make_study(folder, one, counts.image_size, cache, seed, section) for one in plan]
-    return complete(
-        "phantom", studies, section=section, seed=seed, notes={"phantom version": str(VERSION)}
-    )
+    source = Source("phantom", studies, notes={"phantom version": str(VERSION)})
+    return complete_source(source, section=section, seed=seed)
 
 
 def _plans(counts: PhantomConfig, seed: int) -> Iterator[Plan]:

@@ -15,10 +15,11 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ComputedRadiographyImageStorage, ExplicitVRLittleEndian
 
 from lmrrg.config.data import PhantomConfig
-from lmrrg.data.importing import Import, complete
+from lmrrg.data.importing import Import, complete_source
 from lmrrg.data.phantom.drawn.anatomy import Map
 from lmrrg.data.phantom.drawn.findings import Finding, draw_phantom, sample_findings
 from lmrrg.data.phantom.drawn.reports import labels_of, text_of, write_report
+from lmrrg.data.source import Source
 from lmrrg.imaging.radiograph import MIN_SIDE
 from lmrrg.progress import progress_bar
 from lmrrg.studies import Section, Split, Study, StudyError, StudyImage
@@ -69,9 +70,8 @@ def import_phantoms(
         )
         for number, patient, split in plan
     ]
-    return complete(
-        "phantom", studies, section=section, seed=seed, notes={"phantom version": str(VERSION)}
-    )
+    source = Source("phantom", studies, notes={"phantom version": str(VERSION)})
+    return complete_source(source, section=section, seed=seed)
 
 
 def _plan(counts: PhantomConfig, seed: int) -> Iterator[tuple[int, int, Split]]:
