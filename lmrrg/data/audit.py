@@ -32,7 +32,7 @@ def audit_of(
 
     Counted are rows, drops by reason, sections, views, splits, labels, priors and duplicates.
     """
-    split_sizes = Counter(study.split or "none" for study in studies)
+    split_sizes: Counter[str] = Counter(study.split or "none" for study in studies)
     views_of_images = Counter(image.view for study in studies for image in study.images)
     return {
         "source": source,

@@ -44,7 +44,7 @@ class Block(NamedTuple):
         return self.start, self.end
 
 
-_REPORT = ("findings", "impression")
+_REPORT: tuple[SectionName, ...] = ("findings", "impression")
 # Readings that are no part of the final report, and may quote its headings.
 _ASIDES = ("addendum", "preliminary")
 # Sections in which reports without a heading for the findings hide them, below a first paragraph.
@@ -114,7 +114,7 @@ def _spans(text: str, blocks: list[Block]) -> dict[SectionName, Span]:
     for block in filled:
         # Of findings and impressions the last counts, of other sections the first.
         if block.kind in SECTIONS and (block.kind in _REPORT or block.kind not in spans):
-            spans[cast(SectionName, block.kind)] = block.span
+            spans[block.kind] = block.span
     if "findings" not in spans:
         _add_findings_without_heading(text, filled, spans)
     return spans
