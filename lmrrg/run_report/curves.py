@@ -1,4 +1,4 @@
-"""The training curves of the run report: which metrics share a chart, and what their axes say."""
+"""The training curves of the run report: which metrics are in which chart, and its titles."""
 
 from __future__ import annotations
 
@@ -14,11 +14,24 @@ from lmrrg.run_report.charts import Series, line_chart
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart: its title, the y axis with its unit, and the metrics in it by legend name."""
+    """One chart: its title, the title of its y axis with the unit, and its metrics.
+
+    ``metrics`` maps a name in the legend to a key of ``metrics/<stage>.jsonl``.
+    """
 
     title: str
     y_label: str
     metrics: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training stage: the name of its metrics file, its title, its x axis and its charts."""
+
+    name: str
+    title: str
+    x_label: str
+    panels: Sequence[Panel]
 
 
 SFT_PANELS = (
@@ -28,29 +41,29 @@ SFT_PANELS = (
         {"training": "train/nll_per_token", "validation": "val/nll_per_token"},
     ),
     Panel(
-        "Class loss",
+        "Classification loss",
         "cross-entropy, nats",
         {"training": "train/disease_loss", "validation": "val/disease_loss"},
     ),
-    Panel("Class head on validation studies", "macro AUC", {"macro AUC": "val/macro_auc"}),
+    Panel("Classifier on validation studies", "macro AUC", {"macro AUC": "val/macro_auc"}),
     Panel("Learning rate", "learning rate", {"learning rate": "train/learning_rate"}),
     Panel("Gradient norm", "norm before clipping", {"gradient norm": "train/gradient_norm"}),
-    Panel("Speed", "studies per second", {"training": "train/studies_per_second"}),
+    Panel("Throughput", "studies per second", {"training": "train/studies_per_second"}),
 )
 
 MIXTURE_PANELS = (
-    Panel("Held-out metric", "held-out metric", {"mixtures": "heldout"}),
+    Panel("Validation metric", "validation metric", {"mixtures": "heldout"}),
     Panel("Reward on validation studies", "reward, greedy reports", {"mixtures": "heldout_reward"}),
     Panel(
         "Distinct reports on validation studies",
-        "share of reports",
+        "fraction of reports",
         {"mixtures": "heldout_distinct_ratio"},
     ),
 )
 
 
 def ppo_panels(names: ScoreNames) -> tuple[Panel, ...]:
-    """The charts of PPO, with the names that the backend's scores may have."""
+    """Return the charts of PPO, with the names of the metric backend's scores."""
     return (
         Panel(
             "Reward of sampled reports",
@@ -62,8 +75,8 @@ def ppo_panels(names: ScoreNames) -> tuple[Panel, ...]:
             },
         ),
         Panel(
-            "Parts of the reward",
-            "part",
+            "Components of the reward",
+            "score",
             {names.graph: "radgraph", names.bertscore: "bertscore", names.labels: "semb"},
         ),
         Panel(
@@ -71,16 +84,16 @@ def ppo_panels(names: ScoreNames) -> tuple[Panel, ...]:
         ),
         Panel(
             "Penalties in the reward",
-            "reward taken off",
+            "subtracted reward",
             {
                 "repetition": "repetition_penalty",
-                "no end": "no_eos_penalty",
+                "no EOS": "no_eos_penalty",
                 "length": "length_penalty",
             },
         ),
         Panel(
-            "Held-out metric (picks the checkpoint)",
-            "held-out metric",
+            "Validation metric (selects the checkpoint)",
+            "validation metric",
             {"validation studies": "heldout"},
         ),
         Panel(
@@ -89,23 +102,23 @@ def ppo_panels(names: ScoreNames) -> tuple[Panel, ...]:
             {"validation studies": "heldout_reward"},
         ),
         Panel("KL to the SFT model", "KL, nats per report", {"KL": "kl_per_sequence"}),
-        Panel("Weight of the KL penalty, λ_KL", "reward per nat", {"λ_KL": "kl_coefficient"}),
+        Panel("KL coefficient, λ_KL", "reward per nat", {"λ_KL": "kl_coefficient"}),
         Panel(
             "Length of reports", "tokens", {"sampled": "length", "reference": "reference_length"}
         ),
         Panel(
-            "Signs of collapse",
-            "share of reports",
+            "Signs of mode collapse",
+            "fraction of reports",
             {
                 "distinct": "distinct_ratio",
-                "all normal": "all_normal_ratio",
-                "no end": "no_eos_ratio",
+                "no finding": "all_normal_ratio",
+                "no EOS": "no_eos_ratio",
                 "distinct, validation": "heldout_distinct_ratio",
             },
         ),
         Panel(
-            "Parity of engine and trainer",
-            "|log-prob difference|, nats",
+            "Log-probabilities: vLLM against the trainer",
+            "|difference|, nats",
             {"mean": "parity", "largest": "parity_max"},
         ),
         Panel("Policy and value loss", "loss", {"policy": "policy_loss", "value": "value_loss"}),
@@ -120,39 +133,50 @@ def ppo_panels(names: ScoreNames) -> tuple[Panel, ...]:
 
 
 def training_curves(run_dir: Path, names: ScoreNames) -> list[dict[str, Any]]:
-    """Charts of every stage that left metrics; a panel without any value is left out."""
-    known = (
-        ("sft", "Supervised fine-tuning", "optimizer step", SFT_PANELS),
-        ("ppo", "PPO", "iteration", ppo_panels(names)),
-        (
+    """Return the charts of each stage that logged metrics; a panel without any value is left out.
+
+    Each stage has ``title`` and ``panels``; each panel ``title``, ``svg`` and the legend's
+    ``names``.
+    """
+    stages = (
+        Stage("sft", "Supervised fine-tuning", "optimizer step", SFT_PANELS),
+        Stage("ppo", "PPO", "iteration", ppo_panels(names)),
+        Stage(
             "mixtures",
-            "Weights between the SFT model and the last policy",
-            "share of the policy, %",
+            "Interpolation between the weights of the SFT model and of the last policy",
+            "weight of the policy, %",
             MIXTURE_PANELS,
         ),
     )
-    stages = []
-    for stage, title, x_label, panels in known:
-        lines = read_metrics(run_dir, stage)
-        drawn = [chart for panel in panels if (chart := _draw(panel, lines, x_label)) is not None]
-        if drawn:
-            stages.append({"title": title, "panels": drawn})
-    return stages
+    drawn_stages = []
+    for stage in stages:
+        lines = read_metrics(run_dir, stage.name)
+        panels = []
+        for panel in stage.panels:
+            series = _series(panel, lines)
+            if series:
+                panels.append(_draw(panel, series, stage))
+        if panels:
+            drawn_stages.append({"title": stage.title, "panels": panels})
+    return drawn_stages
 
 
-def _draw(
-    panel: Panel, lines: Sequence[Mapping[str, float]], x_label: str
-) -> dict[str, Any] | None:
+def _series(panel: Panel, lines: Sequence[Mapping[str, float]]) -> list[Series]:
+    """Return the curves of those metrics of a panel that were logged at least once."""
     series = []
     for name, metric in panel.metrics.items():
-        points = [(line["step"], line[metric]) for line in lines if metric in line]
-        if points:
-            x, y = zip(*points, strict=True)
-            series.append(Series(name, x, y))
-    if not series:
-        return None
+        logged = [line for line in lines if metric in line]
+        if logged:
+            steps = [line["step"] for line in logged]
+            series.append(Series(name, steps, [line[metric] for line in logged]))
+    return series
+
+
+def _draw(panel: Panel, series: Sequence[Series], stage: Stage) -> dict[str, Any]:
+    # Titles repeat between stages, and two charts of one page must not have the same id.
+    chart_id = f"{stage.name}: {panel.title}"
     return {
         "title": panel.title,
-        "svg": line_chart(series, x_label, panel.y_label),
+        "svg": line_chart(series, stage.x_label, panel.y_label, chart_id),
         "names": [one.name for one in series],
     }

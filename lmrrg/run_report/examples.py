@@ -1,4 +1,4 @@
-"""The example studies of the run report: image, two region heat maps, three reports, and what differs."""
+"""The example studies of the run report: image, two region heat maps, and three reports."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from lmrrg.views import choose_views
 _MARKS = {"hit": "✓", "miss": "−", "extra": "+"}
 
 Record = Mapping[str, Any]
+"""One line of ``evaluation/<system>.jsonl``."""
 
 
 def example_cards(
@@ -31,21 +32,22 @@ def example_cards(
     attention: NDArray[np.float32],
     stamp: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
-    """What the template shows of each example, in order.
+    """Return what the template shows of each example, in the order of ``ids``.
 
-    ``reports`` holds the records of each system by study id; ``attention`` [E, 29, V, P] belongs to the examples.
+    Args:
+        ids: study ids of the E examples.
+        studies: the manifest of the run.
+        reports: the records of each shown system by study id.
+        titles: title of each system by its name.
+        attention: region cross-attention of the examples [E, 29, V, P].
+        stamp: the ``stamp`` of ``results.json``.
     """
-    by_id = {study.id: study for study in studies}
-    return [
-        _card(
-            by_id[study_id],
-            {name: of[study_id] for name, of in reports.items()},
-            titles,
-            maps,
-            stamp,
-        )
-        for study_id, maps in zip(ids, attention, strict=True)
-    ]
+    study_by_id = {study.id: study for study in studies}
+    cards = []
+    for study_id, maps in zip(ids, attention, strict=True):
+        records = {system: by_id[study_id] for system, by_id in reports.items()}
+        cards.append(_card(study_by_id[study_id], records, titles, maps, stamp))
+    return cards
 
 
 def _card(
@@ -55,28 +57,30 @@ def _card(
     attention: NDArray[np.float32],
     stamp: Mapping[str, Any],
 ) -> dict[str, Any]:
-    first = choose_views(study.images, 1)[0]
-    pixels = read_image(first.path).pixels
+    """Return one example; ``attention`` is [29, V, P]."""
+    image = choose_views(study.images, 1)[0]
+    pixels = read_image(image.path).pixels
     reference = study.report(stamp["section"])
-    any_record = next(iter(records.values()))
-    truth = _present(any_record["reference_labels"], stamp["uncertain_policy"])
-    regions = [
-        (name, attention[REGIONS.index(name), 0])
-        for name in relevant_regions(reference, label_report)
-    ]
+    # Every system has the same reference labels. They are not always the study's own: without
+    # labels in the data, the evaluation read them from the references.
+    reference_labels = next(iter(records.values()))["reference_labels"]
+    truth = _present(reference_labels, stamp["uncertain_policy"])
+    heat = []
+    for region in relevant_regions(reference, label_report):
+        first_view = attention[REGIONS.index(region), 0]
+        heat.append(
+            {
+                "region": region,
+                "image": heat_map_uri(pixels, first_view),
+                "peak": f"{peak_over_uniform(first_view):.1f}",
+            }
+        )
     return {
         "id": study.id,
-        "abnormal": is_abnormal(any_record["reference_labels"]),
-        "view": first.view,
+        "abnormal": is_abnormal(reference_labels),
+        "view": image.view,
         "image": radiograph_uri(pixels),
-        "heat": [
-            {
-                "region": name,
-                "image": heat_map_uri(pixels, heat),
-                "peak": f"{peak_over_uniform(heat):.1f}",
-            }
-            for name, heat in regions
-        ],
+        "heat": heat,
         "reference": {"text": reference, "labels": [label for label in LABELS if label in truth]},
         "reports": [
             _report(name, titles[name], record, truth, stamp) for name, record in records.items()
@@ -87,6 +91,7 @@ def _card(
 def _report(
     name: str, title: str, record: Record, truth: set[str], stamp: Mapping[str, Any]
 ) -> dict[str, Any]:
+    """Return one generated report with its classes against the ``truth`` and three scores."""
     names = ScoreNames.of(stamp["backend"]["name"])
     return {
         "system": name,
@@ -103,19 +108,23 @@ def _report(
 
 
 def class_chips(truth: set[str], found: set[str]) -> list[dict[str, str]]:
-    """The classes of a generated report against those of the study: found, missed, then those too many."""
-    kinds = (("hit", truth & found), ("miss", truth - found), ("extra", found - truth))
+    """Return the classes of a generated report compared with those of the study.
+
+    Found classes come first, then missed ones, then those that the study does not have.
+
+    >>> [chip["mark"] + chip["label"] for chip in class_chips({"Edema"}, {"Fracture"})]
+    ['−Edema', '+Fracture']
+    """
+    kinds = {"hit": truth & found, "miss": truth - found, "extra": found - truth}
     return [
         {"label": label, "kind": kind, "mark": _MARKS[kind]}
-        for kind, labels in kinds
+        for kind, labels in kinds.items()
         for label in LABELS
         if label in labels
     ]
 
 
 def _present(labels: Mapping[str, int], policy: Any) -> set[str]:
-    return {
-        label
-        for label, is_there in zip(LABELS, positives([labels], policy)[0], strict=True)
-        if is_there
-    }
+    """Return the classes that count as present under an uncertain policy."""
+    row = positives([labels], policy)[0]
+    return {label for label, is_present in zip(LABELS, row, strict=True) if is_present}
