@@ -1,4 +1,7 @@
-"""A model that is published as one archive, read in place: nothing is unpacked, and only tensors are unpickled."""
+"""Read a model that is published as one archive.
+
+Nothing is unpacked to disk, and only tensors are unpickled.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,13 @@ from lmrrg.metrics.errors import MetricError
 
 @dataclass(frozen=True)
 class Archive:
-    """Files by their path inside the archive."""
+    """The files of an archive by their path inside it."""
 
     path: Path
     files: Mapping[str, bytes]
 
     def read(self, name: str) -> bytes:
-        """The content of one file.
+        """Return the content of one file.
 
         Raises:
             MetricError: ``weights_mismatch``.
@@ -32,11 +35,15 @@ class Archive:
         return self.files[name]
 
     def weights(self, name: str) -> dict[str, Tensor]:
-        """A state dict, on the CPU."""
+        """Return a state dict, on the CPU."""
         return torch.load(io.BytesIO(self.read(name)), map_location="cpu", weights_only=True)
 
     def names(self, folder: str) -> list[str]:
-        """The files of one folder."""
+        """Return the paths of the files in one folder.
+
+        >>> Archive(Path("m.tar.gz"), {"config.json": b"", "words/a.txt": b""}).names("words")
+        ['words/a.txt']
+        """
         return [name for name in self.files if PurePosixPath(name).parent == PurePosixPath(folder)]
 
 
@@ -49,6 +56,7 @@ def open_archive(path: Path) -> Archive:
     try:
         with tarfile.open(path, "r:gz") as tar:
             members = [member for member in tar.getmembers() if member.isfile()]
+            # Some archives write "./config.json": a PurePosixPath drops the leading dot.
             files = {str(PurePosixPath(member.name)): _content(tar, member) for member in members}
     except tarfile.TarError as error:
         raise MetricError("weights_mismatch", f"{path} is not a gzipped tar archive") from error

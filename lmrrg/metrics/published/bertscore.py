@@ -1,7 +1,8 @@
-"""BERTScore as RadCliQ uses it: distilroberta-base, layer 5, no idf, rescaled with the English baseline.
+"""BERTScore as RadCliQ uses it: distilroberta-base, layer 5, no idf, rescaled.
 
-Equal to ``bert_score.BERTScorer(model_type="distilroberta-base", lang="en", rescale_with_baseline=True)``. Idf weights
-are off because they come from the references at hand: with a single reference they are all zero.
+Equal to ``bert_score.BERTScorer(model_type="distilroberta-base", lang="en",
+rescale_with_baseline=True)``. Idf weights are off because they come from the references of a call:
+with a single reference they are all zero.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from transformers import RobertaConfig, RobertaModel
 from lmrrg.metrics.errors import MetricError
 from lmrrg.metrics.published.batching import encode, pack, ready
 
+# The layer that agreed best with human judgements, and the F1 of unrelated English sentences at
+# this layer: both are published with BERTScore for this model.
 LAYER = 5
 BASELINE = 0.8473319
 _MAX_TOKENS = 512
 
 
 class BertScore:
-    """Token embeddings of reports, and the F1 of two of them."""
+    """The encoder of BERTScore, which gives the token embeddings of reports."""
 
     def __init__(self, files: Mapping[str, Path], device: torch.device, *, budget: int):
         """Load from ``config.json``, ``model.safetensors``, ``vocab.json`` and ``merges.txt``.
@@ -50,7 +53,10 @@ class BertScore:
         self._budget = budget
 
     def embed(self, reports: Sequence[str]) -> list[Tensor]:
-        """Unit-length token embeddings of each report [T, H] (float32, CPU), start and end token included."""
+        """Return unit-length token embeddings of each report [T, H] (float32, CPU).
+
+        The start and the end token are included.
+        """
         sequences = [self._tokens(report) for report in reports]
         embedded: list[Tensor] = [torch.empty(0)] * len(reports)
         with torch.inference_mode():
@@ -61,10 +67,12 @@ class BertScore:
         return embedded
 
     def _tokens(self, report: str) -> list[int]:
+        """Return the token ids of a report, cut to the encoder's length."""
         words = self._tokenizer.encode(report.strip(), add_special_tokens=False).ids
         return [self._start, *words[: _MAX_TOKENS - 2], self._end]
 
     def _id(self, token: str) -> int:
+        """Return the number of a special token."""
         number = self._tokenizer.token_to_id(token)
         if number is None:
             raise MetricError("weights_mismatch", f"the vocabulary of BERTScore has no {token}")
@@ -72,10 +80,15 @@ class BertScore:
 
 
 def bertscore_f1(hypothesis: Tensor, reference: Tensor) -> float:
-    """Rescaled F1 of two reports' embeddings [T, H] and [U, H].
+    """Return the rescaled F1 of two reports' embeddings [T, H] and [U, H].
 
-    Start and end token may be matched but do not count themselves; a report without any token of its own gives the
-    rescaled 0, as in the original.
+    The start and the end token may be matched but do not count themselves, so both reports here
+    have one token. A report without a token of its own gives an F1 of 0 before the rescaling, as
+    in the original.
+
+    >>> report = torch.eye(3)  # start, one word, end
+    >>> bertscore_f1(report, report), bertscore_f1(report[[0, 2]], report)
+    (1.0, -5.55)
     """
     similarity = hypothesis @ reference.T
     precision = similarity[1:-1].max(dim=1).values.mean()
@@ -92,9 +105,10 @@ def bertscore_f1(hypothesis: Tensor, reference: Tensor) -> float:
 def load_encoder(
     encoder: torch.nn.Module, weights: Mapping[str, Tensor], prefixes: Sequence[str], what: str
 ) -> None:
-    """Load an encoder from a state dict in which its names carry the first prefix that occurs; nothing may be missing.
+    """Load an encoder from a state dict in which its names have a prefix.
 
-    Names that the encoder does not have (heads, poolers, layers that are not read) are left out.
+    The first of ``prefixes`` that occurs is used. No weight of the encoder may be missing. Weights
+    that it does not have (heads, poolers, layers that are not read) are left out.
 
     Raises:
         MetricError: ``weights_mismatch``.

@@ -1,4 +1,4 @@
-"""What the models said about reports that were seen before: on disk, by content and model version."""
+"""Cache of the models' results for reports, on disk, by content and model version."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from torch import Tensor
 
 from lmrrg.metrics.published.radgraph import Annotation
 
-_IN_MEMORY = 4096  # analyses kept per process; one is about 200 KB
+# Analyses kept in memory per process; one is about 200 KB, so all are 800 MB at most.
+_IN_MEMORY = 4096
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """Everything that scoring a report needs to know about it."""
+    """The models' results for one report: all that scoring needs."""
 
     tokens: Tensor
     """BERTScore's unit-length token embeddings [T, H]."""
@@ -31,19 +32,21 @@ class Analysis:
 
 
 class AnalysisCache:
-    """A least-recently-used dictionary in memory over files on disk, shared by every process that uses the folder.
+    """An LRU cache in memory over files on disk; all processes that use the folder share the files.
 
-    A file's name is the hash of the text and of the models' version, so that nothing is ever stale; files appear whole.
-    Report text is not written, but RadGraph's entities quote words of it: keep the folder where the reports may be.
+    A file's name is the hash of the text and of the models' version, so no entry is ever stale, and
+    files are written atomically. Report text is not written, but RadGraph's entities quote words of
+    it: keep the folder where the reports may be kept.
     """
 
     def __init__(self, folder: Path | None, version: str):
         """``folder`` None keeps analyses in memory only."""
-        self._folder, self._version = folder, version
+        self._folder = folder
+        self._version = version
         self._memory: OrderedDict[str, Analysis] = OrderedDict()
 
     def get(self, report: str) -> Analysis | None:
-        """The analysis of a report, where there is one."""
+        """Return the analysis of a report, None where there is none."""
         key = self._key(report)
         found = self._memory.get(key) or self._read(key)
         if found is not None:
@@ -51,7 +54,7 @@ class AnalysisCache:
         return found
 
     def put(self, report: str, analysis: Analysis) -> None:
-        """Keep an analysis."""
+        """Keep an analysis in memory and, with a folder, on disk."""
         key = self._key(report)
         self._remember(key, analysis)
         if self._folder is not None:
@@ -73,6 +76,7 @@ class AnalysisCache:
             self._memory.popitem(last=False)
 
     def _read(self, key: str) -> Analysis | None:
+        """Read an analysis from disk, None where there is no usable file."""
         if self._folder is None or not (path := self._path(self._folder, key)).is_file():
             return None
         try:
@@ -87,11 +91,12 @@ class AnalysisCache:
                     ),
                 )
         except SafetensorError:
-            # A damaged file is no failure: the report is analysed again and the file replaced.
+            # A damaged file is not an error: the report is analysed again and the file replaced.
             return None
 
 
 def _write(path: Path, analysis: Analysis) -> None:
+    """Write an analysis by a rename, so that another process never reads half a file."""
     graph = {"entities": analysis.annotation.entities, "relations": analysis.annotation.relations}
     content = save(
         {"tokens": analysis.tokens.contiguous(), "embedding": analysis.embedding.contiguous()},

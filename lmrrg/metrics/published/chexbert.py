@@ -1,4 +1,4 @@
-"""CheXbert: the report embedding that RadCliQ compares, and the 14 labels that the field's clinical F1 is made of."""
+"""CheXbert: the report embedding that RadCliQ compares, and the 14 labels of the clinical F1."""
 
 from __future__ import annotations
 
@@ -16,16 +16,12 @@ from lmrrg.metrics.published.bertscore import load_encoder
 from lmrrg.studies import LABELS, NEGATIVE, POSITIVE, UNCERTAIN
 
 _MAX_TOKENS = 512
-_VALUES = (
-    None,
-    POSITIVE,
-    NEGATIVE,
-    UNCERTAIN,
-)  # the heads' classes: blank, positive, negative, uncertain
+# The labels of the heads' classes in CheXbert's order: blank, positive, negative, uncertain.
+_VALUES = (None, POSITIVE, NEGATIVE, UNCERTAIN)
 
 
 class CheXbert:
-    """BERT-base whose last-layer [CLS] feeds 14 linear heads; in evaluation mode."""
+    """BERT-base with 14 linear heads on the last layer's [CLS], in evaluation mode."""
 
     name = "chexbert"
 
@@ -42,7 +38,7 @@ class CheXbert:
             BertConfig.from_json_file(encoder["config.json"]), add_pooling_layer=False
         )
         load_encoder(self._bert, weights, ("bert.",), "CheXbert")
-        self._heads = nn.ModuleList(_head(weights, place) for place in range(len(LABELS)))
+        self._heads = nn.ModuleList(_head(weights, number) for number in range(len(LABELS)))
         ready(self._bert, device)
         pack(self._bert)
         ready(self._heads, device)
@@ -50,7 +46,7 @@ class CheXbert:
         self._budget = budget
 
     def embed(self, reports: Sequence[str]) -> Tensor:
-        """[CLS] of the last layer for each report [N, H], float32, CPU."""
+        """Return [CLS] of the last layer for each report [N, H], float32, CPU."""
         sequences = [self._tokens(report) for report in reports]
         embedded = torch.empty(len(reports), self._bert.config.hidden_size)
         with torch.inference_mode():
@@ -61,16 +57,22 @@ class CheXbert:
         return embedded
 
     def label(self, reports: Sequence[str]) -> list[dict[str, int]]:
-        """The classes of :data:`~lmrrg.studies.LABELS` that each report mentions, with 1, 0 or -1."""
+        """Return the classes that each report mentions, with 1, 0 or -1.
+
+        They are classes of :data:`~lmrrg.studies.LABELS`; equal reports are read once.
+        """
         distinct = list(dict.fromkeys(reports))
         labels = dict(zip(distinct, labels_of(self.embed(distinct), self._heads), strict=True))
         return [labels[report] for report in reports]
 
     def _tokens(self, report: str) -> list[int]:
+        """Return the token ids of a report, cut to the encoder's length."""
+        # CheXbert collapses white space before it tokenises.
         words = self._tokenizer.encode(" ".join(report.split()), add_special_tokens=False).ids
         return [self._id("[CLS]"), *words[: _MAX_TOKENS - 2], self._id("[SEP]")]
 
     def _id(self, token: str) -> int:
+        """Return the number of a special token."""
         number = self._tokenizer.token_to_id(token)
         if number is None:
             raise MetricError("weights_mismatch", f"the vocabulary of CheXbert has no {token}")
@@ -78,34 +80,39 @@ class CheXbert:
 
 
 def labels_of(embedded: Tensor, heads: nn.ModuleList) -> list[dict[str, int]]:
-    """Labels from embeddings [N, H]: each head's largest logit, blank classes left out."""
+    """Return labels from embeddings [N, H]: each head's largest logit, blank classes left out."""
     with torch.inference_mode():
         device = next(heads.parameters()).device
         classes = [head(embedded.to(device)).argmax(dim=-1).tolist() for head in heads]
-    return [
-        {
-            label: value
-            for label, k in zip(LABELS, row, strict=True)
-            if (value := _VALUES[k]) is not None
-        }
-        for row in zip(*classes, strict=True)
-    ]
+    return [_mentioned(row) for row in zip(*classes, strict=True)]
+
+
+def _mentioned(classes: Sequence[int]) -> dict[str, int]:
+    """Return the labels of one report from the number of each head's class."""
+    labels: dict[str, int] = {}
+    for label, number in zip(LABELS, classes, strict=True):
+        value = _VALUES[number]
+        if value is not None:
+            labels[label] = value
+    return labels
 
 
 def _checkpoint_weights(path: Path) -> dict[str, Tensor]:
+    """Return the state dict of the published checkpoint."""
     stored = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(stored, dict) or "model_state_dict" not in stored:
         raise MetricError(
             "weights_mismatch", f"{path} has no model_state_dict: it is not CheXbert's checkpoint"
         )
-    # It was saved from a data-parallel model.
+    # It was saved from a data-parallel model, which adds "module." to every name.
     return {
         name.removeprefix("module."): tensor for name, tensor in stored["model_state_dict"].items()
     }
 
 
-def _head(weights: Mapping[str, Tensor], place: int) -> nn.Linear:
-    names = [f"linear_heads.{place}.{kind}" for kind in ("weight", "bias")]
+def _head(weights: Mapping[str, Tensor], number: int) -> nn.Linear:
+    """Return one of the 14 heads with its weights."""
+    names = [f"linear_heads.{number}.{kind}" for kind in ("weight", "bias")]
     if not all(name in weights for name in names):
         raise MetricError("weights_mismatch", f"CheXbert: {names[0]} is missing")
     weight, bias = (weights[name] for name in names)

@@ -1,8 +1,11 @@
-"""RadGraph's published model without AllenNLP: entities and relations of a report, many reports at a time.
+"""RadGraph's published model without AllenNLP: entities and relations of many reports at a time.
 
-The same computation as the ``radgraph`` package (0.1.18, model type "radgraph"; a DyGIE++ model), reorganised: reports
-go through the encoder in batches, and a span's scores are sums of its end points' projections, so that the thousands of
-spans of a report are never laid out. Scores agree to rounding.
+The computation is that of the ``radgraph`` package (0.1.18, model type "radgraph"; a DyGIE++ model)
+in another order: reports go through the encoder in batches, and a span's scores are sums of
+projections of its first and last word, so that the thousands of span vectors of a report are never
+built. Scores agree up to rounding.
+
+Dimensions: T words of a report, H width of the encoder, S spans, K spans that the pruner keeps.
 """
 
 from __future__ import annotations
@@ -26,9 +29,10 @@ from lmrrg.metrics.published.batching import encode, pack, ready
 from lmrrg.metrics.published.bertscore import load_encoder
 
 _ENCODER = "_embedder.token_embedder_bert._matched_embedder.transformer_model."
-_TOKENS = re.compile(
-    r"[/,:.!?()]|[^\s/,:.!?()]+"
-)  # the package's own splitting; a hyphen does not split
+# How the package splits a report into words; a hyphen does not split.
+_TOKENS = re.compile(r"[/,:.!?()]|[^\s/,:.!?()]+")
+# Pairs of spans whose products are in memory at a time: a product is as wide as a span vector, and
+# a report has up to tens of thousands of pairs.
 _PAIRS_AT_ONCE = 8192
 
 
@@ -39,7 +43,7 @@ class Annotation:
     entities: tuple[tuple[str, str], ...]
     """(tokens, label) in the order of the text."""
     relations: tuple[tuple[int, int, str], ...]
-    """(head, tail, type), by place in ``entities``."""
+    """(head, tail, type); head and tail are indices into ``entities``."""
 
 
 class RadGraph:
@@ -48,10 +52,11 @@ class RadGraph:
     def __init__(
         self, checkpoint: Path, encoder: dict[str, Path], device: torch.device, *, budget: int
     ):
-        """Load the archive (or the folder that it unpacks to) into the encoder's architecture.
+        """Load the archive into the encoder's architecture.
 
         Raises:
-            MetricError: ``weights_mismatch`` or ``unsupported_model`` (a model that propagates coreference).
+            MetricError: ``weights_mismatch`` or ``unsupported_model`` (a model that propagates
+                coreference).
         """
         archive = open_archive(checkpoint)
         settings = json.loads(archive.read("config.json"))
@@ -61,14 +66,15 @@ class RadGraph:
                 "unsupported_model",
                 "RadGraph models with coreference propagation are not implemented",
             )
-        self._width = int(settings["dataset_reader"]["max_span_width"])
-        self._fold = int(settings["dataset_reader"]["token_indexers"]["bert"]["max_length"])
+        reader = settings["dataset_reader"]
+        self._max_span_width = int(reader["max_span_width"])
+        self._max_pieces = int(reader["token_indexers"]["bert"]["max_length"])
         self._bert = BertModel(
             BertConfig.from_json_file(encoder["config.json"]), add_pooling_layer=False
         )
         load_encoder(self._bert, weights, (_ENCODER,), "RadGraph")
-        share = float(settings["model"]["modules"]["relation"]["spans_per_word"])
-        self._scorer = SpanScorer(weights, archive, share)
+        spans_per_word = float(settings["model"]["modules"]["relation"]["spans_per_word"])
+        self._scorer = SpanScorer(weights, archive, spans_per_word)
         ready(self._bert, device)
         pack(self._bert)
         ready(self._scorer, device)
@@ -76,7 +82,7 @@ class RadGraph:
         self._budget = budget
 
     def annotate(self, reports: Sequence[str]) -> list[Annotation]:
-        """Entities and relations of each report; a report without a word has none."""
+        """Return entities and relations of each report; a report without a word has none."""
         words = [radgraph_tokens(report) for report in reports]
         with torch.inference_mode():
             embedded = self._word_embeddings(words)
@@ -86,40 +92,44 @@ class RadGraph:
             ]
 
     def _annotation(self, words: list[str], hidden: Tensor) -> Annotation:
+        """Return the annotation of one report from its word embeddings [T, H]."""
         if not words:
             return Annotation((), ())
-        spans = spans_of(len(words), self._width)
+        spans = spans_of(len(words), self._max_span_width)
         labels, relations = self._scorer(hidden, torch.tensor(spans, device=hidden.device))
-        found = {span: label for span, label in zip(spans, labels, strict=True) if label}
-        place = {span: row for row, span in enumerate(found)}
-        entities = tuple(
-            (" ".join(words[start : end + 1]), label) for (start, end), label in found.items()
-        )
+        entities: list[tuple[str, str]] = []
+        # The index among the entities of each span that is one.
+        index: dict[int, int] = {}
+        for number, ((start, end), label) in enumerate(zip(spans, labels, strict=True)):
+            if label:
+                index[number] = len(entities)
+                entities.append((" ".join(words[start : end + 1]), label))
+        # The scorer also links spans that are no entity; the package drops these relations.
         linked = tuple(
-            (place[spans[head]], place[spans[tail]], kind)
+            (index[head], index[tail], kind)
             for head, tail, kind in relations
-            if spans[head] in place and spans[tail] in place
+            if head in index and tail in index
         )
-        return Annotation(entities, linked)
+        return Annotation(tuple(entities), linked)
 
     def _word_embeddings(self, reports: list[list[str]]) -> list[Tensor]:
-        """Mean of each word's piece embeddings, [words, H] per report; a word without pieces is zero.
+        """Return the mean of each word's piece embeddings, [T, H] per report.
 
-        A report longer than the encoder is cut into segments that are encoded on their own, as in AllenNLP.
+        A word without pieces is zero. A report longer than the encoder is cut into segments that
+        are encoded on their own, as in AllenNLP.
         """
-        pieces = [[self._pieces(word) for word in words] for words in reports]
+        pieces = [self._word_pieces(words) for words in reports]
         segments: list[list[int]] = []
         owner: list[int] = []
         for row, word_pieces in enumerate(pieces):
-            flat = [piece for word in word_pieces for piece in word]
-            room = self._fold - 2
-            for start in range(0, max(1, len(flat)), room):
-                segments.append([self._id("[CLS]"), *flat[start : start + room], self._id("[SEP]")])
-                owner.append(row)
+            own_segments = self._segments(word_pieces)
+            segments += own_segments
+            owner += [row] * len(own_segments)
         hidden: list[Tensor] = [torch.empty(0)] * len(segments)
         for segment, states in encode(
             self._bert, segments, padding=self._id("[PAD]"), budget=self._budget
         ):
+            # Without [CLS] and [SEP], which belong to no word.
             hidden[segment] = states[1:-1]
         per_report: list[list[Tensor]] = [[] for _ in reports]
         for segment, row in enumerate(owner):
@@ -129,10 +139,23 @@ class RadGraph:
             for states, words in zip(per_report, pieces, strict=True)
         ]
 
-    def _pieces(self, word: str) -> list[int]:
-        return self._tokenizer.encode(word, add_special_tokens=False).ids
+    def _word_pieces(self, words: list[str]) -> list[list[int]]:
+        """Return the piece ids of each word."""
+        return [self._tokenizer.encode(word, add_special_tokens=False).ids for word in words]
+
+    def _segments(self, word_pieces: list[list[int]]) -> list[list[int]]:
+        """Return a report's piece ids in segments that fit the encoder, at least one."""
+        flat = [piece for word in word_pieces for piece in word]
+        room = self._max_pieces - 2
+        start_id = self._id("[CLS]")
+        end_id = self._id("[SEP]")
+        return [
+            [start_id, *flat[start : start + room], end_id]
+            for start in range(0, max(1, len(flat)), room)
+        ]
 
     def _id(self, token: str) -> int:
+        """Return the number of a special token."""
         number = self._tokenizer.token_to_id(token)
         if number is None:
             raise MetricError(
@@ -142,18 +165,29 @@ class RadGraph:
 
 
 def radgraph_tokens(report: str) -> list[str]:
-    """The words that RadGraph labels: split at white space, and around ``/ , : . ! ? ( )``."""
+    """Return the words that RadGraph labels: split at white space, and around ``/ , : . ! ? ( )``.
+
+    >>> radgraph_tokens("Right-sided effusion (small).")
+    ['Right-sided', 'effusion', '(', 'small', ')', '.']
+    """
     return _TOKENS.findall(report)
 
 
 def spans_of(words: int, width: int) -> list[tuple[int, int]]:
-    """Every span of up to ``width`` words, first and last word included, by start and then by end."""
+    """Return every span of up to ``width`` words, ordered by start and then by end.
+
+    A span is its first and its last word.
+
+    >>> spans_of(3, width=2)
+    [(0, 0), (0, 1), (1, 1), (1, 2), (2, 2)]
+    """
     return [
         (start, end) for start in range(words) for end in range(start, min(start + width, words))
     ]
 
 
 def _mean_by_word(states: Tensor, words: list[list[int]]) -> Tensor:
+    """Return the mean state of each word's pieces: [pieces, H] to [T, H]."""
     counts = torch.tensor([len(pieces) for pieces in words], device=states.device)
     owner = torch.repeat_interleave(torch.arange(len(words), device=states.device), counts)
     total = states.new_zeros(len(words), states.shape[-1]).index_add_(0, owner, states)
@@ -161,16 +195,31 @@ def _mean_by_word(states: Tensor, words: list[list[int]]) -> Tensor:
 
 
 def radgraph_f1(hypothesis: Annotation, reference: Annotation) -> tuple[float, float, float, float]:
-    """rg_e, rg_er and rg_bar_er as in the ``radgraph`` package (0.1.18), and RadCliQ's RG; 0 where a side is empty."""
-    ours, theirs = _sets(hypothesis), _sets(reference)
-    entity, linked, typed, relation = (set_f1(a, b) for a, b in zip(ours, theirs, strict=True))
+    """Return rg_e, rg_er and rg_bar_er, and RadCliQ's RG; 0 where a side is empty.
+
+    The first three are those of the ``radgraph`` package (0.1.18).
+
+    >>> effusion = ("effusion", "OBS-DP")
+    >>> left = Annotation((effusion, ("left", "ANAT-DP")), ((0, 1, "located_at"),))
+    >>> right = Annotation((effusion, ("right", "ANAT-DP")), ((0, 1, "located_at"),))
+    >>> radgraph_f1(left, right)  # entities agree by half, the relation does not
+    (0.5, 0.5, 0.0, 0.25)
+    """
+    own = _sets(hypothesis)
+    other = _sets(reference)
+    entity, linked, typed, relation = (set_f1(a, b) for a, b in zip(own, other, strict=True))
     return entity, linked, typed, (entity + relation) / 2
 
 
 def _sets(annotation: Annotation) -> tuple[frozenset, frozenset, frozenset, frozenset]:
+    """Return the sets that are compared: the three levels of the package, and the relations.
+
+    Level 1 has the entities, level 2 entities with whether they are the head of a relation, level 3
+    each relation's head with the type and the target, and entities that are no head.
+    """
     entities = annotation.entities
     heads = {head for head, _, _ in annotation.relations}
-    loose = {entity for place, entity in enumerate(entities) if place not in heads}
+    without_relation = {entity for index, entity in enumerate(entities) if index not in heads}
     # The package lower-cases tokens at the third level only, and only where there is a relation.
     typed = {
         (entities[head][0].lower(), entities[head][1], kind, entities[tail][0].lower())
@@ -178,8 +227,8 @@ def _sets(annotation: Annotation) -> tuple[frozenset, frozenset, frozenset, froz
     }
     return (
         frozenset(entities),
-        frozenset((*entity, place in heads) for place, entity in enumerate(entities)),
-        frozenset(typed | loose),
+        frozenset((*entity, index in heads) for index, entity in enumerate(entities)),
+        frozenset(typed | without_relation),
         frozenset(
             (entities[head], entities[tail], kind) for head, tail, kind in annotation.relations
         ),
@@ -187,7 +236,7 @@ def _sets(annotation: Annotation) -> tuple[frozenset, frozenset, frozenset, froz
 
 
 class _FeedForward(nn.Module):
-    """Linear layers with ReLU, the first of which is given apart so that callers can split its input."""
+    """Linear layers with ReLU. Callers apply the first layer themselves, to parts of its input."""
 
     def __init__(self, weights: dict[str, Tensor], prefix: str):
         super().__init__()
@@ -200,7 +249,7 @@ class _FeedForward(nn.Module):
         self.later = nn.Sequential(*(module for layer in later for module in (layer, nn.ReLU())))
 
     def forward(self, projected: Tensor) -> Tensor:
-        """``projected``: what the first layer gives, bias included."""
+        """Apply the later layers to the output of the first, bias included."""
         return self.later(torch.relu(projected))
 
 
@@ -211,7 +260,7 @@ class SpanScorer(nn.Module):
         super().__init__()
         self._entity_names = _label_names(archive, "ner_labels")
         self._relation_names = _label_names(archive, "relation_labels")
-        self._share = spans_per_word
+        self._spans_per_word = spans_per_word
         entity, relation = _namespace(archive, "ner_labels"), _namespace(archive, "relation_labels")
         pruner = f"_relation._mention_pruners.{relation}._scorer."
         self.width = nn.Embedding.from_pretrained(
@@ -225,11 +274,17 @@ class SpanScorer(nn.Module):
     def forward(
         self, hidden: Tensor, spans: Tensor
     ) -> tuple[list[str], list[tuple[int, int, str]]]:
-        """Labels ("" for none) of spans [S, 2] over words [T, H], and relations as (head, tail, type) by span."""
+        """Return labels and relations of spans [S, 2] over word embeddings [T, H].
+
+        A label is "" for a span that is no entity. A relation is (head, tail, type); head and tail
+        are numbers of spans.
+        """
         width = self.width(spans[:, 1] - spans[:, 0])
         scores = self.entities(hidden, spans, width)
+        # The empty label has the fixed score 0; "no relation" is treated alike below.
         best = torch.cat([scores.new_zeros(len(spans), 1), scores], dim=1).argmax(dim=1).tolist()
-        keep = math.ceil(torch.tensor(len(hidden), dtype=torch.float32) * self._share)
+        # In float32 like the package: in float64 the product could round up to another integer.
+        keep = math.ceil(torch.tensor(len(hidden), dtype=torch.float32) * self._spans_per_word)
         mention = self.mentions(hidden, spans, width)[:, 0]
         kept = mention.topk(min(max(1, keep), len(spans))).indices.sort().values
         embedded = torch.cat([hidden[spans[kept, 0]], hidden[spans[kept, 1]], width[kept]], dim=1)
@@ -244,22 +299,19 @@ class SpanScorer(nn.Module):
         return [self._entity_names[k] for k in best], relations
 
     def _pair_scores(self, spans: Tensor, mention: Tensor) -> Tensor:
-        """For each ordered pair of K spans [K, D] the relation's number, 0 for none: [K, K]."""
-        first, size = self.pairs.first, spans.shape[1]
-        head, tail, product = (
-            first.weight[:, :size],
-            first.weight[:, size : 2 * size],
-            first.weight[:, 2 * size :],
-        )
-        # The third feature of a pair, the product of its spans, has no direction: half of the pairs are enough.
+        """Return the relation's number for each ordered pair of spans [K, D]: [K, K], 0: none."""
+        first = self.pairs.first
+        size = spans.shape[1]
+        # The columns of the weight follow the features of a pair: head, tail, and their product.
+        head, tail, product = first.weight.split(size, dim=1)
+        # The product is the same in both directions, so half of the pairs are enough.
         one, other = torch.triu_indices(len(spans), len(spans), device=spans.device)
         chunks = zip(one.split(_PAIRS_AT_ONCE), other.split(_PAIRS_AT_ONCE), strict=True)
         products = torch.cat([(spans[a] * spans[b]) @ product.T for a, b in chunks])
-        place = torch.empty(len(spans), len(spans), dtype=torch.long, device=spans.device)
-        place[one, other] = place[other, one] = torch.arange(len(one), device=spans.device)
-        projected = (
-            (spans @ head.T)[:, None] + (spans @ tail.T)[None] + first.bias + products[place]
-        )
+        # The row of each pair's product.
+        row = torch.empty(len(spans), len(spans), dtype=torch.long, device=spans.device)
+        row[one, other] = row[other, one] = torch.arange(len(one), device=spans.device)
+        projected = (spans @ head.T)[:, None] + (spans @ tail.T)[None] + first.bias + products[row]
         scores = (
             self.relations(self.pairs(projected)) + (mention[:, None] + mention[None])[..., None]
         )
@@ -267,7 +319,11 @@ class SpanScorer(nn.Module):
 
 
 class _SpanHead(nn.Module):
-    """A feed-forward scorer of spans whose first layer is applied to words and widths before they meet."""
+    """A feed-forward scorer of spans.
+
+    A span vector is (first word, last word, width). The first layer is applied to the T words and
+    to the widths, and its results are added per span: that is the same sum with fewer products.
+    """
 
     def __init__(self, weights: dict[str, Tensor], prefix: str, width: int):
         super().__init__()
@@ -276,28 +332,33 @@ class _SpanHead(nn.Module):
         self._width = width
 
     def forward(self, hidden: Tensor, spans: Tensor, width: Tensor) -> Tensor:
+        """Return the scores of spans [S, 2] over words [T, H], with width embeddings [S, W]."""
         first = self.layers.first
-        start, end, wide = first.weight.split(
+        of_start, of_end, of_width = first.weight.split(
             [hidden.shape[1], hidden.shape[1], self._width], dim=1
         )
-        ends = (hidden @ start.T)[spans[:, 0]] + (hidden @ end.T)[spans[:, 1]]
-        return self.score(self.layers(ends + width @ wide.T + first.bias))
+        ends = (hidden @ of_start.T)[spans[:, 0]] + (hidden @ of_end.T)[spans[:, 1]]
+        return self.score(self.layers(ends + width @ of_width.T + first.bias))
 
 
 def _linear(weights: dict[str, Tensor], name: str) -> nn.Linear:
-    weight, bias = _take(weights, f"{name}.weight"), _take(weights, f"{name}.bias")
+    """Return the linear layer of this name with its weights."""
+    weight = _take(weights, f"{name}.weight")
+    bias = _take(weights, f"{name}.bias")
     layer = nn.Linear(weight.shape[1], weight.shape[0])
     layer.load_state_dict({"weight": weight, "bias": bias})
     return layer
 
 
 def _take(weights: dict[str, Tensor], name: str) -> Tensor:
+    """Return a weight, or refuse a file without it."""
     if name not in weights:
         raise MetricError("weights_mismatch", f"RadGraph: {name} is missing")
     return weights[name]
 
 
 def _namespace(archive: Archive, kind: str) -> str:
+    """Return the full name of a vocabulary, which begins with that of the training data."""
     names = [
         Path(name).stem for name in archive.names("vocabulary") if name.endswith(f"__{kind}.txt")
     ]
@@ -310,6 +371,6 @@ def _namespace(archive: Archive, kind: str) -> str:
 
 
 def _label_names(archive: Archive, kind: str) -> list[str]:
-    """Labels by number; the first entity label is the empty one."""
+    """Return the labels by number; the first entity label is the empty one."""
     text = archive.read(f"vocabulary/{_namespace(archive, kind)}.txt").decode("utf-8")
     return text.removesuffix("\n").split("\n")

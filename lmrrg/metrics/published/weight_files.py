@@ -1,7 +1,7 @@
-"""Which published files the published backend needs, and where they are: a local folder or the Hugging Face cache.
+"""Find the files of the published backend in a local folder or in the Hugging Face cache.
 
-Nothing is downloaded here. A folder holds one subfolder per repository, named like its last part, as
-``hf download REPOSITORY FILES --local-dir FOLDER/NAME`` makes it.
+Nothing is downloaded here. A folder holds one subfolder per repository, named like the last part of
+the repository's name, as ``hf download REPOSITORY FILES --local-dir FOLDER/NAME`` makes it.
 """
 
 from __future__ import annotations
@@ -14,18 +14,22 @@ from lmrrg.metrics.errors import MetricError
 
 @dataclass(frozen=True)
 class Source:
-    """Files of one repository; ``aliases`` are names under which the same repository was known before."""
+    """Files of one repository; ``aliases`` are former names of the same repository."""
 
     repository: str
     files: tuple[str, ...]
     aliases: tuple[str, ...] = ()
 
     def command(self, folder: Path | None) -> str:
-        """How to fetch the files to where they are looked for: a folder, or the Hugging Face cache."""
-        where = (
-            "" if folder is None else f" --local-dir {folder / self.repository.rpartition('/')[2]}"
-        )
-        return f"hf download {self.repository} {' '.join(self.files)}{where}"
+        """Return the command that fetches the files into ``folder`` or the Hugging Face cache.
+
+        >>> SOURCES["CheXbert"].command(Path("weights"))
+        'hf download StanfordAIMI/RRG_scorers chexbert.pth --local-dir weights/RRG_scorers'
+        """
+        command = f"hf download {self.repository} {' '.join(self.files)}"
+        if folder is None:
+            return command
+        return f"{command} --local-dir {_subfolder(folder, self.repository)}"
 
 
 SOURCES: dict[str, Source] = {
@@ -45,45 +49,54 @@ SOURCES: dict[str, Source] = {
         ("distilroberta-base",),
     ),
 }
-"""What each part needs."""
+"""The files of each part of the backend."""
 
 
 def find(part: str, folder: Path | None) -> dict[str, Path]:
-    """Paths of a part's files, by name.
+    """Return the paths of a part's files, by name.
 
     Raises:
         MetricError: ``weights_missing``; the message says how to fetch them.
     """
     source = SOURCES[part]
-    found = {
-        name: path for name in source.files if (path := _locate(source, name, folder)) is not None
-    }
+    located = {name: _locate(source, name, folder) for name in source.files}
+    found = {name: path for name, path in located.items() if path is not None}
     absent = [name for name in source.files if name not in found]
     if absent:
         where = f"in {folder} or " if folder is not None else "in "
         raise MetricError(
             "weights_missing",
-            f"{part} lacks {', '.join(absent)} {where}the Hugging Face cache; fetch it with `{source.command(folder)}`",
+            f"{part} lacks {', '.join(absent)} {where}the Hugging Face cache; "
+            f"fetch it with `{source.command(folder)}`",
         )
     return found
 
 
 def missing_files(folder: Path | None) -> dict[str, list[str]]:
-    """For each part of the backend the commands that fetch what is absent; an empty list where all is there."""
-    return {
-        part: [source.command(folder)]
-        if any(_locate(source, name, folder) is None for name in source.files)
-        else []
-        for part, source in SOURCES.items()
-    }
+    """Return for each part of the backend the commands that fetch its missing files.
+
+    The list is empty where no file is missing.
+    """
+    commands: dict[str, list[str]] = {}
+    for part, source in SOURCES.items():
+        is_missing = any(_locate(source, name, folder) is None for name in source.files)
+        commands[part] = [source.command(folder)] if is_missing else []
+    return commands
+
+
+def _subfolder(folder: Path, repository: str) -> Path:
+    """Return the folder of one repository inside ``folder``."""
+    return folder / repository.rpartition("/")[2]
 
 
 def _locate(source: Source, name: str, folder: Path | None) -> Path | None:
+    """Return the path of one file, None where it is missing; a folder comes before the cache."""
+    # Imported here because it is slow to import, and the table above does not need it.
     from huggingface_hub import try_to_load_from_cache
 
     for repository in (source.repository, *source.aliases):
         if folder is not None:
-            path = folder / repository.rpartition("/")[2] / name
+            path = _subfolder(folder, repository) / name
             if path.is_file():
                 return path
         cached = try_to_load_from_cache(repository, name)
