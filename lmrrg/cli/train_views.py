@@ -55,7 +55,8 @@ def train_views(manifest: Path, out: Path, origin: str, config: Config) -> None:
     classifier = ViewClassifier.fit(features["train"], lateral["train"])
     classifier.save(out, f"{origin}, {len(lateral['train'])} images of the train split")
     for split in _SPLITS:
-        print(f"{split}: {_agreement(classifier.lateral(features[split]), lateral[split])}")
+        scores = classifier.lateral_probability(features[split])
+        print(f"{split}: {_agreement(scores, lateral[split])}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

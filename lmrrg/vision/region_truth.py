@@ -1,7 +1,7 @@
-"""The truth about regions that phantoms carry, brought to the patches of the model; for measuring only.
+"""Bring the region masks of phantoms to the patches of the model, to measure its heat maps.
 
-A phantom from a CT knows the mask of all 29 regions in every view. A drawn one (version 1) knows the boxes of its
-findings: each is the truth for the regions in which such a finding lies.
+A phantom projected from a CT holds the mask of all 29 regions in every view. A drawn one (version
+1) holds the boxes of its findings; a box is the truth for the regions in which such a finding lies.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from lmrrg.metrics.localisation import RegionTruth
 from lmrrg.studies import Study, StudyImage
 from lmrrg.views import choose_views
 
-_FINE = 256  # side of the square on which a box becomes a mask
+_FINE = 256
+"""Side of the square on which a box is drawn as a mask, before it is reduced to patches."""
 
 _OF_FINDING: dict[str, tuple[str, ...]] = {
     "cardiomegaly": ("cardiac silhouette",),
@@ -31,11 +32,13 @@ _OF_FINDING: dict[str, tuple[str, ...]] = {
     "atelectasis": ("{side} lower lung zone",),
     "central line": ("svc",),
 }
-"""Regions in which the box of a finding of version 1 is looked for; edema and a pacemaker spread over too much."""
+"""Regions of the findings of version 1; edema and a pacemaker extend over too many."""
 
 
 def region_truth(study: Study, max_views: int, patches: int) -> RegionTruth | None:
-    """Where the regions of a study are, over its ``max_views`` views of ``patches`` patches; None where nobody knows.
+    """Return where the regions of a study are, over its first ``max_views`` views.
+
+    Each view has ``patches`` patches, in rows of a square. None means that it is not known.
 
     Raises:
         ImageError: a film of version 1 cannot be read.
@@ -50,54 +53,61 @@ def region_truth(study: Study, max_views: int, patches: int) -> RegionTruth | No
     for view, image in enumerate(choose_views(study.images, max_views)):
         seen[view] = True
         for name, mask in masks.get(image, {}).items():
-            coverage[REGIONS.index(name), view] = _shares(mask, side).reshape(-1)
+            coverage[REGIONS.index(name), view] = _coverage(mask, side).reshape(-1)
     return RegionTruth(coverage, seen)
 
 
 def _masks(study: Study) -> dict[StudyImage, dict[str, NDArray[np.bool_]]]:
-    """Masks by image and region, on the square that the model sees."""
+    """Return the known masks by image and region, on the square that the model sees."""
     if "masks" in study.truth:
-        by_view = masks_of(study)
-        return {
-            image: dict(zip(REGIONS, masks, strict=True))
-            for image, masks in zip(study.images, by_view, strict=True)
-        }
+        by_image = {}
+        for image, masks in zip(study.images, masks_of(study), strict=True):
+            by_image[image] = dict(zip(REGIONS, masks, strict=True))
+        return by_image
+    return _masks_of_boxes(study)
+
+
+def _masks_of_boxes(study: Study) -> dict[StudyImage, dict[str, NDArray[np.bool_]]]:
+    """Return the masks of a drawn phantom: its findings' boxes, on its first image."""
     findings: Any = study.truth.get("findings", ())
-    boxes = [(finding, finding["box"]) for finding in findings if finding.get("box")]
-    placed = [(name, box) for finding, box in boxes for name in _regions_of(finding)]
-    if not placed:
+    region_boxes: list[tuple[str, Sequence[float]]] = []
+    for finding in findings:
+        if finding.get("box"):
+            region_boxes += [(name, finding["box"]) for name in _regions_of(finding)]
+    # Without boxes the film need not be read at all.
+    if not region_boxes:
         return {}
     image = study.images[0]
     height, width = read_image(image.path).pixels.shape
     masks: dict[str, NDArray[np.bool_]] = {}
-    for name, box in placed:
+    for name, box in region_boxes:
         drawn = _box_mask(box, height, width)
         masks[name] = masks.get(name, np.zeros_like(drawn)) | drawn
     return {image: masks}
 
 
 def _regions_of(finding: Mapping[str, Any]) -> list[str]:
-    if finding.get("side") == "bilateral":  # one box around both sides tells nothing about either
+    """Return the names of the regions in which a finding lies."""
+    if finding.get("side") == "bilateral":
+        # One box encloses both sides and so locates neither.
         return []
     return [name.format(**finding) for name in _OF_FINDING.get(finding["type"], ())]
 
 
 def _box_mask(box: Sequence[float], height: int, width: int) -> NDArray[np.bool_]:
-    """A box (left, top, right, bottom; pixels of the film) on the square into which the film is fitted."""
+    """Draw a box (left, top, right, bottom; pixels of the film) on the square of the film."""
     longest = max(height, width)
-    rows, columns = (
-        (np.arange(_FINE) + 0.5) / _FINE * longest,
-        (np.arange(_FINE) + 0.5) / _FINE * longest,
-    )
-    rows, columns = rows - (longest - height) / 2, columns - (longest - width) / 2
+    # Centres of the square's cells, in pixels of the film, which is centred on the square.
+    centres = (np.arange(_FINE) + 0.5) / _FINE * longest
+    rows = centres - (longest - height) / 2
+    columns = centres - (longest - width) / 2
     left, top, right, bottom = box
-    return ((rows >= top) & (rows < bottom))[:, None] & ((columns >= left) & (columns < right))[
-        None, :
-    ]
+    in_rows = (rows >= top) & (rows < bottom)
+    in_columns = (columns >= left) & (columns < right)
+    return in_rows[:, None] & in_columns[None, :]
 
 
-def _shares(mask: NDArray[np.bool_], side: int) -> NDArray[np.float32]:
-    """The share of each of side x side patches that a square mask covers."""
-    return np.asarray(
-        Image.fromarray(mask.astype(np.float32)).resize((side, side), Image.Resampling.BOX)
-    )
+def _coverage(mask: NDArray[np.bool_], side: int) -> NDArray[np.float32]:
+    """Return the fraction of each of side x side patches that a square mask covers."""
+    image = Image.fromarray(mask.astype(np.float32))
+    return np.asarray(image.resize((side, side), Image.Resampling.BOX))

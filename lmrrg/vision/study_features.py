@@ -1,4 +1,4 @@
-"""Patch features of a batch of studies."""
+"""Hold the patch features of a batch of studies."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from torch import Tensor
 class StudyFeatures:
     """Patch features of B studies with up to V views of P patches and C channels.
 
-    ``patches`` float16 or float32 [B, V, P, C]; ``views`` int64 [B, V], index into :data:`VIEWS`; ``view_mask`` bool
-    [B, V], False where a study has no such view (the values there have no meaning and no influence).
+    ``patches`` float16 or float32 [B, V, P, C]; ``views`` int64 [B, V], index into
+    :data:`~lmrrg.views.VIEWS`; ``view_mask`` bool [B, V], False where a study has no such view (the
+    values there have no meaning and no influence).
     """
 
     patches: Tensor
@@ -25,10 +26,10 @@ class StudyFeatures:
         return self.patches.shape[0]
 
     def select(self, index: Sequence[int] | Tensor) -> StudyFeatures:
-        """The studies at ``index``, repeats allowed."""
+        """Return the studies at ``index``, which may repeat."""
         at = torch.as_tensor(index, dtype=torch.long)
         return StudyFeatures(*(getattr(self, f.name)[at] for f in fields(self)))
 
     def to(self, device: torch.device | str) -> StudyFeatures:
-        """A copy on ``device``."""
+        """Return a copy on ``device``."""
         return StudyFeatures(*(getattr(self, f.name).to(device) for f in fields(self)))

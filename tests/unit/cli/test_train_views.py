@@ -51,6 +51,6 @@ def test_trained_weights_are_read_again(
     out = tmp_path / "new" / "v.safetensors"
     assert main(["--studies", str(tmp_path / "m.jsonl"), "--out", str(out)]) == 0
     assert "val: " in capsys.readouterr().out
-    low, high = ViewClassifier.load(out).lateral(np.outer([-1.0, 1.0], np.ones(600)))
+    low, high = ViewClassifier.load(out).lateral_probability(np.outer([-1.0, 1.0], np.ones(600)))
     assert low < 0.1 < 0.9 < high
     assert out.stat().st_mode & 0o777 == 0o644

@@ -25,10 +25,12 @@ def test_a_classifier_learns_what_can_be_told_apart_and_comes_back_from_disk(tmp
     seen = rng.normal(size=(200, 12)).astype(np.float32)
     seen[:, 3] += 8 * lateral
     classifier = ViewClassifier.fit(seen, lateral)
-    assert ((classifier.lateral(seen) > 0.5) == lateral).mean() > 0.97
+    assert ((classifier.lateral_probability(seen) > 0.5) == lateral).mean() > 0.97
     classifier.save(tmp_path / "views.safetensors", "a test")
     again = ViewClassifier.load(tmp_path / "views.safetensors")
-    np.testing.assert_allclose(again.lateral(seen), classifier.lateral(seen), rtol=1e-5)
+    np.testing.assert_allclose(
+        again.lateral_probability(seen), classifier.lateral_probability(seen), rtol=1e-5
+    )
 
 
 def test_weights_of_another_encoder_are_refused(tmp_path):
