@@ -23,7 +23,8 @@ import ray
 
 from actors.actor_pool import PoolError
 from actors.placement import connect
-from lmrrg.config.loading import config_help, load_config
+from lmrrg.config.description import config_help
+from lmrrg.config.loading import load_config
 from lmrrg.config.tree import Config
 from lmrrg.errors import run_command
 from lmrrg.manifest import manifest_hash

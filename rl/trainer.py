@@ -265,7 +265,7 @@ class CQRL(Algorithm):
     def _advantages(self, batch: ScoredBatch) -> Experience:
         """Return what the update learns from; it is kept on disk where that was asked for."""
         findings = None
-        if self.ppo.tells_findings:
+        if self.ppo.needs_finding_tokens:
             findings = self.studies.findings([one.token_ids for one in batch.sample.reports])
         experience = make_experience(
             batch.sample,

@@ -29,7 +29,8 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from actors.placement import bundle, connect, warn_of_idle_gpus
 from lmrrg.config.data import DataConfig
-from lmrrg.config.loading import config_help, load_config
+from lmrrg.config.description import config_help
+from lmrrg.config.loading import load_config
 from lmrrg.config.sft import SFTConfig
 from lmrrg.config.tree import Config
 from lmrrg.errors import CodedError, run_command

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 
 from lmrrg.cli.stage_estimate import estimate_minutes
-from lmrrg.config.loading import config_help, load_config
+from lmrrg.config.description import config_help
+from lmrrg.config.loading import load_config
 from lmrrg.config.tree import Config
 from lmrrg.run.layout import RunLayout
 from lmrrg.run.stage_log import stage_log

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lmrrg.config.base import ConfigError
-from lmrrg.config.loading import config_help, load_config
+from lmrrg.config.description import config_help
+from lmrrg.config.loading import load_config
 from lmrrg.config.tree import Config
 
 EPILOG = f"""\

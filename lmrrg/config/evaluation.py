@@ -1,38 +1,37 @@
-"""The settings of the final comparison."""
+"""Settings of the final comparison."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import (
-    Field,
-    PositiveInt,
-)
+from pydantic import Field, PositiveInt
 
 from lmrrg.config.base import Settings
 
 
 class EvaluationConfig(Settings):
-    """The final comparison."""
+    """The final comparison of SFT, PPO and the baselines."""
 
     convention: Literal["r2gen", "raw"] = Field(
-        "raw", description="text convention of the NLG metrics"
+        "raw",
+        description="text handling of BLEU, METEOR, ROUGE-L and CIDEr: untouched, or as in "
+        "R2Gen-style tables",
     )
     vocabulary_threshold: PositiveInt | None = Field(
         None,
-        description="r2gen: rarest training word that is kept, occurrences; null: as published for the data set, "
-        "10 for MIMIC-CXR, else 3",
+        description="r2gen: occurrences from which a training word is kept; null: the data set's "
+        "published value (10 for MIMIC-CXR, else 3)",
     )
     reference_tokens: PositiveInt | None = Field(
         None,
-        description="r2gen: references are cut to this many tokens, start token included; null: as published for the "
-        "data set, 100 for MIMIC-CXR, else 60",
+        description="r2gen: length at which references are cut, tokens with the start token; null: "
+        "the data set's published value (100 for MIMIC-CXR, else 60)",
     )
     uncertain_policy: Literal["positive", "negative"] = Field(
-        "positive", description="uncertain labels in the F1"
+        "positive", description="how the F1 scores count a label of -1 (uncertain)"
     )
-    bootstrap: PositiveInt = Field(1000, description="bootstrap resamples")
+    bootstrap: PositiveInt = Field(1000, description="bootstrap resamples of every interval")
     meteor: bool = Field(
-        True, description="METEOR among the n-gram metrics; it takes seconds per system"
+        True, description="compute METEOR, which takes some seconds for each system"
     )
     examples: PositiveInt = Field(6, description="example studies in the run report")

@@ -1,20 +1,18 @@
-"""Reads settings from YAML files and overrides, writes them, and describes them."""
+"""Read settings from YAML files and overrides, and write them."""
 
 from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ValidationError,
-)
+from pydantic import ValidationError
 
 from lmrrg.config.base import ConfigError, Settings
+from lmrrg.config.description import describe_config
 from lmrrg.config.tree import Config
 from lmrrg.config.yaml_file import read_yaml
 from lmrrg.files import atomic_writer
@@ -26,13 +24,17 @@ _NAME_OR_FOLDER = ("pretrained", "text_encoder")
 def load_config(path: Path | str | None = None, overrides: Sequence[str] = ()) -> Config:
     """Read YAML settings and apply ``key.sub=value`` overrides (values are YAML).
 
-    ``path`` may name several files, ``configs/iu_xray.yaml,configs/layouts/8gpu_split.yaml``: later ones win. Relative
-    paths in the settings lie below ``$LMRRG_HOME`` where it is set: the storage that a cluster's nodes share. So do the
-    decoder and the text encoder where a folder of that name is there; else the name is left as it is.
+    Where ``$LMRRG_HOME`` is set (the storage that a cluster's nodes share), relative paths in the
+    settings lie below it. The names of the decoder and of the text encoder are changed only where a
+    folder of that name lies there.
+
+    Args:
+        path: a file, or several with commas between them, such as
+            ``configs/iu_xray.yaml,configs/layouts/8gpu_split.yaml``: later ones win.
 
     Raises:
-        ConfigError: the file is missing or not a mapping, a key occurs twice or is unknown (the nearest known key is
-            named), a value is not allowed, or a combination is impossible.
+        ConfigError: the file is missing or not a mapping, a key occurs twice or is unknown (the
+            nearest known key is named), a value is not allowed, or a combination is impossible.
     """
     origin = str(path) if path else "defaults"
     tree: dict[str, Any] = {}
@@ -56,31 +58,6 @@ def save_config(config: Config, path: Path) -> None:
         yaml.safe_dump(config.model_dump(mode="json"), out, sort_keys=False)
 
 
-def describe_config(
-    model: type[BaseModel] = Config, prefix: str = ""
-) -> Iterator[tuple[str, str, str, str]]:
-    """Yield (dotted key, type, default, meaning with unit) for every setting, for ``--help`` and the docs."""
-    for name, info in model.model_fields.items():
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            yield from describe_config(info.annotation, f"{prefix}{name}.")
-        else:
-            yield (
-                f"{prefix}{name}",
-                _type_name(info.annotation),
-                str(info.default),
-                info.description or "",
-            )
-
-
-def config_help() -> str:
-    """The settings as a text table."""
-    rows = (
-        f"  {key}  ({kind}; default {default})\n      {text}"
-        for key, kind, default, text in describe_config()
-    )
-    return "settings, given in the YAML file or as key=value:\n" + "\n".join(rows)
-
-
 def _merge(tree: dict[str, Any], other: dict[str, Any]) -> None:
     """Put ``other`` into ``tree``, group by group; its values win."""
     for key, value in other.items():
@@ -91,7 +68,7 @@ def _merge(tree: dict[str, Any], other: dict[str, Any]) -> None:
 
 
 def _rebase(branch: Any, home: Path) -> Any:
-    """The settings with every relative path below ``home``."""
+    """Return the settings with every relative path below ``home``."""
     changed: dict[str, Any] = {}
     for name, value in branch:
         if isinstance(value, Path):
@@ -104,7 +81,10 @@ def _rebase(branch: Any, home: Path) -> Any:
 
 
 def _is_folder(model: str | None, home: Path) -> bool:
-    """Whether a model's name is that of a folder below ``home``; "minilm" always means the packaged one."""
+    """Return whether a model's name is that of a folder below ``home``.
+
+    "minilm" always means the packaged model.
+    """
     return model not in (None, "", "minilm") and (home / model).is_dir()
 
 
@@ -126,21 +106,12 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
 
 
 def _explain(error: ValidationError, where: str) -> str:
-    known = [key for key, *_ in describe_config()]
+    known = [setting.key for setting in describe_config()]
     lines = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(key, known, n=1)
-            siblings = sorted(
-                {
-                    k.removeprefix(_parent(key)).split(".")[0]
-                    for k in known
-                    if k.startswith(_parent(key))
-                }
-            )
-            hint = f"did you mean {near[0]}? " if near else ""
-            lines.append(f"{key} is not a setting; {hint}allowed here: {', '.join(siblings)}")
+            lines.append(_explain_unknown(key, known))
         elif problem["type"] == "value_error":
             lines.append(f"{key or 'config'}: {problem['msg'].removeprefix('Value error, ')}")
         else:
@@ -148,14 +119,15 @@ def _explain(error: ValidationError, where: str) -> str:
     return f"{where}: " + "; ".join(lines)
 
 
+def _explain_unknown(key: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    branch = _parent(key)
+    siblings = {
+        other.removeprefix(branch).split(".")[0] for other in known if other.startswith(branch)
+    }
+    return f"{key} is not a setting; {hint}allowed here: {', '.join(sorted(siblings))}"
+
+
 def _parent(key: str) -> str:
     return key.rpartition(".")[0] + "." if "." in key else ""
-
-
-def _type_name(annotation: Any) -> str:
-    choices = get_args(annotation)
-    if getattr(annotation, "__name__", "") == "Literal" or (
-        choices and not isinstance(choices[0], type)
-    ):
-        return "|".join(str(choice) for choice in choices)
-    return getattr(annotation, "__name__", str(annotation))

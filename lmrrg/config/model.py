@@ -1,4 +1,4 @@
-"""The settings of the network: the language model, and what LM-RRG builds around it."""
+"""Settings of the network: the language model, and what LM-RRG builds around it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from lmrrg.config.base import Settings
 
 
 class DecoderConfig(Settings):
-    """The language model: a pretrained directory, or a small one built here with its own tokenizer."""
+    """The language model: a pretrained one, or a small one built here with its tokenizer."""
 
     pretrained: str | None = Field(
         None,
-        description="Hugging Face causal LM (name or directory); null builds the small decoder below",
+        description="Hugging Face causal language model (name or folder); null: build the small "
+        "decoder described below",
     )
     architecture: Literal["llama", "qwen2"] = Field(
         "llama", description="architecture of the small decoder"
@@ -28,22 +29,27 @@ class DecoderConfig(Settings):
     )
     vocabulary: int = Field(
         2000,
-        ge=260,  # the bytes and the special tokens
-        description="most tokens in the tokenizer trained on the training reports",
+        ge=260,  # 256 bytes and the special tokens
+        description="largest vocabulary of the tokenizer trained on the training reports, tokens",
     )
     max_positions: PositiveInt = Field(512, description="longest prompt plus report, tokens")
     lora_rank: int = Field(
-        0, ge=0, description="rank of LoRA adapters on the decoder; 0 trains all weights"
+        0, ge=0, description="rank of LoRA adapters on the decoder; 0: train all of its weights"
     )
     dropout: float = Field(
-        0.0, ge=0.0, lt=1.0, description="dropout inside the decoder, where it has any"
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="dropout rate in the decoder, where its architecture has any",
     )
 
     @model_validator(mode="after")
     def _head_size(self) -> DecoderConfig:
+        # The smallest head size that vLLM's attention on CPU supports is 32.
         if self.hidden_size % self.heads or self.hidden_size // self.heads < 32:
             raise ValueError(
-                f"hidden_size {self.hidden_size} / heads {self.heads} must be a whole head size of at least 32"
+                f"hidden_size {self.hidden_size} / heads {self.heads} must be a whole head size of "
+                "at least 32"
             )
         return self
 
@@ -55,30 +61,37 @@ class ModelConfig(Settings):
         "efficientnet_lite0", description="frozen image encoder"
     )
     text_encoder: str = Field(
-        "minilm", description="encoder of the region descriptions: minilm or a directory"
+        "minilm",
+        description="encoder of the region descriptions: minilm (packaged), or a model's name or "
+        "folder",
     )
     regions_file: Path | None = Field(
-        None, description="region descriptions (YAML); null uses the packaged file"
+        None, description="descriptions of the 29 chest regions (YAML); null: the packaged ones"
     )
     extractor_width: PositiveInt = Field(256, description="width of the region feature extractor")
     extractor_blocks: PositiveInt = Field(
-        2, description="self-attention, cross-attention, FFN blocks"
+        2,
+        description="blocks of the extractor: self-attention, cross-attention and feed-forward",
     )
     extractor_heads: PositiveInt = Field(4, description="attention heads of the extractor")
-    extractor_dropout: float = Field(0.1, ge=0.0, lt=1.0, description="dropout in the extractor")
+    extractor_dropout: float = Field(
+        0.1, ge=0.0, lt=1.0, description="dropout rate in the extractor"
+    )
     instruction: str = Field(
-        "describe the findings of this chest radiograph :", description="text after the image"
+        "describe the findings of this chest radiograph :",
+        description="text of the prompt, after the region tokens",
     )
     use_indication: bool = Field(False, description="put the study's indication into the prompt")
     max_indication_tokens: PositiveInt = Field(
-        32, description="longest indication in the prompt, tokens"
+        32, description="length at which the indication is cut, tokens"
     )
     use_prior: bool = Field(
         False,
-        description="put the report of the patient's previous study into the prompt, where the manifest has it",
+        description="put the report of the patient's previous study into the prompt, where the "
+        "manifest names one",
     )
     max_prior_tokens: PositiveInt = Field(
-        64, description="longest prior report in the prompt, tokens"
+        64, description="length at which the previous report is cut, tokens"
     )
     decoder: DecoderConfig = DecoderConfig()
 
@@ -86,6 +99,7 @@ class ModelConfig(Settings):
     def _extractor_heads(self) -> ModelConfig:
         if self.extractor_width % self.extractor_heads:
             raise ValueError(
-                f"extractor_heads {self.extractor_heads} must divide extractor_width {self.extractor_width}"
+                f"extractor_heads {self.extractor_heads} must divide extractor_width "
+                f"{self.extractor_width}"
             )
         return self

@@ -1,59 +1,66 @@
-"""The settings of the reward."""
+"""Settings of the reward."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import (
-    Field,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from lmrrg.config.base import Settings
-
+from lmrrg.config.base import FREE, Settings
 
 _RENAMED_KEYS = {"reference_dir": "published_dir", "reference_cache": "published_cache"}
 
 
 class RewardConfig(Settings):
-    """The RadCliQ reward and its guards."""
+    """The RadCliQ reward, and the penalties that guard it."""
 
     backend: Literal["embedded", "published"] = Field(
-        "embedded", description="embedded: rules, no download; published: the published weights"
+        "embedded",
+        description="embedded: rules, nothing to download; published: the metric models that their "
+        "authors published",
     )
     published_dir: Path | None = Field(
-        None, description="folder with the weights of the published backend"
+        None, description="folder with the models of the published backend; required for it"
     )
     published_cache: Path | None = Field(
         Path(".cache/published"),
         description="folder where the published models' results for references are kept; null: off",
     )
-    scorers: PositiveInt = Field(1, description="reward actors")
-    cpus_per_scorer: PositiveFloat = Field(0.5, description="CPUs asked for each scorer")
-    gpus_per_scorer: NonNegativeFloat = Field(
-        0, description="GPUs asked for each scorer; only published uses them"
+    scorers: PositiveInt = Field(
+        1, description="actors that compute rewards", json_schema_extra=FREE
     )
-    chunk: PositiveInt = Field(32, description="report pairs per call of a scorer")
+    cpus_per_scorer: PositiveFloat = Field(
+        0.5, description="CPUs reserved for each scorer", json_schema_extra=FREE
+    )
+    gpus_per_scorer: NonNegativeFloat = Field(
+        0,
+        description="GPUs reserved for each scorer; only the published backend uses them",
+        json_schema_extra=FREE,
+    )
+    chunk: PositiveInt = Field(
+        32, description="reports per call of a scorer", json_schema_extra=FREE
+    )
     timeout_s: PositiveFloat = Field(
-        120, description="a scorer that takes longer is replaced, seconds"
+        120,
+        description="time after which a scorer that does not answer is replaced, seconds",
+        json_schema_extra=FREE,
     )
     clip_low: float = Field(-3.0, description="lowest reward")
     clip_high: float = Field(1.5, description="highest reward")
     length_penalty: NonNegativeFloat = Field(
-        0.0, description="per unit of |log(length / reference length)| over log 2"
+        0.0,
+        description="penalty per unit of |log(length / reference length)| beyond log 2: reports of "
+        "half to twice the length of their reference pay nothing",
     )
     repetition_penalty: NonNegativeFloat = Field(
-        0.5, description="times the share of repeated 3-grams"
+        0.5, description="penalty times the fraction of repeated 3-grams"
     )
     no_eos_penalty: NonNegativeFloat = Field(
-        0.5, description="for a report that did not end by itself"
+        0.5, description="penalty for a report that reached the length limit without an end token"
     )
     shuffle_control: bool = Field(
-        False, description="negative control: rewards are shuffled among the studies"
+        False, description="negative control: shuffle the rewards among the studies"
     )
 
     @model_validator(mode="before")

@@ -1,4 +1,4 @@
-"""The settings of sampling reports."""
+"""Settings of sampling reports."""
 
 from __future__ import annotations
 
@@ -6,41 +6,59 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from lmrrg.config.base import Settings
+from lmrrg.config.base import FREE, Settings
 
 
 class RolloutConfig(Settings):
-    """Sampling with vLLM, in PPO, evaluation and serving alike."""
+    """Sampling with vLLM, in PPO, evaluation and serving."""
 
-    engines: PositiveInt = Field(1, description="vLLM actors")
-    cpus_per_engine: PositiveFloat = Field(1, description="CPUs asked for each engine")
-    gpus_per_engine: NonNegativeFloat = Field(0, description="GPUs asked for each engine")
+    engines: PositiveInt = Field(1, description="vLLM engines", json_schema_extra=FREE)
+    cpus_per_engine: PositiveFloat = Field(
+        1, description="CPUs reserved for each engine", json_schema_extra=FREE
+    )
+    gpus_per_engine: NonNegativeFloat = Field(
+        0, description="GPUs reserved for each engine", json_schema_extra=FREE
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="compute type of the engine"
+        "float32", description="number format in which the engine computes"
     )
     kv_cache_mb: PositiveInt = Field(
         192,
-        description="size of the KV cache on CPU, and on a GPU of which the engine has a part, MB",
+        description="size of the KV cache of an engine on CPU, or with a fraction of a GPU, MB",
+        json_schema_extra=FREE,
     )
     gpu_memory: float = Field(
-        0.8, gt=0, le=1, description="share of its GPUs' memory that an engine fills alone"
+        0.8,
+        gt=0,
+        le=1,
+        description="fraction of the GPU memory that an engine uses where it has whole GPUs",
+        json_schema_extra=FREE,
     )
     tensor_parallel_size: PositiveInt = Field(
-        1, description="GPUs that one engine spreads the decoder over"
+        1, description="GPUs over which one engine splits the decoder", json_schema_extra=FREE
     )
     weight_transfer: Literal["memory", "nccl", "ipc"] = Field(
         "memory",
-        description="how the decoder's new weights reach the engines: through host memory; or from GPU to GPU with "
-        "vLLM's backends, nccl for engines with GPUs of their own, ipc for engines that share a policy rank's GPU",
+        description="how new decoder weights reach the engines: through host memory, or from GPU "
+        "to GPU with vLLM's backends: nccl (engines with GPUs of their own) or ipc (engines that "
+        "share the GPU of a policy rank)",
+        json_schema_extra=FREE,
     )
-    max_sequences: PositiveInt = Field(64, description="sequences decoded at once")
-    max_new_tokens: PositiveInt = Field(100, description="longest report, tokens with EOS")
+    max_sequences: PositiveInt = Field(64, description="reports that one engine decodes at once")
+    max_new_tokens: PositiveInt = Field(
+        100, description="longest generated report, tokens with the end token"
+    )
     temperature: PositiveFloat = Field(
-        1.0, description="sampling temperature; PPO takes 1 alone, at which its log-probs are"
+        1.0,
+        description="sampling temperature; PPO requires 1, for which its log-probabilities hold",
     )
     start_timeout_s: PositiveFloat = Field(
-        1200, description="an engine that starts longer is replaced, seconds"
+        1200,
+        description="time after which a starting engine is replaced, seconds",
+        json_schema_extra=FREE,
     )
     timeout_s: PositiveFloat = Field(
-        300, description="an engine that takes longer is replaced, seconds"
+        300,
+        description="time after which an engine that does not answer is replaced, seconds",
+        json_schema_extra=FREE,
     )

@@ -1,54 +1,55 @@
-"""The settings of supervised fine-tuning."""
+"""Settings of supervised fine-tuning."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import (
-    Field,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from lmrrg.config.base import Precision, Settings, check_batches
+from lmrrg.config.base import FREE, Precision, Settings, check_batches
 
 
 class SFTConfig(Settings):
     """Supervised fine-tuning: cross-entropy on report tokens plus the 14-class loss."""
 
     workers: PositiveInt = Field(1, description="data-parallel ranks")
-    cpus_per_worker: PositiveFloat = Field(1, description="CPUs asked for each rank")
-    gpus_per_worker: NonNegativeFloat = Field(0, description="GPUs asked for each rank")
+    cpus_per_worker: PositiveFloat = Field(
+        1, description="CPUs reserved for each rank", json_schema_extra=FREE
+    )
+    gpus_per_worker: NonNegativeFloat = Field(
+        0, description="GPUs reserved for each rank", json_schema_extra=FREE
+    )
     zero_stage: Literal[0, 1, 2, 3] = Field(1, description="DeepSpeed ZeRO stage")
     precision: Precision = Field(
-        "fp32", description="type of the matrix products; weights and losses are float32"
+        "fp32", description="number format of matrix products; weights and losses are float32"
     )
     epochs: PositiveInt = Field(10, description="passes over the training studies")
     minibatch: PositiveInt = Field(32, description="studies per optimizer step, over all ranks")
-    microbatch: PositiveInt = Field(32, description="studies that one rank runs at once")
+    microbatch: PositiveInt = Field(32, description="studies per forward pass of one rank")
     learning_rate: PositiveFloat = Field(5e-4, description="peak learning rate")
     weight_decay: NonNegativeFloat = Field(0.01, description="AdamW weight decay")
     warmup: float = Field(
-        0.05, ge=0.0, le=1.0, description="share of the steps with rising learning rate"
+        0.05, ge=0.0, le=1.0, description="fraction of the steps in which the learning rate rises"
     )
     gradient_clip: PositiveFloat = Field(1.0, description="largest gradient norm")
     classification_weight: NonNegativeFloat = Field(
-        0.5, description="lambda_cls of L = L_LM + lambda_cls L_cls"
+        0.5, description="weight of the 14-class loss beside the language loss (lambda_cls)"
     )
     attention_weight: NonNegativeFloat = Field(
         0.0,
-        description="weight of the loss that draws the attention to a phantom's region masks; 0: never read",
+        description="weight of the loss that teaches the region attention from the masks of CT "
+        "phantoms; 0: off",
     )
     uncertain_policy: Literal["positive", "negative", "ignore"] = Field(
-        "positive", description="label -1 in the loss"
+        "positive", description="how the 14-class loss counts a label of -1 (uncertain)"
     )
     blank_policy: Literal["negative", "ignore"] = Field(
-        "negative", description="a class not mentioned, in the loss"
+        "negative", description="how the 14-class loss counts a class that is not mentioned"
     )
     resume: bool = Field(
-        True, description="continue from the last checkpoint of the run, where there is one"
+        True,
+        description="continue from the run's last checkpoint, if any; false: start again",
+        json_schema_extra=FREE,
     )
 
     @model_validator(mode="after")

@@ -1,18 +1,16 @@
-"""The settings of where metrics go."""
+"""Settings of where metrics go."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import (
-    Field,
-)
+from pydantic import Field
 
 from lmrrg.config.base import Settings
 
 
 class TrackingConfig(Settings):
-    """Where metrics go; JSONL is always written."""
+    """Where metrics go besides the run folder, which always holds them as JSONL."""
 
     wandb_mode: Literal["offline", "online", "disabled"] = Field(
         "offline", description="Weights & Biases mode"

@@ -1,21 +1,18 @@
 """Every setting of the system: one typed tree, read from YAML and dotted overrides.
 
-Batch sizes use one vocabulary: an iteration of PPO draws ``studies_per_iteration`` studies and samples
-``samples_per_study`` reports for each; their product is the *rollout batch*. The policy takes optimizer steps on
-*minibatches* of it, over all ranks together; a *microbatch* is what one rank runs through the model at once.
+Batch sizes use one vocabulary. An iteration of PPO draws ``studies_per_iteration`` studies and
+samples ``samples_per_study`` reports for each; their product is the *rollout batch*. The policy
+takes optimizer steps on *minibatches* of it, over all ranks together. A *microbatch* is what one
+rank runs through the model at once.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import (
-    Field,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import Field, PositiveInt, model_validator
 
-from lmrrg.config.base import Settings
+from lmrrg.config.base import FREE, Settings, enters
 from lmrrg.config.cluster import RayConfig
 from lmrrg.config.data import DataConfig
 from lmrrg.config.evaluation import EvaluationConfig
@@ -32,28 +29,38 @@ class Config(Settings):
     """One way of running the whole system."""
 
     name: str = Field(
-        "demo", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="run name; its folder's name"
+        "demo",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="name of the run and of its folder",
+        json_schema_extra=FREE,
     )
     seed: int = Field(7, ge=0, description="seed of every random generator")
     storage_path: Path = Field(
-        Path("runs"), description="parent of run folders, shared by the nodes"
+        Path("runs"),
+        description="folder of the run folders, which all nodes of a cluster can read",
+        json_schema_extra=FREE,
     )
-    threads: PositiveInt = Field(1, description="torch threads per worker process on CPU")
+    threads: PositiveInt = Field(
+        1, description="torch threads of each process on CPU", json_schema_extra=FREE
+    )
     data: DataConfig = DataConfig()
-    model: ModelConfig = ModelConfig()
-    ray: RayConfig = RayConfig()
-    sft: SFTConfig = SFTConfig()
-    reward: RewardConfig = RewardConfig()
-    rollout: RolloutConfig = RolloutConfig()
-    ppo: PPOConfig = PPOConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
-    tracking: TrackingConfig = TrackingConfig()
-    serve: ServeConfig = ServeConfig()
+    model: ModelConfig = Field(ModelConfig(), json_schema_extra=enters("sft", "ppo"))
+    ray: RayConfig = Field(RayConfig(), json_schema_extra=FREE)
+    sft: SFTConfig = Field(SFTConfig(), json_schema_extra=enters("sft"))
+    reward: RewardConfig = Field(RewardConfig(), json_schema_extra=enters("ppo"))
+    rollout: RolloutConfig = Field(RolloutConfig(), json_schema_extra=enters("ppo"))
+    ppo: PPOConfig = Field(PPOConfig(), json_schema_extra=enters("ppo"))
+    evaluation: EvaluationConfig = Field(EvaluationConfig(), json_schema_extra=FREE)
+    tracking: TrackingConfig = Field(TrackingConfig(), json_schema_extra=FREE)
+    serve: ServeConfig = Field(ServeConfig(), json_schema_extra=FREE)
 
     def checkpoint_uri(self, stage: str) -> str | None:
-        """``ray.checkpoint_storage/<name>/<stage>``, or None where that is not set; a stage's folders as ``sft/name``.
+        """Return ``ray.checkpoint_storage/<name>/<stage>``, or None without such a store.
 
-        What follows a "?" (endpoint and scheme of an S3-like store) stays at the end.
+        The options of an S3-like store, which follow a "?", stay at the end.
+
+        Args:
+            stage: "sft" or "ppo", or a folder inside one of them such as "sft/name".
         """
         if not self.ray.checkpoint_storage:
             return None
@@ -67,18 +74,19 @@ class Config(Settings):
 
     @property
     def is_own_reference(self) -> bool:
-        """Whether the policy with its LoRA adapters off is the frozen reference, so that nothing else has to hold it.
+        """Whether the policy without its LoRA adapters is the frozen SFT model.
 
-        Where PPO moves the visual half too (``ppo.trainable=all``) it is not.
+        No other actor has to hold the reference then. Where PPO trains the extractor too
+        (``ppo.trainable=all``), the adapters are not all that changed, so it is not.
         """
         return self.model.decoder.lora_rank > 0 and self.ppo.trainable == "decoder"
 
     @property
     def parity_tolerance(self) -> float:
-        """Largest mean difference of an engine's log-probs from the trainer's, nats.
+        """Largest allowed mean difference of the log-probs of engine and trainer, nats.
 
-        vLLM's float32 attention on a GPU rounds its products to TF32; a forward in 16 bits is some 0.01 nats a
-        token off.
+        vLLM's float32 attention on a GPU rounds its products to TF32, and a forward pass in 16
+        bits is off by some 0.01 nats per token.
         """
         if self.ppo.parity_tolerance is not None:
             return self.ppo.parity_tolerance
@@ -94,7 +102,7 @@ class Config(Settings):
             raise ValueError(
                 "reward.published_dir is required with reward.backend=published; see `lmrrg doctor`"
             )
-        # The other half is the prompt's.
+        # The other half of the positions is for the prompt.
         for name, tokens in (
             ("rollout.max_new_tokens", self.rollout.max_new_tokens),
             ("data.max_report_tokens", self.data.max_report_tokens),
@@ -105,40 +113,47 @@ class Config(Settings):
         return self
 
     def _check_placement(self) -> None:
-        rollout, ppo = self.rollout, self.ppo
-        if (
-            rollout.tensor_parallel_size > 1
-            and rollout.gpus_per_engine != rollout.tensor_parallel_size
-        ):
+        rollout = self.rollout
+        split = rollout.tensor_parallel_size
+        if split > 1 and rollout.gpus_per_engine != split:
             raise ValueError(
-                f"rollout.tensor_parallel_size {rollout.tensor_parallel_size} needs as many rollout.gpus_per_engine, "
+                f"rollout.tensor_parallel_size {split} needs as many rollout.gpus_per_engine, "
                 f"not {rollout.gpus_per_engine:g}"
             )
         self._check_weight_transfer()
-        trainers = 1 if self.is_own_reference else 2
-        shared = trainers * ppo.gpus_per_worker + rollout.gpus_per_engine
-        if self.ray.placement == "colocated" and shared > 1 + 1e-6:
-            who = "a policy rank" if trainers == 1 else "a policy rank and the reference"
+        if self.ray.placement == "colocated":
+            self._check_colocated()
+
+    def _check_colocated(self) -> None:
+        """Refuse a policy rank, its reference and an engine that do not fit on one GPU."""
+        models = 1 if self.is_own_reference else 2
+        used = models * self.ppo.gpus_per_worker + self.rollout.gpus_per_engine
+        if used > 1 + 1e-6:  # fractions such as 0.4 + 0.3 + 0.3 may add up to a little over 1
+            who = "a policy rank" if models == 1 else "a policy rank and the reference"
             raise ValueError(
-                f"ray.placement=colocated puts {who} ({ppo.gpus_per_worker:g} GPU each) and an engine "
-                f"({rollout.gpus_per_engine:g} GPU) on one GPU: together {shared:g}, at most 1"
+                f"ray.placement=colocated puts {who} ({self.ppo.gpus_per_worker:g} GPU each) and "
+                f"an engine ({self.rollout.gpus_per_engine:g} GPU) on one GPU: together {used:g}, "
+                "at most 1"
             )
 
     def _check_weight_transfer(self) -> None:
-        rollout, ppo = self.rollout, self.ppo
-        if rollout.weight_transfer == "nccl" and not (
-            ppo.gpus_per_worker and rollout.gpus_per_engine >= 1
-        ):
+        rollout = self.rollout
+        ppo = self.ppo
+        own_gpus = ppo.gpus_per_worker > 0 and rollout.gpus_per_engine >= 1
+        if rollout.weight_transfer == "nccl" and not own_gpus:
             raise ValueError(
-                "rollout.weight_transfer=nccl needs policy ranks on GPUs and engines with GPUs of their own"
+                "rollout.weight_transfer=nccl needs policy ranks on GPUs and engines with GPUs of "
+                "their own"
             )
-        if rollout.weight_transfer == "ipc":
-            shared = (
-                ppo.gpus_per_worker
-                and 0 < rollout.gpus_per_engine < 1
-                and self.ray.placement == "colocated"
+        # ipc hands over a pointer into the memory of one GPU: sender and receiver must share it.
+        shared_gpus = (
+            ppo.gpus_per_worker > 0
+            and 0 < rollout.gpus_per_engine < 1
+            and self.ray.placement == "colocated"
+            and rollout.engines <= ppo.workers
+        )
+        if rollout.weight_transfer == "ipc" and not shared_gpus:
+            raise ValueError(
+                "rollout.weight_transfer=ipc needs ray.placement=colocated with a policy rank on "
+                "each engine's GPU"
             )
-            if not shared or rollout.engines > ppo.workers:
-                raise ValueError(
-                    "rollout.weight_transfer=ipc needs ray.placement=colocated with a policy rank on each engine's GPU"
-                )

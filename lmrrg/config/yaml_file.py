@@ -1,4 +1,4 @@
-"""Reading a YAML file of settings, or of region texts."""
+"""Read a YAML file of settings or of region texts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lmrrg.config.base import ConfigError
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a key that occurs twice in one mapping, where plain YAML would silently drop the first one's settings."""
+    """Refuses a key that occurs twice in one mapping; plain YAML would drop the first silently."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -27,7 +27,7 @@ class _UniqueKeys(yaml.SafeLoader):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The settings of a file.
+    """Return the mapping that a file holds.
 
     Raises:
         ConfigError: the file is missing, no YAML in UTF-8, no mapping, or has a key twice.
@@ -36,11 +36,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"config file {path} does not exist")
     try:
         tree = _UniqueKeys(path.read_text(encoding="utf-8")).get_single_data() or {}
-    except (
-        yaml.YAMLError,
-        ValueError,
-        RecursionError,
-    ) as error:  # ValueError: not UTF-8, or an impossible date
+    # ValueError: the file is not UTF-8, or holds an impossible date.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} must hold a mapping")

@@ -1,1 +1,1 @@
-"""What a PPO run keeps on storage: training states, their remote copies, rollouts."""
+"""What a PPO run keeps on storage: training states, their remote copies, dumped rollouts."""

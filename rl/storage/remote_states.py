@@ -1,6 +1,7 @@
-"""Copies of a run's newest training states in a store that outlives its machines: S3, or any other that pyarrow knows.
+"""Copies of a run's newest training states in a store that outlives its machines (S3, HDFS, ...).
 
-An object store renames nothing, so a copy counts once its small last file is there, and is never written over.
+An object store cannot rename, so a copy is complete once its COMPLETE marker exists. A complete
+copy is never overwritten: its marker is deleted before anything else changes.
 """
 
 from __future__ import annotations
@@ -23,79 +24,84 @@ _COMPLETE = "COMPLETE"
 
 
 class Mirror:
-    """``<uri>/iteration-NNNNNN/``: a training state, models and metrics, laid out as in the run's folder.
+    """Training states in a store: ``<uri>/iteration-NNNNNN/``, laid out as in the run folder.
 
     Args:
-        uri: folder of the run in the store, e.g. ``s3://bucket/prefix/name/ppo``.
-        run_dir: the run's folder.
-        keep: how many of the newest copies stay.
+        uri: folder of the run in the store, such as ``s3://bucket/prefix/name/ppo``.
+        run_dir: the run folder.
+        keep: number of the newest copies that stay.
 
     Raises:
-        PPOError: ``checkpoint_store``, here and below: the store is unknown, or it failed.
+        PPOError: ``checkpoint_store``, also from every method: the store is unknown or failed.
     """
 
     def __init__(self, uri: str, run_dir: Path, keep: int):
         self._uri = uri
         self._layout = RunLayout(run_dir)
         self._keep = keep
-        with self._told():
+        with self._store_errors():
             self._store, self._root = FileSystem.from_uri(uri)
 
     @classmethod
     def of(cls, config: Config) -> Mirror | None:
-        """The one below ``ray.checkpoint_storage``, beside the SFT checkpoints; None where that is not set."""
+        """Return the mirror below ``ray.checkpoint_storage``; None where that is not set."""
         uri = config.checkpoint_uri("ppo")
         return cls(uri, config.run_dir, config.ppo.keep_checkpoints) if uri else None
 
     def put(self, state: Path, record: Mapping[str, Any]) -> None:
-        """Copy a complete state and what belongs to it.
+        """Copy a complete state, with the models and metrics that belong to it.
 
         Args:
-            state: its folder, inside the run's.
-            record: names it, with ``iteration``; comes back from :meth:`newest`.
+            state: folder of the state, inside the run folder.
+            record: describes the state and holds its ``iteration``; :meth:`newest` returns it.
         """
         target = f"{self._root}/{state.name}"
-        with self._told():
+        with self._store_errors():
             self._delete(target)
             for path in self._parts(state):
                 if path.exists():
-                    self._copy(
-                        LocalFileSystem(), str(path), self._store, f"{target}/{self._name(path)}"
-                    )
+                    copy = f"{target}/{self._relative(path)}"
+                    self._copy(LocalFileSystem(), str(path), self._store, copy)
             with self._store.open_output_stream(f"{target}/{_COMPLETE}") as out:
                 out.write(json.dumps(record).encode())
             self._prune(record["iteration"])
 
     def newest(self) -> dict[str, Any] | None:
-        """The record of the newest complete copy, or None."""
-        with self._told():
+        """Return the record of the newest complete copy, or None."""
+        with self._store_errors():
             for _, copy in sorted(self._copies().items(), reverse=True):
-                if self._is(FileType.File, mark := f"{copy}/{_COMPLETE}"):
-                    with self._store.open_input_stream(mark) as file:
+                marker = f"{copy}/{_COMPLETE}"
+                if self._type(marker) == FileType.File:
+                    with self._store.open_input_stream(marker) as file:
                         return json.loads(file.read())
         return None
 
     def fetch(self, state: str) -> None:
-        """Bring the copy of the state with this folder name into the run's folder."""
+        """Copy a state, given by the name of its folder, from the store into the run folder."""
         source = f"{self._root}/{state}"
-        with self._told():
+        with self._store_errors():
             for path in self._parts(self._layout.ppo_states / state):
-                copy = f"{source}/{self._name(path)}"
-                if not self._is(FileType.NotFound, copy):
+                copy = f"{source}/{self._relative(path)}"
+                if self._type(copy) != FileType.NotFound:
                     self._copy(self._store, copy, LocalFileSystem(), str(path))
 
     def clear(self) -> None:
         """Delete every copy."""
-        with self._told():
+        with self._store_errors():
             self._delete(self._root)
 
     def _parts(self, state: Path) -> tuple[Path, ...]:
-        """Return the paths that are copied with a state: the models and the history that belong to it."""
+        """Return what is copied with a state: the models and the metrics that belong to it."""
         layout = self._layout
-        histories = (layout.metrics("ppo"), layout.metrics("mixtures"))
-        return (state, layout.best("ppo"), layout.last("ppo"), *histories)
+        return (
+            state,
+            layout.best("ppo"),
+            layout.last("ppo"),
+            layout.metrics("ppo"),
+            layout.metrics("mixtures"),
+        )
 
-    def _name(self, path: Path) -> str:
+    def _relative(self, path: Path) -> str:
         return path.relative_to(self._layout.root).as_posix()
 
     def _copy(self, store: FileSystem, source: str, other: FileSystem, target: str) -> None:
@@ -109,23 +115,27 @@ class Mirror:
             self._delete(copies[iteration])
 
     def _copies(self) -> dict[int, str]:
-        """Path of every copy, complete or not, by iteration."""
-        found = self._store.get_file_info(FileSelector(self._root, allow_not_found=True))
-        names = {info.path: re.fullmatch(r"iteration-(\d+)", info.base_name) for info in found}
-        return {int(name[1]): path for path, name in names.items() if name}
+        """Return the path of every copy, complete or not, by iteration."""
+        copies = {}
+        for info in self._store.get_file_info(FileSelector(self._root, allow_not_found=True)):
+            if name := re.fullmatch(r"iteration-(\d+)", info.base_name):
+                copies[int(name[1])] = info.path
+        return copies
 
     def _delete(self, folder: str) -> None:
-        """The mark goes first: what is half deleted is not complete."""
-        if self._is(FileType.File, mark := f"{folder}/{_COMPLETE}"):
-            self._store.delete_file(mark)
-        if self._is(FileType.Directory, folder):
+        # The marker goes first: a copy that is half deleted must not count as complete.
+        marker = f"{folder}/{_COMPLETE}"
+        if self._type(marker) == FileType.File:
+            self._store.delete_file(marker)
+        if self._type(folder) == FileType.Directory:
             self._store.delete_dir(folder)
 
-    def _is(self, kind: FileType, path: str) -> bool:
-        return self._store.get_file_info(path).type == kind
+    def _type(self, path: str) -> FileType:
+        return self._store.get_file_info(path).type
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _store_errors(self) -> Iterator[None]:
+        """Raise errors of the store as PPOError ``checkpoint_store``."""
         try:
             yield
         except (OSError, pyarrow.ArrowException) as error:
@@ -135,7 +145,10 @@ class Mirror:
 
 
 def outdated(iterations: Mapping[int, object], newest: int, keep: int) -> set[int]:
-    """Which of the states go once ``newest`` is written: all but the last ``keep``, and those after it, which are of an
-    attempt that was rolled back."""
+    """Return the states to delete once the state of ``newest`` is written.
+
+    These are all but the last ``keep`` states, and the states after ``newest``: they belong to an
+    attempt that was rolled back.
+    """
     kept = sorted(number for number in iterations if number <= newest)[-keep:]
     return set(iterations) - set(kept)

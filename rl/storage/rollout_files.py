@@ -1,6 +1,7 @@
-"""Rollouts on disk: what was written, what it earned, and what the policy learnt from, one pair of files an iteration.
+"""Rollouts on disk: the reports, their rewards and the experience of an iteration, in two files.
 
-Reports and references are text of patients' studies. They leave the run's folder with nobody: no log, no tracker.
+Reports and references are text of patients' studies. They stay in the run folder: they must not
+reach a log or a tracking service.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from rl.experience import Sample
 
 @dataclass(frozen=True)
 class DumpedRollout:
-    """One iteration, read back."""
+    """The dumped rollout of one iteration."""
 
     iteration: int
     rows: list[dict]
-    """For each report: report, reference, token_ids, finished, weights_version, and the reward with its parts."""
+    """For each report: report, reference, token_ids, finished, weights_version, and the reward with
+    its parts."""
     experience: Experience
 
 
@@ -33,8 +35,9 @@ def dump_rollout(
     """Write ``iteration-NNNNNN.jsonl`` and ``.safetensors`` into ``folder``."""
     stem = folder / f"iteration-{iteration:06d}"
     save_experience(stem.with_suffix(".safetensors"), experience)
+    # The JSONL comes last: readers look for it, so a dump cut short is no dump.
     with atomic_writer(stem.with_suffix(".jsonl")) as out:
-        for place, (report, reference) in enumerate(
+        for number, (report, reference) in enumerate(
             zip(sample.reports, sample.references, strict=True)
         ):
             row = {
@@ -44,12 +47,13 @@ def dump_rollout(
                 "finished": report.finished,
                 "weights_version": sample.version,
             }
-            row |= {f.name: getattr(scores, f.name)[place].item() for f in fields(RewardScores)}
+            for field in fields(RewardScores):
+                row[field.name] = getattr(scores, field.name)[number].item()
             out.write(json.dumps(row) + "\n")
 
 
 def read_rollouts(folder: Path) -> list[DumpedRollout]:
-    """Return all dumped iterations in ``folder``, oldest first.
+    """Return all rollouts in ``folder``, oldest first.
 
     Raises:
         PPOError: ``no_rollouts``, the run was made without ``ppo.dump_every``; ``experience_file``.
@@ -57,16 +61,16 @@ def read_rollouts(folder: Path) -> list[DumpedRollout]:
     paths = sorted(folder.glob("iteration-*.jsonl"))
     if not paths:
         raise PPOError(
-            "no_rollouts",
-            f"{folder} holds no rollouts; make the run with ppo.dump_every=1",
+            "no_rollouts", f"{folder} holds no rollouts; make the run with ppo.dump_every=1"
         )
-    return [
-        DumpedRollout(
-            iteration=int(path.stem.split("-")[1]),
-            rows=[
-                json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line
-            ],
-            experience=load_experience(path.with_suffix(".safetensors")),
-        )
-        for path in paths
-    ]
+    return [_read_rollout(path) for path in paths]
+
+
+def _read_rollout(path: Path) -> DumpedRollout:
+    # Not splitlines(): a report may hold other characters at which that splits.
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return DumpedRollout(
+        iteration=int(path.stem.split("-")[1]),
+        rows=[json.loads(line) for line in lines if line],
+        experience=load_experience(path.with_suffix(".safetensors")),
+    )

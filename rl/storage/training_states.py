@@ -1,4 +1,8 @@
-"""The training states of a PPO run on storage: each written aside, then named; the newest complete one wins."""
+"""The training states of a PPO run on storage.
+
+A state is written to a temporary folder, which is renamed and then named in ``latest.json``. At
+whatever moment a process dies, that file names the newest complete state.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lmrrg.config.resume import binding_settings
 from lmrrg.config.tree import Config
 from lmrrg.files import atomic_writer
 from lmrrg.ppo.errors import PPOError
@@ -18,63 +23,14 @@ from rl.validation import HeldOut
 
 _TRAINER = "trainer.json"
 _LATEST = "latest.json"
-_FREE_SECTIONS = (
-    "name",
-    "storage_path",
-    "threads",
-    "ray",
-    "sft",
-    "evaluation",
-    "tracking",
-    "serve",
-)
-_FREE_KEYS = (
-    "data.path",
-    "data.images",
-    "data.ids",
-    "data.burned_in_annotation",
-    "data.max_image_mb",
-    "data.max_image_megapixels",
-    "data.decode_workers",
-    "data.cache_dir",
-    "data.cache_gb",
-    "data.eval_limit",
-    "data.eval_split",
-    "ppo.iterations",
-    "ppo.eval_every",
-    "ppo.checkpoint_every",
-    "ppo.dump_every",
-    "ppo.profile_updates",
-    "ppo.keep_checkpoints",
-    "ppo.max_restarts",
-    "ppo.parity_tolerance",
-    "ppo.timeout_s",
-    "ppo.resume",
-    "ppo.cpus_per_worker",
-    "ppo.gpus_per_worker",
-    "rollout.engines",
-    "rollout.tensor_parallel_size",
-    "rollout.cpus_per_engine",
-    "rollout.gpus_per_engine",
-    "rollout.kv_cache_mb",
-    "rollout.gpu_memory",
-    "rollout.weight_transfer",
-    "rollout.start_timeout_s",
-    "rollout.timeout_s",
-    "reward.scorers",
-    "reward.cpus_per_scorer",
-    "reward.gpus_per_scorer",
-    "reward.timeout_s",
-    "reward.chunk",
-)
-"""Settings that a resumed run may change: they do not enter the mathematics, or the data's hash tells what they did.
-``ppo.iterations`` may, so that a run can be made longer: a learning rate that falls then falls over the new number."""
 
 
 @dataclass(frozen=True)
 class TrainerState:
-    """All that the driver knows and the weights do not say. Random numbers need no state: every seed is derived from
-    the run's seed and the iteration."""
+    """What a resumed driver needs besides the weights.
+
+    Random generators need no state: every seed is derived from the run's seed and the iteration.
+    """
 
     iterations_done: int
     version: int
@@ -91,7 +47,7 @@ def write_state(folder: Path, state: TrainerState) -> None:
 
 
 def read_state(folder: Path) -> TrainerState:
-    """Read it back.
+    """Return the state that :func:`write_state` wrote into ``folder``.
 
     Raises:
         PPOError: ``trainer_state``, the file is missing or damaged.
@@ -106,14 +62,15 @@ def read_state(folder: Path) -> TrainerState:
 
 
 class StateStore:
-    """``run_dir/ppo/state``: one folder per saved iteration, and a small file that names the newest complete one.
+    """One folder for each saved iteration, and a file that names the newest complete one.
 
     Args:
-        folder: where.
-        keep: how many of the newest states stay.
-        config: of the run; saved with every state and compared at resume.
-        origin: hashes of what the run started from (SFT checkpoint, data); compared too.
-        mirror: where every state is copied to when it is complete, and restored from.
+        folder: folder of the states.
+        config: settings of the run; those that bind PPO are saved with every state and compared
+            when the run is resumed.
+        origin: hashes of what the run started from (SFT checkpoint, data), which are compared too.
+        keep: number of the newest states that stay.
+        mirror: store that every complete state is copied to, and restored from.
     """
 
     def __init__(
@@ -124,14 +81,15 @@ class StateStore:
         keep: int = 1,
         mirror: Mirror | None = None,
     ):
-        self._folder, self._keep, self._mirror = Path(folder), keep, mirror
-        self._identity = {
-            **_flat(config.model_dump(mode="json")),
-            **{f"origin.{k}": v for k, v in origin.items()},
-        }
+        self._folder = Path(folder)
+        self._keep = keep
+        self._mirror = mirror
+        self._identity = binding_settings(config, "ppo")
+        for name, digest in origin.items():
+            self._identity[f"origin.{name}"] = digest
 
     def save(self, iteration: int, write: Callable[[str], object]) -> Path:
-        """Let ``write`` fill a folder, then make it the newest state and drop those that are not kept.
+        """Let ``write`` fill a folder, make it the newest state, and delete outdated states.
 
         Raises:
             PPOError: ``checkpoint_store``, the copy failed; the state itself is complete.
@@ -144,16 +102,17 @@ class StateStore:
         write(str(part))
         os.replace(part, target)
         record = self._record(iteration, target)
-        self._name(record)
+        self._set_latest(record)
         self._prune(iteration)
         if self._mirror:
             self._mirror.put(target, record)
         return target
 
     def restore(self) -> None:
-        """Where the folder holds no state, bring back the newest one of the mirror with its models and metrics.
+        """Copy the mirror's newest state into a folder that holds none, with models and metrics.
 
-        A state whose copy failed is copied now: a finished run saves no other one.
+        Where the folder holds a newer state than the mirror, that state is copied to the mirror:
+        its copy has failed, and a finished run would never save another one.
 
         Raises:
             PPOError: ``resume_mismatch``, before anything is copied; ``checkpoint_store``.
@@ -166,12 +125,12 @@ class StateStore:
             if copied is None or copied["iteration"] < iteration:
                 self._mirror.put(folder, self._record(iteration, folder))
         elif copied is not None:
-            self._check(copied)
+            self._check(copied)  # before the copy, which may be large
             self._mirror.fetch(copied["folder"])
-            self._name(copied)
+            self._set_latest(copied)
 
     def iteration(self) -> int:
-        """Iteration of the newest state; 0 where there is none.
+        """Return the iteration of the newest state; 0 where there is none.
 
         Raises:
             PPOError: ``resume_mismatch``.
@@ -180,10 +139,11 @@ class StateStore:
         return 0 if latest is None else latest[0]
 
     def latest(self) -> tuple[int, Path] | None:
-        """Iteration and folder of the newest state, or None.
+        """Return iteration and folder of the newest state, or None.
 
         Raises:
-            PPOError: ``resume_mismatch``, the state is of other settings, data or SFT weights; the message names them.
+            PPOError: ``resume_mismatch``, the state was made with other settings, data or SFT
+                weights; the message names them.
         """
         path = self._folder / _LATEST
         if not path.is_file():
@@ -195,44 +155,30 @@ class StateStore:
     def _record(self, iteration: int, folder: Path) -> dict[str, Any]:
         return {"iteration": iteration, "folder": folder.name, "identity": self._identity}
 
-    def _name(self, record: Mapping[str, Any]) -> None:
-        """From here on this state is the newest."""
+    def _set_latest(self, record: Mapping[str, Any]) -> None:
         with atomic_writer(self._folder / _LATEST) as out:
             json.dump(record, out)
 
     def _check(self, record: Mapping[str, Any]) -> None:
-        known = record["identity"]
-        different = sorted(
+        saved = record["identity"]
+        current = self._identity
+        # A key of one side alone counts too: an older or newer version had other settings.
+        different = [
             key
-            for key in known.keys() | self._identity.keys()
-            if known.get(key) != self._identity.get(key)
-        )
-        if binding := [key for key in different if not _is_free(key)]:
+            for key in sorted(saved.keys() | current.keys())
+            if saved.get(key) != current.get(key)
+        ]
+        if different:
             raise PPOError(
                 "resume_mismatch",
-                f"{self._folder} was written with other values of {', '.join(binding)}; take the same ones, another "
-                "name, or ppo.resume=false to start again",
+                f"{self._folder} was written with other values of {', '.join(different)}; take the "
+                "same ones, another name, or ppo.resume=false to start again",
             )
 
     def _prune(self, newest: int) -> None:
-        """What is half written belongs to nobody."""
         states = {int(path.name.split("-")[1]): path for path in self._folder.glob("iteration-*")}
         for number in outdated(states, newest, self._keep):
             shutil.rmtree(states[number])
+        # What an interrupted save left behind.
         for part in self._folder.glob(".*.part"):
             shutil.rmtree(part)
-
-
-def _is_free(key: str) -> bool:
-    return key in _FREE_KEYS or key.split(".")[0] in _FREE_SECTIONS
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= (
-            _flat(value, f"{prefix}{name}.")
-            if isinstance(value, dict)
-            else {f"{prefix}{name}": value}
-        )
-    return flat

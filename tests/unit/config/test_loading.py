@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from lmrrg.config.base import ConfigError
-from lmrrg.config.loading import config_help, describe_config, load_config, save_config
+from lmrrg.config.description import config_help, describe_config
+from lmrrg.config.loading import load_config, save_config
 from lmrrg.config.tree import Config
 
 
@@ -128,19 +129,34 @@ def test_missing_file():
 
 
 def test_every_setting_is_documented():
-    undocumented = [key for key, _, _, text in describe_config() if not text]
+    undocumented = [setting.key for setting in describe_config() if not setting.meaning]
     assert undocumented == []
-    assert all(key in config_help() for key, *_ in describe_config())
+    assert all(setting.key in config_help() for setting in describe_config())
 
 
 def test_documented_defaults_are_the_defaults():
-    dumped = Config().model_dump()
-    for key, _, default, _ in describe_config():
+    dumped = Config().model_dump(mode="json")
+    for setting in describe_config():
         value = dumped
-        for part in key.split("."):
+        for part in setting.key.split("."):
             value = value[part]
-        assert str(value) == default, key
-    assert yaml.safe_load(str(dumped["seed"])) == 7
+        assert yaml.safe_load(setting.default) == value, setting.key
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [
+        ("data.eval_split", "val|test"),
+        ("data.train_limit", "int > 0 or null"),
+        ("data.path", "path or null"),
+        ("ppo.clip", "float > 0, < 1"),
+        ("ppo.mixtures", "list of float"),
+        ("model.instruction", "text"),
+        ("sft.resume", "bool"),
+    ],
+)
+def test_types_are_described_with_their_limits(key, kind):
+    assert {setting.key: setting.type for setting in describe_config()}[key] == kind
 
 
 @pytest.mark.parametrize(

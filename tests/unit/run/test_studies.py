@@ -135,7 +135,7 @@ def test_prepare_studies_again_after_the_labels_changed_at_equal_size(tmp_path, 
 
 def test_prepare_studies_again_after_a_revision_of_the_readers(tmp_path, iu, monkeypatch, caplog):
     prepare_studies(iu_run(tmp_path, iu), progress=False)
-    monkeypatch.setattr("lmrrg.run.studies.READERS_VERSION", 1000)
+    monkeypatch.setattr("lmrrg.run.origin.READERS_VERSION", 1000)
     prepare_studies(iu_run(tmp_path, iu), progress=False)
     assert "how the source is read changed" in caplog.text
 
@@ -207,7 +207,7 @@ def test_a_manifest_is_kept_where_no_table_is_known_to_have_changed(
     config = phantom_config(tmp_path, "data.source=jsonl", f"data.path={manifest}")
     made = prepare_studies(config, progress=False)
     monkeypatch.setattr(
-        "lmrrg.data.sources.import_studies", lambda *_, **__: pytest.fail("imported again")
+        "lmrrg.run.studies.import_studies", lambda *_, **__: pytest.fail("imported again")
     )
     if case == "made before tables were recorded":
         _forget(made.with_suffix(".made_from.json"), "readers", "tables")

@@ -114,10 +114,11 @@ def test_other_images_under_the_same_names_are_another_run(manifest: Path, tmp_p
         check_fingerprint(before, now())
 
 
-def test_a_run_of_a_version_that_compared_no_contents_is_compared_by_the_rest(manifest: Path):
-    now, other = named(manifest), named(manifest, "seed=8")
-    earlier = now.partition("-")[0]
-    assert len(earlier) == 64
-    assert is_same_run(earlier, now)
+def test_a_fingerprint_has_two_parts_and_the_settings_are_named_first(manifest: Path):
+    now = named(manifest)
+    other = named(manifest, "seed=8", images=("another",))
+    assert [len(part) for part in now.split("-")] == [64, 64]
+    assert is_same_run(now, named(manifest))
+    assert not is_same_run(now, other)
     with pytest.raises(SFTError, match=r"resume_mismatch: .* other settings or data"):
-        check_fingerprint(earlier, other)
+        check_fingerprint(now, other)
