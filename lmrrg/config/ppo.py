@@ -260,18 +260,6 @@ class PPOConfig(Settings):
         return fractions
 
     @model_validator(mode="after")
-    def _batches(self) -> PPOConfig:
-        # With microbatch_tokens a rank cuts its part by length: any number of reports will do.
-        microbatch = 1 if self.microbatch_tokens else self.microbatch
-        check_batches("minibatch", self.minibatch, microbatch, self.workers)
-        if self.rollout_batch % self.minibatch:
-            raise ValueError(
-                f"minibatch {self.minibatch} must divide the rollout batch {self.rollout_batch} "
-                "(studies_per_iteration x samples_per_study)"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _baselines(self) -> PPOConfig:
         if self.algorithm != "ppo" and self.samples_per_study < 2:
             raise ValueError(
@@ -284,5 +272,17 @@ class PPOConfig(Settings):
         if self.algorithm == "ppo" and self.old_log_probs == "engine":
             raise ValueError(
                 "old_log_probs=engine skips the trainer's forward pass, which gives ppo its values"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _batches(self) -> PPOConfig:
+        # With microbatch_tokens a rank cuts its part by length: any number of reports will do.
+        microbatch = 1 if self.microbatch_tokens else self.microbatch
+        check_batches("minibatch", self.minibatch, microbatch, self.workers)
+        if self.rollout_batch % self.minibatch:
+            raise ValueError(
+                f"minibatch {self.minibatch} must divide the rollout batch {self.rollout_batch} "
+                "(studies_per_iteration x samples_per_study)"
             )
         return self

@@ -64,11 +64,12 @@ class StudiesOrigin:
     @classmethod
     def load(cls, path: Path) -> StudiesOrigin:
         """Read a saved origin; everything in it is None where the file is missing or damaged."""
+        if not path.is_file():
+            return cls()
         try:
             saved: Any = json.loads(path.read_text(encoding="utf-8"))
             return cls(**saved)
-        # TypeError: it is no mapping, or has unknown keys.
-        except (FileNotFoundError, ValueError, TypeError):
+        except (ValueError, TypeError):  # TypeError: it is no mapping, or has unknown keys
             return cls()
 
     def save(self, path: Path, manifest: Path) -> None:
