@@ -45,6 +45,7 @@ from lmrrg.studies import Study
 from lmrrg.vision.files import FeatureFiles, image_hashes
 from sft.errors import SFTError
 from sft.fingerprint import check_fingerprint, fingerprint, is_same_run
+from sft.progress import training_bar
 from sft.worker import Job, rank_environment, train_rank
 
 logger = logging.getLogger(__name__)
@@ -101,7 +102,10 @@ def run_sft(config: Config) -> Path:
     _mark(layout.sft_fingerprint, run)
     record_run(config, manifest)
     storage = _storage(config)
-    return _copy_models(_fit(lambda: _trainer(job, storage)), layout)
+    steps = config.sft.epochs * -(-len(train) // config.sft.minibatch)
+    with training_bar(config.run_dir, steps):
+        result = _fit(lambda: _trainer(job, storage))
+    return _copy_models(result, layout)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -18,7 +18,6 @@ import ray
 import ray.train
 import torch
 import torch.distributed as dist
-from ray.experimental import tqdm_ray
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
@@ -112,41 +111,6 @@ def train_rank(loop_config: dict[str, ray.ObjectRef[Job]]) -> None:
     trainer.run(first_epoch)
 
 
-class RunLog:
-    """Write the metrics of a run and show its progress bar; only rank 0 has one.
-
-    Args:
-        config: the run.
-        steps: optimizer steps of the whole run.
-        done: optimizer steps before the checkpoint that training continues from.
-    """
-
-    def __init__(self, config: Config, steps: int, done: int) -> None:
-        self._tracker = RunTracker(config.run_dir, "sft", config)
-        self._bar = tqdm_ray.tqdm(desc="SFT", total=steps, unit="step", flush_interval_s=2.0)
-        self._bar.n = done
-        self._steps = steps
-
-    def __enter__(self) -> RunLog:
-        return self
-
-    def __exit__(self, error_type: type | None, error: object, traceback: object) -> None:
-        if self._bar.n < self._steps:
-            self._bar.close()
-        self._tracker.finish(exit_code=0 if error_type is None else 1)
-
-    def advance(self) -> None:
-        """Count one step; the last step closes the bar."""
-        self._bar.update(1)
-        # Not left to `__exit__`: this process may end before Ray passes on what it prints there.
-        if self._bar.n == self._steps:
-            self._bar.close()
-
-    def metrics(self, step: int, values: dict[str, float]) -> None:
-        """Write one line of metrics."""
-        self._tracker.log(step, values)
-
-
 class RankTrainer:
     """The model of one rank in a DeepSpeed engine, and the training loop around it."""
 
@@ -189,20 +153,19 @@ class RankTrainer:
 
     def run(self, first_epoch: int) -> None:
         """Train, validate and report a checkpoint to Ray Train, epoch by epoch to the last."""
-        with self._open_log(first_epoch) as log:
+        with self._open_tracker() as tracker:
             for epoch in range(first_epoch, self.sft.epochs):
-                self._train_epoch(epoch, log)
+                self._train_epoch(epoch, tracker)
                 metrics = self._validate()
-                if log:
-                    log.metrics((epoch + 1) * self.epoch_steps, {"epoch": epoch + 1, **metrics})
+                if tracker:
+                    tracker.log((epoch + 1) * self.epoch_steps, {"epoch": epoch + 1, **metrics})
                 self._report(epoch + 1, metrics)
 
-    def _open_log(self, first_epoch: int) -> RunLog | nullcontext[None]:
-        if self.rank > 0:
-            return nullcontext()
-        return RunLog(self.config, self.steps, first_epoch * self.epoch_steps)
+    def _open_tracker(self) -> RunTracker | nullcontext[None]:
+        """Return the tracker of the run's metrics; only rank 0 has one."""
+        return nullcontext() if self.rank else RunTracker(self.config.run_dir, "sft", self.config)
 
-    def _train_epoch(self, epoch: int, log: RunLog | None) -> None:
+    def _train_epoch(self, epoch: int, tracker: RunTracker | None) -> None:
         seed = self.config.seed
         # Seeded by epoch and rank: a resumed run draws the same dropout masks as one that was never
         # interrupted. The two primes keep the seeds of neighbouring epochs and ranks apart.
@@ -220,15 +183,13 @@ class RankTrainer:
         for number, minibatch in enumerate(order, start=1):
             step = epoch * self.epoch_steps + number
             self._step(step, minibatch, batches, totals)
-            if log:
-                log.advance()
             if number % _LOG_EVERY == 0 or number == self.epoch_steps:
                 # On every rank, since the ranks' sums are added up.
                 metrics = self._means(totals, time.perf_counter() - since)
                 totals = Totals()
                 since = time.perf_counter()
-                if log:
-                    log.metrics(step, metrics)
+                if tracker:
+                    tracker.log(step, metrics)
 
     def _microbatches(self, minibatch: list[int]) -> list[list[int]]:
         return rank_microbatches(minibatch, self.rank, self.workers, self.sft.microbatch)
