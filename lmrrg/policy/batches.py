@@ -1,4 +1,4 @@
-"""What travels from the rollout to the update: sampled reports, and what PPO learns from them."""
+"""The batches of PPO: sampled reports, what PPO learns from them, and how ranks divide them."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ from lmrrg.vision.study_features import StudyFeatures
 
 @dataclass(frozen=True)
 class Rollout:
-    """B sampled reports of S studies, right-padded to T tokens.
-
-    ``study`` long [B] says which study a report belongs to; ``ids`` long [B, T] are its tokens with EOS where one was
-    produced; ``mask`` bool [B, T] marks them.
-    """
+    """B sampled reports of S studies, right-padded to T tokens."""
 
     features: StudyFeatures
+    """Image features of the S studies."""
     prompts: list[list[int]]
+    """Token ids of each study's prompt."""
     study: Tensor
+    """Index of the study that each report belongs to, long [B]."""
     ids: Tensor
+    """Tokens of the reports, with EOS where one was sampled, long [B, T]."""
     mask: Tensor
+    """Marks those tokens, bool [B, T]."""
 
     def __len__(self) -> int:
         return self.ids.shape[0]
 
     @property
     def lengths(self) -> Tensor:
-        """Tokens of each report, long [B]."""
+        """Return the number of tokens of each report, long [B]."""
         return self.mask.sum(dim=1)
 
     def select(self, rows: Tensor) -> Rollout:
-        """The reports at ``rows`` (long [b]) with their studies only, cut to the longest of them."""
+        """Return the reports at ``rows`` (long [b]) and their studies, cut to the longest one."""
         studies, study = self.study[rows].unique(return_inverse=True)
         width = max(int(self.lengths[rows].max()), 1)
         return Rollout(
@@ -59,30 +60,34 @@ class Rollout:
 
 @dataclass(frozen=True)
 class PolicyOutputs:
-    """The policy's view of a rollout before the update: [B, T] each, on CPU, 0 in the padding."""
+    """The policy's outputs for a rollout before the update: [B, T], on CPU, 0 in the padding."""
 
     log_probs: Tensor
+    """Of the sampled tokens, nats."""
     values: Tensor
+    """Expected return before each token, units of reward."""
     entropy: Tensor
+    """Of the distribution that each token was drawn from, nats."""
 
     @classmethod
     def of_engine(cls, log_probs: Tensor) -> PolicyOutputs:
-        """From the engine's log-probs alone: no values, and -log p of the sampled token in the place of the entropy,
-        of which it is an unbiased estimate at temperature 1."""
+        """Return the outputs that follow from the engine's log-probs alone.
+
+        The values are 0. The entropy is estimated by -log p of the sampled token, which is
+        unbiased at temperature 1.
+        """
         return cls(log_probs, torch.zeros_like(log_probs), -log_probs)
 
 
 @dataclass(frozen=True)
 class Experience:
-    """A rollout with all that the update needs; every tensor is [B, T] and has no gradient.
-
-    ``loss_mask`` marks the tokens that are learnt from: those of reports that could be scored.
-    """
+    """A rollout with everything that the update needs; all tensors are [B, T], without gradient."""
 
     rollout: Rollout
     loss_mask: Tensor
+    """Marks the tokens that are learnt from: those of reports that could be scored."""
     log_probs: Tensor
-    """Of the policy before the update, from the trainer, or from the engine (``ppo.old_log_probs``)."""
+    """Of the policy before the update, by trainer or engine (``ppo.old_log_probs``)."""
     values: Tensor
     advantages: Tensor
     returns: Tensor
@@ -91,10 +96,10 @@ class Experience:
     reference: Tensor | None = None
     """Log-probs under the frozen SFT model, where KL is charged in the loss."""
     kl_weights: Tensor | None = None
-    """What the loss charges for each token's KL, reward per nat; there where ``reference`` is."""
+    """Weight of each token's KL in the loss, reward per nat; None where ``reference`` is."""
 
     def select(self, rows: Tensor) -> Experience:
-        """The reports at ``rows`` (long [b]), cut to the longest of them."""
+        """Return the reports at ``rows`` (long [b]), cut to the longest of them."""
         rollout = self.rollout.select(rows)
         width = rollout.ids.shape[1]
 
@@ -137,52 +142,73 @@ def rank_microbatches(
     *,
     tokens: int | None = None,
 ) -> list[Tensor]:
-    """Cut ``rows`` into microbatches and return those of one rank: of at most ``size`` reports, or, where ``tokens`` is
-    given, of as many as that many positions of the decoder hold (a single report that needs more runs alone).
+    """Cut ``rows`` into microbatches and return those of one rank.
 
-    Reports of one study stay neighbours, so that they can share the prompt's computation; studies are sorted by length,
-    so that attention, the only part with padding, has little. Every rank gets the same number of microbatches, of near
-    equal length, where ``len(rows)`` is a multiple of ``ranks``.
+    Reports of one study stay neighbours, so that they can share the computation of the prompt.
+    Studies are sorted by length, so that attention, the only part with padding, has little of it.
+    Where ``len(rows)`` is a multiple of ``ranks``, every rank gets the same number of microbatches,
+    of nearly equal length.
+
+    Args:
+        rollout: the reports.
+        rows: those to run, long [b].
+        size: largest number of reports in a microbatch; unused with ``tokens``.
+        rank: of this process.
+        ranks: their number.
+        tokens: largest number of decoder positions in a microbatch instead. A single report that
+            needs more runs alone.
     """
-    study, lengths = rollout.study[rows], rollout.lengths[rows]
-    longest = torch.zeros(int(study.max()) + 1, dtype=lengths.dtype).scatter_reduce(
-        0, study, lengths, "amax"
-    )
-    order = sorted(
-        range(len(rows)), key=lambda i: (int(longest[study[i]]), int(study[i]), i), reverse=True
-    )
+    study = rollout.study[rows]
+    lengths = rollout.lengths[rows]
+    # The longest report of each study.
+    longest = torch.zeros(int(study.max()) + 1, dtype=lengths.dtype)
+    longest = longest.scatter_reduce(0, study, lengths, "amax")
+
+    def longest_study_first(i: int) -> tuple[int, int, int]:
+        # The last two keep studies of equal length apart, and the order the same everywhere.
+        return int(longest[study[i]]), int(study[i]), i
+
+    order = sorted(range(len(rows)), key=longest_study_first, reverse=True)
     rows = rows[torch.tensor(order)]
-    chunks = rows.split(
-        size * ranks if tokens is None else _token_sizes(rollout, rows, tokens, ranks)
-    )
-    shares = (chunk.tensor_split(ranks)[rank] for chunk in chunks)
-    return [share for share in shares if len(share)]
+    # All ranks cut the same chunks and each takes its part of every one: all have equally many.
+    sizes = size * ranks if tokens is None else _token_sizes(rollout, rows, tokens, ranks)
+    parts = [chunk.tensor_split(ranks)[rank] for chunk in rows.split(sizes)]
+    return [part for part in parts if len(part)]
 
 
 def in_order(rows: Sequence[Tensor], parts: Sequence[Tensor]) -> Tensor:
-    """Results [B, T] in the order of the rollout, from those of every rank: ``parts[r]`` are of the reports
-    ``rows[r]``."""
+    """Return results in the order of the rollout, from those of every rank.
+
+    Args:
+        rows: of each rank, the reports that it has worked on, long [b].
+        parts: of each rank, its results [b, T].
+
+    >>> rows = [torch.tensor([2, 0]), torch.tensor([1])]
+    >>> in_order(rows, [torch.tensor([[20], [0]]), torch.tensor([[10]])]).tolist()
+    [[0], [10], [20]]
+    """
     return torch.cat(list(parts))[torch.argsort(torch.cat(list(rows)))]
 
 
 def packed_positions(rollout: Rollout, rows: Tensor) -> int:
-    """Positions of the decoder in one forward over ``rows``: each study's prompt once, and all reports but their last
-    token."""
-    prompts = sum(
-        VISUAL_TOKENS + len(rollout.prompts[study])
-        for study in rollout.study[rows].unique().tolist()
-    )
+    """Return the number of decoder positions in one forward over ``rows`` (long [b]).
+
+    Each study's prompt is computed once. The last token of a report is not an input.
+    """
+    studies = rollout.study[rows].unique().tolist()
+    prompts = sum(VISUAL_TOKENS + len(rollout.prompts[study]) for study in studies)
     return prompts + int((rollout.lengths[rows] - 1).clamp_min(0).sum())
 
 
 def _token_sizes(rollout: Rollout, rows: Tensor, tokens: int, ranks: int) -> list[int]:
-    """Reports of each chunk, so that no rank's share of it has more than ``tokens`` positions."""
-    sizes, start = [], 0
+    """Return the size of each chunk of ``rows``, so that no rank's part exceeds ``tokens``."""
+    sizes = []
+    start = 0
     while start < len(rows):
-        size = ranks
+        size = ranks  # at least one report for each rank, however long it is
         while start + size < len(rows):
             wider = rows[start : start + size + ranks].tensor_split(ranks)
-            if max(packed_positions(rollout, share) for share in wider if len(share)) > tokens:
+            if max(packed_positions(rollout, part) for part in wider if len(part)) > tokens:
                 break
             size += ranks
         sizes.append(min(size, len(rows) - start))
@@ -191,10 +217,12 @@ def _token_sizes(rollout: Rollout, rows: Tensor, tokens: int, ranks: int) -> lis
 
 
 def shuffled_minibatches(rollout: Rollout, size: int, seed: int) -> list[Tensor]:
-    """One epoch in minibatches of ``size`` reports: studies in random order, the reports of a study together.
+    """Return one epoch in minibatches of ``size`` reports, each long [size].
 
-    Keeping the samples of a study in one minibatch (ours) compares reports of the same images within one step.
+    Studies come in random order, the reports of a study together (ours): a step then compares
+    reports of the same images.
     """
     generator = torch.Generator().manual_seed(seed)
-    place = torch.randperm(len(rollout.features), generator=generator)
-    return list(torch.argsort(place[rollout.study], stable=True).split(size))
+    rank_of_study = torch.randperm(len(rollout.features), generator=generator)
+    # Stable, so that the reports of a study keep their order.
+    return list(torch.argsort(rank_of_study[rollout.study], stable=True).split(size))

@@ -1,4 +1,4 @@
-"""An experience on disk: to look at it, to learn from it again, and to find out what broke an update."""
+"""Experience on disk: to inspect it, to learn from it again, to find out what broke an update."""
 
 from __future__ import annotations
 
@@ -16,40 +16,39 @@ from lmrrg.policy.batches import Experience, Rollout
 from lmrrg.ppo.errors import PPOError
 from lmrrg.vision.study_features import StudyFeatures
 
-_FEATURES, _ROLLOUT = ("patches", "views", "view_mask"), ("study", "ids", "mask")
+_FEATURES = ("patches", "views", "view_mask")
+_ROLLOUT = ("study", "ids", "mask")
 
 
 def save_experience(path: Path, experience: Experience) -> None:
-    """Write an experience as safetensors (atomic); the prompts are in its metadata."""
+    """Write an experience as safetensors, atomically; the prompts are in the file's metadata."""
     rollout = experience.rollout
     tensors = {name: getattr(rollout.features, name) for name in _FEATURES}
     tensors |= {name: getattr(rollout, name) for name in _ROLLOUT}
     tensors |= {name: value for name, value in _learnt(experience).items() if value is not None}
     metadata = {"prompts": json.dumps(rollout.prompts)}
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Written aside and then renamed, so that a file under the final name is always whole.
     part = path.with_name(f".{path.name}.part")
-    save_file(
-        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
-        str(part),
-        metadata,
-    )
+    # safetensors refuses tensors that share memory, as slices of one rollout do.
+    separate = {name: one.detach().cpu().contiguous().clone() for name, one in tensors.items()}
+    save_file(separate, str(part), metadata)
     os.replace(part, path)
 
 
 def load_experience(path: Path) -> Experience:
-    """Read it back, on CPU.
+    """Read an experience back, on CPU.
 
     Raises:
-        PPOError: ``experience_file``, it does not exist or is none.
+        PPOError: ``experience_file``, the file does not exist or holds no experience.
     """
     if not path.is_file():
         raise PPOError("experience_file", f"{path} does not exist")
     with safe_open(str(path), framework="pt") as file:
         metadata = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if missing := [
-        name for name in (*_FEATURES, *_ROLLOUT, "loss_mask", "advantages") if name not in tensors
-    ]:
+    required = (*_FEATURES, *_ROLLOUT, "loss_mask", "advantages")
+    if missing := [name for name in required if name not in tensors]:
         raise PPOError(
             "experience_file", f"{path} holds no experience: {', '.join(missing)} missing"
         )
@@ -62,7 +61,7 @@ def load_experience(path: Path) -> Experience:
 
 
 def require_finite(value: Tensor, experience: Experience, path: Path) -> None:
-    """Save the experience that made ``value`` NaN or infinite, and stop.
+    """Where ``value`` is NaN or infinite, save the experience that made it so, and stop.
 
     Raises:
         PPOError: ``not_finite``.

@@ -1,8 +1,9 @@
 """One forward for several reports of the same study, without a single padded position.
 
-The samples of a study share images and instruction. All prompts and all reports of a batch lie end to end in one row;
-only attention sees them apart: a prompt itself, a report its study's prompt and itself, at the positions it would have
-alone. Results equal those of separate rows while a prompt is computed once (ours).
+The samples of a study share images and instruction. All prompts and all reports of a batch are laid
+end to end in one row. Only attention takes them apart: a prompt attends to itself, a report to the
+prompt of its study and to itself, at the positions that it would have alone. Results equal those of
+separate rows, while each prompt is computed once (ours).
 """
 
 from __future__ import annotations
@@ -21,42 +22,43 @@ from lmrrg.ppo.errors import PPOError
 
 _ATTENTION = "lmrrg_shared_prompt"
 _OTHER_FORMULAS = ("softcap", "s_aux", "position_bias")
-"""What some decoders ask of their attention beyond the softmax of products."""
+"""Arguments by which some decoders ask for more than the softmax of scaled products."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Who is who among N positions: G prompts of at most P tokens, B reports of at most T inputs.
-
-    ``prompt`` long [G, P] and ``report`` long [B, T] are positions in the row, 0 in the padding; ``group`` long [B] is
-    each report's prompt; ``visible`` bool [B, 1, T, P + T] says what a report's inputs attend to; ``back`` long [N]
-    finds the row's positions among prompts [G * P] and reports [B * T], in this order.
-    """
+    """Where G prompts of at most P tokens, and B reports of at most T inputs, lie in a row of N."""
 
     prompt: Tensor
+    """Positions of each prompt in the row, long [G, P], 0 in the padding."""
     report: Tensor
+    """Positions of each report in the row, long [B, T], 0 in the padding."""
     group: Tensor
+    """The prompt of each report, long [B]."""
     visible: Tensor
+    """Inputs of prompt and report that each input of a report attends to, bool [B, 1, T, P + T]."""
     back: Tensor
+    """Index of each row position among prompts [G * P] and then reports [B * T], long [N]."""
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A row of N inputs, and the positions that predict the M valid report tokens.
-
-    ``embeddings`` [1, N, H], ``positions`` long [1, N] and ``predicts`` long [M], in row-major order of the mask.
-    """
+    """A row of N inputs of the decoder."""
 
     embeddings: Tensor
+    """[1, N, H]."""
     positions: Tensor
+    """Position of each input in its own sequence, long [1, N]."""
     layout: Layout
     predicts: Tensor
+    """Row positions that predict the M valid report tokens, in row-major order of the mask, long
+    [M]."""
 
 
 def pack(prompts: Sequence[Tensor], tokens: Tensor, mask: Tensor, group: Tensor) -> Packed:
     """Lay out prompts and reports end to end.
 
-    The last token of a report predicts nothing that is asked for and is left out.
+    The last token of a report is left out, since what it predicts is not wanted.
 
     Args:
         prompts: embeddings of each group's prompt, G tensors [P_g, H].
@@ -66,24 +68,27 @@ def pack(prompts: Sequence[Tensor], tokens: Tensor, mask: Tensor, group: Tensor)
     """
     device = tokens.device
     widths = torch.tensor([len(prompt) for prompt in prompts], device=device)
-    asked = torch.arange(int(widths.max()), device=device) < widths[:, None]
-    told = mask[:, 1:]
-    prompt, report = _places(asked, 0), _places(told, int(widths.sum()))
-    steps = torch.arange(told.shape[1], device=device)
+    is_prompt = torch.arange(int(widths.max()), device=device) < widths[:, None]  # [G, P]
+    is_input = mask[:, 1:]  # [B, T]: a token is an input where another one follows it
+    prompt = _number(is_prompt, 0)
+    report = _number(is_input, int(widths.sum()))
+    steps = torch.arange(is_input.shape[1], device=device)
+    # The first token of a report is predicted by the last position of its prompt.
     last = prompt[torch.arange(len(prompts), device=device), widths - 1]
-    own = (steps[:, None] >= steps).expand(len(mask), -1, -1)
-    seen = asked[group][:, None].expand(-1, len(steps), -1)
-    of_prompts = torch.arange(asked.shape[1], device=device).expand_as(asked)
-    of_reports = widths[group][:, None] + steps
+    # A report attends to all of its prompt, and causally to itself.
+    sees_prompt = is_prompt[group][:, None].expand(-1, len(steps), -1)
+    sees_report = (steps[:, None] >= steps).expand(len(mask), -1, -1)
+    prompt_positions = torch.arange(is_prompt.shape[1], device=device).expand_as(is_prompt)
+    report_positions = widths[group][:, None] + steps
     return Packed(
-        embeddings=torch.cat([*prompts, tokens[:, :-1][told]])[None],
-        positions=torch.cat([of_prompts[asked], of_reports[told]])[None],
+        embeddings=torch.cat([*prompts, tokens[:, :-1][is_input]])[None],
+        positions=torch.cat([prompt_positions[is_prompt], report_positions[is_input]])[None],
         layout=Layout(
             prompt=prompt,
             report=report,
             group=group,
-            visible=torch.cat([seen, own], dim=2)[:, None],
-            back=torch.cat([asked.flatten(), told.flatten()]).nonzero()[:, 0],
+            visible=torch.cat([sees_prompt, sees_report], dim=2)[:, None],
+            back=torch.cat([is_prompt.flatten(), is_input.flatten()]).nonzero()[:, 0],
         ),
         predicts=torch.cat([last[group][:, None], report], dim=1)[mask],
     )
@@ -91,7 +96,7 @@ def pack(prompts: Sequence[Tensor], tokens: Tensor, mask: Tensor, group: Tensor)
 
 @contextmanager
 def packed_attention(decoder: PreTrainedModel) -> Iterator[None]:
-    """Inside the block the decoder takes :class:`Packed` rows, with ``layout=`` among its arguments."""
+    """Let the decoder take :class:`Packed` rows inside the block, with the argument ``layout=``."""
     usual = decoder.config._attn_implementation
     decoder.config._attn_implementation = _ATTENTION
     try:
@@ -100,8 +105,8 @@ def packed_attention(decoder: PreTrainedModel) -> Iterator[None]:
         decoder.config._attn_implementation = usual
 
 
-def _places(valid: Tensor, start: int) -> Tensor:
-    """Number the valid places row by row from ``start``; 0 in the padding, which nobody looks at."""
+def _number(valid: Tensor, start: int) -> Tensor:
+    """Number the valid entries row by row from ``start``; 0 in the padding, which is never used."""
     numbers = torch.arange(start, start + int(valid.sum()), device=valid.device)
     return torch.zeros_like(valid, dtype=torch.long).masked_scatter(valid, numbers)
 
@@ -117,10 +122,13 @@ def _attend(
     scaling: float | None = None,
     **unused: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of a packed row, as transformers calls it: heads [1, h, N, d] to [1, N, h, d].
+    """Compute the attention of a packed row, with heads [1, h, N, d], as [1, N, h, d].
+
+    The signature is that by which transformers calls attention functions.
 
     Raises:
-        PPOError: ``decoder_attention`` when the decoder's attention is of a kind that would silently be another here.
+        PPOError: ``decoder_attention`` when the decoder asks for a kind of attention that would be
+            computed wrongly here.
     """
     if any(unused.get(name) is not None for name in _OTHER_FORMULAS):
         raise PPOError(
@@ -132,34 +140,57 @@ def _attend(
             "decoder_attention",
             f"the decoder sees {window} tokens, fewer than prompt and report have",
         )
-    groups = query.shape[1] // key.shape[1]
-    query, key, value = (
-        query[0],
-        *(each[0, :, None].expand(-1, groups, -1, -1).flatten(0, 1) for each in (key, value)),
-    )
-
-    def at(heads: Tensor, places: Tensor) -> Tensor:
-        return heads.index_select(1, places.flatten()).unflatten(1, places.shape).transpose(0, 1)
-
-    keys, values = at(key, layout.prompt), at(value, layout.prompt)
+    heads_per_key = query.shape[1] // key.shape[1]
+    query = query[0]
+    key = _repeat_heads(key[0], heads_per_key)
+    value = _repeat_heads(value[0], heads_per_key)
+    prompt_keys = _gather(key, layout.prompt)
+    prompt_values = _gather(value, layout.prompt)
     steps = torch.arange(layout.prompt.shape[1], device=query.device)
-    parts = [_mixed(at(query, layout.prompt), keys, values, steps[:, None] >= steps, scaling)]
-    if layout.report.shape[1]:
-        keys = torch.cat([keys.index_select(0, layout.group), at(key, layout.report)], dim=2)
-        values = torch.cat([values.index_select(0, layout.group), at(value, layout.report)], dim=2)
-        parts.append(_mixed(at(query, layout.report), keys, values, layout.visible, scaling))
+    is_causal = steps[:, None] >= steps
+    of_prompts = _mixed(
+        _gather(query, layout.prompt), prompt_keys, prompt_values, is_causal, scaling
+    )
+    parts = [of_prompts]
+    if layout.report.shape[1]:  # else every report has one token, and none is an input
+        keys = [prompt_keys.index_select(0, layout.group), _gather(key, layout.report)]
+        values = [prompt_values.index_select(0, layout.group), _gather(value, layout.report)]
+        of_reports = _mixed(
+            _gather(query, layout.report),
+            torch.cat(keys, dim=2),
+            torch.cat(values, dim=2),
+            layout.visible,
+            scaling,
+        )
+        parts.append(of_reports)
     rows = torch.cat([part.transpose(1, 2).flatten(0, 1) for part in parts])
     return rows.index_select(0, layout.back)[None], None
+
+
+def _repeat_heads(heads: Tensor, times: int) -> Tensor:
+    """Return every head [h, N, d] ``times`` times in a row: query heads may share their keys."""
+    return heads[:, None].expand(-1, times, -1, -1).flatten(0, 1)
+
+
+def _gather(heads: Tensor, places: Tensor) -> Tensor:
+    """Return the positions ``places`` (long [B, T]) of heads [h, N, d], as [B, h, T, d]."""
+    return heads.index_select(1, places.flatten()).unflatten(1, places.shape).transpose(0, 1)
 
 
 def _mixed(
     query: Tensor, key: Tensor, value: Tensor, visible: Tensor, scaling: float | None
 ) -> Tensor:
-    """Values mixed by attention, [B, h, T, d]; ``visible`` bool says where each of T queries looks.
+    """Return values mixed by attention, [B, h, T, d].
 
-    On CPU as the formula has it: with prompts and reports of a hundred tokens torch's fused kernel takes longer there,
-    in bfloat16 three times as long with its backward.
+    Args:
+        query: [B, h, T, d].
+        key: [B, h, K, d].
+        value: [B, h, K, d].
+        visible: which of the K keys each of the T queries attends to, bool.
+        scaling: of the products; None: 1 / sqrt(d).
     """
+    # On CPU the plain formula: with prompts and reports of a hundred tokens torch's fused kernel
+    # takes longer there, in bfloat16 three times as long with its backward.
     if query.device.type != "cpu":
         return scaled_dot_product_attention(query, key, value, attn_mask=visible, scale=scaling)
     scaled = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)

@@ -1,4 +1,4 @@
-"""Traces of a part of the work, on request, for https://ui.perfetto.dev or chrome://tracing."""
+"""Traces of torch operators, to look at in https://ui.perfetto.dev or chrome://tracing."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ import torch
 
 @contextmanager
 def traced(path: Path | None) -> Iterator[None]:
-    """Record every operator of the block, on CPU and GPU, and write the trace to ``path`` (``.json.gz``); None: don't.
+    """Record every operator of the block, on CPU and GPU, and write the trace to ``path``.
 
-    Recording costs time: seconds inside the block are longer than without it.
+    Recording costs time: what is timed inside the block takes longer than without it.
+
+    Args:
+        path: a file ``.json.gz``; None records nothing.
     """
     if path is None:
         yield

@@ -1,4 +1,4 @@
-"""What an update did: sums of every rank's microbatches, and the metrics that they add up to."""
+"""Statistics of an update: sums over each rank's microbatches, and the metrics made of them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from lmrrg.ppo.losses import PolicyLoss
 
 @dataclass
 class UpdateTotals:
-    """Statistics of one update, summed over one rank's tokens; ranks add up."""
+    """Sums of one rank over one update; those of all ranks can be added up."""
 
     sums: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    """Over tokens."""
+    """Sums over this rank's tokens."""
     losses: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    """Over optimizer steps."""
+    """Sums over optimizer steps."""
     tokens: float = 0.0
     """Tokens of all ranks, over all steps."""
     grad_norms: list[float] = field(default_factory=list)
+    """Gradient norm of each optimizer step, before clipping."""
     first_ratio_error: float = 0.0
     """Largest |ratio - 1| of a token before the first optimizer step."""
     first_ratio_distance: float = 0.0
@@ -35,6 +36,7 @@ class UpdateTotals:
         self.losses["value_loss"] += critic.item()
         self.sums["clip_fraction"] += actor.clipped.item()
         self.sums["update_kl_per_token"] += actor.approx_kl.item()
+        # Before the first step the ratio must be 1; afterwards it may be anything.
         if not self.grad_norms:
             self.first_ratio_error = max(self.first_ratio_error, actor.ratio_error.item())
             self.first_ratio_distance += actor.ratio_distance.item()
@@ -48,10 +50,10 @@ class UpdateTotals:
 
 @dataclass(frozen=True)
 class UpdateReport:
-    """What one update did, over all ranks."""
+    """Metrics of one update, over all ranks."""
 
     metrics: dict[str, float]
-    """Losses per optimizer step, means over tokens, and the mean and largest gradient norm before clipping."""
+    """Losses per optimizer step, means over tokens, mean and largest gradient norm."""
     first_ratio_error: float
     """Largest |ratio - 1| of a token before the first optimizer step: 0 up to rounding."""
     first_ratio_mean: float
@@ -59,17 +61,15 @@ class UpdateReport:
 
     @classmethod
     def of(cls, ranks: Sequence[UpdateTotals]) -> UpdateReport:
-        """Add up the ranks."""
+        """Add up the totals of all ranks."""
+        # Tokens, steps and gradient norms are those of all ranks already, so one rank gives them.
         lead = ranks[0]
-        names = sorted({name for rank in ranks for name in rank.sums})
-        means = {
-            name: sum(rank.sums[name] for rank in ranks) / max(lead.tokens, 1.0) for name in names
-        }
-        norms = lead.grad_norms or [0.0]
-        means |= {
-            name: sum(rank.losses[name] for rank in ranks) / len(norms)
-            for name in sorted(lead.losses)
-        }
+        norms = lead.grad_norms or [0.0]  # no step where no report could be scored
+        means: dict[str, float] = {}
+        for name in sorted(set().union(*(rank.sums for rank in ranks))):
+            means[name] = sum(rank.sums[name] for rank in ranks) / max(lead.tokens, 1.0)
+        for name in sorted(lead.losses):
+            means[name] = sum(rank.losses[name] for rank in ranks) / len(norms)
         return cls(
             metrics={
                 **means,

@@ -1,4 +1,4 @@
-"""Tasks so small that the best policy is known: every algorithm must find it, and nothing in shuffled rewards."""
+"""Tasks so small that the best policy is known: every algorithm must find it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def train(
     shuffle: bool = False,
     algorithm: str = "ppo",
 ) -> Table:
-    """All that the real trainer uses: GAE and critic, or siblings; clipping, KL to the start, two epochs."""
+    """Train as the real trainer does: GAE or siblings, clipping, KL to the start, two epochs."""
     torch.manual_seed(0)
     table, mask = Table(steps), torch.ones(BATCH, steps, dtype=torch.bool)
     optimizer = torch.optim.Adam(table.parameters(), lr=learning_rate)
@@ -106,7 +106,7 @@ def test_shuffled_rewards_teach_nothing(algorithm):
 
 
 def test_kl_penalty_leads_to_the_boltzmann_policy():
-    """With the reward r and the penalty lambda KL, the best policy is pi_ref exp(r / lambda), normalised."""
+    """With reward r and penalty lambda KL, the best policy is pi_ref exp(r / lambda), normalised."""
     gains = torch.tensor([1.0, 0.4, 0.0, -0.3, 0.7])
     table = train(
         lambda ids: gains[ids[:, 0]],

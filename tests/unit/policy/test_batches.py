@@ -41,7 +41,8 @@ def test_an_experience_is_cut_like_its_rollout():
 
 @settings(max_examples=50, deadline=None)
 @given(
-    studies=st.integers(1, 9), samples=st.integers(1, 4), size=st.integers(1, 6), ranks=st.sampled_from([1, 2]),
+    studies=st.integers(1, 9), samples=st.integers(1, 4), size=st.integers(1, 6),
+    ranks=st.sampled_from([1, 2]),
     seed=st.integers(0, 99),
 )  # fmt: skip
 def test_ranks_share_all_rows_once(studies, samples, size, ranks, seed):
@@ -57,7 +58,8 @@ def test_ranks_share_all_rows_once(studies, samples, size, ranks, seed):
 
 @settings(max_examples=50, deadline=None)
 @given(
-    studies=st.integers(1, 9), samples=st.integers(1, 4), tokens=st.integers(1, 400), ranks=st.sampled_from([1, 2, 3]),
+    studies=st.integers(1, 9), samples=st.integers(1, 4), tokens=st.integers(1, 400),
+    ranks=st.sampled_from([1, 2, 3]),
     seed=st.integers(0, 99),
 )  # fmt: skip
 @example(
@@ -84,7 +86,10 @@ def test_a_token_budget_holds_and_is_used(studies, samples, tokens, ranks, seed)
 
 
 def test_positions_are_those_of_the_forward():
-    """Two studies, with reports of 3 and 5 tokens and of 2 and 1: [30 visual tokens][prompt of 1][2 + 4 inputs] ..."""
+    """Two studies, with reports of 3 and 5 tokens, and of 2 and 1.
+
+    The row is [30 visual tokens][prompt of 1][2 + 4 inputs] ...
+    """
     whole = rollout(2, 2)
     mask = torch.zeros_like(whole.mask)
     for row, length in enumerate([3, 5, 2, 1]):

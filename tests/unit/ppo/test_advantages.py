@@ -24,7 +24,7 @@ POISONS = [math.nan, math.inf, -math.inf]
 def oracle_advantage(
     rewards: list[float], values: list[float], t: int, gamma: float, lam: float
 ) -> float:
-    """The definition: a weighted sum of all later temporal differences of one row, in Python floats."""
+    """Apply the definition: a weighted sum of all later temporal differences of one row."""
     total = 0.0
     for k in range(t, len(rewards)):
         following = values[k + 1] if k + 1 < len(values) else 0.0

@@ -25,7 +25,7 @@ def test_sequence_weights_are_products():
 
 
 def test_weights_make_the_estimate_unbiased():
-    """Enumerated: the weighted mean under the engine's distribution is the mean under the trainer's."""
+    """The weighted mean under the engine's distribution is the mean under the trainer's."""
     generator = torch.Generator().manual_seed(0)
     trainer, engine = (
         torch.randn(5, generator=generator, dtype=torch.float64).log_softmax(0) for _ in range(2)

@@ -57,7 +57,7 @@ def test_k3_is_never_negative_and_k1_is():
     ("estimator", "direction"), [("k2", "policy||reference"), ("k3", "reference||policy")]
 )
 def test_expected_gradient_of_the_sampled_loss(estimator, direction):
-    """As a loss (samples fixed), k2 follows the true KL, k3 the reverse one; both facts are documented."""
+    """As a loss on fixed samples, k2 follows the true KL, k3 the reverse one, as documented."""
     _, reference = categoricals(0.7)
     logits = torch.randn(
         6, generator=torch.Generator().manual_seed(9), dtype=torch.float64, requires_grad=True

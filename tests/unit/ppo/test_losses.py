@@ -66,7 +66,7 @@ def test_value_loss_equals_the_formula():
 def gradient(
     batch, poison: float | None, split: list[slice]
 ) -> tuple[float, torch.Tensor, torch.Tensor]:
-    """Loss and gradients to log-probs and values of one minibatch that is run in the parts of ``split``."""
+    """Return loss and gradients of one minibatch that is run in the parts of ``split``."""
     mask, tokens = batch["mask"], float(batch["mask"].sum())
     inputs = {
         k: v if poison is None or k == "mask" else poisoned(v, mask, poison)
@@ -112,7 +112,7 @@ def test_microbatches_do_not_change_the_loss(split):
 
 
 def test_before_the_first_update():
-    """Ratio 1: nothing is clipped, the divergence is 0 and the gradient is that of plain policy gradient."""
+    """At ratio 1 nothing is clipped, the divergence is 0, the gradient is the policy gradient."""
     batch = random_batch(2, [3, 5])
     log_probs = batch["old_log_probs"].clone().requires_grad_()
     got = policy_loss(
@@ -188,7 +188,7 @@ def test_shares_of_tokens(aggregation, expected):
 
 @pytest.mark.parametrize("estimator", ["k2", "k3"])
 def test_gradient_of_the_kl_loss_over_all_tokens_of_a_small_categorical(estimator):
-    """Weighted by their probability, the sampled gradients add up to that of KL(pi || ref), or of KL(ref || pi)."""
+    """The expected gradient of the samples is that of KL(pi || ref), or of KL(ref || pi)."""
     logits = torch.tensor([0.3, -0.2, 0.9], dtype=torch.float64, requires_grad=True)
     reference = torch.tensor([-0.4, 0.1, 0.2], dtype=torch.float64).log_softmax(0)
     log_probs = logits.log_softmax(0)
