@@ -13,7 +13,9 @@ from torch import Tensor
 from lmrrg.metrics.embedded.labeler import label_report
 from lmrrg.metrics.reward import RewardScores, repeated_trigrams
 from lmrrg.policy.batches import Experience, PolicyOutputs
+from lmrrg.policy.update_report import UpdateReport
 from lmrrg.ppo.advantages import explained_variance
+from lmrrg.ppo.correction import Parity
 from lmrrg.ppo.kl import kl_estimate, kl_per_sequence
 from lmrrg.ppo.masks import fill, masked_mean
 from lmrrg.studies import is_abnormal
@@ -30,16 +32,23 @@ _PARTS = (
 )
 
 
-def batch_metrics(batch: ScoredBatch) -> dict[str, float]:
-    """Return everything that is known before the update: rewards, KL, texts, versions."""
+def iteration_metrics(
+    batch: ScoredBatch, engine_parity: Parity, experience: Experience, update: UpdateReport
+) -> dict[str, float]:
+    """Return what the phases of an iteration give rise to, named as in docs/metrics_rl.md."""
     sample = batch.sample
     return (
         reward_metrics(batch.rewards, sample.abnormal, batch.reference_rewards)
         | kl_metrics(batch.policy.log_probs, batch.reference, sample.rollout.mask)
         | text_metrics(sample)
+        | experience_metrics(experience, batch.policy)
+        | update.metrics
         | {
             "weights_version": batch.version,
             "rollout_lag": batch.version - sample.version,
+            "parity": engine_parity.mean_abs,
+            "parity_max": engine_parity.max_abs,
+            "first_ratio_error": update.first_ratio_error,
         }
     )
 
@@ -64,6 +73,7 @@ def reward_metrics(
         "reward_std": float(rewards.std()),
         # A batch may hold no abnormal study; the mean of nothing would warn.
         "reward_abnormal": float(of_abnormal.mean()) if len(of_abnormal) else float("nan"),
+        # A report of the SFT model that could not be scored tells nothing about its study.
         "reward_reference": float(np.nanmean(reference_rewards)),
         "invalid_ratio": float(1 - valid.mean()),
     }
@@ -103,7 +113,7 @@ def experience_metrics(experience: Experience, policy: PolicyOutputs) -> dict[st
         "value_mean": float(masked_mean(experience.values, mask)),
         "return_mean": float(masked_mean(experience.returns, mask)),
     }
-    if experience.weights is not None:
+    if experience.weights is not None:  # None: no correction, so there is nothing to watch
         metrics["importance_weight"] = float(masked_mean(experience.weights, mask))
     return metrics
 

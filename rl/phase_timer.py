@@ -21,6 +21,7 @@ class PhaseTimer:
         self, phase: str, work: Callable[_P, _R], *arguments: _P.args, **keywords: _P.kwargs
     ) -> _R:
         """Call ``work``, add its seconds to ``phase``, and return its result."""
+        # Monotonic: the clock of day may be set back during a run of days.
         started = time.perf_counter()
         result = work(*arguments, **keywords)
         self._seconds[phase] += time.perf_counter() - started
@@ -33,6 +34,7 @@ class PhaseTimer:
             tokens: report tokens of the iteration. They are divided by the seconds of the phase
                 ``sample``, and by those of the whole iteration.
         """
+        # Not the time from start to end: metrics and logging between the phases are left out.
         total = sum(self._seconds.values())
         seconds = {f"{phase}_s": spent for phase, spent in self._seconds.items()}
         return seconds | {

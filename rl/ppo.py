@@ -62,6 +62,7 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
             their work.
         Preempted: SIGTERM came; the state is saved and the same call continues.
     """
+    # Actors have another working directory, so no path may be relative to this one.
     config = config.model_copy(update={"storage_path": config.storage_path.resolve()})
     layout = RunLayout(config.run_dir)
     sft = Path(sft_checkpoint or layout.best("sft")).resolve()
@@ -80,13 +81,14 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
         store.restore()
     else:
         shutil.rmtree(layout.stage("ppo"), ignore_errors=True)
-        if mirror:
+        if mirror:  # else the next start on a fresh machine would restore the old run
             mirror.clear()
     if store.iteration() < config.ppo.iterations:
         record_run(config, manifest)
         connect(config)
         with preemption_notice() as preempted, full_disk_named(config.run_dir):
             _train_to_the_end(config, sft, store, preempted)
+    # Version 0 is the SFT model, which is the first best model of every run.
     if read_checkpoint_config(layout.best("ppo"))["provenance"]["weights"] == 0:
         logger.warning(
             "no checkpoint was as good as the SFT model and as varied: %s is the SFT model",

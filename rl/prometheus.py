@@ -25,6 +25,7 @@ class PrometheusGauges:
     """Gauges of one run, which has its name as the label ``run``; Ray must be running."""
 
     def __init__(self, run: str):
+        # The name of the run is a label, so that one panel can show several runs.
         self._gauges = {
             name: Gauge(f"lmrrg_ppo_{name}", help_text, ("run",))
             for name, help_text in EXPORTED.items()

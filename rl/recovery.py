@@ -32,6 +32,7 @@ def preemption_notice() -> Iterator[Callable[[], bool]]:
     Clouds and job managers send that signal some time before they kill the process. The block must
     be opened in the main thread, after ``ray.init``, whose own handler would exit at once.
     """
+    # The handler only sets a flag: the iteration in progress is finished, and its state saved.
     notice = threading.Event()
     before = signal.signal(signal.SIGTERM, lambda *_: notice.set())
     try:

@@ -156,6 +156,7 @@ class Sampling:
         self._ahead = None
         path = folder / _AHEAD
         if path.is_file():
+            # A future that is done already: `take` need not know that it was not sampled here.
             self._ahead = Future()
             self._ahead.set_result(self._restore(json.loads(path.read_text(encoding="utf-8"))))
 

@@ -77,6 +77,7 @@ class StudyPool:
         self._tokenizer = AutoTokenizer.from_pretrained(
             Path(checkpoint) / "decoder", local_files_only=True
         )
+        # Token ids of all studies are kept; image features, which are large, stay on disk.
         self._prompts = []
         self._references = []
         self._reference_tokens = []
@@ -102,6 +103,7 @@ class StudyPool:
 
     def take(self, indices: Sequence[int]) -> StudyBatch:
         """Return the studies at ``indices``."""
+        # Labelled here rather than at the start: a short run visits only some of the studies.
         labels = [_labels(self.studies[i], self._references[i]) for i in indices]
         return StudyBatch(
             features=self._files.select(indices),
@@ -114,6 +116,7 @@ class StudyPool:
 
 
 def _labels(study: Study, reference: str) -> dict[str, int]:
+    # Empty labels are labels too: a study that was labelled without any finding.
     return dict(study.labels) if study.labels is not None else label_report(reference)
 
 

@@ -28,7 +28,7 @@ from lmrrg.run.studies import priors_of, studies_of
 from lmrrg.studies import Split
 from rl.crew import Crew
 from rl.experience import ScoredBatch, make_experience, shuffled_rewards
-from rl.iteration_metrics import batch_metrics, experience_metrics
+from rl.iteration_metrics import iteration_metrics
 from rl.model_selection import ModelSelection
 from rl.parity_checks import ParityChecks
 from rl.phase_timer import PhaseTimer
@@ -148,7 +148,10 @@ class CQRL(Algorithm):
         experience = timer.run("advantages", self._advantages, scored)
         update = timer.run("update", self._update, experience)
         timer.run("sync", self._sync_update)
-        metrics = self._metrics(scored, engine_parity, experience, update)
+        metrics = iteration_metrics(scored, engine_parity, experience, update) | {
+            "kl_coefficient": self.controller.weight,
+            "learning_rate": self._learning_rate,
+        }
         self._adapt_kl(metrics, int(scored.rewards.valid.sum()))
         self.iterations_done += 1
         return metrics | timer.metrics(tokens=float(scored.sample.rollout.mask.sum()))
@@ -264,12 +267,17 @@ class CQRL(Algorithm):
 
     def _advantages(self, batch: ScoredBatch) -> Experience:
         """Return what the update learns from; it is kept on disk where that was asked for."""
+        rewards = np.where(batch.rewards.valid, batch.rewards.reward, np.nan)
+        if self.settings.reward.shuffle_control:
+            # The negative control learns from these; the logged rewards are always the true ones.
+            seed = stream_seed(self.settings.seed, "shuffle", self.iterations_done)
+            rewards = shuffled_rewards(rewards, self.ppo.samples_per_study, seed)
         findings = None
         if self.ppo.needs_finding_tokens:
             findings = self.studies.findings([one.token_ids for one in batch.sample.reports])
         experience = make_experience(
             batch.sample,
-            self._learnt_rewards(batch),
+            rewards,
             batch.policy,
             batch.reference,
             self.controller.weight,
@@ -293,27 +301,6 @@ class CQRL(Algorithm):
         if self._learning_rate:
             self._sync(self.version + 1)
 
-    def _metrics(
-        self,
-        batch: ScoredBatch,
-        engine_parity: Parity,
-        experience: Experience,
-        update: UpdateReport,
-    ) -> dict[str, float]:
-        """Return the metrics of the iteration, named as in docs/metrics_rl.md."""
-        return (
-            batch_metrics(batch)
-            | experience_metrics(experience, batch.policy)
-            | update.metrics
-            | {
-                "kl_coefficient": self.controller.weight,
-                "parity": engine_parity.mean_abs,
-                "parity_max": engine_parity.max_abs,
-                "first_ratio_error": update.first_ratio_error,
-                "learning_rate": self._learning_rate,
-            }
-        )
-
     def _adapt_kl(self, metrics: dict[str, float], episodes: int) -> None:
         """Move lambda_KL by what this iteration showed; the next one uses the new value."""
         self.controller.update(
@@ -328,17 +315,6 @@ class CQRL(Algorithm):
     def _learning_rate(self) -> float:
         """Learning rate of the policy in this iteration; 0 while only the critic learns."""
         return policy_learning_rate(self.ppo, self.iterations_done)
-
-    def _learnt_rewards(self, batch: ScoredBatch) -> np.ndarray:
-        """Return the rewards [B] that the update sees, NaN for reports without one.
-
-        Only these are shuffled in the negative control; the logged ones are always the true ones.
-        """
-        rewards = np.where(batch.rewards.valid, batch.rewards.reward, np.nan)
-        if self.settings.reward.shuffle_control:
-            seed = stream_seed(self.settings.seed, "shuffle", self.iterations_done)
-            rewards = shuffled_rewards(rewards, self.ppo.samples_per_study, seed)
-        return rewards
 
     def _sync(self, version: int, fraction: float = 1.0) -> None:
         """Give every engine the policy, or a mixture with that fraction of it, as ``version``."""

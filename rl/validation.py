@@ -83,6 +83,7 @@ def evaluate_heldout(
         heldout = float(rouge_l(texts, studies.references).mean())
     return HeldOut(
         metric=heldout,
+        # Reports that could not be scored are NaN; they must not decide about the model.
         reward=float(np.nanmean(scores.reward)),
         radcliq=float(np.nanmean(scores.radcliq_v1)),
         distinct_ratio=len(set(texts)) / len(texts),

@@ -144,6 +144,7 @@ class ActorCritic(nn.Module):
             entropy: whether the entropy is returned too.
             value_only: whether the generator gets no gradient (warm-up of the value head).
         """
+        # Gradients are only ever switched off here: scoring runs without them.
         with torch.set_grad_enabled(torch.is_grad_enabled() and not value_only):
             states = token_states(self.generator, rollout, self._precision)
             logits = cast(Tensor, states.logits)
@@ -157,6 +158,7 @@ class ActorCritic(nn.Module):
             hidden = token_states(self.critic, rollout, self._precision, logits=False).hidden
         elif self._detached:
             hidden = hidden.detach()
+        # Hidden states are bfloat16 where the products are; the head is float32.
         return spread(self.value_head(hidden.float())[:, 0], rollout.mask)
 
     def parameter_groups(self, rates: Sequence[float]) -> list[dict[str, object]]:

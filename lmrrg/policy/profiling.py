@@ -23,5 +23,6 @@ def traced(path: Path | None) -> Iterator[None]:
         return
     with torch.profiler.profile() as profile:
         yield
+    # Written only when the block succeeded: a trace of half an update would mislead.
     path.parent.mkdir(parents=True, exist_ok=True)
     profile.export_chrome_trace(str(path))

@@ -118,6 +118,7 @@ def sibling_advantages(returns: Tensor, study: Tensor, valid: Tensor, *, scaled:
     if scaled:
         square = torch.where(valid, deviation.square(), torch.zeros_like(deviation))
         variance = sum_over_study(square) / count.clamp(min=1)
+        # 1e-6: a study whose reports all earn the same has no deviation either.
         advantages = deviation / (variance.sqrt() + 1e-6)
     else:
         # Leaving the report itself out of the mean only stretches the deviation by n / (n - 1).

@@ -122,6 +122,7 @@ class KLController:
         0.105
         """
         numbers = (signal.kl_per_sequence, signal.policy_reward, signal.reference_reward)
+        # One NaN would stay in lambda for the rest of the run.
         if not all(math.isfinite(number) for number in numbers):
             raise PPOError("kl_not_finite", f"the controller got {signal}")
         if self._config.controller != "fixed":
@@ -140,6 +141,7 @@ class KLController:
             PPOError: ``kl_state`` when the state is of another controller, incomplete, or out of
                 bounds.
         """
+        # Controllers move lambda by different signals: one's value means nothing to another.
         if set(state) != {"controller", "weight"} or state["controller"] != self._config.controller:
             raise PPOError(
                 "kl_state", f"state {state} does not belong to controller {self._config.controller}"
@@ -156,6 +158,7 @@ class KLController:
         """Return the factor by which this batch moves lambda."""
         config = self._config
         if config.controller == "rllib":
+            # Thresholds and factors are those of RLlib's own PPO.
             if signal.kl_per_sequence > 2 * config.target_per_sequence:
                 return 1.5
             return 0.5 if signal.kl_per_sequence < 0.5 * config.target_per_sequence else 1.0

@@ -122,7 +122,7 @@ def policy_loss(
         is_clipped = is_clipped | below
     if weights is not None:
         surrogate = surrogate * fill(weights, mask)
-    with torch.no_grad():
+    with torch.no_grad():  # for the log only
         approx_kl = (torch.expm1(difference) - difference).sum()
         distance = (ratio - 1).abs()
     return PolicyLoss(
@@ -192,6 +192,7 @@ def kl_loss(
 
 def token_log_probs(logits: Tensor, ids: Tensor) -> Tensor:
     """Return the log-probs [B, T] of ``ids`` [B, T] under ``logits`` [B, T, V], in float32."""
+    # In float32: rounding in bfloat16 would be as large as the differences that matter here.
     flat = torch.nn.functional.cross_entropy(
         logits.float().flatten(0, 1), ids.flatten(), reduction="none"
     )

@@ -41,7 +41,7 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     tensor(2.)
     """
     count = mask.sum()
-    if not count:
+    if not count:  # 0 / 0 would be a NaN that only shows up much later
         raise PPOError("no_valid_token", "the mask selects nothing")
     return masked_sum(values, mask) / count
 
@@ -71,6 +71,7 @@ class Moments:
     @classmethod
     def of(cls, values: Tensor, mask: Tensor) -> Moments:
         """Return the moments of the valid entries of ``values`` [B, T], in float64."""
+        # The variance is a difference of large sums, which float32 would round to noise.
         valid = fill(values, mask).double()
         return cls(float(mask.sum()), float(valid.sum()), float(valid.square().sum()))
 

@@ -28,4 +28,5 @@ def mix(
     >>> mix({"bias": torch.tensor([0.0, 8.0])}, {"bias": torch.tensor([4.0, 8.0])}, 0.25)
     {'bias': tensor([1., 8.])}
     """
+    # lerp gives both models to the bit at the fractions 0 and 1.
     return {name: torch.lerp(tensor, policy[name], fraction) for name, tensor in start.items()}

@@ -106,7 +106,7 @@ def test_shuffled_rewards_teach_nothing(algorithm):
 
 
 def test_kl_penalty_leads_to_the_boltzmann_policy():
-    """With reward r and penalty lambda KL, the best policy is pi_ref exp(r / lambda), normalised."""
+    """With reward r and penalty lambda KL, the best policy is pi_ref exp(r / lambda), scaled."""
     gains = torch.tensor([1.0, 0.4, 0.0, -0.3, 0.7])
     table = train(
         lambda ids: gains[ids[:, 0]],
