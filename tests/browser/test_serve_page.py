@@ -2,104 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import itertools
-import json
 import os
-import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
-import websockets
 
 from lmrrg.studies import LABELS, Study
+from tests.support.browser import CHROMIUM, Page, browser, drive
 
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.cluster,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
 ]
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --hide-scrollbars --remote-debugging-port=0"
-)
-
-
-class Page:
-    """A tab, driven through the DevTools protocol."""
-
-    def __init__(self, socket: Any):
-        self._socket, self._numbers = socket, itertools.count(1)
-        self.requested: list[str] = []
-        self.problems: list[str] = []
-
-    async def send(self, method: str, **parameters: Any) -> dict[str, Any]:
-        number = next(self._numbers)
-        await self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
-        while True:
-            message = json.loads(await asyncio.wait_for(self._socket.recv(), 120))
-            if message.get("id") == number:
-                assert "error" not in message, message
-                return message["result"]
-            self._note(message)
-
-    def _note(self, message: dict[str, Any]) -> None:
-        if message["method"] == "Network.requestWillBeSent":
-            self.requested.append(message["params"]["request"]["url"])
-        elif message["method"] in ("Runtime.exceptionThrown", "Log.entryAdded"):
-            self.problems.append(json.dumps(message["params"]))
-
-    async def script(self, expression: str) -> Any:
-        result = await self.send(
-            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
-        )
-        assert "exceptionDetails" not in result, result
-        return result["result"].get("value")
-
-    async def until(self, expression: str) -> Any:
-        deadline = time.monotonic() + 60
-        while not (value := await self.script(expression)):
-            assert time.monotonic() < deadline, expression
-            await asyncio.sleep(0.1)
-        return value
-
-    async def choose(self, selector: str, files: list[Path]) -> None:
-        root = await self.send("DOM.getDocument")
-        node = await self.send(
-            "DOM.querySelector", nodeId=root["root"]["nodeId"], selector=selector
-        )
-        await self.send(
-            "DOM.setFileInputFiles", nodeId=node["nodeId"], files=[str(file) for file in files]
-        )
-
-    async def screenshot(self, path: Path) -> None:
-        shot = await self.send("Page.captureScreenshot", format="png", captureBeyondViewport=True)
-        path.write_bytes(base64.b64decode(shot["data"]))
 
 
 @pytest.fixture(scope="module")
 def devtools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The DevTools address of a headless browser with a profile of its own."""
-    profile = tmp_path_factory.mktemp("profile")
-    assert CHROMIUM is not None
-    command = [CHROMIUM, *FLAGS.split(), f"--user-data-dir={profile}", "about:blank"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as browser:
-        port_file, deadline = profile / "DevToolsActivePort", time.monotonic() + 60
-        while not (port_file.is_file() and port_file.read_text().strip()):
-            assert browser.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port_file.read_text().split()[0]}"
-        browser.terminate()
+    """The DevTools address of a headless browser."""
+    with browser(tmp_path_factory.mktemp("profile")) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -109,27 +34,6 @@ def address(served: str) -> str:
         assert time.monotonic() < deadline
         time.sleep(0.2)
     return served
-
-
-def drive(devtools: str, address: str, steps, width: int = 1200) -> Page:
-    """Open the page in a new tab and run ``steps(page)``."""
-
-    async def run() -> Page:
-        tab = requests.put(f"{devtools}/json/new?about:blank", timeout=10).json()
-        async with websockets.connect(tab["webSocketDebuggerUrl"], max_size=None) as socket:
-            page = Page(socket)
-            for domain in ("Page", "Runtime", "Network", "Log", "DOM"):
-                await page.send(f"{domain}.enable")
-            size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-            await page.send("Emulation.setDeviceMetricsOverride", **size)
-            await page.send("Page.navigate", url=address)
-            await page.until(
-                "document.readyState === 'complete' && !!document.getElementById('form')"
-            )
-            await steps(page)
-            return page
-
-    return asyncio.run(run())
 
 
 def shots() -> Path | None:
