@@ -92,7 +92,7 @@ def f1_aggregates(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> dic
 def class_table(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> dict[str, ClassScore]:
     """Return precision, recall and F1 of each of the 14 classes, from two tables [N, 14]."""
     totals = _confusion(truth, predicted).sum(axis=0)
-    return {label: _class_score(counts) for label, counts in zip(LABELS, totals, strict=True)}
+    return dict(zip(LABELS, map(_class_score, totals), strict=True))
 
 
 def class_auc(

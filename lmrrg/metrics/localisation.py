@@ -83,7 +83,10 @@ def localise_all(
             scored.append(localise(maps, truth))
     if not scored:
         return {}
-    return {name: np.array([scores[name] for scores in scored]) for name in SCORES}
+    table: dict[str, Values] = {}
+    for name in SCORES:
+        table[name] = np.array([scores[name] for scores in scored])
+    return table
 
 
 def region_means(scores: Mapping[str, Values], names: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -102,8 +105,11 @@ def region_means(scores: Mapping[str, Values], names: Sequence[str]) -> dict[str
         if known.any():
             means = {score: float(values[known, column].mean()) for score, values in scores.items()}
             table[name] = {"studies": int(known.sum())} | means
-    mean = {score: float(np.mean([row[score] for row in table.values()])) for score in scores}
-    return table | {"mean": {"studies": len(scores["mass"])} | mean}
+    mean: dict[str, float] = {"studies": len(scores["mass"])}
+    for score in scores:
+        # Of the regions' means, so that a region counts alike however many studies show it.
+        mean[score] = float(np.mean([row[score] for row in table.values()]))
+    return table | {"mean": mean}
 
 
 def study_means(scores: Mapping[str, Values]) -> dict[str, Values]:

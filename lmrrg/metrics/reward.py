@@ -104,16 +104,13 @@ class RadCliQReward:
         finished: Sequence[bool],
     ) -> tuple[Array, Array, Array]:
         """Return the weighted penalties for length, repetition and a missing EOS, each [N]."""
-        words = [report.split() for report in reports]
+        words = list(map(str.split, reports))
         excess = [
             length_excess(len(own), len(reference.split()))
             for own, reference in zip(words, references, strict=True)
         ]
-        repeated = [
-            repeated_trigrams(tokens) for tokens in (words if token_ids is None else token_ids)
-        ]
-        # An empty report already has the worst score; a penalty would make it the worst of all,
-        # below reports that are wrong.
+        repeated = list(map(repeated_trigrams, words if token_ids is None else token_ids))
+        # An empty report already gets the worst RadCliQ-v1; the penalties are for written reports.
         written = np.array([not is_empty(report) for report in reports], dtype=bool)
         endless = ~np.asarray(finished, dtype=bool)
         return (

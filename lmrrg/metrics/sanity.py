@@ -84,7 +84,7 @@ def check_reports(
         _same(reports, blank_image, limits.same_for_blank_image, "a blank image"),
         _same(reports, other_patient, limits.same_for_other_patient, "another patient's image"),
     ]
-    return [finding for finding in findings if finding is not None]
+    return [finding for finding in findings if finding]
 
 
 def require_sane(findings: Sequence[SanityFinding]) -> None:
@@ -114,7 +114,7 @@ def _few_distinct(
 
 
 def _empty(reports: Sequence[str]) -> SanityFinding | None:
-    count = sum(is_empty(report) for report in reports)
+    count = sum(map(is_empty, reports))
     if not count:
         return None
     return SanityFinding("empty_reports", f"{count} of {len(reports)} reports are empty")

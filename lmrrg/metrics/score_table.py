@@ -29,13 +29,11 @@ def format_scores(scores: ReportScores) -> str:
     """
     lines = [*_header(scores), ""]
     for group, names in GROUPS.items():
-        rows = [(name, scores.intervals[name]) for name in names if name in scores.intervals]
+        rows = [_row(name, scores.intervals[name]) for name in names if name in scores.intervals]
         if not rows:
             continue
         backend = f" ({scores.stamp.backend})" if group == "radcliq" else ""
-        lines.append(f"{_TITLES[group]}{backend}")
-        lines += [_row(name, interval) for name, interval in rows]
-        lines.append("")
+        lines += [f"{_TITLES[group]}{backend}", *rows, ""]
     headline = scores.classes.get(scores.stamp.uncertain_policy)
     if headline:
         lines += _class_rows(headline, scores.stamp.uncertain_policy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
+from itertools import chain
 
 import numpy as np
 
@@ -100,7 +101,7 @@ def score_reports(
     """
     wanted = select_metrics(metrics)
     if study_ids is None:
-        study_ids = [str(row) for row in range(len(references))]
+        study_ids = list(map(str, range(len(references))))
     if labeler is None:
         labeler = RuleLabeler() if backend is None else backend.labeler
     _check_lengths(references, hypotheses, study_ids, reference_labels)
@@ -120,8 +121,8 @@ def score_reports(
         clinical_aggregates, classes = _clinical_scores(truth, labeler.label(hypotheses))
         aggregates |= clinical_aggregates
     if not wanted.isdisjoint(NLG_METRICS):
-        prepared_hypotheses = [convention.hypothesis(text) for text in hypotheses]
-        prepared_references = [convention.reference(text) for text in references]
+        prepared_hypotheses = list(map(convention.hypothesis, hypotheses))
+        prepared_references = list(map(convention.reference, references))
         nlg = nlg_scores(prepared_hypotheses, prepared_references, wanted)
         columns |= nlg[0]
         aggregates |= nlg[1]
@@ -159,7 +160,7 @@ def select_metrics(names: Collection[str] | None) -> frozenset[str]:
     Raises:
         MetricError: ``unknown_metric``, or ``no_metrics`` for an empty selection.
     """
-    every = [metric for group in GROUPS.values() for metric in group]
+    every = list(chain.from_iterable(GROUPS.values()))
     chosen: set[str] = set()
     for name in every if names is None else names:
         if name not in GROUPS and name not in every:
@@ -249,7 +250,12 @@ def _text_counts(references: Sequence[str], hypotheses: Sequence[str]) -> dict[s
         "distinct_reports": len(set(hypotheses)),
         "distinct_ratio": len(set(hypotheses)) / len(hypotheses),
         "distinct_references": len(set(references)),
-        "empty_reports": sum(is_empty(text) for text in hypotheses),
-        "mean_words": float(np.mean([len(text.split()) for text in hypotheses])),
-        "mean_reference_words": float(np.mean([len(text.split()) for text in references])),
+        "empty_reports": sum(map(is_empty, hypotheses)),
+        "mean_words": _mean_words(hypotheses),
+        "mean_reference_words": _mean_words(references),
     }
+
+
+def _mean_words(texts: Sequence[str]) -> float:
+    """Return the mean number of words of some texts."""
+    return float(np.mean([len(text.split()) for text in texts]))

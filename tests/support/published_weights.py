@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 
 _WORDS = (
-    "the heart is enlarged normal size small left right pleural effusion effus ##ion ##s no acute lung lungs clear "
-    "consolidation in lower lobe of mild with and opacity edema card ##io ##mega ##ly . , ( ) / : a b 1 2 3"
+    "the heart is enlarged normal size small left right pleural effusion effus ##ion ##s no acute "
+    "lung lungs clear consolidation in lower lobe of mild with and opacity edema card "
+    "##io ##mega ##ly . , ( ) / : a b 1 2 3"
 )
 WORDS = _WORDS.split()
 HIDDEN, FEED_FORWARD, FEATURES, SPAN_WIDTH, FOLD = 32, 24, 20, 6, 64
@@ -25,7 +26,7 @@ _RADGRAPH_ENCODER = "_embedder.token_embedder_bert._matched_embedder.transformer
 
 
 def write_weights(folder: Path, seed: int = 0) -> Path:
-    """Write every file that the backend reads, as ``hf download`` would lay them out; returns the folder."""
+    """Write every file that the backend reads, as ``hf download`` does; return the folder."""
     torch.manual_seed(seed)
     _bert_files(folder / "bert-base-uncased")
     _bert_files(folder / "BiomedNLP-BiomedBERT-base-uncased-abstract")
@@ -38,12 +39,12 @@ def write_weights(folder: Path, seed: int = 0) -> Path:
 
 
 def bert() -> BertModel:
-    """A BERT with its pooler, as the checkpoints have it."""
+    """Return a BERT with its pooler, as the checkpoints have it."""
     return BertModel(_bert_config())
 
 
 def chexbert_weights() -> dict[str, Tensor]:
-    """A state dict as the published checkpoint has it, saved from a data-parallel model."""
+    """Return a state dict like the published one, which a data-parallel model saved."""
     model = nn.Module()
     model.bert = bert()
     model.linear_heads = nn.ModuleList(
@@ -53,7 +54,10 @@ def chexbert_weights() -> dict[str, Tensor]:
 
 
 def radgraph_weights() -> dict[str, Tensor]:
-    """A state dict with the names of the published RadGraph model; parts that inference does not use included."""
+    """Return a state dict with the names of the published RadGraph model.
+
+    It includes the parts that inference does not use.
+    """
     span = 2 * HIDDEN + FEATURES
     weights = {_RADGRAPH_ENCODER + name: tensor for name, tensor in bert().state_dict().items()}
     weights["_endpoint_span_extractor._span_width_embedding.weight"] = 0.4 * torch.randn(

@@ -1,4 +1,7 @@
-"""Published system means of the ReXrank leaderboard: the parts of RadCliQ, rounded, and the score made of them."""
+"""Published system means of the ReXrank leaderboard.
+
+Each row has the parts of RadCliQ, rounded, and the scores computed from them.
+"""
 
 from typing import NamedTuple
 

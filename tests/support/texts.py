@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 
-_VOCABULARY = "the a no heart lung lungs effusion effusions left right small is normal clear enlarged seen . ,"
+_VOCABULARY = (
+    "the a no heart lung lungs effusion effusions left right small is normal clear enlarged seen "
+    ". ,"
+)
 
 
 def random_reports(count: int, seed: int, longest: int = 40) -> list[str]:
-    """Reports of 1..longest words from a small vocabulary, single spaces."""
+    """Return reports of 1..longest words from a small vocabulary, with single spaces."""
     rng = random.Random(seed)
     return [
         " ".join(rng.choices(_VOCABULARY.split(), k=rng.randint(1, longest))) for _ in range(count)
@@ -16,7 +19,10 @@ def random_reports(count: int, seed: int, longest: int = 40) -> list[str]:
 
 
 def random_pairs(count: int, seed: int) -> tuple[list[str], list[str]]:
-    """(hypotheses, references): a third identical, a third with words dropped, a third unrelated."""
+    """Return (hypotheses, references).
+
+    A third of the pairs are identical, a third lack words of the reference, a third are unrelated.
+    """
     rng = random.Random(seed + 1)
     references = random_reports(count, seed)
     hypotheses = []

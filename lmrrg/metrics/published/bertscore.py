@@ -7,7 +7,7 @@ with a single reference they are all zero.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -57,7 +57,7 @@ class BertScore:
 
         The start and the end token are included.
         """
-        sequences = [self._tokens(report) for report in reports]
+        sequences = list(map(self._tokens, reports))
         embedded: list[Tensor] = [torch.empty(0)] * len(reports)
         with torch.inference_mode():
             for row, hidden in encode(
@@ -113,11 +113,7 @@ def load_encoder(
     Raises:
         MetricError: ``weights_mismatch``.
     """
-    prefix = next(
-        (p for p in prefixes if any(name.startswith(f"{p}embeddings.") for name in weights)), None
-    )
-    if prefix is None:
-        raise MetricError("weights_mismatch", f"{what}: no encoder weights in the file")
+    prefix = _prefix(weights, prefixes, what)
     wanted = encoder.state_dict()
     absent = [name for name in wanted if prefix + name not in weights]
     if absent:
@@ -133,3 +129,12 @@ def load_encoder(
             f"{what}: {wrong[0]} has shape {tuple(weights[prefix + wrong[0]].shape)}",
         )
     encoder.load_state_dict({name: weights[prefix + name] for name in wanted})
+
+
+def _prefix(names: Collection[str], prefixes: Sequence[str], what: str) -> str:
+    """Return the first prefix with which an encoder's weights occur."""
+    for prefix in prefixes:
+        # Every encoder has embeddings; "" would match any file without this check.
+        if any(name.startswith(f"{prefix}embeddings.") for name in names):
+            return prefix
+    raise MetricError("weights_mismatch", f"{what}: no encoder weights in the file")

@@ -47,7 +47,7 @@ class CheXbert:
 
     def embed(self, reports: Sequence[str]) -> Tensor:
         """Return [CLS] of the last layer for each report [N, H], float32, CPU."""
-        sequences = [self._tokens(report) for report in reports]
+        sequences = list(map(self._tokens, reports))
         embedded = torch.empty(len(reports), self._bert.config.hidden_size)
         with torch.inference_mode():
             for row, hidden in encode(
@@ -112,10 +112,11 @@ def _checkpoint_weights(path: Path) -> dict[str, Tensor]:
 
 def _head(weights: Mapping[str, Tensor], number: int) -> nn.Linear:
     """Return one of the 14 heads with its weights."""
-    names = [f"linear_heads.{number}.{kind}" for kind in ("weight", "bias")]
-    if not all(name in weights for name in names):
-        raise MetricError("weights_mismatch", f"CheXbert: {names[0]} is missing")
-    weight, bias = (weights[name] for name in names)
+    name = f"linear_heads.{number}"
+    if f"{name}.weight" not in weights or f"{name}.bias" not in weights:
+        raise MetricError("weights_mismatch", f"CheXbert: {name}.weight is missing")
+    weight = weights[f"{name}.weight"]
+    bias = weights[f"{name}.bias"]
     head = nn.Linear(weight.shape[1], weight.shape[0])
     head.load_state_dict({"weight": weight, "bias": bias})
     return head

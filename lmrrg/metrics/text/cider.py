@@ -28,7 +28,7 @@ def cider_d(hypotheses: Sequence[str], references: Sequence[str]) -> Array:
     >>> cider_d(["no acute disease ."], ["no acute disease ."]).tolist()
     [0.0]
     """
-    reference_counts = [_counts(reference) for reference in references]
+    reference_counts = list(map(_counts, references))
     # The number of references that have an n-gram, each counted once.
     frequency = Counter(gram for counts in reference_counts for order in counts for gram in order)
     log_documents = math.log(len(references)) if references else 0.0

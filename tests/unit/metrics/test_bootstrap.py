@@ -1,4 +1,4 @@
-"""Bootstrap and permutation tests: scipy as oracle, coverage, and corpus-level metrics."""
+"""Intervals and tests: coverage, agreement with SciPy, corpus metrics against a slow bootstrap."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each sanity check fires on the failure it is for, and on nothing else."""
+"""Each sanity check finds its own kind of failure and nothing else."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ METEOR's word for the hypothesis.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -242,9 +242,10 @@ def _search(matches: Sequence[Sequence[Match]], certain: Mapping[int, Match]) ->
 
     Best is the largest weight of matched words, then fewest chunks, then least movement.
     """
-    start = _Path(
-        _union(m.mask for m in certain.values()), _union(m.test_mask for m in certain.values())
-    )
+    start = _Path(0, 0)
+    for match in certain.values():
+        start.used |= match.mask
+        start.test_used |= match.test_mask
     paths = [start]
     for word, options in enumerate(matches):
         # Python's sort is stable, like the original's, so paths of equal rank keep their order.
@@ -293,11 +294,3 @@ def _extend(path: _Path, options: Sequence[Match]) -> list[_Path]:
     path.skip()
     made.append(path)
     return made
-
-
-def _union(masks: Iterable[int]) -> int:
-    """Return the bits of all masks."""
-    total = 0
-    for mask in masks:
-        total |= mask
-    return total

@@ -99,11 +99,12 @@ def paraphrases(
     """
     wanted = {" ".join(phrase).encode(): phrase for phrase in phrases}
     rows = _known_rows.of({word for phrase in wanted for word in phrase.split()})
-    found = {
-        phrase: [wanted[other] for other in rows.get(key, ()) if other in wanted]
-        for key, phrase in wanted.items()
-    }
-    return {phrase: others for phrase, others in found.items() if others}
+    found: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+    for key, phrase in wanted.items():
+        others = [wanted[other] for other in rows.get(key, ()) if other in wanted]
+        if others:
+            found[phrase] = others
+    return found
 
 
 class _KnownRows:

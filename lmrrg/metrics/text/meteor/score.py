@@ -74,34 +74,32 @@ def meteor_from_counts(counts: Array) -> Array:
 
 
 def _phrases(words: Phrase) -> Iterable[Phrase]:
-    """Return every run of words that the paraphrase table could hold."""
-    return (words[i : i + n] for n in range(1, MAX_PHRASE + 1) for i in range(len(words) - n + 1))
+    """Yield every run of words that the paraphrase table could hold."""
+    for length in range(1, MAX_PHRASE + 1):
+        for start in range(len(words) - length + 1):
+            yield words[start : start + length]
 
 
 def _counts(test: Phrase, reference: Phrase, table: Paraphrases) -> tuple[float, ...]:
     """Return one row of :func:`meteor_counts`."""
     alignment = align(test, reference, table)
     chunks = _chunks(alignment)
-    test_words = sum(match.test_length for match in alignment)
-    words = sum(match.length for match in alignment)
+    test_words = 0
+    words = 0
+    test_matches = 0.0
+    matches = 0.0
+    for match in alignment:
+        test_words += match.test_length
+        words += match.length
+        stage_weight = _STAGE_WEIGHTS[match.stage]
+        test_phrase = test[match.test_start : match.test_start + match.test_length]
+        test_matches += stage_weight * _weight(test_phrase)
+        phrase = reference[match.start : match.start + match.length]
+        matches += stage_weight * _weight(phrase)
     if chunks == 1 and test_words == len(test) and words == len(reference):
         chunks = 0  # A perfect match has no fragmentation penalty, as in the original.
-    test_matches = sum(
-        _STAGE_WEIGHTS[m.stage] * _weight(test[m.test_start : m.test_start + m.test_length])
-        for m in alignment
-    )
-    matches = sum(
-        _STAGE_WEIGHTS[m.stage] * _weight(reference[m.start : m.start + m.length])
-        for m in alignment
-    )
-    return (
-        test_matches,
-        matches,
-        _weight(test),
-        _weight(reference),
-        chunks,
-        (test_words + words) / 2,
-    )
+    mean_words = (test_words + words) / 2
+    return test_matches, matches, _weight(test), _weight(reference), chunks, mean_words
 
 
 def _weight(words: Phrase) -> float:

@@ -1,4 +1,7 @@
-"""The published backend on random weights of the published architectures: plain oracles, and what must not matter."""
+"""The published backend on random weights of the published architectures.
+
+It is compared with plain oracles, and what must not matter (batches, order, cache) does not.
+"""
 
 from __future__ import annotations
 
@@ -218,7 +221,7 @@ def test_bertscore_equals_the_definition(weights: Path) -> None:
 def test_bertscore_does_not_depend_on_the_other_references(
     backend: PublishedBackend, parts: Parts
 ) -> None:
-    """With idf weights from one reference every weight is zero and the score is (0 - b) / (1 - b) = -5.55."""
+    """With idf weights of one reference the score would be (0 - b)/(1 - b) = -5.55."""
     alone = backend.score(HYPOTHESES[:1], REFERENCES[:1]).bertscore[0]
     assert alone == pytest.approx(parts.bertscore[0], abs=1e-5)
     assert alone > -BASELINE / (1 - BASELINE) + 0.5
@@ -302,7 +305,7 @@ def test_radgraph_reads_long_reports_in_segments(weights: Path) -> None:
 
 
 def _plain_radgraph(report: str, files: dict[str, Path], checkpoint: Path) -> Annotation:
-    """DyGIE++ as it is defined: every span's features laid out, every pair scored on its own."""
+    """Compute DyGIE++ by its definition: build every span vector, score every pair on its own."""
     import io
     import tarfile
 

@@ -1,4 +1,4 @@
-"""METEOR against values that the Java scorer (METEOR 1.5, -l en -norm) printed for the same texts."""
+"""METEOR against the values of the Java scorer (METEOR 1.5, -l en -norm) for the same texts."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ JAVA = (
 
 @pytest.fixture(scope="module")
 def counts() -> Array:
-    """One reading of the paraphrase table for all tests."""
+    """Read the paraphrase table once for all tests."""
     return meteor_counts(
         [hypothesis for hypothesis, _, _ in JAVA], [reference for _, reference, _ in JAVA]
     )
