@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import NamedTuple
 
 from lmrrg.metrics.embedded.lexicon import WORD_CLASSES, graph_lexicon, read_yaml
 from lmrrg.metrics.embedded.sentences import Sentence
@@ -45,20 +44,11 @@ class Salience:
     """The same for one word in two different sentences."""
 
 
-class WordContext(NamedTuple):
-    """What the two models see of an entity word."""
+WordContext = tuple[str, str, str, bool, str, str]
+"""What the two models see of an entity word: the arguments of :func:`feature_names`.
 
-    word: str
-    own: str
-    """Code of its class and assertion."""
-    topic: str
-    """Topic of its sentence: "s" bones, "c" the inside of the chest, "x" neither."""
-    is_linked: bool
-    """Whether a relation starts at the word."""
-    before: str
-    """The word before: the code of an entity word's class, an edge, or any other word itself."""
-    after: str
-    """The same of the word after."""
+A plain tuple, because one is made for every entity word of a report.
+"""
 
 
 @cache
@@ -74,29 +64,38 @@ def features(sentence: Sentence, linked: frozenset[int]) -> list[tuple[int, list
         sentence: the sentence, read.
         linked: indices of the words at which a relation starts.
     """
-    return [(i, feature_names(context)) for i, context in _contexts(sentence, linked)]
+    return [(i, feature_names(*context)) for i, context in _contexts(sentence, linked)]
 
 
-def feature_names(context: WordContext) -> list[str]:
+def feature_names(
+    word: str, own: str, topic: str, is_linked: bool, before: str, after: str
+) -> list[str]:
     """Return the names of the features of one word in its context.
+
+    Args:
+        word: the word itself.
+        own: code of its class and assertion.
+        topic: topic of its sentence: "s" bones, "c" the inside of the chest, "x" neither.
+        is_linked: whether a relation starts at the word.
+        before: the code of the class of the entity word before, an edge, or any other word itself.
+        after: the same of the word after.
 
     The first letter tells what a feature looks at: "w" the word, "k" its class and assertion, "t"
     the topic, "r" whether it is linked, "p" and "n" the class of the previous and the next word
     ("-": no entity word), "b" and "a" the word itself before and after, where it is no entity.
 
-    >>> feature_names(WordContext("effusion", "O1", "c", False, "no", "^"))
+    >>> feature_names("effusion", "O1", "c", False, "no", "^")
     ['w effusion', 'k O1', 't cO1', 'r O10', 'p O1-', 'b no O1', 'n O1^']
     """
-    word, own, topic, is_linked = context[:4]
     names = [f"w {word}", f"k {own}", f"t {topic}{own}", f"r {own}{int(is_linked)}"]
-    if context.before in _CODES:
-        names.append(f"p {own}{context.before}")
+    if before in _CODES:
+        names.append(f"p {own}{before}")
     else:
-        names += [f"p {own}-", f"b {context.before} {own}"]
-    if context.after in _CODES:
-        names.append(f"n {own}{context.after}")
+        names += [f"p {own}-", f"b {before} {own}"]
+    if after in _CODES:
+        names.append(f"n {own}{after}")
     else:
-        names += [f"n {own}-", f"a {own} {context.after}"]
+        names += [f"n {own}-", f"a {own} {after}"]
     return names
 
 
@@ -117,7 +116,7 @@ def _chances(context: WordContext) -> tuple[float, float]:
     """Return the two probabilities of a word in its context; contexts repeat, so a cache pays."""
     weights = _weights()
     marked, related = weights["bias"]
-    for name in feature_names(context):
+    for name in feature_names(*context):
         # Most features of a rare word are not in the table: their weight is 0.
         weight = weights.get(name)
         if weight is not None:
@@ -145,8 +144,8 @@ def _contexts(sentence: Sentence, linked: frozenset[int]) -> list[tuple[int, Wor
     for i, kind in enumerate(kinds):
         if kind:
             own = _CODES_OF_CLASS[kind][assertions[i]]
-            neighbours = (around[i - 1], around[i + 1])
-            contexts.append((i, WordContext(words[i], own, topic, i in linked, *neighbours)))
+            context = (words[i], own, topic, i in linked, around[i - 1], around[i + 1])
+            contexts.append((i, context))
     return contexts
 
 
