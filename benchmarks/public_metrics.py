@@ -14,8 +14,8 @@ import sacrebleu
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
-from reward import write_reports
 from rouge_score.rouge_scorer import RougeScorer
+from speed.reward import write_reports
 
 from lmrrg.metrics.text.bleu import bleu2
 from lmrrg.metrics.text.ngram import BLEU_NAMES, nlg_scores

@@ -30,7 +30,7 @@ def add_renamed_option(parser: argparse.ArgumentParser, old: str, new: str) -> N
 
 
 def backend_name(text: str) -> str:
-    """Return a ``--backend`` as it is; an argparse type that refuses the old name of ``published``."""
+    """Return the name of a backend, or refuse the old name of ``published``; an argparse type."""
     if text == "reference":
         raise argparse.ArgumentTypeError("reference is now called published")
     return text
