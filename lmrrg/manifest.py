@@ -1,114 +1,138 @@
-"""The JSONL manifest of studies: written atomically, checked when read."""
+"""The JSONL manifest of studies: written atomically, validated when it is read."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import cast, get_args
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from lmrrg.files import atomic_writer
-from lmrrg.studies import (
-    LABELS,
-    NEGATIVE,
-    POSITIVE,
-    UNCERTAIN,
-    Split,
-    Study,
-    StudyError,
-    StudyImage,
-    View,
-)
+from lmrrg.studies import Label, Split, Study, StudyError, StudyImage, View
 
-_TYPES: Mapping[str, type] = {
-    **dict.fromkeys(
-        ("id", "patient", "findings", "impression", "indication", "comparison", "source", "prior"),
-        str,
-    ),
-    **dict.fromkeys(("labels", "truth"), dict),
-}
+_LONGEST_NAME = 40
+"""Characters of an unknown name that a message quotes: in a damaged line it may be report text."""
 
 
-_MAY_BE_NULL = ("prior", "labels")
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("blank", "must not be blank")
+    return text
+
+
+class _Checked(BaseModel):
+    # Strict: the bool true is no label 1, and the number 7 is no patient "7".
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Image(_Checked):
+    path: Annotated[str, Field(min_length=1)]
+    view: View = "unknown"
+
+
+class _Record(_Checked):
+    """One line of a manifest: the fields of :class:`~lmrrg.studies.Study`, in JSON."""
+
+    id: Annotated[str, AfterValidator(_not_blank)]
+    patient: str
+    images: Annotated[list[_Image], Field(min_length=1)]
+    findings: str = ""
+    impression: str = ""
+    indication: str = ""
+    comparison: str = ""
+    labels: dict[Label, Annotated[int, Field(ge=-1, le=1)]] | None = None
+    split: Split | None = None
+    source: str = ""
+    prior: str | None = None
+    truth: dict[str, Any] = Field(default_factory=dict)
 
 
 def write_studies(path: Path, studies: Iterable[Study]) -> int:
-    """Write a JSONL manifest atomically; image paths inside its folder are stored relative to it.
+    """Write a JSONL manifest atomically and return the number of records.
 
-    Returns the number of records.
+    Image paths inside the manifest's folder are stored relative to it, so that both can be moved
+    together.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(os.path.abspath(path.parent))
     count = 0
     with atomic_writer(path) as out:
         for study in studies:
-            out.write(
-                json.dumps(
-                    _to_record(study, Path(os.path.abspath(path.parent))), ensure_ascii=False
-                )
-                + "\n"
-            )
+            out.write(json.dumps(_to_record(study, folder), ensure_ascii=False) + "\n")
             count += 1
     return count
 
 
 def read_studies(path: Path, split: Split | None = None) -> list[Study]:
-    """Read a JSONL manifest, optionally one split of it.
+    """Read a JSONL manifest, or one split of it.
 
     Raises:
-        StudyError: ``manifest_missing``, ``manifest_line`` (not JSON in UTF-8, unknown or missing field, bad value),
-            ``duplicate_id``, ``split_leak`` (one patient in two splits) or ``bad_prior``.
+        StudyError: ``manifest_missing``, ``manifest_line`` (not JSON in UTF-8, unknown or missing
+            field, bad value), ``duplicate_id``, ``split_leak`` (one patient in two splits) or
+            ``bad_prior``.
     """
     path = Path(path)
     if not path.is_file():
         what = "is a folder, no manifest" if path.is_dir() else "does not exist"
         raise StudyError("manifest_missing", f"{path} {what}; make one with `lmrrg data --help`")
     studies = []
-    with path.open("rb") as lines:  # decoded one by one, so that an error names its line
+    # Opened as bytes: text that is not UTF-8 is then an error of its line, not of the file.
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 studies.append(_from_line(line, path, number))
     check_patient_disjoint(studies)
     check_priors(studies)
-    return [s for s in studies if split is None or s.split == split]
+    return [study for study in studies if split is None or study.split == split]
 
 
 def check_patient_disjoint(studies: Iterable[Study]) -> None:
-    """Raise :class:`StudyError` when an id occurs twice or a patient occurs in two splits."""
+    """Refuse studies of which an id occurs twice, or a patient occurs in two splits.
+
+    Raises:
+        StudyError: ``duplicate_id`` or ``split_leak``.
+    """
     ids: set[str] = set()
     split_of: dict[str, Split] = {}
     for study in studies:
         if study.id in ids:
             raise StudyError("duplicate_id", f"study {study.id} occurs twice")
         ids.add(study.id)
-        if (
-            study.split is not None
-            and split_of.setdefault(study.patient, study.split) != study.split
-        ):
+        if study.split is None:
+            continue
+        first = split_of.setdefault(study.patient, study.split)
+        if first != study.split:
             raise StudyError(
-                "split_leak",
-                f"patient of study {study.id} is in both {split_of[study.patient]} and {study.split}",
+                "split_leak", f"patient of study {study.id} is in both {first} and {study.split}"
             )
 
 
 def check_priors(studies: Iterable[Study]) -> None:
-    """Raise :class:`StudyError` ``bad_prior`` when a prior is no other study of the same patient among ``studies``."""
+    """Refuse a prior that is not another study of the same patient among ``studies``.
+
+    Raises:
+        StudyError: ``bad_prior``.
+    """
     studies = list(studies)
     patient_of = {study.id: study.patient for study in studies}
     for study in studies:
-        if study.prior is not None and (
-            study.prior == study.id or patient_of.get(study.prior) != study.patient
-        ):
+        if study.prior is None:
+            continue
+        if study.prior == study.id or patient_of.get(study.prior) != study.patient:
             raise StudyError(
                 "bad_prior", f"the prior of study {study.id} is no other study of its patient here"
             )
 
 
 def manifest_hash(path: Path) -> str:
-    """SHA-256 of a manifest's bytes: the data hash that every run records."""
+    """Return the SHA-256 of a manifest's bytes: the data hash that every run records."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
@@ -119,64 +143,36 @@ def _to_record(study: Study, folder: Path) -> dict[str, object]:
     ]
     if not record["truth"]:
         del record["truth"]
-    return {
-        key: value for key, value in record.items() if value not in ("", None)
-    }  # labels {}: nothing is mentioned
+    # Empty labels stay: they mean that the report mentions no class, not that nobody labelled it.
+    return {key: value for key, value in record.items() if value not in ("", None)}
 
 
 def _relative(path: Path, folder: Path) -> str:
-    path = Path(os.path.abspath(path))  # not resolved: what a link hides may be an identifier
+    # abspath, not resolve: the name that a link points to may be an identifier of a patient.
+    path = Path(os.path.abspath(path))
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
 
 
 def _from_line(line: bytes, manifest: Path, number: int) -> Study:
     try:
-        record = json.loads(line.decode("utf-8"))
-        images = tuple(
-            StudyImage(manifest.parent / image["path"], _view(image.get("view", "unknown")))
-            for image in record.pop("images")
-        )
-        study = Study(images=images, **record)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise StudyError("manifest_line", f"{manifest}:{number}: {error}") from error
-    _check_types(study, f"{manifest}:{number}")
-    _check(study, f"{manifest}:{number}")
-    return study
+        record = _Record.model_validate_json(line)
+    except ValidationError as error:
+        # "from None": the text of pydantic's error quotes the report.
+        raise StudyError("manifest_line", f"{manifest}:{number}: {_explain(error)}") from None
+    fields = dict(record)
+    folder = manifest.parent
+    fields["images"] = tuple(StudyImage(folder / image.path, image.view) for image in record.images)
+    return Study(**fields)
 
 
-def _view(value: str) -> View:
-    if value not in get_args(View):
-        raise ValueError(f"view {value!r} is not one of {', '.join(get_args(View))}")
-    return cast(View, value)
+def _explain(error: ValidationError) -> str:
+    """Return fields and reasons, without the values, which may be report text."""
+    problems = []
+    for problem in error.errors(include_input=False, include_url=False):
+        field = ".".join(_shorten(str(part)) for part in problem["loc"])
+        problems.append(f"{field}: {problem['msg']}" if field else problem["msg"])
+    return "; ".join(problems)
 
 
-def _check_types(study: Study, where: str) -> None:
-    """A dataclass takes any value, and a wrong one would fail far from its line."""
-    for name, kind in _TYPES.items():
-        value = getattr(study, name)
-        if not isinstance(value, kind) and not (value is None and name in _MAY_BE_NULL):
-            raise StudyError(
-                "manifest_line", f"{where}: {name} is no {'text' if kind is str else 'mapping'}"
-            )
-
-
-def _check(study: Study, where: str) -> None:
-    if not study.id.strip():
-        raise StudyError("manifest_line", f"{where}: the id is empty")
-    if not study.images:
-        raise StudyError("manifest_line", f"{where}: study {study.id} has no images")
-    if study.split is not None and study.split not in get_args(Split):
-        raise StudyError(
-            "manifest_line",
-            f"{where}: split {study.split!r} is not one of {', '.join(get_args(Split))}",
-        )
-    for label, value in (study.labels or {}).items():
-        if (
-            label not in LABELS
-            or isinstance(value, bool)
-            or value not in (POSITIVE, NEGATIVE, UNCERTAIN)
-        ):
-            raise StudyError(
-                "manifest_line",
-                f"{where}: {label!r}: {value!r} is no CheXbert class with 1, 0 or -1",
-            )
+def _shorten(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from lmrrg.errors import CodedError
 
-LABELS: tuple[str, ...] = (
+Label = Literal[
     "Enlarged Cardiomediastinum",
     "Cardiomegaly",
     "Lung Opacity",
@@ -24,7 +24,9 @@ LABELS: tuple[str, ...] = (
     "Fracture",
     "Support Devices",
     "No Finding",
-)
+]
+
+LABELS: tuple[str, ...] = get_args(Label)
 """The 14 classes in CheXbert's order."""
 
 POSITIVE, NEGATIVE, UNCERTAIN = 1, 0, -1
@@ -52,12 +54,12 @@ def is_abnormal(labels: Mapping[str, int], *, count_uncertain: bool = False) -> 
 
 
 class StudyError(CodedError):
-    """A study record that cannot be used; ``code`` is stable, the message names the record."""
+    """A study record that cannot be used; the message names the record."""
 
 
 @dataclass(frozen=True)
 class StudyImage:
-    """One radiograph of a study: where its file is, and the view."""
+    """One radiograph of a study: the path of its file, and its view."""
 
     path: Path
     view: View = "unknown"
@@ -67,9 +69,11 @@ class StudyImage:
 class Study:
     """One imaging study with its reference report.
 
-    ``labels`` maps a class of :data:`LABELS` to 1 positive, 0 negative or -1 uncertain; an absent class is not
-    mentioned; ``None`` means that nobody labelled the study. ``prior`` is the id of the same patient's previous study
-    in the manifest, where the source has dates. ``truth`` holds facts that only a phantom knows.
+    Attributes:
+        labels: 1 positive, 0 negative or -1 uncertain, by class of :data:`LABELS`. The report does
+            not mention an absent class. ``None``: nobody labelled the study.
+        prior: id of the same patient's previous study in the manifest, where the source has dates.
+        truth: facts about a phantom that no real study has, such as its region masks.
     """
 
     id: str
@@ -86,7 +90,7 @@ class Study:
     truth: Mapping[str, object] = field(default_factory=dict)
 
     def report(self, section: Section) -> str:
-        """The reference text of one section; both sections are joined by one space."""
+        """Return the reference text of a section; two sections are joined by one space."""
         if section == "findings":
             return self.findings
         if section == "impression":

@@ -1,4 +1,4 @@
-"""The manifest: what is written is what is read, and nothing half-written or leaking gets through."""
+"""The manifest: what is written is what is read, and nothing half-written gets through."""
 
 import json
 import os
@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmrrg.errors import CodedError
@@ -41,6 +41,7 @@ def test_paths_inside_the_folder_move_with_it(tmp_path):
     assert read_studies(there / "m.jsonl")[0].images[0].path == there / "images/b.png"
 
 
+@settings(deadline=None)  # it writes a file, which may wait for the disk
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=200))
 def test_any_text_survives(tmp_path_factory, text):
     path = tmp_path_factory.mktemp("m") / "m.jsonl"
@@ -199,3 +200,37 @@ def test_a_line_that_is_no_text_or_too_deep_is_named(tmp_path, line):
     path.write_bytes(line + b"\n")
     with pytest.raises(StudyError, match=r"manifest_line: .*m\.jsonl:1"):
         read_studies(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"findings": ["SECRET"]}, "findings: "),
+        ({"prior": {"SECRET": 1}}, "prior: "),
+        ({"labels": {"Edema": "SECRET"}}, "labels.Edema: "),
+        ({"images": [{"path": "a.png", "view": "SECRET"}]}, "images.0.view: "),
+        ({"images": [{"path": "a.png", "note": "SECRET"}]}, "images.0.note: "),
+        ({"id": "  "}, "id: must not be blank"),
+        ({"images": [{"path": ""}]}, "images.0.path: "),
+        ({"x" * 41: "SECRET"}, f"{'x' * 40}...: "),
+        ({"labels": {"Edema": 1.0}}, "labels.Edema: "),
+        ({"colour": "SECRET", "split": "SECRET"}, "split: "),
+        ({"colour": "SECRET", "split": "SECRET"}, "colour: "),
+    ],
+)
+def test_a_refusal_names_the_field_and_quotes_no_value(tmp_path, change, reason):
+    record = {"id": "x", "patient": "y", "images": [{"path": "a.png"}], **change}
+    (tmp_path / "m.jsonl").write_text(json.dumps(record) + "\n")
+    with pytest.raises(StudyError) as refusal:
+        read_studies(tmp_path / "m.jsonl")
+    assert reason in str(refusal.value)
+    assert "SECRET" not in str(refusal.value)
+    assert refusal.value.__cause__ is None
+    assert refusal.value.__suppress_context__, "a traceback would show pydantic's message"
+
+
+def test_a_line_that_is_no_json_is_not_quoted(tmp_path):
+    (tmp_path / "m.jsonl").write_text('{"findings": "SECRET", SECRET}\n')
+    with pytest.raises(StudyError, match=r"m\.jsonl:1: .*JSON") as refusal:
+        read_studies(tmp_path / "m.jsonl")
+    assert "SECRET" not in str(refusal.value)
