@@ -1,1 +1,1 @@
-"""The LM-RRG network."""
+"""Define the LM-RRG network, its prompts and its checkpoints."""

@@ -1,8 +1,15 @@
-"""The checkpoint directory that passes between the stages, and the flat state that passes between actors.
+"""Write and read checkpoint directories, and the flat states that pass between actors.
 
-config.json         "architecture": "LMRRG", model settings, what it sees, provenance
-model.safetensors   everything but the decoder: extractor with its region queries, projector, classifier
-decoder/            a plain Hugging Face directory with the tokenizer, LoRA merged; vLLM loads it as it is
+A checkpoint directory is all that passes between the stages:
+
+    config.json         "architecture": "LMRRG", model settings, visual inputs, provenance
+    model.safetensors   the visual half: extractor with its region queries, projector, classifier
+    decoder/            a plain Hugging Face directory with the tokenizer, LoRA merged, which vLLM
+                        loads as it is
+
+A state maps names to tensors: ``visual.*`` for the visual half, ``decoder.*`` under the decoder's
+Hugging Face names. It is checked by :func:`state_checksum` where it passes through host memory, and
+by :func:`tensor_sum` where it passes from GPU to GPU.
 """
 
 from __future__ import annotations
@@ -15,7 +22,6 @@ import tempfile
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -39,28 +45,40 @@ from lmrrg.model.generator import ReportGenerator, VisualInputs
 
 ARCHITECTURE = "LMRRG"
 FORMAT = 1
+"""Version of the directory's layout; other versions are refused."""
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""Integer type of the same width, by bytes of an element."""
+_SUMMED = 1 << 22
+"""Elements that :func:`tensor_sum` turns into int64 at once: 32 MB."""
+# 2^64 divided by the golden ratio, as int64: the factor of Knuth's multiplicative hashing. Of all
+# factors it spreads its multiples by 1, 2, 3, ... most evenly over the 64-bit numbers.
+_GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
+_HALVES = ("visual", "decoder")
 
 
 class CheckpointError(CodedError):
-    """A checkpoint or a state that does not fit; ``code`` is stable."""
+    """Checkpoint or state that does not fit; ``code`` is stable."""
 
 
 def save_checkpoint(model: ReportGenerator, directory: Path, extra: Mapping[str, Any]) -> None:
     """Write the model as ``directory``, replacing an older one only when all of it is written.
 
-    On Linux's own file systems the name is there all the time. Where two folders cannot change places (NFS), it is gone
-    for a moment, and a crash right then leaves the older model beside it as ``.<name>.<random>.old``. A reader that was
-    halfway through the older model does not find its other files, or finds those of the new one.
+    On Linux's local file systems the name exists all the time. A file system that cannot exchange
+    two directories (NFS) lacks it for a moment, and a crash in that moment leaves the older model
+    beside it as ``.<name>.<random>.old``. A process that is still reading the older model misses
+    its remaining files, or finds those of the new one.
 
-    ``extra`` is provenance (step, metrics, data hash, ...): JSON values, never report text.
+    Args:
+        extra: provenance (step, metrics, data hash, ...): JSON values, never report text.
     """
     directory = Path(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
+    # In the same folder, because a rename works only inside one file system.
     part = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
         _write(model, part, extra)
-        part.chmod(0o755)
-        _swap(part, directory)
+        part.chmod(0o755)  # mkdtemp lets only the owner read it
+        _replace_directory(part, directory)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -69,12 +87,14 @@ def load_checkpoint(directory: Path) -> ReportGenerator:
     """Read a model, float32 on CPU, in evaluation mode.
 
     Raises:
-        CheckpointError: ``missing_file``, ``bad_config`` (also of the decoder or its tokenizer), ``bad_weights``
-            (unreadable, or weights missing, unexpected or of another shape, in either half).
+        CheckpointError: ``missing_file``, ``bad_config`` (also of the decoder or its tokenizer) or
+            ``bad_weights`` (unreadable, or weights missing, unexpected or of another shape, in
+            either half).
     """
     directory = Path(directory)
     config, inputs = checkpoint_settings(directory)
     visual = _read_tensors(directory / "model.safetensors")
+    # The extractor is built around its queries; `_load_visual` checks all the other weights.
     if "extractor.query_vectors" not in visual:
         raise CheckpointError(
             "bad_weights", f"{directory}/model.safetensors lacks extractor.query_vectors"
@@ -88,19 +108,19 @@ def load_checkpoint(directory: Path) -> ReportGenerator:
             config, inputs, visual["extractor.query_vectors"], tokenizer, decoder
         )
     except DecoderError as error:
-        code = (
-            "bad_weights" if error.code in ("bad_weights", "pretrained_missing") else "bad_config"
-        )
+        is_about_weights = error.code in ("bad_weights", "pretrained_missing")
+        code = "bad_weights" if is_about_weights else "bad_config"
         raise CheckpointError(code, f"{directory}: {error}") from error
     _load_visual(model, visual)
     return model.eval()
 
 
 def read_checkpoint_config(directory: Path) -> dict[str, Any]:
-    """The parsed ``config.json`` of a checkpoint directory.
+    """Return the parsed ``config.json`` of a checkpoint directory.
 
     Raises:
-        CheckpointError: ``missing_file`` or ``bad_config`` (not JSON, not of this architecture or format).
+        CheckpointError: ``missing_file`` or ``bad_config`` (not JSON, or of another architecture
+            or format).
     """
     directory = Path(directory)
     for name in ("config.json", "model.safetensors", "decoder/config.json"):
@@ -110,22 +130,23 @@ def read_checkpoint_config(directory: Path) -> dict[str, Any]:
         settings = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError("bad_config", f"{directory}/config.json: {error}") from error
-    if not isinstance(settings, dict) or (settings.get("architecture"), settings.get("format")) != (
-        ARCHITECTURE,
-        FORMAT,
-    ):
+    if not isinstance(settings, dict) or not _is_known_format(settings):
         raise CheckpointError(
             "bad_config", f"{directory}/config.json is not {ARCHITECTURE}, format {FORMAT}"
         )
     return settings
 
 
+def _is_known_format(settings: Mapping[str, Any]) -> bool:
+    return settings.get("architecture") == ARCHITECTURE and settings.get("format") == FORMAT
+
+
 def checkpoint_settings(directory: Path) -> tuple[ModelConfig, VisualInputs]:
-    """How the model of a checkpoint directory is built, and what it sees.
+    """Return the settings and the visual inputs of the model in a checkpoint directory.
 
     Raises:
-        CheckpointError: as :func:`read_checkpoint_config`; ``bad_config`` also when the image encoder is not the one
-            that the model was trained on.
+        CheckpointError: as :func:`read_checkpoint_config`; ``bad_config`` also when this code's
+            image encoder is not the one that the model was trained on.
     """
     settings = read_checkpoint_config(directory)
     try:
@@ -137,47 +158,50 @@ def checkpoint_settings(directory: Path) -> tuple[ModelConfig, VisualInputs]:
 def full_state(
     model: ReportGenerator, *, copy: bool = True, decoder: bool = True
 ) -> dict[str, Tensor]:
-    """All weights on CPU: ``visual.*`` (all but the decoder) and ``decoder.*`` under the Hugging Face names.
+    """Return all weights on CPU: ``visual.*``, and ``decoder.*`` under the Hugging Face names.
 
-    Adapters are merged and ``decoder.lm_head.weight`` is there even when it is tied. Without ``copy`` a tensor that is
-    on CPU already is the model's own memory. Without ``decoder`` only its token embedding is left of it.
+    Adapters are merged, and ``decoder.lm_head.weight`` is included even when it is tied.
+
+    Args:
+        copy: False: a tensor that is on CPU already shares the model's memory.
+        decoder: False: of the decoder only the token embedding is included, which prompts need.
     """
-    held = (
-        decoder_weights(model.decoder)
-        if decoder
-        else [(embedding_name(model.decoder), token_embedding(model.decoder).weight)]
-    )
-    weights = chain(
-        ((f"visual.{name}", tensor) for name, tensor in _visual_state(model).items()),
-        ((f"decoder.{name}", tensor) for name, tensor in held),
-    )
-    return {name: tensor.detach().to("cpu", copy=copy).contiguous() for name, tensor in weights}
+    held: Iterable[tuple[str, Tensor]] = decoder_weights(model.decoder)
+    if not decoder:
+        held = [(embedding_name(model.decoder), token_embedding(model.decoder).weight)]
+    state = {}
+    for name, tensor in _visual_state(model).items():
+        state[f"visual.{name}"] = tensor.detach().to("cpu", copy=copy).contiguous()
+    # One merged weight at a time moves to CPU and is freed: `decoder_weights` is a generator.
+    for name, tensor in held:
+        state[f"decoder.{name}"] = tensor.detach().to("cpu", copy=copy).contiguous()
+    return state
 
 
 def load_full_state(
     model: ReportGenerator, state: Mapping[str, Tensor], *, decoder: bool = True
 ) -> None:
-    """Load what :func:`full_state` made, both halves or the visual one only.
+    """Load a state of :func:`full_state`: both halves, or without ``decoder`` the visual one.
 
     Raises:
-        CheckpointError: ``bad_weights`` for names that are missing or unexpected, or shapes that differ.
+        CheckpointError: ``bad_weights``, names that are missing or unexpected, or other shapes.
     """
-    halves = {
-        half: {n.removeprefix(half): t for n, t in state.items() if n.startswith(half)}
-        for half in _PREFIXES
-    }
-    if len(state) != sum(map(len, halves.values())):
-        raise CheckpointError("bad_weights", f"names must start with {' or '.join(_PREFIXES)}")
-    _load_visual(model, halves["visual."])
+    halves: dict[str, dict[str, Tensor]] = {half: {} for half in _HALVES}
+    for name, tensor in state.items():
+        half, _, rest = name.partition(".")
+        if half not in halves:
+            raise CheckpointError("bad_weights", "names must start with visual. or decoder.")
+        halves[half][rest] = tensor
+    _load_visual(model, halves["visual"])
     if decoder:
-        _load_strictly(model.decoder, halves["decoder."], "decoder")
+        _load_strictly(model.decoder, halves["decoder"], "decoder")
 
 
 def state_checksum(state: Mapping[str, Tensor]) -> str:
-    """XXH3 (128 bits) over names, types, shapes and bytes, in the order of the names.
+    """Return XXH3 (128 bits) over names, types, shapes and bytes, in the order of the names.
 
-    Two states that differ by accident have the same one with a chance of 2^-128; it is no protection against malice,
-    and reads as fast as memory does.
+    Two states that differ by accident have equal checksums with a probability of 2^-128. It does
+    not protect against malice. It is as fast as reading memory.
     """
     digest = xxhash.xxh3_128()
     for name in sorted(state):
@@ -188,42 +212,47 @@ def state_checksum(state: Mapping[str, Tensor]) -> str:
 
 
 def tensor_sum(name: str, tensor: Tensor) -> Tensor:
-    """A checksum that is computed where the tensor lies: int64 scalar, to be added to those of the others (ours).
+    """Return a checksum of one tensor, computed on its own device: int64 scalar (**ours**).
 
-    Every element counts by its bits and its place, every tensor by its name, so that what is lost, stale or elsewhere
-    shows. Some rows are added up at once: all of an embedding in bfloat16 would take four times its size on the way.
+    It is a weighted sum, modulo 2^64, over the bits of the elements. The weight of an element is
+    the product of odd numbers for its row, its column and the tensor's name:
+
+    - a single changed element is always noticed, since an odd factor cannot turn its difference
+      into a multiple of 2^64;
+    - elements that moved, tensors that changed places, and changes that would cancel in a plain sum
+      are noticed too, unless the weights happen to match: they are spread like random numbers.
+
+    The sums of a state's tensors are combined by :func:`add_sums`, in any order.
     """
     bits = tensor.detach().contiguous().view(_BITS[tensor.dtype.itemsize])
     bits = bits.reshape(-1, bits.shape[-1] if bits.ndim else 1)
-    columns = _place_weights(bits.shape[1], bits.device)
-    rows = torch.cat(
-        [(part * columns).sum(1) for part in bits.split(max(1, _SUMMED // bits.shape[1]))]
-    )
-    return (1 + (rows * _place_weights(len(rows), bits.device)).sum()) * (
-        zlib.crc32(name.encode()) | 1
-    )
+    columns = _position_weights(bits.shape[1], bits.device)
+    # Some rows at a time: the products are int64, four times the size of a bfloat16 embedding.
+    rows_at_once = max(1, _SUMMED // bits.shape[1])
+    rows = torch.cat([(part * columns).sum(1) for part in bits.split(rows_at_once)])
+    total = (rows * _position_weights(len(rows), bits.device)).sum()
+    # The 1 makes the name count even where all elements are zero.
+    return (1 + total) * (zlib.crc32(name.encode()) | 1)
 
 
-def _place_weights(count: int, device: torch.device) -> Tensor:
-    """Odd numbers [count], int64, that follow no line: else what one place lost another could make good."""
+def _position_weights(count: int, device: torch.device) -> Tensor:
+    """Return one odd weight for each position, int64 [count].
+
+    Weights in proportion to the position would let changes cancel, such as +1, -2, +1 on three
+    neighbours. Multiples of a constant are still proportional to it, and the xor with their own
+    upper bits ends that.
+    """
     spread = torch.arange(1, count + 1, device=device) * _GOLDEN
     return (spread ^ (spread >> 29)) | 1
 
 
 def add_sums(sums: Iterable[Tensor]) -> int:
-    """The checksum of a state from the :func:`tensor_sum` of each of its tensors."""
+    """Return the checksum of a state from the :func:`tensor_sum` of each of its tensors."""
     return int(torch.stack(list(sums)).sum())
 
 
-_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-_SUMMED = 1 << 22
-"""Elements that are added up at once."""
-_GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
-"""2^64 divided by the golden ratio, as int64 has it: its multiples lie far apart."""
-_PREFIXES = ("visual.", "decoder.")
-
-
 def _visual_state(model: ReportGenerator) -> dict[str, Tensor]:
+    """Return the weights of everything but the decoder."""
     return {
         name: tensor
         for name, tensor in model.state_dict().items()
@@ -250,31 +279,40 @@ def _write(model: ReportGenerator, folder: Path, extra: Mapping[str, Any]) -> No
 
 
 def _inputs(stored: Mapping[str, Any]) -> VisualInputs:
-    """What the model sees, as far as this code's image encoder shows the same to it."""
+    """Return the visual inputs of a checkpoint.
+
+    Raises:
+        ValueError: this code's image encoder does not produce them.
+    """
     inputs = VisualInputs(**stored)
-    if not all(
-        type(number) is int and number > 0 for number in (inputs.image_size, inputs.max_views)
-    ):
-        raise ValueError(
-            f"image_size and max_views must be positive whole numbers, not {dict(stored)}"
-        )
+    # `type`, not `isinstance`: JSON's true is an int for Python.
+    for number in (inputs.image_size, inputs.max_views):
+        if type(number) is not int or number <= 0:
+            raise ValueError(
+                f"image_size and max_views must be positive whole numbers, not {dict(stored)}"
+            )
     here = VisualInputs.of(inputs.image_size, inputs.max_views)
     if inputs.encoder_version != here.encoder_version:
         raise ValueError(
-            f"the model sees through {inputs.encoder_version}, this is {here.encoder_version}"
+            f"the model was trained on images encoded by {inputs.encoder_version}, "
+            f"this is {here.encoder_version}"
         )
     if inputs != here:
         raise ValueError(f"the encoder's features are {here}, not {inputs}")
     return here
 
 
-def _swap(part: Path, directory: Path) -> None:
-    """Put a finished folder in place of ``directory``; what was there is gone afterwards, or back after an error."""
+def _replace_directory(part: Path, directory: Path) -> None:
+    """Rename a finished folder to ``directory``; the older one is deleted, or back after an error.
+
+    POSIX `rename` replaces a file, but no directory that is not empty. So the two folders exchange
+    their names in one step, where that is possible; else the older one moves aside first.
+    """
     if not directory.exists():
         os.replace(part, directory)
         return
     if _exchange(part, directory):
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(part, ignore_errors=True)  # holds the older model now
         return
     old = Path(f"{part}.old")
     os.replace(directory, old)
@@ -287,13 +325,18 @@ def _swap(part: Path, directory: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Have two paths change places in one step; False where the system or the file system cannot."""
+    """Exchange the names of two paths atomically; return False where that is not possible.
+
+    Python has no function for Linux's renameat2 with RENAME_EXCHANGE, so the C library is called.
+    It lacks it on other systems, and NFS refuses the flag.
+    """
     rename: Any = getattr(ctypes.CDLL(None), "renameat2", None)
-    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    return (
-        rename is not None
-        and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
-    )
+    if rename is None:
+        return False
+    working_directory = -100  # AT_FDCWD: relative paths start here
+    exchange = 2  # RENAME_EXCHANGE
+    arguments = (working_directory, os.fsencode(one), working_directory, os.fsencode(other))
+    return bool(rename(*arguments, exchange) == 0)
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
@@ -304,8 +347,9 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _load_visual(model: ReportGenerator, visual: Mapping[str, Tensor]) -> None:
-    known = {f"decoder.{name}" for name in model.decoder.state_dict()}
-    _load_strictly(model, visual, "visual half", elsewhere=known)
+    """Load the visual half; the decoder's weights may be missing."""
+    decoder_names = {f"decoder.{name}" for name in model.decoder.state_dict()}
+    _load_strictly(model, visual, "visual half", elsewhere=decoder_names)
 
 
 def _load_strictly(
@@ -314,6 +358,7 @@ def _load_strictly(
     what: str,
     elsewhere: set[str] | None = None,
 ) -> None:
+    """Load weights into ``module``, which must all be there, but for the names of ``elsewhere``."""
     try:
         missing, unexpected = module.load_state_dict(state, strict=False)
     except RuntimeError as error:

@@ -1,4 +1,7 @@
-"""The 14-class disease head on the visual features, and its loss (paper section 3.2)."""
+"""Classify 14 findings from the visual features, and compute the loss (paper section 3.2).
+
+Tensor dimensions: B studies, R regions (29), D the extractor's width.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,14 @@ BLANK = -2
 """Target of a class that the report does not mention."""
 
 UNLABELLED = -3
-"""Target of every class of a study that nobody labelled; never part of a loss."""
+"""Target of every class of a study without labels; never part of a loss."""
 
 
 class DiseaseClassifier(nn.Module):
-    """14 logits from the 29 region features and the global one.
+    """14 logits from the region features and the global one.
 
-    Every class weighs the 30 features by an attention of its own and reads its evidence from them (**ours**: a finding
-    sits in one or two regions, so a plain mean would dilute it).
+    Every class weighs the R + 1 features by an attention of its own (**ours**: a finding lies in
+    one or two regions, so a plain mean would dilute it).
     """
 
     def __init__(self, width: int) -> None:
@@ -31,24 +34,32 @@ class DiseaseClassifier(nn.Module):
         self.relevance = nn.Linear(width, len(LABELS))
 
     def forward(self, regions: Tensor, overall: Tensor) -> Tensor:
-        """Regions [B, 29, D] and global feature [B, D] -> logits [B, 14]."""
+        """Compute logits [B, 14] from regions [B, R, D] and the global feature [B, D]."""
         features = torch.cat([regions, overall[:, None]], dim=1)
         return (self.relevance(features).softmax(dim=1) * self.evidence(features)).sum(dim=1)
 
 
 def label_targets(studies: Sequence[Study]) -> Tensor:
-    """Int64 [B, 14] of 1, 0, -1, :data:`BLANK`, or :data:`UNLABELLED` for studies without labels."""
-    rows = [
-        [UNLABELLED] * len(LABELS)
-        if study.labels is None
-        else [study.labels.get(label, BLANK) for label in LABELS]
-        for study in studies
-    ]
+    """Return targets, int64 [B, 14].
+
+    They are 1, 0, -1, :data:`BLANK`, or :data:`UNLABELLED` for studies without labels.
+    """
+    rows = []
+    for study in studies:
+        if study.labels is None:
+            rows.append([UNLABELLED] * len(LABELS))
+        else:
+            rows.append([study.labels.get(label, BLANK) for label in LABELS])
+    # `reshape` gives an empty batch its second dimension.
     return torch.tensor(rows, dtype=torch.long).reshape(-1, len(LABELS))
 
 
 def binary_targets(labels: Tensor, config: SFTConfig) -> tuple[Tensor, Tensor]:
-    """Targets float [B, 14] in {0, 1} and which of them count, bool [B, 14], after the uncertain and blank policies."""
+    """Apply the policies for uncertain and blank labels.
+
+    Returns:
+        Targets, float [B, 14] in {0, 1}, and which of them count, bool [B, 14].
+    """
     positive = labels == POSITIVE
     counted = positive | (labels == NEGATIVE)
     if config.uncertain_policy != "ignore":
@@ -63,10 +74,12 @@ def binary_targets(labels: Tensor, config: SFTConfig) -> tuple[Tensor, Tensor]:
 def disease_loss(
     logits: Tensor, labels: Tensor, config: SFTConfig, positive_weight: Tensor | None = None
 ) -> Tensor:
-    """Binary cross-entropy summed over the classes that count (see :func:`binary_targets`); 0 when none does.
+    """Return the binary cross-entropy, summed over the classes that count; 0 when none does.
 
-    ``positive_weight`` [14] multiplies the loss of positives, against imbalance. A sum, because the mean belongs to
-    the whole minibatch, of which a rank sees a part.
+    It is a sum because the mean is taken over the whole minibatch, of which a rank has a part.
+
+    Args:
+        positive_weight: factor [14] on the loss of positives, against imbalance.
     """
     targets, counted = binary_targets(labels, config)
     each = F.binary_cross_entropy_with_logits(
@@ -76,7 +89,10 @@ def disease_loss(
 
 
 def positive_weights(labels: Tensor, config: SFTConfig, largest: float = 8.0) -> Tensor:
-    """Negatives per positive in the training labels, [14], between 1 and ``largest``; 1 for a class never positive."""
+    """Return negatives per positive in the training labels, [14], between 1 and ``largest``.
+
+    A class without positives gets 1.
+    """
     targets, counted = binary_targets(labels, config)
     positives = torch.where(counted, targets, 0.0).sum(0)
     ratio = (counted.sum(0) - positives) / positives.clamp_min(1)

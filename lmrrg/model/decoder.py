@@ -1,4 +1,8 @@
-"""The language model: a small one with its own tokenizer, or any pretrained causal LM, with LoRA if asked."""
+"""Build the language model that writes the report.
+
+It is a small one with its own tokenizer, or any pretrained causal LM, with LoRA adapters if the
+settings ask for them. H is its width.
+"""
 
 from __future__ import annotations
 
@@ -34,16 +38,17 @@ PAD, BOS, EOS, UNK = "<|pad|>", "<|bos|>", "<|eos|>", "<|unk|>"
 
 
 class DecoderError(CodedError):
-    """A language model that cannot be used; ``code`` is stable."""
+    """Language model that cannot be used; ``code`` is stable."""
 
 
 def build_tokenizer(
     config: ModelConfig, training_reports: Sequence[str]
 ) -> PreTrainedTokenizerBase:
-    """The pretrained decoder's tokenizer, or one trained on the reports and the instruction.
+    """Return the pretrained decoder's tokenizer, or one trained on reports and instruction.
 
     Raises:
-        DecoderError: ``no_reports`` (nothing to train on), ``no_eos``, or as :func:`load_tokenizer`.
+        DecoderError: ``no_reports`` (nothing to train on), ``no_eos``, or as
+            :func:`load_tokenizer`.
     """
     name = config.decoder.pretrained
     if not name:
@@ -51,7 +56,8 @@ def build_tokenizer(
             raise DecoderError(
                 "no_reports", "the training studies have no report text to build a tokenizer from"
             )
-        # Every prompt holds the instruction: as frequent as the reports, its words become single tokens.
+        # The instruction counts once for each report, as in training, so its words become single
+        # tokens.
         texts = [text for report in training_reports for text in (report, config.instruction)]
         return train_tokenizer(texts, config.decoder.vocabulary)
     tokenizer = load_tokenizer(name)
@@ -63,7 +69,9 @@ def build_tokenizer(
 
 
 def build_decoder(config: DecoderConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """A float32 causal LM as the settings ask for, with random or pretrained weights, LoRA adapters included.
+    """Return the float32 causal LM of the settings, with LoRA adapters if they ask for them.
+
+    Its weights are random for the small decoder, else pretrained.
 
     Raises:
         DecoderError: as :func:`load_decoder`.
@@ -78,10 +86,10 @@ def build_decoder(config: DecoderConfig, tokenizer: PreTrainedTokenizerBase) -> 
 
 
 def load_tokenizer(name: str | Path, *, local_files_only: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer of a Hugging Face model or directory.
+    """Return the tokenizer of a Hugging Face model or directory.
 
     Raises:
-        DecoderError: ``pretrained_missing`` or ``bad_config`` (torn, or of no kind that is known).
+        DecoderError: ``pretrained_missing`` or ``bad_config`` (damaged, or of an unknown kind).
     """
     with _coded(f"the tokenizer of {name}"):
         return AutoTokenizer.from_pretrained(name, local_files_only=local_files_only)
@@ -90,17 +98,21 @@ def load_tokenizer(name: str | Path, *, local_files_only: bool = False) -> PreTr
 def load_decoder(
     name: str | Path, *, local_files_only: bool = False, unexpected_weights: bool = True
 ) -> PreTrainedModel:
-    """A float32 causal LM with every weight that its architecture has; from safetensors, so nothing is unpickled.
+    """Load a float32 causal LM with every weight that its architecture has.
 
-    ``unexpected_weights`` accepts weights that the architecture has no use for, as published models bring them (heads
-    for other tasks).
+    Only safetensors are read, so nothing is unpickled.
+
+    Args:
+        unexpected_weights: accept weights that the architecture does not use; published models
+            bring some, such as heads for other tasks.
 
     Raises:
-        DecoderError: ``pretrained_missing`` (there is no such model, or it has no safetensors), ``bad_config`` (of no
-            kind that is known) or ``bad_weights`` (torn, missing, of another shape, or unexpected).
+        DecoderError: ``pretrained_missing`` (there is no such model, or it has no safetensors),
+            ``bad_config`` (of an unknown kind) or ``bad_weights`` (damaged, missing, of another
+            shape, or unexpected).
     """
     with _coded(str(name)):
-        # The annotations of transformers leave the pair out.
+        # Any: with `output_loading_info` it returns a pair, which its annotations do not state.
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             name,
             local_files_only=local_files_only,
@@ -110,12 +122,11 @@ def load_decoder(
             output_loading_info=True,
         )
     decoder, found = loaded
-    # transformers fills what is missing with random weights and only warns.
-    for kind in (
-        "missing_keys",
-        "mismatched_keys",
-        *(() if unexpected_weights else ("unexpected_keys",)),
-    ):
+    # transformers replaces missing weights by random ones, and only warns.
+    refused = ["missing_keys", "mismatched_keys"]
+    if not unexpected_weights:
+        refused.append("unexpected_keys")
+    for kind in refused:
         if found[kind]:
             raise DecoderError(
                 "bad_weights", f"{name}: {kind}: {sorted(map(str, found[kind]))[:5]}"
@@ -124,29 +135,33 @@ def load_decoder(
 
 
 def check_attention(decoder: PreTrainedModel, max_positions: int) -> None:
-    """Refuse a decoder in which some of ``max_positions`` tokens have no position, or do not see the first one.
+    """Refuse a decoder in which the last of ``max_positions`` tokens cannot attend to the first.
 
-    The masks of padded and of packed rows take the place of a decoder's own window: results would depend on the batch.
+    Either it has fewer positions, or its attention has a window. A window is refused because the
+    masks of padded and of packed rows replace it: results would depend on the batch.
 
     Raises:
         DecoderError: ``max_positions`` or ``decoder_attention``.
     """
     config = decoder.config.get_text_config()
-    longest, window = getattr(config, "max_position_embeddings", None), _attention_window(config)
+    longest = getattr(config, "max_position_embeddings", None)
+    window = _attention_window(config)
     if longest and longest < max_positions:
         raise DecoderError(
             "max_positions",
-            f"the decoder has {longest} positions: model.decoder.max_positions {max_positions} is more",
+            f"the decoder has {longest} positions: "
+            f"model.decoder.max_positions {max_positions} is more",
         )
     if window and window < max_positions:
         raise DecoderError(
             "decoder_attention",
-            f"the decoder's attention sees {window} tokens, model.decoder.max_positions are {max_positions}",
+            f"the decoder's attention sees {window} tokens, "
+            f"model.decoder.max_positions are {max_positions}",
         )
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer: case is kept, every text comes back exactly, no unknown tokens."""
+    """Train a byte-level BPE tokenizer: it restores every text exactly, without unknown tokens."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -170,7 +185,11 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenize
 
 
 def add_lora(decoder: PreTrainedModel, rank: int, dropout: float = 0.0) -> None:
-    """Put LoRA adapters on every linear layer of the blocks, in place; only they stay trainable in the decoder."""
+    """Put LoRA adapters on every linear layer of the blocks, in place.
+
+    In the decoder only the adapters stay trainable.
+    """
+    # alpha = 2 r: the usual choice, which doubles the adapters' product.
     lora = LoraConfig(
         r=rank, lora_alpha=2 * rank, lora_dropout=dropout, target_modules="all-linear"
     )
@@ -179,12 +198,12 @@ def add_lora(decoder: PreTrainedModel, rank: int, dropout: float = 0.0) -> None:
 
 @contextmanager
 def adapters_off(decoder: nn.Module) -> Iterator[None]:
-    """Inside the block the decoder is what it was before :func:`add_lora`, at no cost in memory."""
+    """Switch the adapters off inside the block: the decoder without :func:`add_lora`, for free."""
     layers: list[Any] = [module for module in decoder.modules() if isinstance(module, LoraLayer)]
     for layer in layers:
-        layer._disable_adapters = (
-            True  # `enable_adapters(False)` would also freeze them, under the optimizer's hooks
-        )
+        # Not `enable_adapters(False)`, which would also freeze the adapters while the optimizer has
+        # hooks on them.
+        layer._disable_adapters = True
     try:
         yield
     finally:
@@ -193,9 +212,10 @@ def adapters_off(decoder: nn.Module) -> Iterator[None]:
 
 
 def decoder_weights(decoder: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
-    """The full state under the plain Hugging Face names: adapters merged, ``lm_head.weight`` included when tied.
+    """Yield all weights under the plain Hugging Face names, with the adapters merged.
 
-    One after the other: all merged weights at once would not fit on a GPU beside the decoder itself.
+    ``lm_head.weight`` is included even when it is tied. They come one by one, since all merged
+    weights at once would not fit on a GPU beside the decoder itself.
     """
     adapters: dict[str, Any] = {
         name: module for name, module in decoder.named_modules() if isinstance(module, LoraLayer)
@@ -203,6 +223,7 @@ def decoder_weights(decoder: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in decoder.state_dict().items():
         if ".lora_" in name:
             continue
+        # The weight of a layer with adapters is called layer.base_layer.weight.
         owner = name.rpartition(".base_layer.")[0]
         if owner in adapters and name.endswith(".weight"):
             tensor = tensor + adapters[owner].get_delta_weight("default").to(tensor.dtype)
@@ -210,25 +231,25 @@ def decoder_weights(decoder: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
 
 
 def token_embedding(decoder: PreTrainedModel) -> nn.Embedding:
-    """The decoder's input embedding [vocabulary, H]."""
+    """Return the decoder's input embedding [vocabulary, H]."""
     embedding = decoder.get_input_embeddings()
     assert isinstance(embedding, nn.Embedding)
     return embedding
 
 
 def embedding_name(decoder: PreTrainedModel) -> str:
-    """Name of :func:`token_embedding`'s weight among :func:`decoder_weights`."""
+    """Return the name of :func:`token_embedding`'s weight among :func:`decoder_weights`."""
     embedding = decoder.get_input_embeddings()
     return next(f"{name}.weight" for name, module in decoder.named_modules() if module is embedding)
 
 
 def _special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | None]:
-    return {
-        f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")
-    }
+    names = ("pad_token_id", "bos_token_id", "eos_token_id")
+    return {name: getattr(tokenizer, name) for name in names}
 
 
 def _small(settings: DecoderConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """Return a small decoder with random weights, of an architecture that vLLM serves."""
     config_class, model_class = {
         "llama": (LlamaConfig, LlamaForCausalLM),
         "qwen2": (Qwen2Config, Qwen2ForCausalLM),
@@ -251,7 +272,8 @@ def _small(settings: DecoderConfig, tokenizer: PreTrainedTokenizerBase) -> PreTr
 
 
 def _attention_window(config: PreTrainedConfig) -> int | None:
-    """Tokens that the layers with the shortest sight attend to; None where all of them see everything before."""
+    """Return the smallest number of tokens that a layer attends to; None for full attention."""
+    # Configs with windows also state them where no layer uses one.
     kinds = getattr(config, "layer_types", None)
     if kinds and not any(kind in ("sliding_attention", "chunked_attention") for kind in kinds):
         return None
@@ -261,14 +283,14 @@ def _attention_window(config: PreTrainedConfig) -> int | None:
 
 @contextmanager
 def _coded(what: str) -> Iterator[None]:
-    """Name what cannot be loaded; on damaged files transformers raises whatever it stumbles over."""
+    """Turn any error of loading ``what`` into a coded one; damaged files raise many kinds."""
     try:
         yield
     except OSError as error:
         raise DecoderError("pretrained_missing", f"cannot load {what}: {error}") from error
     except (SafetensorError, RuntimeError) as error:
         raise DecoderError("bad_weights", f"cannot load {what}: {error}") from error
-    except Exception as error:  # the tokenizers library raises the plain class
+    except Exception as error:  # the tokenizers library raises `Exception` itself
         raise DecoderError(
             "bad_config", f"cannot load {what}: {type(error).__name__}: {error}"
         ) from error

@@ -1,4 +1,8 @@
-"""The LLM-driven visual feature extractor: 29 region queries read the patches of all views (paper section 3.1)."""
+"""Extract region features: region queries attend to the patches of all views (paper section 3.1).
+
+Tensor dimensions: B studies, V views, P patches of a view, C channels of a patch, R regions (29),
+D the extractor's width.
+"""
 
 from __future__ import annotations
 
@@ -14,51 +18,58 @@ from lmrrg.vision.study_features import StudyFeatures
 
 
 class Attention(nn.Module):
-    """Multi-head attention that also returns its weights; keys can be masked."""
+    """Multi-head attention that also returns its weights, for the heat maps; keys can be masked."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
-        self.query, self.key_value, self.out = (
-            nn.Linear(width, width),
-            nn.Linear(width, 2 * width),
-            nn.Linear(width, width),
-        )
+        self.heads = heads
+        self.dropout = dropout
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
 
     def forward(
         self, queries: Tensor, source: Tensor, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Queries [B, N, D] over source [B, M, D], mask bool [B, M] -> output [B, N, D], weights [B, N, M].
+        """Attend from queries [B, N, D] to source [B, M, D] where ``mask``, bool [B, M], is True.
 
-        The weights are the mean over the heads.
+        Returns:
+            Output [B, N, D], and weights [B, N, M], the mean over the heads.
         """
         q = self._split(self.query(queries))
         k, v = (self._split(part) for part in self.key_value(source).chunk(2, dim=-1))
         scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
         if mask is not None:
+            # The smallest number, not -inf: a row without any key would become NaN.
             scores = torch.where(mask[:, None, None], scores, torch.finfo(scores.dtype).min)
         weights = scores.softmax(dim=-1)
         mixed = F.dropout(weights, self.dropout, self.training) @ v
         return self.out(mixed.transpose(1, 2).flatten(2)), weights.mean(dim=1)
 
     def _split(self, x: Tensor) -> Tensor:
+        """Reshape [B, N, D] to [B, heads, N, D / heads]."""
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 class ExtractorBlock(nn.Module):
-    """Self-attention among the regions, cross-attention to the patches, FFN; pre-norm (**ours**)."""
+    """Self-attention of the regions, cross-attention to the patches, FFN; pre-norm (**ours**)."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
-        self.among, self.across = Attention(width, heads, dropout), Attention(width, heads, dropout)
+        self.among = Attention(width, heads, dropout)
+        self.across = Attention(width, heads, dropout)
         self.ffn = nn.Sequential(
             nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
         )
         self.drop = nn.Dropout(dropout)
 
     def forward(self, regions: Tensor, patches: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Regions [B, 29, D], patches [B, M, D], mask bool [B, M] -> regions, cross-attention [B, 29, M]."""
+        """Update regions [B, R, D] from patches [B, V*P, D] where ``mask``, bool [B, V*P], is True.
+
+        Returns:
+            Regions [B, R, D] and cross-attention [B, R, V*P].
+        """
         x = self.norms[0](regions)
         regions = regions + self.drop(self.among(x, x)[0])
         read, weights = self.across(self.norms[1](regions), patches, mask)
@@ -69,8 +80,9 @@ class ExtractorBlock(nn.Module):
 class RegionExtractor(nn.Module):
     """Region features and one global feature from the patches of a study's views.
 
-    ``queries`` [29, Q] are the text vectors of the region descriptions. They stay frozen, as the paper has it; what is
-    learned is their projection. ``calibrate`` fixes the scale of the frozen image features once.
+    ``queries`` [R, Q] are the text vectors of the region descriptions. As in the paper they stay
+    frozen, and their projection is learned. ``calibrate`` fixes the scale of the frozen image
+    features once.
     """
 
     query_vectors: Tensor
@@ -81,8 +93,11 @@ class RegionExtractor(nn.Module):
         self, config: ModelConfig, queries: Tensor, patches: int, patch_width: int
     ) -> None:
         super().__init__()
-        width, dropout = config.extractor_width, config.extractor_dropout
-        self.patches, self.patch_width = patches, patch_width
+        width = config.extractor_width
+        dropout = config.extractor_dropout
+        self.patches = patches
+        self.patch_width = patch_width
+        # Buffers: part of the checkpoint, but never trained.
         self.register_buffer("query_vectors", _spread(queries))
         self.register_buffer("feature_mean", torch.zeros(patch_width))
         self.register_buffer("feature_scale", torch.ones(patch_width))
@@ -103,17 +118,19 @@ class RegionExtractor(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, features: StudyFeatures) -> None:
-        """Set mean and scale of every channel from the unmasked patches of ``features`` (training studies)."""
+        """Set mean and scale of every channel from the unmasked patches of training studies."""
         values = features.patches[features.view_mask].float().flatten(0, -2)
         self.feature_mean.copy_(values.mean(0))
-        self.feature_scale.copy_(values.std(0).clamp_min(1e-4))
+        self.feature_scale.copy_(values.std(0).clamp_min(1e-4))  # some channels never vary
 
     def forward(
         self, patches: Tensor, views: Tensor, view_mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The tensors of :class:`StudyFeatures` -> regions [B, 29, D], global [B, D], attention [B, 29, V, P].
+        """Extract features from the tensors of :class:`StudyFeatures`.
 
-        The attention is the last block's cross-attention: over all views and patches it sums to 1 for each region.
+        Returns:
+            Regions [B, R, D], the global feature [B, D], and attention [B, R, V, P]: the last
+            block's cross-attention, which for each region sums to 1 over all views and patches.
         """
         batch, n_views, n_patches, _ = patches.shape
         memory = self._embed(patches, views, view_mask)
@@ -129,15 +146,19 @@ class RegionExtractor(nn.Module):
         )
 
     def _embed(self, patches: Tensor, views: Tensor, view_mask: Tensor) -> Tensor:
-        """Patches as [B, V*P, D]; whatever a masked view holds (NaN too) becomes zero before it meets a weight."""
+        """Embed patches [B, V, P, C] as [B, V*P, D]."""
+        # Zeros replace what a masked view holds before it meets a weight: NaN times 0 stays NaN.
         clean = torch.where(view_mask[..., None, None], patches, 0.0).to(self.patch_in.weight.dtype)
         standard = (clean - self.feature_mean) / self.feature_scale
-        places = self.position(torch.arange(self.patches, device=patches.device))
-        embedded = self.patch_in(standard) + places + self.view(views)[:, :, None]
+        positions = self.position(torch.arange(self.patches, device=patches.device))
+        embedded = self.patch_in(standard) + positions + self.view(views)[:, :, None]
         return self.patch_drop(self.patch_norm(embedded)).flatten(1, 2)
 
 
 def _spread(queries: Tensor) -> Tensor:
-    """Text vectors of similar sentences lie close together: take out what they share, unit variance per channel."""
+    """Centre the text vectors [R, Q] and scale them to unit variance.
+
+    The vectors of similar sentences lie close together; without their mean they differ more.
+    """
     centred = queries - queries.mean(0)
     return centred / centred.std().clamp_min(1e-6)

@@ -1,4 +1,8 @@
-"""The multimodal report generator: visual tokens and a text prompt in front of a Hugging Face causal LM."""
+"""Build the report generator: visual tokens and a text prompt before a Hugging Face causal LM.
+
+Tensor dimensions: B studies, V views, P patches of a view, R regions (29), T tokens of a report,
+L tokens of prompt and report, H the decoder's width.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +26,12 @@ from lmrrg.vision.encoder import encoder_version, feature_shape
 from lmrrg.vision.study_features import StudyFeatures
 
 VISUAL_TOKENS = len(REGIONS) + 1
+"""R + 1: one for each region, and one for all images of the study together."""
 
 
 @dataclass(frozen=True)
 class VisualInputs:
-    """What the model was built to see; features of another shape are refused."""
+    """Images and features that the model was built for; others are refused."""
 
     image_size: int
     max_views: int
@@ -36,27 +41,30 @@ class VisualInputs:
 
     @classmethod
     def of(cls, image_size: int, max_views: int) -> VisualInputs:
-        """What the image encoder makes of ``max_views`` squares of ``image_size`` pixels.
+        """Describe what this code's image encoder makes of squares of ``image_size`` pixels.
 
         Raises:
-            FeatureError: ``image_size`` when the side is no multiple of 32.
+            FeatureError: ``image_size``, the side is not a multiple of 32 pixels.
         """
         return cls(image_size, max_views, *feature_shape(image_size), encoder_version(image_size))
 
 
 @dataclass(frozen=True)
 class Visual:
-    """``tokens`` [B, 30, H] in the decoder's width, ``disease_logits`` [B, 14], ``attention`` [B, 29, V, P]."""
+    """The visual half's output: tokens [B, R + 1, H], disease logits [B, 14], region heat maps."""
 
     tokens: Tensor
     disease_logits: Tensor
     attention: Tensor
+    """[B, R, V, P]; sums to 1 over a study's views and patches."""
 
 
 @dataclass(frozen=True)
 class ReportForward:
-    """``logits`` [B, T, vocabulary] and ``hidden`` [B, T, H] at the places that predict each report token;
-    ``disease_logits`` [B, 14]; ``attention`` [B, 29, V, P] of the regions to the patches.
+    """The output of a teacher-forced pass over reports.
+
+    ``logits`` [B, T, vocabulary] and ``hidden`` [B, T, H] are those that predict each report token.
+    ``disease_logits`` [B, 14] and ``attention`` [B, R, V, P] are as in :class:`Visual`.
     """
 
     logits: Tensor
@@ -83,7 +91,9 @@ class ReportGenerator(nn.Module):
     ) -> None:
         super().__init__()
         check_attention(decoder, config.decoder.max_positions)
-        self.config, self.inputs, self.tokenizer = config, inputs, tokenizer
+        self.config = config
+        self.inputs = inputs
+        self.tokenizer = tokenizer
         self.extractor = RegionExtractor(config, queries, inputs.patches, inputs.patch_width)
         self.classifier = DiseaseClassifier(config.extractor_width)
         self.projector = _projector(config.extractor_width, decoder)
@@ -91,20 +101,23 @@ class ReportGenerator(nn.Module):
 
     @property
     def hidden_size(self) -> int:
-        """Width H of the decoder and of the visual tokens."""
+        """Return the width H of the decoder and of the visual tokens."""
         return token_embedding(self.decoder).embedding_dim
 
     def visual(self, features: StudyFeatures) -> Visual:
-        """Visual tokens, disease logits and region heat maps of B studies.
+        """Compute visual tokens, disease logits and region heat maps of B studies.
 
         Raises:
-            FeatureError: ``feature_shape`` when the features are not of the model's own encoder and image size.
+            FeatureError: ``feature_shape``, the features are not of the model's own encoder and
+                image size.
         """
-        if features.patches.shape[2:] != (self.inputs.patches, self.inputs.patch_width):
+        shape = tuple(features.patches.shape[2:])
+        expected = (self.inputs.patches, self.inputs.patch_width)
+        if shape != expected:
             raise FeatureError(
                 "feature_shape",
-                f"patches of shape {tuple(features.patches.shape[2:])}, but the model was built for "
-                f"{self.inputs.encoder_version} with {(self.inputs.patches, self.inputs.patch_width)}",
+                f"patches of shape {shape}, but the model was built for "
+                f"{self.inputs.encoder_version} with {expected}",
             )
         regions, overall, attention = self.extractor(
             features.patches, features.views, features.view_mask
@@ -115,11 +128,15 @@ class ReportGenerator(nn.Module):
     def prompt_embeddings(
         self, visual_tokens: Tensor, prompt_ids: Sequence[Sequence[int]]
     ) -> list[Tensor]:
-        """Visual tokens [B, 30, H] followed by the embedded prompt: B tensors [30 + len(ids), H], unpadded."""
+        """Join visual tokens [B, R + 1, H] and embedded prompts.
+
+        Returns:
+            B tensors [R + 1 + tokens of the prompt, H] without padding.
+        """
         lengths = [len(ids) for ids in prompt_ids]
-        flat = torch.tensor(
-            [i for ids in prompt_ids for i in ids], dtype=torch.long, device=visual_tokens.device
-        )
+        # One look-up for all prompts, split again afterwards.
+        joined = [token for ids in prompt_ids for token in ids]
+        flat = torch.tensor(joined, dtype=torch.long, device=visual_tokens.device)
         texts = token_embedding(self.decoder)(flat).split(lengths)
         return [
             torch.cat([seen.to(text.dtype), text])
@@ -133,36 +150,47 @@ class ReportGenerator(nn.Module):
         report_ids: Tensor,
         report_mask: Tensor,
     ) -> ReportForward:
-        """Teacher-forced logits: ``logits[:, t]`` predicts ``report_ids[:, t]``.
+        """Compute teacher-forced logits: ``logits[:, t]`` predicts ``report_ids[:, t]``.
 
-        ``report_ids`` [B, T] is right-padded, ``report_mask`` bool [B, T] says where it counts; ids elsewhere are
-        ignored whatever they are. No result depends on the padding or on the other rows of the batch.
+        No result depends on the padding or on the other rows of the batch.
+
+        Args:
+            features: of B studies.
+            prompts: token ids of each study's prompt, without the visual tokens.
+            report_ids: [B, T], padded on the right.
+            report_mask: bool [B, T], True where a report has a token; other ids are ignored.
         """
         visual = self.visual(features)
         rows = self.prompt_embeddings(visual.tokens, prompts)
-        prompt_length, width = max(len(row) for row in rows), report_ids.shape[1]
+        prompt_length = max(len(row) for row in rows)
+        width = report_ids.shape[1]
+        # Prompts are padded on the left, so that all reports start at the same position.
         padding = [prompt_length - len(row) for row in rows]
         prompt = torch.stack(
             [F.pad(row, (0, 0, before, 0)) for row, before in zip(rows, padding, strict=True)]
         )
         safe_ids = torch.where(report_mask, report_ids, self.tokenizer.pad_token_id)
+        # The last token predicts nothing that is needed; the prompt's last one predicts the first.
         report = token_embedding(self.decoder)(safe_ids[:, :-1])
         attention, positions = _attention(padding, prompt_length + width - 1, report_ids.device)
-        places = torch.arange(
-            prompt_length - 1, prompt_length - 1 + width, device=report_ids.device
-        )
+        first = prompt_length - 1
+        predicting = torch.arange(first, first + width, device=report_ids.device)
         out = self.decoder(
             inputs_embeds=torch.cat([prompt, report], dim=1),
             attention_mask=attention,
             position_ids=positions,
             use_cache=False,
             output_hidden_states=True,
-            logits_to_keep=places,
+            logits_to_keep=predicting,  # the logits of the prompt would take much memory
         )
         return ReportForward(
-            out.logits, out.hidden_states[-1][:, places], visual.disease_logits, visual.attention
+            out.logits,
+            out.hidden_states[-1][:, predicting],
+            visual.disease_logits,
+            visual.attention,
         )
 
+    # What a module's call runs; the other name tells what it computes.
     forward = report_logits
 
 
@@ -174,10 +202,17 @@ def build_generator(
     *,
     seed: int,
 ) -> ReportGenerator:
-    """A new model: region queries from their descriptions, extractor and heads at random, and the decoder.
+    """Build a new model; all weights that are not pretrained are random and depend on ``seed``.
 
-    Without a ``tokenizer``, :func:`~lmrrg.model.decoder.build_tokenizer` makes one of ``training_reports`` (a
-    pretrained decoder brings its own). Random weights depend on ``seed`` alone.
+    Args:
+        config: settings of the network.
+        data: image size, views per study, and the cache folder for the region queries.
+        training_reports: texts to train a tokenizer on; not used when there is one.
+        tokenizer: the decoder's tokenizer; None: that of the pretrained decoder, else a new one.
+        seed: seed of the random weights.
+
+    Raises:
+        DecoderError, RegionError, FeatureError: a part cannot be built from the settings.
     """
     inputs = VisualInputs.of(data.image_size, data.max_views)
     queries = region_queries(config.text_encoder, config.regions_file, data.cache_dir)
@@ -188,7 +223,10 @@ def build_generator(
 
 
 def _projector(width: int, decoder: PreTrainedModel) -> nn.Sequential:
-    """Region width to decoder width, ending at the scale of the decoder's own token embeddings."""
+    """Return the map from region width to decoder width.
+
+    It ends at the scale of the decoder's own token embeddings, the inputs that the decoder knows.
+    """
     embedding = token_embedding(decoder)
     hidden = embedding.embedding_dim
     norm = nn.LayerNorm(hidden)
@@ -199,17 +237,23 @@ def _projector(width: int, decoder: PreTrainedModel) -> nn.Sequential:
 def _attention(
     padding: list[int], length: int, device: torch.device
 ) -> tuple[Tensor | None, Tensor]:
-    """Mask bool [B, 1, L, L] and positions [B, L] for rows that start with ``padding`` [B] unused places.
+    """Return mask, bool [B, 1, L, L], and positions [B, L] of rows padded on the left.
 
-    Without left padding the mask is ``None``: causal attention alone hides the right padding, and is faster. Every
-    place may attend to itself, so that no row of the softmax is empty.
+    Args:
+        padding: unused tokens at the start of each of the B rows.
+        length: tokens of a row, L.
+
+    Returns:
+        The mask is ``None`` without left padding: causal attention alone hides the padding on the
+        right, and is faster.
     """
-    place = torch.arange(length, device=device)
+    index = torch.arange(length, device=device)
     before = torch.tensor(padding, device=device)[:, None]
-    positions = (place - before).clamp_min(0)
+    positions = (index - before).clamp_min(0)
     if not any(padding):
         return None, positions
-    causal = place[:, None] >= place
-    used = place >= before
-    own = place[:, None] == place
+    causal = index[:, None] >= index
+    used = index >= before
+    # Padding attends to itself: the softmax of an empty row would be NaN.
+    own = index[:, None] == index
     return ((causal & used[:, None]) | own)[:, None], positions

@@ -1,4 +1,4 @@
-"""Compute types: weights, losses and checkpoints are float32; matrix products may be rounded to bfloat16."""
+"""Choose the compute type: float32, with matrix products in bfloat16 if the settings ask for it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from lmrrg.config.base import Precision
 
 
 def products_in(precision: Precision, device: torch.device) -> torch.autocast:
-    """A context for a model's forward whose matrix products run in ``precision`` (torch's autocast).
+    """Return torch's autocast for a forward pass whose matrix products run in ``precision``.
 
-    DeepSpeed switches off any autocast around a module that it wraps: enter it inside the module's own forward.
+    Weights, losses and checkpoints stay float32. DeepSpeed switches off any autocast around a
+    module that it wraps, so enter this one inside the module's own forward.
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

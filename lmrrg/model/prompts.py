@@ -1,4 +1,4 @@
-"""The text part of the prompt, and report texts as token ids."""
+"""Turn the text part of the prompt, and report texts, into token ids."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from lmrrg.config.model import ModelConfig
 def prompt_ids(
     tokenizer: PreTrainedTokenizerBase, config: ModelConfig, indication: str, prior: str = ""
 ) -> list[int]:
-    """Token ids that follow the visual tokens: instruction, then indication and prior report where the settings ask
-    for them and there is one.
+    """Return the token ids that follow the visual tokens.
 
-    A line break ends the prompt: it marks the start of the report for any tokenizer, with or without special tokens
-    (**ours**). Indication and prior report are free text from outside: they are cut to ``max_indication_tokens`` and
-    ``max_prior_tokens``, and special tokens spelled out in them stay plain text.
+    They are the instruction, then the indication and the prior report where the settings ask for
+    them and the study has them. A line break ends the prompt: it marks the start of the report for
+    any tokenizer, with or without special tokens (**ours**).
+
+    Indication and prior report are free text from outside: they are cut to
+    ``max_indication_tokens`` and ``max_prior_tokens``, and special tokens spelled out in them stay
+    plain text.
     """
     ids = _encode(tokenizer, config.instruction)
     if config.use_indication:
@@ -26,9 +29,9 @@ def prompt_ids(
 
 
 def report_ids(tokenizer: PreTrainedTokenizerBase, report: str, max_tokens: int) -> list[int]:
-    """A training target: the report's tokens and EOS, at most ``max_tokens``.
+    """Return a training target: the report's tokens and EOS, at most ``max_tokens``.
 
-    A report that is too long is cut without EOS, so that no false ending is taught.
+    A longer report is cut and has no EOS, so that the model does not learn to end in mid-sentence.
     """
     return [*_encode(tokenizer, report.strip()), tokenizer.eos_token_id][:max_tokens]
 
@@ -36,14 +39,13 @@ def report_ids(tokenizer: PreTrainedTokenizerBase, report: str, max_tokens: int)
 def _part(
     tokenizer: PreTrainedTokenizerBase, heading: str, text: str, max_tokens: int
 ) -> list[int]:
-    """The heading and the text on one line; nothing for an empty text."""
+    """Return heading and text on one line; nothing for an empty text."""
     words = text.split()
-    return (
-        _encode(tokenizer, heading) + _encode(tokenizer, " " + " ".join(words))[:max_tokens]
-        if words
-        else []
-    )
+    if not words:
+        return []
+    return _encode(tokenizer, heading) + _encode(tokenizer, " " + " ".join(words))[:max_tokens]
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    # Splitting special tokens: a text from outside must not end the prompt or the report.
     return list(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))

@@ -1,4 +1,4 @@
-"""The 29 chest regions, their descriptions, and the query vectors that a frozen text encoder makes of them."""
+"""Turn the descriptions of the 29 chest regions into query vectors, by a frozen text encoder."""
 
 from __future__ import annotations
 
@@ -17,20 +17,27 @@ from lmrrg.config.yaml_file import read_yaml
 from lmrrg.errors import CodedError
 from lmrrg.files import atomic_writer
 
+# Of the published weights of all-MiniLM-L6-v2, since a third party's package brings them.
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-MINIMUM_WORDS, MAXIMUM_WORDS = 40, 80
+# Words of a description.
+MINIMUM_WORDS = 40
+MAXIMUM_WORDS = 80
 
 
 class RegionError(CodedError):
-    """Region descriptions or a text encoder that cannot be used; ``code`` is stable."""
+    """Region descriptions or text encoder that cannot be used; ``code`` is stable."""
 
 
 def load_regions(path: Path | None = None) -> dict[str, str]:
-    """Region name to description, in the order of :data:`REGIONS`; ``None`` reads the packaged file.
+    """Read region names and descriptions, in the order of :data:`REGIONS`.
+
+    Args:
+        path: a YAML file; None: the packaged one.
 
     Raises:
-        RegionError: ``regions_missing``, ``regions_format`` (no mapping of texts, or a name twice), ``regions_names``
-            (not the 29) or ``regions_words`` (a description of fewer than 40 or more than 80 words).
+        RegionError: ``regions_missing``, ``regions_format`` (no mapping of texts, or a name twice),
+            ``regions_names`` (not the 29) or ``regions_words`` (a description of fewer than 40 or
+            more than 80 words).
     """
     source = Path(path) if path else Path(__file__).with_name("regions.yaml")
     if not source.is_file():
@@ -45,7 +52,11 @@ def load_regions(path: Path | None = None) -> dict[str, str]:
 
 
 def check_regions(texts: dict[str, str], where: str) -> dict[str, str]:
-    """The descriptions in the order of :data:`REGIONS`, or :class:`RegionError` saying what is wrong in ``where``."""
+    """Check descriptions that come from ``where``, and return them in the order of :data:`REGIONS`.
+
+    Raises:
+        RegionError: ``regions_names`` or ``regions_words``, as :func:`load_regions`.
+    """
     if set(texts) != set(REGIONS):
         odd = sorted(set(texts) ^ set(REGIONS))
         raise RegionError("regions_names", f"{where}: missing or unknown regions: {', '.join(odd)}")
@@ -60,14 +71,17 @@ def check_regions(texts: dict[str, str], where: str) -> dict[str, str]:
 def region_queries(
     text_encoder: str = "minilm", regions_file: Path | None = None, cache_dir: Path | None = None
 ) -> torch.Tensor:
-    """One unit-length vector per region description, float32 [29, D] (D = 384 with MiniLM).
+    """Return one vector of length 1 per region description, float32 [29, Q] (Q = 384 with MiniLM).
 
-    The text encoder is frozen, so the vectors are computed once and kept in ``cache_dir`` under the hash of the texts
-    and of the encoder's weights; ``None`` computes them anew.
+    Args:
+        text_encoder: "minilm", which comes with the packages, or the folder of another encoder.
+        regions_file: descriptions (YAML); None: the packaged ones.
+        cache_dir: folder that keeps the vectors, named by the hash of the texts and of the
+            encoder's weights; None computes them anew.
 
     Raises:
-        RegionError: from :func:`load_regions`, ``text_encoder_missing``, or ``text_encoder_hash`` when the packaged
-            MiniLM is not the published file.
+        RegionError: from :func:`load_regions`, ``text_encoder_missing``, or ``text_encoder_hash``,
+            the packaged MiniLM is not the published file.
     """
     texts = load_regions(regions_file)
     folder = _encoder_folder(text_encoder)
@@ -78,19 +92,21 @@ def region_queries(
         )
     if cache_dir is None:
         return _encode(folder, texts)
-    key = hashlib.sha256(
-        "\0".join([weights_hash, *(f"{n}\0{t}" for n, t in texts.items())]).encode()
-    ).hexdigest()
+    parts = [weights_hash]
+    for name, text in texts.items():
+        parts += [name, text]
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     cached = Path(cache_dir) / f"regions-{key}.safetensors"
     try:
         return load_file(cached)["queries"]
-    except (FileNotFoundError, SafetensorError):  # not there, or torn when a machine stopped
+    except (FileNotFoundError, SafetensorError):  # missing, or damaged when a machine stopped
         queries = _encode(folder, texts)
         _save(queries, cached)
         return queries
 
 
 def _encoder_folder(text_encoder: str) -> Path:
+    """Return the folder of a text encoder, which must hold safetensors."""
     if text_encoder != "minilm":
         folder = Path(text_encoder)
     else:
@@ -113,9 +129,10 @@ def _weights_hash(folder: Path) -> str:
 
 @torch.no_grad()
 def _encode(folder: Path, texts: dict[str, str]) -> torch.Tensor:
+    """Encode texts as sentence-transformers does: mean over the tokens, scaled to length 1."""
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     encoder = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
-    # The name comes first: mean pooling weighs every token alike and the name is what tells left from right.
+    # The name is part of the text: it is what distinguishes left from right.
     sentences = [f"{name}: {text}" for name, text in texts.items()]
     batch = tokenizer(sentences, padding=True, truncation=True, max_length=256, return_tensors="pt")
     hidden = encoder(**batch).last_hidden_state
