@@ -19,6 +19,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/configuration_docs.py --check
 	$(BIN)/pre-commit validate-config
 
 bench: setup
