@@ -12,6 +12,7 @@ COMMANDS = {
     "data": "read a data set into a manifest of studies",
     "score": "score hypothesis reports against references",
     "evaluate": "generate reports with a checkpoint and score them",
+    "explain": "show matched, missed and invented findings of every report, in colour",
     "demo": "run SFT, PPO, evaluation and the run report with one config",
     "doctor": "say what is installed, what is missing, and what each backend needs",
 }
