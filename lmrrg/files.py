@@ -86,6 +86,14 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def directory_hash(directory: Path) -> str:
+    """Return the SHA-256 over the relative paths and the bytes of all files in a directory."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in directory.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(directory)}\0{file_hash(path)}\n".encode())
+    return digest.hexdigest()
+
+
 def file_hashes(
     paths: Iterable[Path], index: Path | None = None, *, progress: bool = True, threads: int = 8
 ) -> dict[Path, str]:

@@ -1,7 +1,7 @@
 """The HTTP service on Ray Serve: ``serve run serve_app.app:app`` listens on port 8000.
 
-The checkpoint is ``$LMRRG_CHECKPOINT``, else ``serve.checkpoint`` of the file ``$LMRRG_CONFIG``; both can also be given
-as ``serve run serve_app.app:app checkpoint=DIR config=FILE``.
+The checkpoint is ``$LMRRG_CHECKPOINT``, else ``serve.checkpoint`` of the file ``$LMRRG_CONFIG``.
+Both can also be given as ``serve run serve_app.app:app checkpoint=DIR config=FILE``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from ray.serve import Application
 
 from lmrrg.config.base import ConfigError
 from lmrrg.config.loading import load_config
-from lmrrg.config.tree import Config
 from lmrrg.engine.vllm_settings import engine_environment
 from lmrrg.imaging.decoder_pool import DecoderPool, image_limits
 from lmrrg.model.checkpoint import CheckpointError, checkpoint_settings
@@ -29,39 +28,45 @@ from serve_app.api import build_api
 from serve_app.errors import ServiceError
 from serve_app.reporter import Reporter, UploadedStudy
 from serve_app.schemas import ReportResponse
+from serve_app.settings import ServiceSettings
 
 MAX_PENDING = 32
-"""Studies that are decoded or wait in one replica; more are turned away, so that time and memory are bounded."""
+"""Most studies in one replica, from upload to report; the limit bounds waiting time and memory."""
 BATCH = 8
-"""Studies that the engine decodes together."""
+"""Most studies whose reports are generated together."""
 
 
-# Many more requests than studies may be open at once, so that health checks never queue behind studies.
+# Many more requests than studies may be open, so that health checks never queue behind studies.
 @serve.deployment(max_ongoing_requests=4 * MAX_PENDING, health_check_period_s=5)
 @serve.ingress()
 class ReportService:
-    """One replica: an engine in a thread of its own, so that health checks are answered while it works."""
+    """One replica of the service.
 
-    def __init__(self, checkpoint: str, config: Config):
-        self._config = config
+    The engine works in a thread of its own, so that health checks are answered meanwhile.
+    """
+
+    def __init__(self, checkpoint: str, settings: ServiceSettings):
+        self._settings = settings
         _, inputs = checkpoint_settings(Path(checkpoint))
         self._image_size = inputs.image_size
+        # One worker, because the engine must not be used by several threads at once.
         self._engine_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
-        self._loading = self._engine_thread.submit(Reporter, Path(checkpoint), config)
+        # Loading in the background lets the replica answer health checks from the start.
+        self._loading = self._engine_thread.submit(Reporter, Path(checkpoint), settings)
         self._pending = 0
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        settings = self._config.serve
+        serve_settings = self._settings.serve
         decoders = DecoderPool(
-            settings.decoders,
-            timeout_s=settings.decoder_timeout_s,
-            memory_mb=settings.decoder_memory_mb,
-            limits=image_limits(self._config.data),
+            serve_settings.decoders,
+            timeout_s=serve_settings.decoder_timeout_s,
+            memory_mb=serve_settings.decoder_memory_mb,
+            limits=image_limits(self._settings.data),
         )
-        return build_api(self, decoders, settings.max_upload_mb << 20, self._image_size)
+        return build_api(self, decoders, serve_settings.max_upload_mb << 20, self._image_size)
 
     def check_health(self) -> None:
-        """Called by Ray Serve, which restarts the replica when the engine could not be loaded."""
+        """Raise the error of loading the engine, if any; Ray Serve then restarts the replica."""
         if self._loading.done():
             self._loading.result()
 
@@ -71,8 +76,10 @@ class ReportService:
             raise ServiceError("not_ready", "the model is being loaded; try again soon")
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """Hold one of :data:`MAX_PENDING` places, from before the images are decoded until the report is written.
+    def queue_slot(self) -> Iterator[None]:
+        """Hold one of :data:`MAX_PENDING` slots for studies.
+
+        A study holds its slot from before its images are decoded until its report is written.
 
         Raises:
             ServiceError: ``busy``.
@@ -86,7 +93,7 @@ class ReportService:
             self._pending -= 1
 
     async def write(self, study: UploadedStudy) -> ReportResponse:
-        """Write one report, together with others that wait."""
+        """Write the report of one study, in one batch with other studies that wait."""
         return await self._write_batch(study)
 
     @serve.batch(max_batch_size=BATCH, batch_wait_timeout_s=0.01)
@@ -101,21 +108,22 @@ def app(arguments: Mapping[str, str]) -> Application:
     """Build the application for ``serve run`` and ``serve deploy``.
 
     Raises:
-        click.ClickException: no checkpoint, one that cannot be served, or an unknown argument; the command ends with
-            that sentence.
+        click.ClickException: no checkpoint, one that cannot be served, or an unknown argument. The
+            command prints the message and ends.
     """
     if unknown := sorted(arguments.keys() - {"checkpoint", "config"}):
         known = "checkpoint=DIR and config=FILE are known"
         raise click.ClickException(f"unknown argument {', '.join(unknown)}: {known}")
     try:
         config = load_config(arguments.get("config") or os.environ.get("LMRRG_CONFIG"))
-        checkpoint = _checkpoint(arguments.get("checkpoint"), config)
+        checkpoint = _checkpoint(arguments.get("checkpoint"), config.serve.checkpoint)
     except (ConfigError, CheckpointError) as error:
         raise click.ClickException(str(error)) from error
     rollout = config.rollout
     env = engine_environment(config.threads, gpu=rollout.gpus_per_engine > 0)
     if not rollout.gpus_per_engine:
-        env["CUDA_VISIBLE_DEVICES"] = ""  # Ray lets a replica that asked for no GPU see all of them
+        # A replica that reserved no GPU would still see all GPUs of its machine.
+        env["CUDA_VISIBLE_DEVICES"] = ""
     return (
         cast(Any, ReportService)
         .options(
@@ -126,17 +134,18 @@ def app(arguments: Mapping[str, str]) -> Application:
                 "runtime_env": {"env_vars": env},
             },
         )
-        .bind(str(checkpoint), config)
+        .bind(str(checkpoint), ServiceSettings.of(config))
     )
 
 
-def _checkpoint(argument: str | None, config: Config) -> Path:
-    chosen = argument or os.environ.get("LMRRG_CHECKPOINT") or config.serve.checkpoint
+def _checkpoint(argument: str | None, configured: Path | None) -> Path:
+    """Return the model directory to serve, after a check that it can be served."""
+    chosen = argument or os.environ.get("LMRRG_CHECKPOINT") or configured
     if chosen is None:
         raise ConfigError(
             "no model to serve: set LMRRG_CHECKPOINT to a checkpoint directory, "
             "or serve.checkpoint in the file that LMRRG_CONFIG names"
         )
     checkpoint = Path(chosen).expanduser().resolve()
-    checkpoint_settings(checkpoint)
+    checkpoint_settings(checkpoint)  # fails here rather than in a replica that is restarted forever
     return checkpoint

@@ -1,4 +1,4 @@
-"""Errors as JSON with stable codes, and a limit on uploads that holds while they are read."""
+"""Errors as JSON with stable codes, and a limit on the size of uploads."""
 
 from __future__ import annotations
 
@@ -23,24 +23,32 @@ STATUS = {
     "not_ready": 503,
     "busy": 503,
 }
-"""HTTP status of an error code; every other refusal of the input is 422."""
+"""HTTP status by error code; every other input error has 422."""
 
 CODE_OF_STATUS = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+"""Error code of an HTTP status that the web framework raises by itself."""
 
 
 class ServiceError(CodedError):
-    """The service cannot take a request: ``not_ready``, ``busy``, ``no_images`` or ``too_many_images``."""
+    """A request that the service cannot take.
+
+    Its codes are ``not_ready``, ``busy``, ``no_images`` and ``too_many_images``.
+    """
 
 
 class UploadLimit:
-    """ASGI middleware: a body of more than ``limit`` bytes ends with 413, before it is read where its length is
-    announced, else as soon as the limit is passed."""
+    """ASGI middleware that answers 413 to a request body of more than ``limit`` bytes.
+
+    A body whose length is announced is refused before it is read, any other one as soon as it
+    passes the limit.
+    """
 
     def __init__(self, app: ASGIApp, limit: int):
-        self._app, self._limit = app, limit
+        self._app = app
+        self._limit = limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with a ``receive`` that counts."""
+        """Pass the request on with a ``receive`` that counts the bytes."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -55,6 +63,7 @@ class UploadLimit:
         return f"the upload is larger than {self._limit >> 20} MB"
 
     def _counting(self, receive: Receive) -> Receive:
+        # The announced length may be missing or wrong, so what really arrives is counted too.
         received = 0
 
         async def counted() -> Message:
@@ -69,7 +78,7 @@ class UploadLimit:
 
 
 def install(api: FastAPI) -> None:
-    """Make every error of the application a JSON body ``{"error": {"code", "message"}}``."""
+    """Turn every error of the application into a JSON body ``{"error": {"code", "message"}}``."""
 
     @api.exception_handler(ImageError)
     @api.exception_handler(CodedError)
@@ -92,12 +101,13 @@ def install(api: FastAPI) -> None:
 
     @api.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> JSONResponse:
+        # The message of an unexpected error may contain report text or paths.
         return error_response(
             500, "internal", "the report could not be written; the service's log says why"
         )
 
 
 def error_response(status: int, code: str, message: str) -> JSONResponse:
-    """The JSON of an error."""
+    """Return the HTTP response of an error."""
     body = ErrorResponse(error=ErrorDetail(code=code, message=message)).model_dump()
     return JSONResponse(body, status, headers={"Retry-After": "2"} if status == 503 else None)

@@ -1,9 +1,8 @@
-"""From decoded radiographs to a written report: the model behind the HTTP service, without any HTTP."""
+"""The model of the HTTP service: from decoded radiographs to a report, without any HTTP."""
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import time
 from collections.abc import Sequence
@@ -16,8 +15,8 @@ import torch
 from PIL import Image
 
 from lmrrg.anatomy import REGIONS
-from lmrrg.config.tree import Config
 from lmrrg.engine.report_engine import ReportEngine
+from lmrrg.files import directory_hash
 from lmrrg.imaging.radiograph import Radiograph
 from lmrrg.imaging.reading import to_square
 from lmrrg.model.checkpoint import checkpoint_settings, read_checkpoint_config
@@ -26,37 +25,47 @@ from lmrrg.studies import LABELS
 from lmrrg.views import choose_views
 from lmrrg.vision.files import load_features_from_images
 from serve_app.schemas import ImageInfo, ModelInfo, RegionHeat, ReportResponse
+from serve_app.settings import ServiceSettings
 
 
 @dataclass(frozen=True)
 class UploadedStudy:
-    """The images of one study; ``prior`` is the report of the last one, ``details`` asks for previews and heat maps."""
+    """The images and texts of one study."""
 
     images: list[Radiograph]
     indication: str = ""
     prior: str = ""
+    """The report of the patient's previous study."""
     details: bool = False
+    """Whether the answer has previews and heat maps."""
 
 
 class Reporter:
-    """A checkpoint, loaded and warmed up. Not for use by several threads at once.
+    """A checkpoint, loaded and warmed up; not thread-safe.
+
+    Args:
+        checkpoint: model directory.
+        settings: engine, seed and threads; image size and views are the checkpoint's own.
 
     Raises:
         CheckpointError: the checkpoint cannot be read.
         EngineError: its decoder is too short for a report.
     """
 
-    def __init__(self, checkpoint: Path, config: Config):
+    def __init__(self, checkpoint: Path, settings: ServiceSettings):
         self._model_info = model_info(checkpoint)
         model, inputs = checkpoint_settings(checkpoint)
         # A report of the configured length must fit into the checkpoint's own decoder.
-        longest = min(config.rollout.max_new_tokens, model.decoder.max_positions // 2)
-        rollout = config.rollout.model_copy(update={"max_new_tokens": longest})
-        self._engine = ReportEngine(checkpoint, rollout, seed=config.seed, threads=config.threads)
-        data = config.data.model_copy(
+        longest = min(settings.rollout.max_new_tokens, model.decoder.max_positions // 2)
+        rollout = settings.rollout.model_copy(update={"max_new_tokens": longest})
+        self._engine = ReportEngine(
+            checkpoint, rollout, seed=settings.seed, threads=settings.threads
+        )
+        self._data = settings.data.model_copy(
             update={"image_size": inputs.image_size, "max_views": inputs.max_views}
         )
-        self._config = config.model_copy(update={"data": data})
+        # A first report compiles and allocates what later ones need, so none of them is slow. The
+        # image is a ramp because a constant one is refused.
         ramp = np.linspace(0, 1, inputs.image_size, dtype=np.float32)
         self.write(
             [UploadedStudy([Radiograph(np.tile(ramp, (inputs.image_size, 1)), "unknown", "png")])]
@@ -64,14 +73,14 @@ class Reporter:
 
     @torch.inference_mode()
     def write(self, studies: Sequence[UploadedStudy]) -> list[ReportResponse]:
-        """Reports of several studies at once, greedily decoded.
+        """Write the reports of several studies at once, decoded greedily.
 
         Raises:
             FeatureError: a study without images.
         """
         started = time.perf_counter()
         model = self._engine.model
-        features = load_features_from_images([study.images for study in studies], self._config.data)
+        features = load_features_from_images([study.images for study in studies], self._data)
         prompts = [
             prompt_ids(model.tokenizer, model.config, study.indication, study.prior)
             for study in studies
@@ -79,31 +88,34 @@ class Reporter:
         reports = [samples[0] for samples in self._engine.generate(features, prompts)]
         visual = model.visual(features.to(self._engine.device))
         seconds = round(time.perf_counter() - started, 3)
-        return [
-            ReportResponse(
+        responses = []
+        for row, (study, report) in enumerate(zip(studies, reports, strict=True)):
+            regions = None
+            if study.details:
+                regions = _regions(visual.attention[row].cpu(), features.view_mask[row])
+            response = ReportResponse(
                 findings=report.text,
                 complete=report.finished,
                 probabilities=_probabilities(visual.disease_logits[row].cpu()),
                 images=self._images(study),
-                images_not_used=max(0, len(study.images) - self._config.data.max_views),
+                images_not_used=max(0, len(study.images) - self._data.max_views),
                 indication_used=model.config.use_indication and bool(study.indication.strip()),
                 prior_used=model.config.use_prior and bool(study.prior.strip()),
-                regions=_regions(visual.attention[row].cpu(), features.view_mask[row])
-                if study.details
-                else None,
+                regions=regions,
                 model=self._model_info,
                 generated_at=datetime.now(UTC),
                 seconds=seconds,
             )
-            for row, (study, report) in enumerate(zip(studies, reports, strict=True))
-        ]
+            responses.append(response)
+        return responses
 
     def close(self) -> None:
-        """Free the engine."""
+        """Close the engine and free its memory."""
         self._engine.close()
 
     def _images(self, study: UploadedStudy) -> list[ImageInfo]:
-        size = self._config.data.image_size
+        """Describe the images of a study that the model sees."""
+        size = self._data.image_size
         return [
             ImageInfo(
                 view=image.view,
@@ -111,49 +123,52 @@ class Reporter:
                 burned_in=image.burned_in,
                 preview=_data_url(to_square(image.pixels, size)) if study.details else None,
             )
-            for image in choose_views(study.images, self._config.data.max_views)
+            for image in choose_views(study.images, self._data.max_views)
         ]
 
 
 def model_info(checkpoint: Path) -> ModelInfo:
-    """Version and origin of a checkpoint directory; reads all of its files once for the hash.
+    """Return the version and the origin of a checkpoint directory.
+
+    The version is a hash over all files, so each of them is read once.
 
     Raises:
         CheckpointError: it is not a checkpoint.
     """
     settings = read_checkpoint_config(checkpoint)
-    digest = hashlib.sha256()
-    for path in sorted(p for p in checkpoint.rglob("*") if p.is_file()):
-        digest.update(str(path.relative_to(checkpoint)).encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
     decoder = settings["model"]["decoder"]
+    # Only plain values fit the schema; a checkpoint may record nested ones.
+    provenance = {
+        name: value
+        for name, value in settings["provenance"].items()
+        if isinstance(value, (str, int, float, bool))
+    }
     return ModelInfo(
-        version=f"sha256:{digest.hexdigest()[:16]}",
+        version=f"sha256:{directory_hash(checkpoint)[:16]}",
         architecture=settings["architecture"],
         decoder=decoder["pretrained"] or decoder["architecture"],
-        provenance={
-            k: v
-            for k, v in settings["provenance"].items()
-            if isinstance(v, (str, int, float, bool))
-        },
+        provenance=provenance,
     )
 
 
 def _probabilities(logits: torch.Tensor) -> dict[str, float]:
-    """Logits [14] to named probabilities."""
-    return {name: round(p, 4) for name, p in zip(LABELS, logits.sigmoid().tolist(), strict=True)}
+    """Return the probabilities of logits [14] by class."""
+    values = logits.sigmoid().tolist()
+    return {name: round(value, 4) for name, value in zip(LABELS, values, strict=True)}
 
 
 def _regions(attention: torch.Tensor, view_mask: torch.Tensor) -> list[RegionHeat]:
-    """Attention [29, V, P] of the views that exist, as square grids."""
-    seen = attention[:, view_mask]
-    side = round(seen.shape[-1] ** 0.5)
-    grids = seen.reshape(len(REGIONS), -1, side, side).numpy().astype(np.float64).round(5).tolist()
+    """Return the attention [29, V, P] of the present views [V] as square grids."""
+    present = attention[:, view_mask]
+    side = round(present.shape[-1] ** 0.5)
+    grids = present.reshape(len(REGIONS), -1, side, side).numpy()
+    # Rounding keeps the answer small; it has 29 numbers for each patch.
+    grids = grids.astype(np.float64).round(5).tolist()
     return [RegionHeat(name=name, heat=heat) for name, heat in zip(REGIONS, grids, strict=True)]
 
 
 def _data_url(pixels: np.ndarray) -> str:
+    """Return an image [H, W] in [0, 1] as a PNG data URL."""
     out = io.BytesIO()
     Image.fromarray((pixels * 255).round().astype(np.uint8)).save(out, format="PNG")
     return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode("ascii")

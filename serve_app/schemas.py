@@ -1,4 +1,4 @@
-"""What goes over HTTP: the JSON of a report and of an error."""
+"""The JSON bodies of the service: reports, errors and health."""
 
 from __future__ import annotations
 
@@ -9,59 +9,59 @@ from pydantic import BaseModel, ConfigDict, Field
 from lmrrg.studies import View
 
 NOTICE = (
-    "For research only. This text was written by a machine from images alone and has not been checked by a "
-    "radiologist; it must not be used for the care of a patient."
+    "For research only. This text was written by a machine from images alone and has not been "
+    "checked by a radiologist; it must not be used for the care of a patient."
 )
 
 
 class Schema(BaseModel):
-    """Base of all: a field called ``model`` is allowed."""
+    """Base class of all schemas."""
+
+    # pydantic reserves names that begin with "model_" and would warn about some of the fields.
 
     model_config = ConfigDict(protected_namespaces=())
 
 
 class ModelInfo(Schema):
-    """Which model wrote the report."""
+    """The model that wrote a report."""
 
     version: str = Field(description="hash of the checkpoint's files")
     architecture: str
     decoder: str = Field(description="architecture of the language model")
     provenance: dict[str, str | int | float | bool] = Field(
-        description="what the checkpoint says about its training"
+        description="what the checkpoint records about its training"
     )
 
 
 class ImageInfo(Schema):
-    """One image that the model saw."""
+    """One image that the model used."""
 
     view: View
     source: str = Field(description="dicom, png or jpeg")
-    burned_in: bool = Field(
-        False, description="the DICOM header says that text is burned into the pixels"
-    )
+    burned_in: bool = Field(False, description="the DICOM header declares text in the pixels")
     preview: str | None = Field(
-        None, description="with details=true: the square that the model saw, a PNG data URL"
+        None, description="with details=true: the input of the model, a PNG data URL"
     )
 
 
 class RegionHeat(Schema):
-    """Where the model looked for one of the 29 regions."""
+    """The attention of the model for one of the 29 regions."""
 
     name: str
     heat: list[list[list[float]]] = Field(
-        description="attention: image, row, column of the square; sums to 1 over all images"
+        description="attention by image, row and column of patches; sums to 1 over all images"
     )
 
 
 class ReportResponse(Schema):
-    """A generated report with everything that is needed to judge it."""
+    """A generated report, and what is needed to judge it."""
 
     findings: str
     complete: bool = Field(description="False when the report was cut at the length limit")
     probabilities: dict[str, float] = Field(
         description="the 14 classes in CheXbert's order, each 0 to 1"
     )
-    images: list[ImageInfo] = Field(description="the images that the model saw, frontal first")
+    images: list[ImageInfo] = Field(description="the images that the model used, frontal first")
     images_not_used: int = Field(
         description="images beyond the number of views that the model takes"
     )
@@ -79,19 +79,19 @@ class ReportResponse(Schema):
 
 
 class ErrorDetail(Schema):
-    """A stable code for programs, a sentence for people."""
+    """An error: a stable code for programs and a message for people."""
 
     code: str
     message: str
 
 
 class ErrorResponse(Schema):
-    """The body of every answer that is not a success."""
+    """The body of every response that is an error."""
 
     error: ErrorDetail
 
 
 class Health(Schema):
-    """Answer of the health checks."""
+    """The body of the health checks."""
 
     status: str

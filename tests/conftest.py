@@ -1,4 +1,4 @@
-"""Fixtures for every test: small settings, small phantom studies, a tiny checkpoint with random weights."""
+"""Fixtures for every test: small settings, a few studies, a tiny checkpoint with random weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.paths import ROOT
 
 @pytest.fixture(scope="session")
 def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """Settings of a network that runs in milliseconds, with every path inside a temporary folder."""
+    """Return settings of a network that runs in milliseconds, in a temporary folder."""
     folder = tmp_path_factory.mktemp("run")
     return load_config(
         None,
@@ -66,7 +66,7 @@ SENTENCES = (
 
 
 def radiograph(seed: int, rows: int = 96, columns: int = 80) -> np.ndarray:
-    """A smooth random 8-bit image with a bright middle: enough of a chest for tests that need different images."""
+    """Return a smooth random 8-bit image with a bright middle, a different one for each seed."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[-1 : 1 : rows * 1j, -1 : 1 : columns * 1j]
     waves = sum(
@@ -80,7 +80,7 @@ def radiograph(seed: int, rows: int = 96, columns: int = 80) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def tiny_studies(tmp_path_factory: pytest.TempPathFactory) -> list[Study]:
-    """Eight labelled studies with PNG files; every third has a lateral view too."""
+    """Return eight labelled studies with PNG files; every third has a lateral view too."""
     folder = tmp_path_factory.mktemp("studies")
     studies = []
     for number in range(8):
@@ -106,7 +106,7 @@ def tiny_studies(tmp_path_factory: pytest.TempPathFactory) -> list[Study]:
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint directory with random weights; its tokenizer knows :data:`SENTENCES`."""
+    """Return a checkpoint with random weights whose tokenizer knows :data:`SENTENCES`."""
     reports = [f"{a} {b}" for a in SENTENCES for b in SENTENCES]
     directory = tmp_path_factory.mktemp("checkpoint") / "model"
     save_checkpoint(new_model(tiny_config, reports), directory, {"stage": "test"})
@@ -115,9 +115,10 @@ def tiny_checkpoint(tiny_config: Config, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="session")
 def ray_cluster(tiny_config: Config) -> Iterator[Path]:
-    """A local Ray with a small object store, shared by all cluster tests; yields the folder of its session (logs).
+    """Start a local Ray with a small object store; yield the folder of its session with the logs.
 
-    Its workers can import ``tests``, so that a test may define actors of its own.
+    All cluster tests use the same one. Its workers can import ``tests``, so that a test may define
+    actors of its own.
     """
     import ray
 
@@ -135,7 +136,7 @@ def ray_cluster(tiny_config: Config) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def served(ray_cluster: Path, tiny_checkpoint: Path, tiny_config: Config) -> Iterator[str]:
-    """The address of a running report service with the tiny checkpoint."""
+    """Start the report service with the tiny checkpoint, and yield its address."""
     from ray import serve
 
     from lmrrg.config.loading import save_config

@@ -1,6 +1,6 @@
 """Three systems without a language model, which every comparison shows beside the trained ones.
 
-A constant report beats published BLEU scores on IU X-Ray, so a score means little until it is beside these.
+A constant report beats published BLEU scores on IU X-Ray, so a score means little without them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BASELINES = {
     "nearest": "Nearest training image",
     "random": "Random training report",
 }
-"""System name to title, in the order of the tables."""
+"""Title of each baseline by its name, in the order of the tables."""
 
 
 class BaselineError(CodedError):
@@ -29,14 +29,18 @@ class BaselineError(CodedError):
 
 
 def medoid_report(reports: Sequence[str]) -> str:
-    """The training report with the highest mean similarity to all training reports (ours).
+    """Return the training report with the highest mean similarity to all training reports (ours).
 
-    Similarity is the cosine of the reports' sets of words and word pairs (lower-case). With unit vectors the mean
-    over all pairs is one product with the mean vector, so no sampling is needed; the first of equals is taken.
+    Similarity is the cosine of the reports' sets of lower-case words and word pairs. The first of
+    equal reports is returned.
+
+    >>> medoid_report(["Large effusion.", "Clear lungs.", "Clear lungs. Normal heart."])
+    'Clear lungs.'
 
     Raises:
         BaselineError: ``no_words``, no report has a word.
     """
+    # The pattern keeps words of one letter, which scikit-learn drops by default.
     counter = CountVectorizer(ngram_range=(1, 2), binary=True, token_pattern=r"(?u)\b\w+\b")
     try:
         vectors = normalize(counter.fit_transform(reports).astype(np.float64))
@@ -44,13 +48,14 @@ def medoid_report(reports: Sequence[str]) -> str:
         raise BaselineError(
             "no_words", "the constant baseline needs training reports with words"
         ) from error
+    # For unit vectors, the mean cosine to all reports is the product with the mean vector.
     similarity = np.asarray(vectors @ np.asarray(vectors.mean(axis=0)).ravel())
-    # Equal reports differ in the last bits of their sums; rounding lets the first of them win everywhere.
+    # Equal reports differ in the last bits of their sums; after rounding the first one wins.
     return reports[int(np.argmax(similarity.round(12)))]
 
 
 def pooled_image_features(features: StudyFeatures) -> Tensor:
-    """Mean over patches and present views, scaled to length 1: [B, C], float32."""
+    """Return the mean over patches and present views, scaled to length 1: [B, C], float32."""
     present = features.view_mask[:, :, None, None]
     patches = torch.where(present, features.patches.float(), 0.0)
     count = features.view_mask.sum(dim=1, keepdim=True) * features.patches.shape[2]
@@ -58,11 +63,14 @@ def pooled_image_features(features: StudyFeatures) -> Tensor:
 
 
 def nearest_rows(queries: Tensor, training: Tensor) -> list[int]:
-    """Row of ``training`` [N, C] with the highest cosine for each of ``queries`` [B, C]; the first of equals."""
+    """Return the row of ``training`` [N, C] with the highest cosine for each query [B, C].
+
+    The first of equal rows is returned.
+    """
     unit = torch.nn.functional.normalize
     return (unit(queries, dim=1) @ unit(training, dim=1).T).argmax(dim=1).tolist()
 
 
 def random_rows(count: int, training: int, seed: int) -> list[int]:
-    """``count`` rows drawn with replacement from ``training`` rows."""
+    """Return ``count`` rows drawn with replacement from ``training`` rows."""
     return np.random.default_rng(seed).integers(training, size=count).tolist()

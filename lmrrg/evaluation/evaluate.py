@@ -1,6 +1,6 @@
 """The evaluation of a run or of one checkpoint: generate, score, compare, write.
 
-Checkpoints are loaded one after the other and closed, so that two language models are never in memory together.
+Checkpoints are opened one after the other: two language models are never in memory together.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,32 +19,30 @@ from safetensors.torch import save_file
 from lmrrg import RESEARCH_USE_ONLY
 from lmrrg.config.tree import Config
 from lmrrg.data.priors import prior_reports
+from lmrrg.evaluation.errors import EvaluationError
 from lmrrg.evaluation.examples import EXAMPLE_RULE, choose_examples
+from lmrrg.evaluation.markdown import results_table
 from lmrrg.evaluation.results import (
-    ScoredSystem,
     compare_records,
+    failed_checks,
     guard_records,
-    results_table,
-    score_system,
     system_record,
     write_reports,
 )
 from lmrrg.evaluation.rows import ScoreNames
+from lmrrg.evaluation.scoring import ScoredSystem, ScoringSetup, score_system
+from lmrrg.evaluation.study_set import EvaluationSet, evaluation_set
 from lmrrg.evaluation.systems import (
-    EvaluationError,
-    EvaluationSet,
-    LoadEngine,
+    OpenGenerator,
     SystemReports,
     baseline_systems,
     checkpoint_record,
-    evaluation_set,
-    load_engine,
     model_system,
+    vllm_generator,
 )
 from lmrrg.files import atomic_writer, check_outputs
 from lmrrg.manifest import manifest_hash, read_studies
 from lmrrg.metrics.backends import make_backend
-from lmrrg.metrics.interfaces import Backend
 from lmrrg.metrics.text.conventions import Convention, Raw, make_convention, r2gen_dataset
 from lmrrg.metrics.text.meteor.score import prepare_meteor
 from lmrrg.progress import progress_bar
@@ -55,73 +53,103 @@ from lmrrg.studies import Study
 
 SCHEMA = "lmrrg-evaluation/1"
 TRAINED = {"sft": "SFT", "ppo": "PPO"}
-"""Trained systems of a run: the folder of their stage, and their title."""
+"""Title of each trained system of a run by the name of its stage."""
 
 
-@dataclass(frozen=True)
-class Scale:
-    """How one evaluation measures: the text conventions, the metric backend, and the manifest it read."""
-
-    conventions: Mapping[str, Convention]
-    backend: Backend
-    manifest: Path
-
-
-def evaluate_run(config: Config, load: LoadEngine = load_engine) -> Path:
+def evaluate_run(config: Config, open_generator: OpenGenerator | None = None) -> Path:
     """Compare SFT, PPO and the three baselines on the run's evaluation split.
 
-    Writes ``run_dir/evaluation/``: ``results.json``, ``results.md`` (also printed), ``<system>.jsonl`` with the
-    reports, and ``regions.safetensors`` with the region attention of the example studies. Returns the path of
-    ``results.json``.
+    Writes into ``run_dir/evaluation/``: ``results.json``; ``results.md``, which is also printed;
+    ``<system>.jsonl`` with the reports; and ``regions.safetensors`` with the region attention of
+    the example studies.
+
+    Args:
+        config: settings of the run.
+        open_generator: opens a checkpoint for generation; by default with vLLM.
+
+    Returns:
+        The path of ``results.json``.
 
     Raises:
         EvaluationError: ``checkpoint_missing``, ``no_studies``, ``no_training`` or ``one_patient``.
         StudyError: the run has no readable manifest.
     """
     layout = RunLayout(config.run_dir)
-    manifest = layout.studies
     checkpoints = {name: layout.best(name) for name in TRAINED}
     for checkpoint in checkpoints.values():
-        checkpoint_record(checkpoint)  # a missing one is told before any work
-    training, evaluated = studies_of(config, "train"), studies_of(config, config.data.eval_split)
-    scale = _scale(training, evaluated, manifest, config)
-    priors = prior_reports(read_studies(manifest), config.data.section)
-    data = evaluation_set(evaluated, config, scale.backend.labeler, priors)
-    record_run(config, manifest)
-    examples = choose_examples(data.studies, config.evaluation.examples, config.seed)
+        checkpoint_record(checkpoint)  # fails here, before hours of work, where one is missing
+    training = studies_of(config, "train")
+    chosen = studies_of(config, config.data.eval_split)
+    setup = _scoring_setup(training, chosen, config)
+    priors = prior_reports(read_studies(layout.studies), config.data.section)
+    evaluated = evaluation_set(chosen, config.data, setup.backend.labeler, priors)
+    record_run(config, layout.studies)
+    examples = choose_examples(evaluated.studies, config.evaluation.examples, config.seed)
+    open_generator = open_generator or _vllm(config)
     systems = [
-        model_system(name, TRAINED[name], checkpoint, data, examples, config, load)
+        model_system(
+            name,
+            TRAINED[name],
+            checkpoint,
+            evaluated,
+            examples,
+            config.data,
+            config.seed,
+            open_generator,
+        )
         for name, checkpoint in checkpoints.items()
     ]
-    scored = _score([*systems, *baseline_systems(data, training, config)], data, scale, config)
-    by_name = {one.system.name: one for one in scored}
-    comparison = compare_records(by_name["ppo"], by_name["sft"], config)
+    systems += baseline_systems(evaluated, training, config.data, config.seed)
+    scored = {one.system.name: one for one in _score(systems, evaluated, setup)}
+    comparison = compare_records(scored["ppo"], scored["sft"], setup)
+    records = {name: system_record(one, setup) for name, one in scored.items()}
     results = {
         "schema": SCHEMA,
         "notice": RESEARCH_USE_ONLY,
-        "stamp": _stamp(data, scored[0], scale, config),
-        "systems": [system_record(one, config) for one in scored],
+        "stamp": _stamp(evaluated, scored["sft"], setup, layout.studies, config),
+        "systems": list(records.values()),
         "comparison": comparison,
-        "guards": guard_records(by_name["sft"], by_name["ppo"], comparison, config),
+        "guards": guard_records(
+            records["sft"],
+            records["ppo"],
+            comparison,
+            config.evaluation.uncertain_policy,
+            setup.backend.name,
+        ),
         "examples": {
-            "ids": [data.studies[row].id for row in examples],
+            "ids": [evaluated.studies[row].id for row in examples],
             "rule": EXAMPLE_RULE,
             "attention": "ppo",
         },
     }
     layout.evaluation.mkdir(parents=True, exist_ok=True)
-    _write_attention(layout.region_attention, by_name["ppo"].system)
-    for one in scored:
-        write_reports(layout.reports(one.system.name), one, data)
+    _write_attention(layout.region_attention, scored["ppo"].system)
+    for name, one in scored.items():
+        write_reports(layout.reports(name), one, evaluated)
     return _write_results(layout.results, results)
 
 
 def evaluate_checkpoint(
-    checkpoint: Path, manifest: Path, config: Config, out: Path, load: LoadEngine = load_engine
+    checkpoint: Path,
+    manifest: Path,
+    config: Config,
+    out: Path,
+    open_generator: OpenGenerator | None = None,
 ) -> dict[str, Any]:
     """Generate and score with one checkpoint on ``config.data.eval_split`` of a manifest.
 
-    Writes ``out`` (results), the same name with ``.md``, and with ``.reports.jsonl`` the reports. Returns the results.
+    Writes the results to ``out``, and beside it the table (``.md``) and the reports
+    (``.reports.jsonl``).
+
+    Args:
+        checkpoint: model directory.
+        manifest: studies; those of the training split give the vocabulary of "r2gen".
+        config: settings.
+        out: path of the results.
+        open_generator: opens the checkpoint for generation; by default with vLLM.
+
+    Returns:
+        The results.
 
     Raises:
         CodedError: ``bad_output``, before any work.
@@ -131,22 +159,31 @@ def evaluate_checkpoint(
     reports = out.with_suffix(".reports.jsonl")
     check_outputs([out, out.with_suffix(".md"), reports], [manifest])
     studies = read_studies(manifest)
-    chosen = [study for study in studies if study.split == config.data.eval_split][
-        : config.data.eval_limit
-    ]
-    scale = _scale([study for study in studies if study.split == "train"], chosen, manifest, config)
+    chosen = [study for study in studies if study.split == config.data.eval_split]
+    chosen = chosen[: config.data.eval_limit]
+    training = [study for study in studies if study.split == "train"]
+    setup = _scoring_setup(training, chosen, config)
     priors = prior_reports(studies, config.data.section)
-    data = evaluation_set(chosen, config, scale.backend.labeler, priors)
-    system = model_system("checkpoint", checkpoint.name, checkpoint, data, [], config, load)
-    (scored,) = _score([system], data, scale, config)
+    evaluated = evaluation_set(chosen, config.data, setup.backend.labeler, priors)
+    system = model_system(
+        "checkpoint",
+        checkpoint.name,
+        checkpoint,
+        evaluated,
+        [],
+        config.data,
+        config.seed,
+        open_generator or _vllm(config),
+    )
+    (scored,) = _score([system], evaluated, setup)
     results = {
         "schema": SCHEMA,
         "notice": RESEARCH_USE_ONLY,
-        "stamp": _stamp(data, scored, scale, config),
-        "systems": [system_record(scored, config)],
+        "stamp": _stamp(evaluated, scored, setup, manifest, config),
+        "systems": [system_record(scored, setup)],
     }
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_reports(reports, scored, data)
+    write_reports(reports, scored, evaluated)
     _write_results(out, results)
     return results
 
@@ -168,76 +205,102 @@ def read_results(path: Path) -> dict[str, Any]:
     return results
 
 
-def _score(
-    systems: Sequence[SystemReports], data: EvaluationSet, scale: Scale, config: Config
-) -> list[ScoredSystem]:
-    if config.evaluation.meteor:
-        for_all = scale.conventions.values()
-        hypotheses = [
-            convention.hypothesis(text)
-            for convention in for_all
-            for one in systems
-            for text in one.reports
-        ]
-        prepare_meteor(
-            [*hypotheses, *(c.reference(text) for c in for_all for text in data.references)]
-        )
-    bar = progress_bar(systems, desc="scoring", unit="system")
-    return [score_system(system, data, scale.conventions, scale.backend, config) for system in bar]
+def _vllm(config: Config) -> OpenGenerator:
+    return vllm_generator(config.rollout, seed=config.seed, threads=config.threads)
 
 
-def _scale(
-    training: Sequence[Study], evaluated: Sequence[Study], manifest: Path, config: Config
-) -> Scale:
-    """Raw text always; R2Gen's convention where asked: the evaluated studies' data set, the training reports' words."""
+def _scoring_setup(
+    training: Sequence[Study], evaluated: Sequence[Study], config: Config
+) -> ScoringSetup:
+    """Return how reports are scored: untouched text always, and "r2gen" where the settings ask.
+
+    "r2gen" depends on the data set of the evaluated studies and on the words of the training
+    reports.
+    """
     conventions: dict[str, Convention] = {"raw": Raw()}
     if config.evaluation.convention == "r2gen":
         reports = [study.report(config.data.section) for study in training]
         dataset = r2gen_dataset(study.source for study in evaluated)
         conventions["r2gen"] = make_convention(config.evaluation, reports, dataset)
-    return Scale(conventions, make_backend(config.reward), manifest)
+    return ScoringSetup(
+        conventions=conventions,
+        backend=make_backend(config.reward),
+        reward=config.reward,
+        evaluation=config.evaluation,
+        section=config.data.section,
+        split=config.data.eval_split,
+        seed=config.seed,
+    )
+
+
+def _score(
+    systems: Sequence[SystemReports], evaluated: EvaluationSet, setup: ScoringSetup
+) -> list[ScoredSystem]:
+    if setup.evaluation.meteor:
+        _prepare_meteor(systems, evaluated, setup.conventions)
+    bar = progress_bar(systems, desc="scoring", unit="system")
+    return [score_system(system, evaluated, setup) for system in bar]
+
+
+def _prepare_meteor(
+    systems: Sequence[SystemReports],
+    evaluated: EvaluationSet,
+    conventions: Mapping[str, Convention],
+) -> None:
+    """Read METEOR's paraphrase table once for all texts; every reading takes seconds."""
+    texts: list[str] = []
+    for convention in conventions.values():
+        for system in systems:
+            texts += map(convention.hypothesis, system.reports)
+        texts += map(convention.reference, evaluated.references)
+    prepare_meteor(texts)
 
 
 def _stamp(
-    data: EvaluationSet, scored: ScoredSystem, scale: Scale, config: Config
+    evaluated: EvaluationSet,
+    scored: ScoredSystem,
+    setup: ScoringSetup,
+    manifest: Path,
+    config: Config,
 ) -> dict[str, Any]:
-    backend = scale.backend
+    """Return everything that the results depend on; ``scored`` is any one of the systems."""
     return {
         "run": config.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "studies": len(data.studies),
-        "abnormal_studies": sum(data.abnormal),
+        "studies": len(evaluated.studies),
+        "abnormal_studies": sum(evaluated.abnormal),
         "split": config.data.eval_split,
         "section": config.data.section,
-        "labels_from": data.labels_from,
+        "labels_from": evaluated.labels_from,
         "uncertain_policy": config.evaluation.uncertain_policy,
-        "conventions": list(scale.conventions),
+        "conventions": list(setup.conventions),
         "scoring": {name: asdict(scores.stamp) for name, scores in scored.scores.items()},
-        "backend": {"name": backend.name, "version": backend.version},
-        "metric_title": ScoreNames.of(backend.name).radcliq,
+        "backend": {"name": setup.backend.name, "version": setup.backend.version},
+        "metric_title": ScoreNames.of(setup.backend.name).radcliq,
         "bootstrap": config.evaluation.bootstrap,
         "seed": config.seed,
         "decoding": {"temperature": 0.0, "max_new_tokens": config.rollout.max_new_tokens},
-        "data_sha256": manifest_hash(scale.manifest),
+        "data_sha256": manifest_hash(manifest),
         "git": git_state(),
     }
 
 
 def _write_attention(path: Path, system: SystemReports) -> None:
     assert system.attention is not None
+    # safetensors writes to a path itself, so atomic_writer cannot stand in between.
     part = path.with_suffix(".part")
     save_file({"attention": system.attention.contiguous()}, part)
     os.replace(part, path)
 
 
 def _write_results(path: Path, results: Mapping[str, Any]) -> Path:
+    """Write the results and their table, and print the table and the failed sanity checks."""
     table = results_table(results)
     with atomic_writer(path) as out:
         json.dump(results, out, indent=2, allow_nan=False)
     with atomic_writer(path.with_suffix(".md")) as out:
         out.write(table)
     print(table)
-    for system in results["systems"]:
-        for finding in system["sanity"] if system["checkpoint"] else ():
-            print(f"SANITY CHECK FAILED, {system['title']}: {finding['message']}", file=sys.stderr)
+    for warning in failed_checks(results["systems"]):
+        print(f"SANITY CHECK FAILED, {warning}", file=sys.stderr)
     return path

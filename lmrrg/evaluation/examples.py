@@ -1,4 +1,4 @@
-"""Which studies the run report shows, and which regions of them: by rules that cannot pick cherries."""
+"""The choice of the example studies and of their regions, by rules fixed before any result."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ import numpy as np
 from lmrrg.studies import POSITIVE, Study
 
 EXAMPLE_RULE = (
-    "Drawn at random with the run's seed, without looking at any generated report: half of the examples from the "
-    "abnormal studies, half from the others; where one group is too small, the other one fills up."
+    "Drawn at random with the run's seed, independently of any generated report: half of the "
+    "examples from the abnormal studies, half from the others; where one group is too small, more "
+    "are drawn from the other."
 )
 REGION_RULE = (
-    "Each sentence of the reference is labelled by itself; every positive class votes for the regions where it is "
-    "usually seen, on the side that the sentence names (both sides where it names none). The two regions with the "
-    "most votes are shown; a reference without a positive finding shows the cardiac silhouette and the right lung."
+    "Each sentence of the reference is labelled by itself; every positive class votes for the "
+    "regions where it is usually seen, on the side that the sentence names (both sides where it "
+    "names none). The two regions with the most votes are shown; for a reference without a "
+    "positive finding these are the cardiac silhouette and the right lung."
 )
 
+# The regions where a class is usually seen, most typical first; those of _SIDED have two sides.
 _SIDED: dict[str, tuple[str, ...]] = {
     "Lung Opacity": ("lower lung zone", "lung"),
     "Lung Lesion": ("mid lung zone", "lung"),
@@ -44,37 +47,44 @@ _LEVELS = {
     "lower": "lower lung zone",
 }
 _WITHOUT_FINDING = ("cardiac silhouette", "right lung")
-_VOTES = (2, 1)  # of the first and the second region of a class
+_VOTES = (2, 1)  # for the first and the second region of a class
 
 Labeler = Callable[[str], Mapping[str, int]]
 
 
 def choose_examples(studies: Sequence[Study], count: int, seed: int) -> list[int]:
-    """Rows of up to ``count`` example studies, abnormal ones first; see :data:`EXAMPLE_RULE`."""
+    """Return the rows of up to ``count`` example studies, abnormal ones first.
+
+    See :data:`EXAMPLE_RULE`.
+    """
     order = np.random.default_rng(seed).permutation(len(studies)).tolist()
     abnormal = [row for row in order if studies[row].is_abnormal]
     others = [row for row in order if not studies[row].is_abnormal]
-    wanted = min(len(abnormal), max(count // 2, count - len(others)))
-    return abnormal[:wanted] + others[: count - wanted]
+    abnormal_count = min(len(abnormal), max(count // 2, count - len(others)))
+    return abnormal[:abnormal_count] + others[: count - abnormal_count]
 
 
 def relevant_regions(reference: str, labeler: Labeler) -> tuple[str, str]:
-    """The two regions of a reference report; see :data:`REGION_RULE`. Equal votes go to the one named first."""
+    """Return the two regions to show for a reference report; see :data:`REGION_RULE`.
+
+    Of regions with equal votes, the one that got its first vote earlier wins.
+    """
     votes: Counter[str] = Counter()
     for sentence in re.split(r"(?<=[.!?])\s+", reference):
         for finding, value in labeler(sentence).items():
             if value == POSITIVE:
                 votes.update(_regions_of(finding, sentence.lower()))
-    first, second = ([region for region, _ in votes.most_common(2)] + list(_WITHOUT_FINDING))[:2]
+    voted = [region for region, _ in votes.most_common(2)]
+    first, second = [*voted, *_WITHOUT_FINDING][:2]
+    # With a single region voted for, the default may be that same region.
     return (first, second) if first != second else (first, _WITHOUT_FINDING[1])
 
 
 def _regions_of(finding: str, sentence: str) -> Counter[str]:
+    """Return the votes of one positive class in one lower-case sentence."""
     regions: Counter[str] = Counter(dict(zip(_CENTRAL.get(finding, ()), _VOTES, strict=False)))
-    sides = [side for side in ("right", "left") if re.search(rf"\b{side}\b", sentence)] or [
-        "right",
-        "left",
-    ]
+    named = [side for side in ("right", "left") if re.search(rf"\b{side}\b", sentence)]
+    sides = named or ["right", "left"]
     for name, votes in zip(_SIDED.get(finding, ()), _VOTES, strict=False):
         for side in sides:
             regions[f"{side} {_at_level(name, sentence)}"] += votes
@@ -82,7 +92,7 @@ def _regions_of(finding: str, sentence: str) -> Counter[str]:
 
 
 def _at_level(name: str, sentence: str) -> str:
-    """A lung zone moves to the level that the sentence names."""
+    """Return the lung zone of the level that the sentence names; other regions stay the same."""
     if name in _LEVELS.values():
         for word, zone in _LEVELS.items():
             if re.search(rf"\b{word}\b", sentence):

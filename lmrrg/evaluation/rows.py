@@ -1,16 +1,16 @@
-"""The rows of every results table: which metric, how it is printed, which way is better, and what it means."""
+"""The rows of every results table: title, format, better direction and explanation of a metric."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-Style = Literal["score", "share", "count", "words"]
+Style = Literal["score", "percent", "count", "words"]
 
 
 @dataclass(frozen=True)
 class MetricRow:
-    """One row; ``key`` is its name in results.json, ``{policy}`` stands for the uncertain policy."""
+    """One row of a table; ``key`` is the name of its metric in ``results.json``."""
 
     key: str
     title: str
@@ -18,8 +18,12 @@ class MetricRow:
     style: Style = "score"
 
     def text(self, value: float) -> str:
-        """A value of this row for people."""
-        if self.style == "share":
+        """Format a value of this row.
+
+        >>> MetricRow("empty", "Empty reports", "lower", "percent").text(0.125)
+        '12.5%'
+        """
+        if self.style == "percent":
             return f"{100 * value:.1f}%"
         if self.style == "count":
             return f"{value:,.0f}"
@@ -27,15 +31,23 @@ class MetricRow:
 
 
 def signed(value: float, digits: int = 3, *, plus: bool = False) -> str:
-    """A number with a true minus sign, and a plus sign where asked."""
-    value = round(value, digits) + 0.0  # no negative zero
+    """Format a number with the typographic minus sign, and with a plus sign if ``plus``.
+
+    >>> signed(-0.25), signed(0.3, 1, plus=True)
+    ('−0.250', '+0.3')
+    """
+    value = round(value, digits) + 0.0  # turns −0.0 into 0.0
     text = f"{value:+.{digits}f}" if plus else f"{value:.{digits}f}"
     return text.replace("-", "\N{MINUS SIGN}")
 
 
 @dataclass(frozen=True)
 class ScoreNames:
-    """What a backend's scores may be called: only the published weights give RadCliQ and its parts."""
+    """The names of a metric backend's scores.
+
+    Only the published weights compute RadCliQ and its components; the rules compute stand-ins,
+    which have names of their own.
+    """
 
     radcliq: str
     graph: str
@@ -44,7 +56,7 @@ class ScoreNames:
 
     @staticmethod
     def of(backend: str) -> ScoreNames:
-        """The names for a backend's ``name``."""
+        """Return the names for a backend by its ``name``."""
         if backend == "radcliq":
             return ScoreNames("RadCliQ-v1", "RadGraph F1", "BERTScore", "CheXbert similarity")
         return ScoreNames(
@@ -52,132 +64,149 @@ class ScoreNames:
         )
 
 
-_NLG = (
-    ("bleu_1", "BLEU-1"),
-    ("bleu_2", "BLEU-2"),
-    ("bleu_3", "BLEU-3"),
-    ("bleu_4", "BLEU-4"),
-    ("meteor", "METEOR"),
-    ("rouge_l", "ROUGE-L"),
-    ("cider", "CIDEr-D"),
+Group = tuple[str, list[MetricRow]]
+"""The title of some rows, and the rows."""
+
+_MODE_COLLAPSE: Group = (
+    "Mode collapse",
+    [
+        MetricRow("distinct_reports", "Distinct reports", "higher", "count"),
+        MetricRow("distinct_ratio", "Distinct reports, % of studies", "higher", "percent"),
+        MetricRow("all_normal", "Reports without any finding", "", "percent"),
+        MetricRow("unfinished", "Reports cut at the length limit (no EOS)", "lower", "percent"),
+        MetricRow("empty", "Empty reports", "lower", "percent"),
+        MetricRow("mean_words", "Words per report", "", "words"),
+    ],
 )
 
+_IMAGE_USE: Group = (
+    "Use of the image",
+    [
+        MetricRow("changed_blank", "Reports that change for a blank image", "higher", "percent"),
+        MetricRow(
+            "changed_other", "Reports that change for another patient's image", "higher", "percent"
+        ),
+        MetricRow("nll_right", "NLL of the reference, right image (nats/token)", "lower"),
+        MetricRow("nll_gap", "NLL increase with another patient's image (nats/token)", "higher"),
+        MetricRow("auc_macro", "Classifier, macro AUC", "higher"),
+    ],
+)
 
-def metric_groups(policy: str, backend: str) -> list[tuple[str, list[MetricRow]]]:
-    """All rows by group, with the names that the scores of ``backend`` may have."""
-    names = ScoreNames.of(backend)
+_REGIONS: Group = (
+    "Regions, where their location is known",
+    [
+        MetricRow("region_mass", "Attention inside the region", "higher", "percent"),
+        MetricRow("region_mass_chance", "… of a uniform map", "", "percent"),
+        MetricRow(
+            "region_pointing", "Patch with most attention touches the region", "higher", "percent"
+        ),
+        MetricRow("region_pointing_chance", "… of a random patch", "", "percent"),
+    ],
+)
+
+_NGRAM_TITLES = {
+    "bleu_1": "BLEU-1",
+    "bleu_2": "BLEU-2",
+    "bleu_3": "BLEU-3",
+    "bleu_4": "BLEU-4",
+    "meteor": "METEOR",
+    "rouge_l": "ROUGE-L",
+    "cider": "CIDEr-D",
+}
+
+
+def metric_groups(policy: str, backend: str) -> list[Group]:
+    """Return the title and the rows of every group, in the order of the tables.
+
+    Args:
+        policy: how uncertain labels count in the F1, "positive" or "negative".
+        backend: name of the metric backend.
+    """
     return [
-        (
-            "Clinical quality",
-            [
-                MetricRow("radcliq_v1", names.radcliq, "lower"),
-                MetricRow("radgraph", names.graph, "higher"),
-                MetricRow("bertscore", names.bertscore, "higher"),
-                MetricRow("semb", names.labels, "higher"),
-                MetricRow("reward", "Reward, all studies", "higher"),
-                MetricRow("reward_abnormal", "Reward, abnormal studies", "higher"),
-            ],
-        ),
-        (
-            "Findings named: F1 against the labels",
-            [
-                MetricRow(
-                    f"{kind}_f1_{classes}_uncertain_{policy}",
-                    f"{classes} classes, {kind}",
-                    "higher",
-                )
-                for classes in (14, 5)
-                for kind in ("micro", "macro", "example")
-            ],
-        ),
-        (
-            "Collapse",
-            [
-                MetricRow("distinct_reports", "Distinct reports", "higher", "count"),
-                MetricRow(
-                    "distinct_ratio", "Distinct reports, share of studies", "higher", "share"
-                ),
-                MetricRow("all_normal", "Reports without any finding", "", "share"),
-                MetricRow("unfinished", "Reports without an end (EOS)", "lower", "share"),
-                MetricRow("empty", "Empty reports", "lower", "share"),
-                MetricRow("mean_words", "Words per report", "", "words"),
-            ],
-        ),
-        (
-            "Use of the image",
-            [
-                MetricRow(
-                    "changed_blank", "Reports that change for a blank image", "higher", "share"
-                ),
-                MetricRow(
-                    "changed_other",
-                    "Reports that change for another patient's image",
-                    "higher",
-                    "share",
-                ),
-                MetricRow("nll_right", "NLL of the reference, right image (nats/token)", "lower"),
-                MetricRow(
-                    "nll_gap", "NLL rise with another patient's image (nats/token)", "higher"
-                ),
-                MetricRow("auc_macro", "Class head, macro AUC", "higher"),
-            ],
-        ),
-        (
-            "Regions, where their place is known",
-            [
-                MetricRow("region_mass", "Attention inside the region", "higher", "share"),
-                MetricRow("region_mass_chance", "… of a uniform map", "", "share"),
-                MetricRow("region_pointing", "Hottest patch touches the region", "higher", "share"),
-                MetricRow("region_pointing_chance", "… of a random patch", "", "share"),
-            ],
-        ),
-        *[
-            (
-                f"Language, {name} convention",
-                [MetricRow(f"{name}.{key}", title, "higher") for key, title in _NLG],
-            )
-            for name in ("raw", "r2gen")
-        ],
+        _clinical_quality(ScoreNames.of(backend)),
+        _findings_named(policy),
+        _MODE_COLLAPSE,
+        _IMAGE_USE,
+        _REGIONS,
+        _language("raw"),
+        _language("r2gen"),
     ]
+
+
+def _clinical_quality(names: ScoreNames) -> Group:
+    return (
+        "Clinical quality",
+        [
+            MetricRow("radcliq_v1", names.radcliq, "lower"),
+            MetricRow("radgraph", names.graph, "higher"),
+            MetricRow("bertscore", names.bertscore, "higher"),
+            MetricRow("semb", names.labels, "higher"),
+            MetricRow("reward", "Reward, all studies", "higher"),
+            MetricRow("reward_abnormal", "Reward, abnormal studies", "higher"),
+        ],
+    )
+
+
+def _findings_named(policy: str) -> Group:
+    rows = []
+    for classes in (14, 5):
+        for average in ("micro", "macro", "example"):
+            key = f"{average}_f1_{classes}_uncertain_{policy}"
+            rows.append(MetricRow(key, f"{classes} classes, {average}", "higher"))
+    return ("Findings named: F1 against the labels", rows)
+
+
+def _language(convention: str) -> Group:
+    rows = [
+        MetricRow(f"{convention}.{metric}", title, "higher")
+        for metric, title in _NGRAM_TITLES.items()
+    ]
+    return (f"Language, {convention} convention", rows)
 
 
 NOTES = (
     (
         "RadCliQ",
-        "Clinical quality of one report against its reference: a formula that was fitted to radiologists' error "
-        "counts, from three similarities. Lower is better; a perfect copy is about −1.4, an empty report 2.45. RadCliQ "
-        "itself takes RadGraph F1, BERTScore and CheXbert embeddings from published weights. RadCliQ-embedded computes "
-        "stand-ins by rules: report-graph F1, claim overlap and finding similarity. Compare it within this page only.",
+        "Clinical quality of one report against its reference: a formula that was fitted to the "
+        "errors that radiologists counted, from three similarities. Lower is better; a perfect "
+        "copy is about −1.4, an empty report 2.45. RadCliQ itself takes RadGraph F1, BERTScore and "
+        "CheXbert embeddings from published weights. RadCliQ-embedded replaces them by rules: "
+        "report-graph F1, claim overlap and finding similarity. Compare it only within this page.",
     ),
     (
         "Reward",
-        "What PPO maximises: minus that score, clipped, less the penalties for repetition, length and a missing end.",
+        "What PPO maximises: the negative of that score, clipped, minus penalties for repetition, "
+        "length and a missing end-of-sequence token (EOS).",
     ),
     (
         "Findings named",
-        "F1 of the 14 CheXbert classes (or the 5 of the CheXpert competition) that a labeler reads from the generated "
-        "report, against the labels of the study. The labeler is CheXbert beside RadCliQ, and rules otherwise.",
+        "F1 of the 14 CheXbert classes (or the 5 of the CheXpert competition) that a labeler reads "
+        "from the generated report, against the labels of the study. The labeler is CheXbert with "
+        "RadCliQ, and rules otherwise.",
     ),
     (
-        "Collapse",
-        "A model that writes one template for everybody can score well on language metrics. Distinct reports and the "
-        "share of reports without any finding (support devices count as one) show it.",
+        "Mode collapse",
+        "A model that writes the same few sentences for every patient can score well on language "
+        "metrics. The number of distinct reports and the percentage of reports without any finding "
+        "(support devices count as one) reveal it.",
     ),
     (
         "Use of the image",
-        "The same study is shown with black images, and with the images of another patient (every patient's images are "
-        "used once). A report that stays word for word the same did not come from the image. The NLL rise is how much "
-        "less likely the reference becomes.",
+        "Every study is repeated with black images, and with the images of another patient (each "
+        "study's images are used once). A report that stays the same word for word does not depend "
+        "on the image. The NLL increase is how much less likely the reference becomes.",
     ),
     (
         "Regions",
-        "Only phantoms know where the 29 regions or the findings in them are. Attention inside the region and the "
-        "pointing game are means over the known regions of a study; the level of chance stands below each.",
+        "Only for phantoms is it known where the 29 regions, or the findings in them, are. "
+        "Attention inside the region and the pointing game are means over the known regions of a "
+        "study; the level of chance is in the row below.",
     ),
     (
         "Conventions",
-        "raw: untouched text. r2gen: the field's usual cleaning, rare words of the references replaced by <unk>, "
-        "references cut; only these figures may be set beside published ones.",
+        "raw: untouched text. r2gen: the preprocessing of most published results, with rare words "
+        "of the references replaced by <unk> and long references cut; only these values can be "
+        "compared with published ones.",
     ),
 )
-"""(title, text) pairs for readers of a table."""
+"""Title and text of each explanation below a table."""

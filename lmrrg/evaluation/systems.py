@@ -1,22 +1,21 @@
-"""What each compared system writes: the trained ones through the rollout engine, the baselines without one."""
+"""What each compared system writes: checkpoints by vLLM, baselines without a language model."""
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lmrrg.config.tree import Config
-from lmrrg.errors import CodedError
+from lmrrg.config.data import DataConfig
+from lmrrg.config.rollout import RolloutConfig
 from lmrrg.evaluation.baselines import (
     BASELINES,
     medoid_report,
@@ -24,27 +23,23 @@ from lmrrg.evaluation.baselines import (
     pooled_image_features,
     random_rows,
 )
-from lmrrg.imaging.radiograph import Radiograph
-from lmrrg.metrics.interfaces import Labeler
-from lmrrg.metrics.localisation import RegionTruth, localise_all
+from lmrrg.evaluation.errors import EvaluationError
+from lmrrg.evaluation.study_set import EvaluationSet, blank_features, other_patient_rows
+from lmrrg.files import directory_hash
+from lmrrg.metrics.localisation import localise_all
 from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.model.generator import ReportGenerator
 from lmrrg.model.prompts import prompt_ids, report_ids
 from lmrrg.progress import progress_bar
-from lmrrg.studies import Study, is_abnormal
-from lmrrg.vision.files import FeatureFiles, load_features, load_features_from_images
-from lmrrg.vision.region_truth import region_truth
+from lmrrg.studies import Study
+from lmrrg.vision.files import FeatureFiles
 from lmrrg.vision.study_features import StudyFeatures
 
-_CHUNK = 128  # studies whose patches are in memory at once
-_FORWARD = 16  # studies per forward pass of the generator
+_CHUNK = 128  # studies whose patches are in memory at once; all of a training set would not fit
+_FORWARD = 16  # studies per forward pass of the model
 
 
-class EvaluationError(CodedError):
-    """An evaluation that cannot be made; ``code`` is stable."""
-
-
-class Generated(Protocol):
+class WrittenReport(Protocol):
     """The fields of a generated report that an evaluation reads."""
 
     @property
@@ -53,43 +48,47 @@ class Generated(Protocol):
     def finished(self) -> bool: ...
 
 
-LoadEngine = Callable[[Path, Config], Any]
-"""Opens a checkpoint as something with the ``generate``, ``model.visual``, ``model.tokenizer``, ``model.config`` and
-``close`` of :class:`lmrrg.engine.report_engine.ReportEngine`."""
-
-
-def load_engine(checkpoint: Path, config: Config) -> Any:
-    """The vLLM engine on a checkpoint; importing vLLM takes seconds, so it is imported here."""
-    from lmrrg.engine.report_engine import ReportEngine
-
-    return ReportEngine(checkpoint, config.rollout, seed=config.seed, threads=config.threads)
-
-
-@dataclass(frozen=True)
-class EvaluationSet:
-    """N studies with their references (one section, never empty), prior reports (empty where a study has none), labels
-    and image features."""
-
-    studies: list[Study]
-    references: list[str]
-    priors: list[str]
-    labels: list[dict[str, int]]
-    labels_from: str
-    """"studies": given with the data (for phantoms the known truth); "labeler": read from the references."""
-    features: StudyFeatures
-    regions: list[RegionTruth | None]
-    """Where the regions lie, for phantoms; the models never see it."""
+class Generator(Protocol):
+    """A checkpoint that generates reports: :class:`lmrrg.engine.report_engine.ReportEngine`."""
 
     @property
-    def abnormal(self) -> list[bool]:
-        """Whether any class but "No Finding" is labelled positive, by study."""
-        return [is_abnormal(labels) for labels in self.labels]
+    def model(self) -> ReportGenerator: ...
+
+    def generate(
+        self,
+        features: StudyFeatures,
+        prompts: Sequence[Sequence[int]],
+        *,
+        progress: Callable[[int], object],
+    ) -> Sequence[Sequence[WrittenReport]]: ...
+
+    def close(self) -> None: ...
+
+
+OpenGenerator = Callable[[Path], Generator]
+"""Opens the checkpoint in a directory."""
+
+
+def vllm_generator(rollout: RolloutConfig, *, seed: int, threads: int) -> OpenGenerator:
+    """Return what opens a checkpoint with vLLM."""
+
+    def open_generator(checkpoint: Path) -> Generator:
+        # Importing vLLM takes seconds, so nothing else in the evaluation waits for it.
+        from lmrrg.engine.report_engine import ReportEngine
+
+        return ReportEngine(checkpoint, rollout, seed=seed, threads=threads)
+
+    return open_generator
 
 
 @dataclass(frozen=True)
 class ImageUse:
-    """Whether a system looks at its image: what it writes for a blank one and for another patient's, and the mean
-    negative log-likelihood [N] of the reference, nats per token, with the right and with the other image."""
+    """Measurements of whether a system uses its images.
+
+    It writes reports for black images and for those of another patient. ``nll_right`` and
+    ``nll_other`` are the mean negative log-likelihood of the reference [N], nats per token, given
+    the study's own image and the other patient's.
+    """
 
     blank: list[str]
     other: list[str]
@@ -99,7 +98,10 @@ class ImageUse:
 
 @dataclass(frozen=True)
 class SystemReports:
-    """What one system wrote for the N studies of an :class:`EvaluationSet`; a baseline has no model to look into."""
+    """What one system wrote for the N studies of an :class:`EvaluationSet`.
+
+    The fields from ``checkpoint`` on are empty for a baseline, which has no model.
+    """
 
     name: str
     title: str
@@ -107,11 +109,14 @@ class SystemReports:
     finished: list[bool]
     checkpoint: dict[str, str] | None = None
     probabilities: NDArray[np.float64] | None = None
-    """Of the 14 classes, from the image alone: [N, 14]."""
+    """Probabilities of the 14 classes, from the image alone: [N, 14]."""
     attention: Tensor | None = None
     """Region cross-attention of the example studies: float32 [E, 29, V, P]."""
     localisation: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
-    """Scores of :mod:`lmrrg.metrics.localisation`, each [studies with region truth, 29]; empty without such a study."""
+    """Scores of :mod:`lmrrg.metrics.localisation`, each [studies with region truth, 29].
+
+    Empty where no study has region truth.
+    """
     image_use: ImageUse | None = None
 
 
@@ -119,144 +124,98 @@ def model_system(
     name: str,
     title: str,
     checkpoint: Path,
-    data: EvaluationSet,
+    evaluated: EvaluationSet,
     examples: Sequence[int],
-    config: Config,
-    load: LoadEngine = load_engine,
+    settings: DataConfig,
+    seed: int,
+    open_generator: OpenGenerator,
 ) -> SystemReports:
-    """Greedy reports of one checkpoint, its class probabilities, heat maps, and its use of the image.
+    """Generate the greedy reports of a checkpoint, and measure its classifier and its image use.
 
-    The engine is closed before the same checkpoint is loaded for likelihoods, which the engine cannot give.
+    Args:
+        name: name of the system in the results.
+        title: title of the system for people.
+        checkpoint: model directory.
+        evaluated: the N studies.
+        examples: rows of the studies whose attention is kept.
+        settings: image size, and the longest reference in tokens.
+        seed: decides which other patient's image each study gets.
+        open_generator: opens the checkpoint for generation.
 
     Raises:
         EvaluationError: ``checkpoint_missing`` or ``one_patient``.
     """
     record = checkpoint_record(checkpoint)
-    other = data.features.select(derange([study.patient for study in data.studies], config.seed))
-    blank = blank_features(data.features, config)
-    with closing(load(checkpoint, config)) as engine:
-        model = engine.model
+    patients = [study.patient for study in evaluated.studies]
+    other = evaluated.features.select(other_patient_rows(patients, seed))
+    blank = blank_features(evaluated.features, settings)
+    with closing(open_generator(checkpoint)) as generator:
+        model = generator.model
         prompts = [
             prompt_ids(model.tokenizer, model.config, study.indication, prior)
-            for study, prior in zip(data.studies, data.priors, strict=True)
+            for study, prior in zip(evaluated.studies, evaluated.priors, strict=True)
         ]
-        written = _generate(engine, data.features, prompts, f"{title}: reports")
-        without_image = _generate(engine, blank, prompts, f"{title}: blank image")
-        with_other = _generate(engine, other, prompts, f"{title}: another patient's image")
-        probabilities, attention = _look(model, data.features)
+        generate = partial(_generate, generator, prompts)
+        written = generate(evaluated.features, f"{title}: reports")
+        without_image = generate(blank, f"{title}: blank image")
+        with_other = generate(other, f"{title}: another patient's image")
+        probabilities, attention = _classify_and_attend(model, evaluated.features)
+    # vLLM gives no likelihood of a given text. It is closed by now, so that two language models are
+    # never in memory together.
     whole = load_checkpoint(checkpoint).to("cuda" if torch.cuda.is_available() else "cpu")
     targets = [
-        report_ids(whole.tokenizer, text, config.data.max_report_tokens) for text in data.references
+        report_ids(whole.tokenizer, text, settings.max_report_tokens)
+        for text in evaluated.references
     ]
+    nll_right = reference_nll(whole, evaluated.features, prompts, targets, f"{title}: likelihood")
+    nll_other = reference_nll(whole, other, prompts, targets, f"{title}: likelihood, other image")
     return SystemReports(
         name=name,
         title=title,
-        reports=[one.text for one in written],
-        finished=[one.finished for one in written],
+        reports=[report.text for report in written],
+        finished=[report.finished for report in written],
         checkpoint=record,
         probabilities=probabilities,
         attention=attention[list(examples)],
-        localisation=localise_all(attention.numpy(), data.regions),
+        localisation=localise_all(attention.numpy(), evaluated.regions),
         image_use=ImageUse(
-            blank=[one.text for one in without_image],
-            other=[one.text for one in with_other],
-            nll_right=reference_nll(whole, data.features, prompts, targets, f"{title}: likelihood"),
-            nll_other=reference_nll(
-                whole, other, prompts, targets, f"{title}: likelihood, other image"
-            ),
+            blank=[report.text for report in without_image],
+            other=[report.text for report in with_other],
+            nll_right=nll_right,
+            nll_other=nll_other,
         ),
     )
 
 
 def baseline_systems(
-    data: EvaluationSet, training: Sequence[Study], config: Config
+    evaluated: EvaluationSet, training: Sequence[Study], settings: DataConfig, seed: int
 ) -> list[SystemReports]:
-    """The three systems of :mod:`lmrrg.evaluation.baselines`, made from the training studies.
+    """Return the three systems of :mod:`lmrrg.evaluation.baselines`.
+
+    Args:
+        evaluated: the N studies.
+        training: the studies whose reports the baselines copy.
+        settings: section and feature cache.
+        seed: decides the random reports.
 
     Raises:
-        EvaluationError: ``no_training``, there is no training report to take.
+        EvaluationError: ``no_training``, there is no training report to copy.
     """
     if not training:
         raise EvaluationError("no_training", "the baselines need training studies with reports")
-    reports = [study.report(config.data.section) for study in training]
-    pooled = _pooled(training, config)
-    rows: dict[str, Callable[[], list[str]]] = {
-        "constant": lambda: [medoid_report(reports)] * len(data.studies),
-        "nearest": lambda: [
-            reports[row] for row in nearest_rows(pooled_image_features(data.features), pooled)
-        ],
-        "random": lambda: [
-            reports[row] for row in random_rows(len(data.studies), len(reports), config.seed)
-        ],
+    reports = [study.report(settings.section) for study in training]
+    count = len(evaluated.studies)
+    queries = pooled_image_features(evaluated.features)
+    nearest = nearest_rows(queries, _pooled_training_features(training, settings))
+    written = {
+        "constant": [medoid_report(reports)] * count,
+        "nearest": [reports[row] for row in nearest],
+        "random": [reports[row] for row in random_rows(count, len(reports), seed)],
     }
-    finished = [True] * len(data.studies)
-    return [SystemReports(name, title, rows[name](), finished) for name, title in BASELINES.items()]
-
-
-def evaluation_set(
-    studies: Sequence[Study],
-    config: Config,
-    labeler: Labeler,
-    priors: Mapping[str, str] | None = None,
-) -> EvaluationSet:
-    """Load the features of the studies that have the section; labels are the studies' own where all have them.
-
-    Args:
-        priors: the prior reports by study id (:func:`lmrrg.data.priors.prior_reports`).
-
-    Raises:
-        EvaluationError: ``no_studies``, none of them has the section.
-    """
-    used = [study for study in studies if study.report(config.data.section).strip()]
-    if not used:
-        raise EvaluationError(
-            "no_studies", f"no study to evaluate has a {config.data.section} section"
-        )
-    references = [study.report(config.data.section) for study in used]
-    given = [dict(study.labels) for study in used if study.labels is not None]
-    labelled = len(given) == len(used)
-    read = [] if labelled else [dict(found) for found in labeler.label(references)]
-    features = load_features(used, config.data)
-    _, views, patches, _ = features.patches.shape
-    return EvaluationSet(
-        studies=used,
-        references=references,
-        priors=[(priors or {}).get(study.id, "") for study in used],
-        labels=given if labelled else read,
-        labels_from="studies" if labelled else "labeler",
-        features=features,
-        regions=[region_truth(study, views, patches) for study in used],
-    )
-
-
-def derange(patients: Sequence[str], seed: int) -> list[int]:
-    """For each study the row of a study of *another* patient, every row used once; random by seed.
-
-    Patients are put in random order and the line is rotated by the size of the largest one, which moves every study
-    out of its own patient's block.
-
-    Raises:
-        EvaluationError: ``one_patient``, a patient has more than half of the studies, so no such order exists.
-    """
-    rng = np.random.default_rng(seed)
-    sizes = Counter(patients)
-    place = dict(zip(sizes, rng.permutation(len(sizes)).tolist(), strict=True))
-    line = sorted(rng.permutation(len(patients)).tolist(), key=lambda row: place[patients[row]])
-    largest = max(sizes.values(), default=0)
-    if 2 * largest > len(patients):
-        raise EvaluationError(
-            "one_patient", f"one patient has {largest} of {len(patients)} studies"
-        )
-    target = line[largest:] + line[:largest]
-    return [row for _, row in sorted(zip(line, target, strict=True))]
-
-
-def blank_features(features: StudyFeatures, config: Config) -> StudyFeatures:
-    """The same studies and views with every image black."""
-    size = config.data.image_size
-    black = Radiograph(np.zeros((size, size), np.float32), "unknown", "png")
-    patches = load_features_from_images([[black]], config.data).patches[0, 0]
-    return StudyFeatures(patches.expand_as(features.patches), features.views, features.view_mask)
+    return [
+        SystemReports(name, title, written[name], finished=[True] * count)
+        for name, title in BASELINES.items()
+    ]
 
 
 @torch.inference_mode()
@@ -265,53 +224,59 @@ def reference_nll(
     features: StudyFeatures,
     prompts: Sequence[list[int]],
     targets: Sequence[list[int]],
-    what: str = "likelihood",
+    description: str = "likelihood",
 ) -> NDArray[np.float64]:
-    """Mean negative log-likelihood of each target [N], nats per token, of a model in evaluation mode."""
+    """Return the mean negative log-likelihood of each target [N], nats per token.
+
+    Args:
+        model: a model in evaluation mode.
+        features: image features of the N studies.
+        prompts: token ids of the N prompts.
+        targets: token ids of the N references.
+        description: title of the progress bar.
+    """
     device = next(model.parameters()).device
     values = []
-    for rows in progress_bar(_batches(len(targets), _FORWARD), desc=what, unit="batch"):
-        ids = torch.nn.utils.rnn.pad_sequence(
-            [torch.tensor(targets[r]) for r in rows], batch_first=True
-        ).to(device)
-        lengths = torch.tensor([len(targets[r]) for r in rows], device=device)
+    for rows in progress_bar(_batches(len(targets), _FORWARD), desc=description, unit="batch"):
+        unpadded = [torch.tensor(targets[row]) for row in rows]
+        ids = torch.nn.utils.rnn.pad_sequence(unpadded, batch_first=True).to(device)
+        lengths = torch.tensor([len(target) for target in unpadded], device=device)
         mask = torch.arange(ids.shape[1], device=device) < lengths[:, None]
-        out = model.report_logits(
-            features.select(rows).to(device), [prompts[r] for r in rows], ids, mask
-        )
+        batch_prompts = [prompts[row] for row in rows]
+        out = model.report_logits(features.select(rows).to(device), batch_prompts, ids, mask)
         token_nll = torch.nn.functional.cross_entropy(out.logits.float().mT, ids, reduction="none")
+        # torch.where, not a product: padding may be infinite, and 0 times infinity is NaN.
         values.append(torch.where(mask, token_nll, 0.0).sum(dim=1) / lengths)
     return torch.cat(values).cpu().double().numpy()
 
 
 def checkpoint_record(directory: Path) -> dict[str, str]:
-    """``path`` and ``sha256`` over the names and bytes of all files of a checkpoint directory.
+    """Return ``path`` and ``sha256`` of a model directory.
 
     Raises:
         EvaluationError: ``checkpoint_missing``.
     """
     if not (directory / "config.json").is_file():
         raise EvaluationError("checkpoint_missing", f"{directory} holds no model; train it first")
-    digest = hashlib.sha256()
-    for path in sorted(p for p in directory.rglob("*") if p.is_file()):
-        with path.open("rb") as data:
-            content = hashlib.file_digest(data, "sha256").hexdigest()
-        digest.update(f"{path.relative_to(directory)}\0{content}\n".encode())
-    return {"path": str(directory), "sha256": digest.hexdigest()}
+    return {"path": str(directory), "sha256": directory_hash(directory)}
 
 
 def _generate(
-    engine: Any, features: StudyFeatures, prompts: list[list[int]], what: str
-) -> list[Generated]:
-    with progress_bar(total=len(prompts), desc=what, unit="report") as bar:
-        return [one for (one,) in engine.generate(features, prompts, progress=bar.update)]
+    generator: Generator, prompts: list[list[int]], features: StudyFeatures, description: str
+) -> list[WrittenReport]:
+    """Return one greedy report for each study."""
+    with progress_bar(total=len(prompts), desc=description, unit="report") as bar:
+        return [report for (report,) in generator.generate(features, prompts, progress=bar.update)]
 
 
 @torch.inference_mode()
-def _look(model: ReportGenerator, features: StudyFeatures) -> tuple[NDArray[np.float64], Tensor]:
-    """Class probabilities [N, 14] and region attention [N, 29, V, P] of all studies."""
+def _classify_and_attend(
+    model: ReportGenerator, features: StudyFeatures
+) -> tuple[NDArray[np.float64], Tensor]:
+    """Return the class probabilities [N, 14] and the region attention [N, 29, V, P]."""
     device = next(model.parameters()).device
-    logits, attention = [], []
+    logits = []
+    attention = []
     for rows in _batches(len(features), _FORWARD):
         visual = model.visual(features.select(rows).to(device))
         logits.append(visual.disease_logits)
@@ -319,13 +284,13 @@ def _look(model: ReportGenerator, features: StudyFeatures) -> tuple[NDArray[np.f
     return torch.cat(logits).sigmoid().cpu().double().numpy(), torch.cat(attention)
 
 
-def _pooled(studies: Sequence[Study], config: Config) -> Tensor:
-    """Pooled features of many studies without holding all their patches in memory: [N, C]."""
-    files = FeatureFiles(studies, config.data)
-    return torch.cat(
-        [pooled_image_features(files.select(rows)) for rows in _batches(len(studies), _CHUNK)]
-    )
+def _pooled_training_features(studies: Sequence[Study], settings: DataConfig) -> Tensor:
+    """Return the pooled image features of many studies [N, C]."""
+    files = FeatureFiles(studies, settings)
+    chunks = _batches(len(studies), _CHUNK)
+    return torch.cat([pooled_image_features(files.select(rows)) for rows in chunks])
 
 
 def _batches(count: int, size: int) -> list[list[int]]:
+    """Return the rows 0 to ``count - 1`` in batches of at most ``size``."""
     return [list(range(start, min(start + size, count))) for start in range(0, count, size)]

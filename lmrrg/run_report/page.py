@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from safetensors.numpy import load_file
 
 from lmrrg.config.loading import load_config
 from lmrrg.config.tree import Config
+from lmrrg.evaluation.errors import EvaluationError
 from lmrrg.evaluation.evaluate import read_results
 from lmrrg.evaluation.examples import REGION_RULE
+from lmrrg.evaluation.results import failed_checks
 from lmrrg.evaluation.rows import NOTES, ScoreNames, signed
-from lmrrg.evaluation.systems import EvaluationError
 from lmrrg.files import atomic_writer
 from lmrrg.manifest import read_studies
 from lmrrg.run.layout import RunLayout
@@ -68,7 +69,7 @@ def _context(layout: RunLayout, config: Config, results: Mapping[str, Any]) -> d
         "systems": systems,
         "headline": _headline(results),
         "guards": _guards(results),
-        "warnings": _warnings(systems),
+        "warnings": failed_checks(systems),
         "groups": metric_table(results),
         "notes": [{"title": title, "text": text} for title, text in NOTES],
         "auc": auc_table(results, list(reports["ppo"].values())),
@@ -138,19 +139,6 @@ def _guards(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         guard | {"sft": signed(guard["sft"]), "ppo": signed(guard["ppo"])}
         for guard in results["guards"]
-    ]
-
-
-def _warnings(systems: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the failed sanity checks of the trained systems.
-
-    A constant report fails them by design, so those of the baselines are left out.
-    """
-    return [
-        f"{system['title']}: {finding['message']}"
-        for system in systems
-        if system["checkpoint"]
-        for finding in system["sanity"]
     ]
 
 

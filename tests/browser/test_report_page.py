@@ -25,15 +25,27 @@ pytestmark = [
 
 PROBE = """<script>
 window.addEventListener("load", () => {
-  const wide = [...document.querySelectorAll("section *")].filter(e => !e.closest(".scroll, pre, svg")
-    && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.className || e.tagName);
+  const sticksOut = e => !e.closest(".scroll, pre, svg")
+    && e.getBoundingClientRect().right > innerWidth + 1;
+  const wide = [...document.querySelectorAll("section *")].filter(sticksOut)
+    .map(e => e.className || e.tagName);
   const small = [...document.querySelectorAll("p, td, th, li, figcaption")]
     .filter(e => e.offsetParent && parseFloat(getComputedStyle(e).fontSize) < 11).length;
   parent.postMessage(JSON.stringify({
-    overflow: document.documentElement.scrollWidth - innerWidth, wide: wide, small: small, title: document.title,
-    images: [...document.images].filter(i => i.complete && i.naturalWidth > 0).length, all: document.images.length,
-    requests: performance.getEntriesByType("resource").map(e => e.name).filter(n => !n.startsWith("data:")),
-    charts: [...document.querySelectorAll("figure svg")].filter(s => s.getBoundingClientRect().height > 60).length,
+    overflow: document.documentElement.scrollWidth - innerWidth,
+    wide: wide,
+    small: small,
+    title: document.title,
+    images: [...document.images].filter(i => i.complete && i.naturalWidth > 0).length,
+    all: document.images.length,
+    requests: performance.getEntriesByType("resource").map(e => e.name)
+      .filter(n => !n.startsWith("data:")),
+    charts: [...document.querySelectorAll("figure svg")]
+      .filter(s => s.getBoundingClientRect().height > 60).length,
+    ids: [...document.querySelectorAll("[id]")].map(e => e.id),
+    markWidths: [...document.querySelectorAll(".series use")]
+      .map(e => e.getBoundingClientRect().width),
+    curves: [...document.querySelectorAll(".series > path")].map(e => getComputedStyle(e).stroke),
   }), "*");
 });
 </script>"""
@@ -47,17 +59,20 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _chromium(profile: Path, *arguments: str) -> str:
     assert CHROMIUM is not None
-    flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --hide-scrollbars"
-    more = f"--disable-component-update --disable-sync --user-data-dir={profile} --virtual-time-budget=4000"
-    command = [CHROMIUM, *flags.split(), *more.split(), *arguments]
+    flags = (
+        "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
+        "--hide-scrollbars --disable-component-update --disable-sync --virtual-time-budget=4000"
+    )
+    command = [CHROMIUM, *flags.split(), f"--user-data-dir={profile}", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=90, check=True).stdout
 
 
 def _probe(page: Path, folder: Path, width: int) -> dict[str, Any]:
-    """What a script inside the page finds when the page is shown ``width`` pixels wide."""
+    """Return what a script inside the page finds when it is ``width`` pixels wide."""
     (folder / "page.html").write_text(page.read_text() + PROBE)
     frame = f'<iframe src="page.html" style="width:{width}px;height:900px;border:0"></iframe>'
-    listen = "<script>addEventListener('message', e => { document.body.textContent = e.data; });</script>"
+    show = "e => { document.body.textContent = e.data; }"
+    listen = f"<script>addEventListener('message', {show});</script>"
     (folder / "frame.html").write_text(f"<!doctype html><body>{frame}{listen}</body>")
     dom = _chromium(folder / "profile", "--dump-dom", f"file://{folder / 'frame.html'}")
     found = re.search(r"<body>(\{.*\})</body>", dom, re.DOTALL)
@@ -77,6 +92,11 @@ def test_the_page_fits_and_everything_in_it_is_drawn(
     assert found["charts"] >= 10
     assert found["requests"] == []
     assert found["title"] == "toy – LM-RRG run report"
+    assert len(found["ids"]) == len(set(found["ids"])), "charts share no id"
+    assert len(found["markWidths"]) > 100
+    assert min(found["markWidths"]) > 2, "every reference to a mark finds its shape"
+    assert "none" not in found["curves"], "every colour of a curve is defined"
+    assert len(set(found["curves"])) >= 3
 
 
 def test_the_screenshot_shows_a_page(page: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The upload page in a real browser, on a real service: a file is chosen, sent, and its report is shown."""
+"""The upload page in a real browser, on a real service: choose a file, send it, see its report."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def address(served: str) -> str:
 
 
 def shots() -> Path | None:
-    """Where to keep screenshots for people, if they want them."""
+    """Return the folder for screenshots, if the environment names one."""
     folder = os.environ.get("LMRRG_SCREENSHOTS")
     return Path(folder) if folder else None
 
@@ -62,19 +62,22 @@ def test_an_upload_shows_image_report_and_probabilities(
         shown = await page.script("document.getElementById('findings').textContent")
         assert shown.startswith(api["findings"])
         rows = await page.script(
-            "[...document.querySelectorAll('#probabilities tr')].map(r => [r.cells[0].innerText, r.cells[2].innerText])"
+            "[...document.querySelectorAll('#probabilities tr')]"
+            ".map(r => [r.cells[0].innerText, r.cells[2].innerText])"
         )
         assert rows == [[name, f"{api['probabilities'][name]:.2f}"] for name in LABELS]
         assert api["model"]["version"] in await page.script(
             "document.getElementById('origin').textContent"
         )
         sizes = await page.until(
-            "[...document.images].every(i => i.complete) && [...document.images].map(i => i.naturalWidth)"
+            "[...document.images].every(i => i.complete)"
+            " && [...document.images].map(i => i.naturalWidth)"
         )
         assert sizes == [256, 256]
         assert await page.script("document.getElementById('region').options.length") == 30
         await page.script(
-            "(r => { r.value = '24'; r.dispatchEvent(new Event('change')); })(document.getElementById('region'))"
+            "(r => { r.value = '24'; r.dispatchEvent(new Event('change')); })"
+            "(document.getElementById('region'))"
         )
         painted = (
             "[...document.querySelectorAll('canvas')].map(c => [c.width, "
@@ -94,7 +97,7 @@ def test_an_upload_shows_image_report_and_probabilities(
     )
 
 
-def test_a_refusal_is_said_and_the_page_goes_on(
+def test_a_refused_file_shows_its_error_and_the_next_upload_works(
     devtools, address, tiny_studies: list[Study], tmp_path
 ):
     wrong = tmp_path / "notes.png"
@@ -103,8 +106,8 @@ def test_a_refusal_is_said_and_the_page_goes_on(
     async def steps(page: Page) -> None:
         await page.choose("#files", [wrong])
         await page.script("document.getElementById('send').click()")
-        said = await page.until("document.querySelector('#status.error')?.textContent")
-        assert "not_an_image" in said
+        message = await page.until("document.querySelector('#status.error')?.textContent")
+        assert "not_an_image" in message
         assert await page.script("document.getElementById('result').hidden")
         assert not await page.script("document.getElementById('send').disabled")
         if folder := shots():

@@ -1,4 +1,4 @@
-"""A finished toy run: real phantoms, models, metrics and files; only the generation engine is a stand-in."""
+"""A finished toy run: phantoms, models, metrics and files are real, the vLLM engine is a fake."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ SETTINGS = (
 
 @dataclass(frozen=True)
 class Written:
-    """What the stand-in generates."""
+    """One report of the fake engine."""
 
     text: str
     finished: bool = True
 
 
 class MemoryEngine:
-    """Writes the reference of the image it is shown, without some of its sentences; the normal report for any other.
+    """Fake vLLM engine that looks up the reference of an image and leaves out some sentences.
 
-    It stands in for the vLLM engine alone: ``model`` is the real one. It counts itself, so that a test can see that
-    never two are open.
+    For an unknown image it writes the normal report. ``model`` is real. The class counts the open
+    engines, so that a test can check that there is never more than one.
     """
 
     open_now = 0
@@ -57,7 +57,8 @@ class MemoryEngine:
 
     def __init__(self, checkpoint: Path, known: dict[str, str], forget: float):
         self.model = load_checkpoint(checkpoint)
-        self._known, self._forget = known, forget
+        self._known = known
+        self._forget = forget
         MemoryEngine.open_now += 1
         MemoryEngine.most_open = max(MemoryEngine.most_open, MemoryEngine.open_now)
 
@@ -68,13 +69,13 @@ class MemoryEngine:
         *,
         progress: Callable[[int], object],
     ) -> list[list[Written]]:
-        """One greedy report per study, as :meth:`lmrrg.engine.report_engine.ReportEngine.generate`."""
+        """Return one greedy report per study, as the vLLM engine does."""
         assert len(features) == len(prompts)
         progress(len(prompts))
         return [[self._write(fingerprint(features, row))] for row in range(len(features))]
 
     def close(self) -> None:
-        """Close it."""
+        """Count the engine as closed."""
         MemoryEngine.open_now -= 1
 
     def _write(self, image: str) -> Written:
@@ -87,16 +88,19 @@ class MemoryEngine:
 
 
 def fingerprint(features: StudyFeatures, row: int) -> str:
-    """Hash of the images of one study."""
+    """Return the hash of the image features of one study."""
     return hashlib.sha256(features.patches[row].contiguous().numpy().tobytes()).hexdigest()
 
 
-def memory_engines(config: Config, forget: dict[str, float]) -> Callable[[Path, Config], Any]:
-    """A loader of stand-in engines; ``forget`` is the share of sentences lost, by stage folder."""
+def memory_engines(config: Config, forget: dict[str, float]) -> Callable[[Path], Any]:
+    """Return a function that opens fake engines.
+
+    ``forget`` is the fraction of sentences that are left out, by stage folder.
+    """
     studies = studies_of(config, config.data.eval_split)
     features = load_features(studies, config.data, progress=False)
     known = {fingerprint(features, row): study.findings for row, study in enumerate(studies)}
-    return lambda checkpoint, _: MemoryEngine(checkpoint, known, forget[checkpoint.parent.name])
+    return lambda checkpoint: MemoryEngine(checkpoint, known, forget[checkpoint.parent.name])
 
 
 def make_run(folder: Path, overrides: Sequence[str] = ()) -> Config:
@@ -114,7 +118,7 @@ def make_run(folder: Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def evaluated_run(folder: Path, overrides: Sequence[str] = ()) -> Config:
-    """:func:`make_run`, evaluated: PPO forgets less than SFT."""
+    """Make a run and evaluate it with fake engines; PPO leaves out fewer sentences than SFT."""
     config = make_run(folder, overrides)
     evaluate_run(config, memory_engines(config, {"sft": 0.45, "ppo": 0.15}))
     return config
@@ -181,5 +185,5 @@ def _write_metrics(config: Config) -> None:
 
 @functools.cache
 def finished_run(session_folder: Path) -> Config:
-    """The one :func:`evaluated_run` of a test session; tests leave its files as they are."""
+    """Return the one evaluated run of a test session; tests must not change its files."""
     return evaluated_run(session_folder / "evaluated_run")

@@ -1,4 +1,4 @@
-"""The service as it runs: real uploads over HTTP, against the model computed by transformers."""
+"""The running service: real uploads over HTTP, compared with the model run by transformers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture(scope="module")
 def ready(served: str) -> str:
-    """The address, once the model is loaded; alive all the while."""
+    """Return the address once the model is loaded; health checks are answered before that."""
     deadline = time.monotonic() + 120
     while (answer := requests.get(f"{served}/readyz", timeout=5)).status_code == 503:
         assert answer.json()["error"]["code"] == "not_ready"
@@ -53,26 +53,28 @@ def model(tiny_checkpoint: Path) -> ReportGenerator:
 
 
 def dicom(pixels: np.ndarray, view: str) -> bytes:
-    """A minimal 12-bit DX object with an inverted greyscale, and a name that must not come out again."""
+    """Return a minimal 12-bit DX object with inverted greyscale.
+
+    Its patient name must not appear in any answer.
+    """
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1"
     meta.MediaStorageSOPInstanceUID = generate_uid()
     dataset = Dataset()
     dataset.file_meta = meta
-    dataset.SOPClassUID, dataset.SOPInstanceUID = (
-        meta.MediaStorageSOPClassUID,
-        meta.MediaStorageSOPInstanceUID,
-    )
-    dataset.PatientName, dataset.Modality, dataset.ViewPosition = "Secret^Sally", "DX", view
+    dataset.SOPClassUID = meta.MediaStorageSOPClassUID
+    dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    dataset.PatientName = "Secret^Sally"
+    dataset.Modality = "DX"
+    dataset.ViewPosition = view
     dataset.Rows, dataset.Columns = pixels.shape
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME1"
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = (
-        16,
-        12,
-        11,
-        0,
-    )
+    dataset.SamplesPerPixel = 1
+    dataset.PhotometricInterpretation = "MONOCHROME1"
+    dataset.BitsAllocated = 16
+    dataset.BitsStored = 12
+    dataset.HighBit = 11
+    dataset.PixelRepresentation = 0
     dataset.PixelData = (4095 - pixels.astype(np.uint16) * 16).tobytes()
     out = io.BytesIO()
     pydicom.dcmwrite(out, dataset, enforce_file_format=True)
@@ -80,7 +82,7 @@ def dicom(pixels: np.ndarray, view: str) -> bytes:
 
 
 def greedy(model: ReportGenerator, images: list[bytes], config: Config) -> tuple[str, list[float]]:
-    """Report and probabilities by transformers, token by token."""
+    """Return report and probabilities by transformers, token by token."""
     features = load_features_from_images([[read_image(image) for image in images]], config.data)
     prompts = [prompt_ids(model.tokenizer, model.config, "")]
     ids: list[int] = []
@@ -193,7 +195,7 @@ def test_a_stream_without_length_is_cut_at_the_limit(ready):
 
 
 def test_the_logs_hold_no_text_and_no_names(ready, pngs, ray_cluster):
-    """That they hold anything at all is not given: vLLM, left alone, closes the log handlers of its process."""
+    """Check too that the logs are not empty: vLLM's default is to close all log handlers."""
     body = post(ready, pngs[5], indication="haemoptysis", prior="hydropneumothorax").json()
     post(ready, b"junk")
     logs = "\n".join(

@@ -20,6 +20,7 @@ from lmrrg.run.studies import prepare_studies, priors_of, studies_of
 from lmrrg.studies import Split, Study
 from rl.study_pool import StudyPool
 from serve_app.reporter import Reporter, UploadedStudy
+from serve_app.settings import ServiceSettings
 from sft.train import run_sft
 from sft.worker import Job, RankTrainer
 from tests.conftest import SENTENCES
@@ -148,7 +149,7 @@ def test_evaluation_shows_a_model_what_it_was_trained_to_read(
     """The checkpoint decides, whatever the settings of the evaluation say."""
     engines: list[Recorder] = []
 
-    def load(directory: Path, _: Config) -> Recorder:
+    def load(directory: Path) -> Recorder:
         engines.append(Recorder(directory))
         return engines[-1]
 
@@ -175,7 +176,7 @@ def test_the_service_reads_the_prior_report_that_comes_with_the_images(
     images = [read_image(tiny_studies[0].images[0].path.read_bytes())]
     studies = [UploadedStudy(images, prior=text) for text in ("Large right\neffusion.", " ", "")]
     for directory, read in ((checkpoint, True), (tiny_checkpoint, False)):
-        reporter: Any = Reporter(directory, config)
+        reporter: Any = Reporter(directory, ServiceSettings.of(config))
         written = reporter.write(studies)
         assert [report.prior_used for report in written] == [read, False, False]
         said = priors_in(reporter._engine.model.tokenizer, reporter._engine.prompts[-1])

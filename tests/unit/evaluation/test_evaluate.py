@@ -1,4 +1,4 @@
-"""A whole evaluation on phantoms with real models; only the generation engine is a stand-in."""
+"""A whole evaluation on phantoms with real models; only the vLLM engine is a fake."""
 
 from __future__ import annotations
 
@@ -16,9 +16,15 @@ from lmrrg.cli.main import main
 from lmrrg.config.loading import load_config
 from lmrrg.config.tree import Config
 from lmrrg.errors import CodedError
-from lmrrg.evaluation.evaluate import _scale, evaluate_checkpoint, evaluate_run, read_results
-from lmrrg.evaluation.results import _metric_names
-from lmrrg.evaluation.systems import EvaluationError, derange
+from lmrrg.evaluation.errors import EvaluationError
+from lmrrg.evaluation.evaluate import (
+    _scoring_setup,
+    evaluate_checkpoint,
+    evaluate_run,
+    read_results,
+)
+from lmrrg.evaluation.scoring import metric_names
+from lmrrg.evaluation.study_set import other_patient_rows
 from lmrrg.manifest import manifest_hash
 from lmrrg.metrics.embedded.backend import EmbeddedBackend
 from lmrrg.metrics.embedded.labeler import label_report
@@ -111,18 +117,19 @@ def test_meteor_is_left_out_on_request_alone(run: Config, meteor: bool) -> None:
         update={"evaluation": run.evaluation.model_copy(update={"meteor": meteor})}
     )
     for convention in ("raw", "r2gen"):
-        assert ("meteor" in select_metrics(_metric_names(convention, wanted))) == meteor
-    assert select_metrics(_metric_names("raw", wanted)) >= select_metrics(["radcliq", "clinical"])
+        assert ("meteor" in select_metrics(metric_names(convention, wanted.evaluation))) == meteor
+    in_raw = select_metrics(metric_names("raw", wanted.evaluation))
+    assert in_raw >= select_metrics(["radcliq", "clinical"])
 
 
 def test_image_use_counts_the_reports_that_change(run: Config, results: dict[str, Any]) -> None:
     records, metrics = _records(run, "ppo"), _metrics(results, "ppo")
     reports = [r["report"] for r in records]
-    # What the stand-in writes depends on the image alone, so another patient's image brings that patient's report.
-    other = derange([study.patient for study in studies_of(run, "test")], run.seed)
+    # The fake engine looks at the image alone: another patient's image gives that patient's report.
+    other = other_patient_rows([study.patient for study in studies_of(run, "test")], run.seed)
     changed = np.mean([reports[row] != reports[instead] for row, instead in enumerate(other)])
     assert metrics["changed_other"]["value"] == pytest.approx(changed)
-    # For black images it writes the same part of the normal report for everybody.
+    # For black images it always writes the same part of the normal report.
     parts = [f"{one}." for one in NORMAL.removesuffix(".").split(". ")]
     shares = [np.mean([report != blank for report in reports]) for blank in (NORMAL, *parts)]
     assert metrics["changed_blank"]["value"] in shares
@@ -295,7 +302,8 @@ def test_mimic_studies_get_the_published_settings_without_a_config(
         "s1", "p1", (StudyImage(Path("a.png")),), findings="Lungs clear.", source="mimic-cxr"
     )
     config = load_config(None, ["evaluation.convention=r2gen"])
-    stamp = _scale([study] * training, [study], Path("x"), config).conventions["r2gen"].describe()
+    setup = _scoring_setup([study] * training, [study], config)
+    stamp = setup.conventions["r2gen"].describe()
     assert (stamp["dataset"], stamp["vocabulary_threshold"], stamp["reference_tokens"]) == (
         "mimic-cxr",
         threshold,

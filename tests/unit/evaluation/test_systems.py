@@ -1,4 +1,4 @@
-"""What the systems of an evaluation write, and what they are shown."""
+"""The systems of an evaluation: their input, their reports and their likelihoods."""
 
 from __future__ import annotations
 
@@ -12,15 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmrrg.config.tree import Config
-from lmrrg.evaluation.systems import (
-    EvaluationError,
-    baseline_systems,
-    blank_features,
-    checkpoint_record,
-    derange,
-    evaluation_set,
-    reference_nll,
-)
+from lmrrg.evaluation.errors import EvaluationError
+from lmrrg.evaluation.study_set import blank_features, evaluation_set, other_patient_rows
+from lmrrg.evaluation.systems import baseline_systems, checkpoint_record, reference_nll
 from lmrrg.imaging.radiograph import Radiograph
 from lmrrg.metrics.embedded.backend import RuleLabeler
 from lmrrg.metrics.embedded.labeler import label_report
@@ -34,29 +28,29 @@ from lmrrg.vision.files import load_features
 @given(
     patients=st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=30), seed=st.integers(0, 5)
 )
-def test_derangement_gives_every_study_another_patient_or_says_why_not(
+def test_every_study_gets_another_patient_or_an_error_names_the_reason(
     patients: list[str], seed: int
 ) -> None:
     if 2 * max(Counter(patients).values()) > len(patients):
         with pytest.raises(EvaluationError, match="one_patient"):
-            derange(patients, seed)
+            other_patient_rows(patients, seed)
         return
-    rows = derange(patients, seed)
+    rows = other_patient_rows(patients, seed)
     assert sorted(rows) == list(range(len(patients)))
     assert all(patients[row] != patient for row, patient in zip(rows, patients, strict=True))
-    assert rows == derange(patients, seed)
+    assert rows == other_patient_rows(patients, seed)
 
 
-def test_derangement_depends_on_the_seed() -> None:
+def test_the_other_patients_depend_on_the_seed() -> None:
     patients = [str(number) for number in range(30)]
-    assert derange(patients, 1) != derange(patients, 2)
+    assert other_patient_rows(patients, 1) != other_patient_rows(patients, 2)
 
 
 def test_blank_features_are_those_of_black_images_and_keep_the_views(
     tiny_config: Config, tiny_studies: list[Study]
 ) -> None:
     features = load_features(tiny_studies, tiny_config.data, progress=False)
-    blank = blank_features(features, tiny_config)
+    blank = blank_features(features, tiny_config.data)
     size = tiny_config.data.image_size
     black = Radiograph(np.zeros((size, size), np.float32), "PA", "png")
     encoded = image_encoder(size).encode(torch.from_numpy(black.pixels)[None]).half()[0]
@@ -106,25 +100,27 @@ def test_a_set_needs_reports_and_takes_labels_from_the_studies_or_the_labeler(
     from dataclasses import replace
 
     labelled = [replace(study, labels={"Edema": 1}) for study in tiny_studies]
-    given_set = evaluation_set(labelled, tiny_config, RuleLabeler())
+    given_set = evaluation_set(labelled, tiny_config.data, RuleLabeler())
     assert given_set.labels_from == "studies"
     assert given_set.labels == [{"Edema": 1}] * len(labelled)
     partly = [replace(labelled[0], labels=None), *labelled[1:]]
-    read = evaluation_set(partly, tiny_config, RuleLabeler())
+    read = evaluation_set(partly, tiny_config.data, RuleLabeler())
     assert read.labels_from == "labeler"
     assert read.labels == [label_report(study.findings) for study in tiny_studies]
+    without_findings = [replace(study, findings=" ") for study in tiny_studies]
     with pytest.raises(EvaluationError, match="no_studies"):
-        evaluation_set(
-            [replace(study, findings=" ") for study in tiny_studies], tiny_config, RuleLabeler()
-        )
+        evaluation_set(without_findings, tiny_config.data, RuleLabeler())
 
 
 def test_the_nearest_baseline_finds_the_same_image_and_all_write_training_reports(
     tiny_config: Config, tiny_studies: list[Study]
 ) -> None:
-    data = evaluation_set(tiny_studies, tiny_config, RuleLabeler())
+    data = evaluation_set(tiny_studies, tiny_config.data, RuleLabeler())
     systems = {
-        one.name: one for one in baseline_systems(data, list(reversed(tiny_studies)), tiny_config)
+        one.name: one
+        for one in baseline_systems(
+            data, list(reversed(tiny_studies)), tiny_config.data, tiny_config.seed
+        )
     }
     assert systems["nearest"].reports == data.references
     assert len(set(systems["constant"].reports)) == 1
@@ -132,4 +128,4 @@ def test_the_nearest_baseline_finds_the_same_image_and_all_write_training_report
         assert set(one.reports) <= set(data.references)
         assert one.finished == [True] * len(tiny_studies)
     with pytest.raises(EvaluationError, match="no_training"):
-        baseline_systems(data, [], tiny_config)
+        baseline_systems(data, [], tiny_config.data, tiny_config.seed)

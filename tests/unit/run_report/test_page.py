@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from lmrrg.config.tree import Config
+from lmrrg.evaluation.errors import EvaluationError
 from lmrrg.evaluation.evaluate import read_results
-from lmrrg.evaluation.systems import EvaluationError
 from lmrrg.run_report.examples import class_chips
 from lmrrg.run_report.page import write_report
 from lmrrg.studies import StudyError

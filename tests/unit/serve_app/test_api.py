@@ -1,4 +1,4 @@
-"""The routes around a stand-in writer: limits, refusals, nothing private in answers or logs."""
+"""The routes with a fake writer: limits, errors, nothing private in answers or logs."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from lmrrg.evaluation.systems import checkpoint_record
 from lmrrg.imaging.decoder_pool import DecoderPool
 from lmrrg.imaging.radiograph import ImageError
 from lmrrg.imaging.reading import read_image, to_square
@@ -44,24 +45,24 @@ class FakeWriter:
     def __init__(self) -> None:
         self.studies: list[UploadedStudy] = []
         self.ready = True
-        self.places = 1
+        self.slots = 1
 
     def check_ready(self) -> None:
         if not self.ready:
             raise ServiceError("not_ready", "the model is being loaded")
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        if not self.places:
+    def queue_slot(self) -> Iterator[None]:
+        if not self.slots:
             raise ServiceError("busy", "too many studies are waiting")
-        self.places -= 1
+        self.slots -= 1
         try:
             yield
         finally:
-            self.places += 1
+            self.slots += 1
 
     async def write(self, study: UploadedStudy) -> ReportResponse:
-        assert not self.places, "the place is held until the report is written"
+        assert not self.slots, "the slot is held until the report is written"
         self.studies.append(study)
         if study.indication == "crash":
             raise RuntimeError("secret detail")
@@ -151,7 +152,7 @@ def test_what_is_not_a_radiograph_is_refused_by_code(client, writer, content, st
 
 
 def test_of_an_image_only_the_square_is_held_and_nothing_else_changes(client, writer, tiny_config):
-    """Reports come from the features, previews from the square: both are the same as from all pixels, to the bit."""
+    """Check that features and previews are bit for bit those of the full image."""
     uploads = [picture(size=(300, 200)), picture("JPEG", (64, 1000)), picture(size=(256, 256))]
     assert (
         client.post(
@@ -178,27 +179,27 @@ def test_of_an_image_only_the_square_is_held_and_nothing_else_changes(client, wr
 
 
 def test_a_busy_service_refuses_before_it_decodes(client, writer):
-    writer.places = 0
+    writer.slots = 0
     answer = client.post("/v1/reports", files=[("files", ("x.png", b"not an image"))])
     assert error_of(answer) == (503, "busy")
     assert answer.headers["retry-after"]
-    writer.places = 1
+    writer.slots = 1
     assert (
         error_of(client.post("/v1/reports", files=[("files", ("x.png", b"not an image"))]))[0]
         == 415
     )
-    assert writer.places == 1, "a refused study gives its place back"
+    assert writer.slots == 1, "a refused study gives its slot back"
 
 
-def test_a_replica_has_so_many_places_and_gets_them_back():
+def test_a_replica_has_a_fixed_number_of_slots_and_gets_them_back():
     replica: Any = SimpleNamespace(_pending=0)
-    place = cast(Any, ReportService).func_or_class.place
+    queue_slot = cast(Any, ReportService).func_or_class.queue_slot
     with ExitStack() as taken:
         for _ in range(MAX_PENDING):
-            taken.enter_context(place(replica))
-        with pytest.raises(ServiceError, match="busy"), place(replica):
+            taken.enter_context(queue_slot(replica))
+        with pytest.raises(ServiceError, match="busy"), queue_slot(replica):
             pass
-    with pytest.raises(ImageError), place(replica):
+    with pytest.raises(ImageError), queue_slot(replica):
         raise ImageError("truncated")
     assert replica._pending == 0
 
@@ -420,6 +421,8 @@ def test_a_version_names_the_weights_and_the_settings(tiny_checkpoint, tmp_path)
     copy = tmp_path / "copy"
     shutil.copytree(tiny_checkpoint, copy)
     assert model_info(copy) == model_info(tiny_checkpoint), "not where it lies, but what it holds"
+    evaluated = checkpoint_record(copy)["sha256"]
+    assert model_info(copy).version == f"sha256:{evaluated[:16]}", "as results.json names it"
     weights = copy / "decoder" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1

@@ -1,0 +1,94 @@
+"""The results of an evaluation as Markdown tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lmrrg.evaluation.rows import MetricRow, metric_groups, signed
+
+_ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
+
+
+def results_table(results: Mapping[str, Any]) -> str:
+    """Return the results as Markdown: one row per metric, one column per system, with intervals."""
+    stamp = results["stamp"]
+    systems = results["systems"]
+    lines = [
+        f"**{results['notice']}**",
+        "",
+        f"{stamp['studies']} studies of split {stamp['split']}, section {stamp['section']}, "
+        f"backend {stamp['backend']['name']}, seed {stamp['seed']}; "
+        "95% bootstrap intervals in brackets.",
+    ]
+    for title, rows in metric_groups(stamp["uncertain_policy"], stamp["backend"]["name"]):
+        present = [row for row in rows if any(row.key in system["metrics"] for system in systems)]
+        if present:
+            lines += _header(title, [system["title"] for system in systems])
+            lines += [_metric_line(row, systems) for row in present]
+    lines += _region_lines([system for system in systems if system.get("localisation")])
+    if results.get("comparison"):
+        lines += _comparison_lines(results)
+    return "\n".join(lines) + "\n"
+
+
+def _header(title: str, columns: Sequence[str]) -> list[str]:
+    return ["", _line(title, columns), "|---" * (len(columns) + 1) + "|"]
+
+
+def _line(title: str, cells: Sequence[str]) -> str:
+    return f"| {title} | " + " | ".join(cells) + " |"
+
+
+def _metric_line(row: MetricRow, systems: Sequence[Mapping[str, Any]]) -> str:
+    cells = [_cell(row, system["metrics"].get(row.key)) for system in systems]
+    return _line(row.title + _ARROWS[row.better], cells)
+
+
+def _cell(row: MetricRow, entry: Mapping[str, float] | None) -> str:
+    if entry is None:
+        return "–"
+    text = row.text(entry["value"])
+    if "low" in entry:
+        text += f" [{row.text(entry['low'])}, {row.text(entry['high'])}]"
+    return text
+
+
+def _region_lines(systems: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the table of the regions: attention inside each and pointing game, with chance."""
+    if not systems:
+        return []
+    columns = ["studies"]
+    for system in systems:
+        columns += [f"{system['title']}, attention inside", f"{system['title']}, pointing"]
+    lines = _header("Region (chance)", columns)
+    # Every system has the same regions, those with a known location.
+    for region, row in systems[0]["localisation"].items():
+        cells = [str(row["studies"])]
+        for system in systems:
+            found = system["localisation"][region]
+            cells += [_with_chance(found, "mass"), _with_chance(found, "pointing")]
+        lines.append(_line(region, cells))
+    return lines
+
+
+def _with_chance(scores: Mapping[str, float], name: str) -> str:
+    return f"{100 * scores[name]:.1f}% ({100 * scores[f'{name}_chance']:.1f}%)"
+
+
+def _comparison_lines(results: Mapping[str, Any]) -> list[str]:
+    """Return the difference of PPO and SFT, and the guards."""
+    value = results["comparison"]["metrics"]["radcliq_v1"]
+    difference = signed(value["difference"], plus=True)
+    interval = f"{signed(value['low'], plus=True)} to {signed(value['high'], plus=True)}"
+    lines = [
+        "",
+        f"PPO − SFT, mean {results['stamp']['metric_title']}: {difference} "
+        f"(95% interval {interval}, permutation p {value['p_permutation']:.4f}; lower is better)",
+        "",
+    ]
+    for guard in results["guards"]:
+        verdict = "yes" if guard["ok"] else "NO"
+        values = f"SFT {signed(guard['sft'])}, PPO {signed(guard['ppo'])}"
+        lines.append(f"- {guard['title']}: **{verdict}** ({values})")
+    return lines

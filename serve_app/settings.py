@@ -1,0 +1,31 @@
+"""The part of the settings that the service reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lmrrg.config.data import DataConfig
+from lmrrg.config.rollout import RolloutConfig
+from lmrrg.config.serve import ServeConfig
+from lmrrg.config.tree import Config
+
+
+@dataclass(frozen=True)
+class ServiceSettings:
+    """What one replica needs to know. The checkpoint itself says how its model is built."""
+
+    serve: ServeConfig
+    data: DataConfig
+    """Limits on images."""
+    rollout: RolloutConfig
+    """Sizes, precision and resources of the vLLM engine."""
+    seed: int
+    threads: int
+    """Torch threads on CPU."""
+
+    @staticmethod
+    def of(config: Config) -> ServiceSettings:
+        """Take the settings of the service out of all settings."""
+        return ServiceSettings(
+            config.serve, config.data, config.rollout, config.seed, config.threads
+        )
