@@ -81,41 +81,20 @@ def evaluate_run(config: Config, open_generator: OpenGenerator | None = None) ->
     training = studies_of(config, "train")
     chosen = studies_of(config, config.data.eval_split)
     setup = _scoring_setup(training, chosen, config)
+    # From the whole manifest: a prior study may be in no split, or beyond the limit.
     priors = prior_reports(read_studies(layout.studies), config.data.section)
     evaluated = evaluation_set(chosen, config.data, setup.backend.labeler, priors)
     record_run(config, layout.studies)
     examples = choose_examples(evaluated.studies, config.evaluation.examples, config.seed)
     open_generator = open_generator or _vllm(config)
-    systems = [
-        model_system(
-            name,
-            TRAINED[name],
-            checkpoint,
-            evaluated,
-            examples,
-            config.data,
-            config.seed,
-            open_generator,
-        )
-        for name, checkpoint in checkpoints.items()
-    ]
+    systems = _trained_systems(checkpoints, evaluated, examples, config, open_generator)
     systems += baseline_systems(evaluated, training, config.data, config.seed)
     scored = {one.system.name: one for one in _score(systems, evaluated, setup)}
-    comparison = compare_records(scored["ppo"], scored["sft"], setup)
-    records = {name: system_record(one, setup) for name, one in scored.items()}
     results = {
         "schema": SCHEMA,
         "notice": RESEARCH_USE_ONLY,
         "stamp": _stamp(evaluated, scored["sft"], setup, layout.studies, config),
-        "systems": list(records.values()),
-        "comparison": comparison,
-        "guards": guard_records(
-            records["sft"],
-            records["ppo"],
-            comparison,
-            config.evaluation.uncertain_policy,
-            setup.backend.name,
-        ),
+        **_comparison(scored, setup),
         "examples": {
             "ids": [evaluated.studies[row].id for row in examples],
             "rule": EXAMPLE_RULE,
@@ -126,6 +105,7 @@ def evaluate_run(config: Config, open_generator: OpenGenerator | None = None) ->
     _write_attention(layout.region_attention, scored["ppo"].system)
     for name, one in scored.items():
         write_reports(layout.reports(name), one, evaluated)
+    # Last, because the run report takes this file as the sign of a finished evaluation.
     return _write_results(layout.results, results)
 
 
@@ -203,6 +183,44 @@ def read_results(path: Path) -> dict[str, Any]:
     if not isinstance(results, dict) or results.get("schema") != SCHEMA:
         raise EvaluationError("bad_results", f"{path} is no results file of schema {SCHEMA}")
     return results
+
+
+def _trained_systems(
+    checkpoints: Mapping[str, Path],
+    evaluated: EvaluationSet,
+    examples: Sequence[int],
+    config: Config,
+    open_generator: OpenGenerator,
+) -> list[SystemReports]:
+    """Return SFT and PPO; ``checkpoints`` maps the name of a stage to its model directory."""
+    systems = []
+    for name, checkpoint in checkpoints.items():
+        system = model_system(
+            name,
+            TRAINED[name],
+            checkpoint,
+            evaluated,
+            examples,
+            config.data,
+            config.seed,
+            open_generator,
+        )
+        systems.append(system)
+    return systems
+
+
+def _comparison(scored: Mapping[str, ScoredSystem], setup: ScoringSetup) -> dict[str, Any]:
+    """Return the ``systems`` of a run, the ``comparison`` of PPO with SFT, and its ``guards``."""
+    records = {name: system_record(one, setup) for name, one in scored.items()}
+    comparison = compare_records(scored["ppo"], scored["sft"], setup)
+    policy = setup.evaluation.uncertain_policy
+    return {
+        "systems": list(records.values()),
+        "comparison": comparison,
+        "guards": guard_records(
+            records["sft"], records["ppo"], comparison, policy, setup.backend.name
+        ),
+    }
 
 
 def _vllm(config: Config) -> OpenGenerator:

@@ -70,6 +70,7 @@ def relevant_regions(reference: str, labeler: Labeler) -> tuple[str, str]:
     Of regions with equal votes, the one that got its first vote earlier wins.
     """
     votes: Counter[str] = Counter()
+    # By sentence, because the side of one finding must not be taken for the side of another.
     for sentence in re.split(r"(?<=[.!?])\s+", reference):
         for finding, value in labeler(sentence).items():
             if value == POSITIVE:

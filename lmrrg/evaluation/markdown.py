@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmrrg.evaluation.rows import MetricRow, metric_groups, signed
+from lmrrg.evaluation.rows import MetricRow, groups_with_values, signed
 
 _ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 
@@ -21,11 +21,10 @@ def results_table(results: Mapping[str, Any]) -> str:
         f"backend {stamp['backend']['name']}, seed {stamp['seed']}; "
         "95% bootstrap intervals in brackets.",
     ]
-    for title, rows in metric_groups(stamp["uncertain_policy"], stamp["backend"]["name"]):
-        present = [row for row in rows if any(row.key in system["metrics"] for system in systems)]
-        if present:
-            lines += _header(title, [system["title"] for system in systems])
-            lines += [_metric_line(row, systems) for row in present]
+    titles = [system["title"] for system in systems]
+    for title, rows in groups_with_values(results):
+        lines += _header(title, titles)
+        lines += [_metric_line(row, systems) for row in rows]
     lines += _region_lines([system for system in systems if system.get("localisation")])
     if results.get("comparison"):
         lines += _comparison_lines(results)

@@ -33,6 +33,7 @@ def system_record(scored: ScoredSystem, setup: ScoringSetup) -> dict[str, Any]:
         "title": system.title,
         "checkpoint": system.checkpoint,
         "metrics": _metrics(scored, setup),
+        # The table of the chosen policy only; the F1 metrics above have both.
         "classes": {label: asdict(score) for label, score in classes.items()},
         "auc": None if scored.auc is None else dict(scored.auc),
         "localisation": region_means(system.localisation, REGIONS) if system.localisation else None,
@@ -86,6 +87,7 @@ def guard_records(
     """
     before = sft["metrics"]
     after = ppo["metrics"]
+    # A clinical score can rise while the model collapses to a few reports, or to normal ones.
     titles = {
         "distinct_ratio": "Distinct-report ratio no lower",
         "reward_abnormal": "Reward on abnormal studies no lower",
@@ -144,6 +146,7 @@ def write_reports(path: Path, scored: ScoredSystem, evaluated: EvaluationSet) ->
                 record["probabilities"] = dict(
                     zip(LABELS, probabilities[row].tolist(), strict=True)
                 )
+            # A text of a real data set may have any character; escapes would make it unreadable.
             out.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Style = Literal["score", "percent", "count", "words"]
 
@@ -72,6 +73,7 @@ _MODE_COLLAPSE: Group = (
     [
         MetricRow("distinct_reports", "Distinct reports", "higher", "count"),
         MetricRow("distinct_ratio", "Distinct reports, % of studies", "higher", "percent"),
+        # Neither direction is better: the right percentage depends on the studies.
         MetricRow("all_normal", "Reports without any finding", "", "percent"),
         MetricRow("unfinished", "Reports cut at the length limit (no EOS)", "lower", "percent"),
         MetricRow("empty", "Empty reports", "lower", "percent"),
@@ -104,6 +106,7 @@ _REGIONS: Group = (
     ],
 )
 
+# "raw" and "r2gen" differ in the text that these metrics read; no other metric depends on it.
 _NGRAM_TITLES = {
     "bleu_1": "BLEU-1",
     "bleu_2": "BLEU-2",
@@ -133,7 +136,22 @@ def metric_groups(policy: str, backend: str) -> list[Group]:
     ]
 
 
+def groups_with_values(results: Mapping[str, Any]) -> list[Group]:
+    """Return the groups of a results file, with the rows that have a value for any system."""
+    stamp = results["stamp"]
+    measured: set[str] = set()
+    for system in results["systems"]:
+        measured |= system["metrics"].keys()
+    groups = []
+    for title, rows in metric_groups(stamp["uncertain_policy"], stamp["backend"]["name"]):
+        with_values = [row for row in rows if row.key in measured]
+        if with_values:
+            groups.append((title, with_values))
+    return groups
+
+
 def _clinical_quality(names: ScoreNames) -> Group:
+    # The keys are the same for both backends, so that results of either have one schema.
     return (
         "Clinical quality",
         [

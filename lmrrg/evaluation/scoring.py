@@ -67,6 +67,7 @@ def score_system(
     Raises:
         MetricError: see :func:`lmrrg.metrics.suite.score_reports`.
     """
+    # The reward of PPO, penalties included, also for systems that were not trained with it.
     reward = RadCliQReward(setup.reward, setup.backend).score(
         system.reports, evaluated.references, None, system.finished
     )

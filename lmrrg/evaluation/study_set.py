@@ -64,6 +64,7 @@ def evaluation_set(
     Raises:
         EvaluationError: ``no_studies``, none of the studies has the section.
     """
+    # The metrics refuse an empty reference.
     used = [study for study in studies if study.report(settings.section).strip()]
     if not used:
         raise EvaluationError(
@@ -96,7 +97,7 @@ def other_patient_rows(patients: Sequence[str], seed: int) -> list[int]:
     the number of studies of the largest patient, which moves every study out of its own block.
 
     >>> other_patient_rows(["a", "a", "b", "c"], seed=0)
-    [2, 3, 1, 0]
+    [3, 2, 1, 0]
 
     Raises:
         EvaluationError: ``one_patient``, a patient has more than half of the studies, so that no
@@ -119,6 +120,7 @@ def other_patient_rows(patients: Sequence[str], seed: int) -> list[int]:
 def blank_features(features: StudyFeatures, settings: DataConfig) -> StudyFeatures:
     """Return the features of the same studies and views with every image black."""
     size = settings.image_size
+    # All black images have the same features, so one is encoded and repeated without a copy.
     black = Radiograph(np.zeros((size, size), np.float32), "unknown", "png")
     patches = load_features_from_images([[black]], settings).patches[0, 0]
     return StudyFeatures(patches.expand_as(features.patches), features.views, features.view_mask)

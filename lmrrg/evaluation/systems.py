@@ -151,10 +151,8 @@ def model_system(
     blank = blank_features(evaluated.features, settings)
     with closing(open_generator(checkpoint)) as generator:
         model = generator.model
-        prompts = [
-            prompt_ids(model.tokenizer, model.config, study.indication, prior)
-            for study, prior in zip(evaluated.studies, evaluated.priors, strict=True)
-        ]
+        # The checkpoint's own settings decide whether it reads the indication and the prior.
+        prompts = _prompts(model, evaluated)
         generate = partial(_generate, generator, prompts)
         written = generate(evaluated.features, f"{title}: reports")
         without_image = generate(blank, f"{title}: blank image")
@@ -167,8 +165,16 @@ def model_system(
         report_ids(whole.tokenizer, text, settings.max_report_tokens)
         for text in evaluated.references
     ]
-    nll_right = reference_nll(whole, evaluated.features, prompts, targets, f"{title}: likelihood")
-    nll_other = reference_nll(whole, other, prompts, targets, f"{title}: likelihood, other image")
+    use = ImageUse(
+        blank=[report.text for report in without_image],
+        other=[report.text for report in with_other],
+        nll_right=reference_nll(
+            whole, evaluated.features, prompts, targets, f"{title}: likelihood"
+        ),
+        nll_other=reference_nll(
+            whole, other, prompts, targets, f"{title}: likelihood, other image"
+        ),
+    )
     return SystemReports(
         name=name,
         title=title,
@@ -178,12 +184,7 @@ def model_system(
         probabilities=probabilities,
         attention=attention[list(examples)],
         localisation=localise_all(attention.numpy(), evaluated.regions),
-        image_use=ImageUse(
-            blank=[report.text for report in without_image],
-            other=[report.text for report in with_other],
-            nll_right=nll_right,
-            nll_other=nll_other,
-        ),
+        image_use=use,
     )
 
 
@@ -205,6 +206,7 @@ def baseline_systems(
         raise EvaluationError("no_training", "the baselines need training studies with reports")
     reports = [study.report(settings.section) for study in training]
     count = len(evaluated.studies)
+    # By the features of the frozen encoder, which are the same for every trained system.
     queries = pooled_image_features(evaluated.features)
     nearest = nearest_rows(queries, _pooled_training_features(training, settings))
     written = {
@@ -259,6 +261,14 @@ def checkpoint_record(directory: Path) -> dict[str, str]:
     if not (directory / "config.json").is_file():
         raise EvaluationError("checkpoint_missing", f"{directory} holds no model; train it first")
     return {"path": str(directory), "sha256": directory_hash(directory)}
+
+
+def _prompts(model: ReportGenerator, evaluated: EvaluationSet) -> list[list[int]]:
+    """Return the token ids of the prompt of each study."""
+    return [
+        prompt_ids(model.tokenizer, model.config, study.indication, prior)
+        for study, prior in zip(evaluated.studies, evaluated.priors, strict=True)
+    ]
 
 
 def _generate(

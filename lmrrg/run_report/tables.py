@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmrrg.evaluation.rows import MetricRow, metric_groups
+from lmrrg.evaluation.rows import MetricRow, groups_with_values
 from lmrrg.metrics.clinical import positives
 from lmrrg.studies import LABELS
 
@@ -14,13 +14,10 @@ _ARROWS = {"lower": "↓", "higher": "↑", "": ""}
 
 def metric_table(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the groups of rows of the main table; rows without any value are left out."""
-    stamp = results["stamp"]
     systems = results["systems"]
     groups = []
-    for title, rows in metric_groups(stamp["uncertain_policy"], stamp["backend"]["name"]):
-        present = [row for row in rows if any(row.key in system["metrics"] for system in systems)]
-        if present:
-            groups.append({"title": title, "rows": [_metric_row(row, systems) for row in present]})
+    for title, rows in groups_with_values(results):
+        groups.append({"title": title, "rows": [_metric_row(row, systems) for row in rows]})
     return groups
 
 
