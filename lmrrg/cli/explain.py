@@ -20,7 +20,7 @@ from lmrrg.metrics.radcliq import radcliq_v1
 from lmrrg.metrics.report_files import ReportPairs, pair_reports, read_reports
 
 EPILOG = """\
-input files are those of `lmrrg score`. Colours: green, both reports assert the finding; yellow, with
+input files are those of `lmrrg score`. Colours: green, both assert the finding; yellow, with
 another side, place, severity, course or certainty; red, missed (reference) or invented (in
 the report). Findings are read by the rules of the embedded backend, for English reports only.
 

@@ -13,7 +13,7 @@ Verdict = Literal["matched", "different", "missed", "invented", "neutral"]
 
 _SIDES = {"l": "left", "r": "right"}
 _ZONES = {"u": "upper", "m": "middle", "b": "base", "d": "diffuse"}
-_SEVERITIES = ("", "trace", "small", "moderate", "large")
+_SEVERITIES = ("", "trace", "mild", "moderate", "severe")
 _CHANGES = {"w": "worse or new", "i": "improved", "s": "stable"}
 _WORST_FIRST: tuple[Verdict, ...] = ("invented", "missed", "different", "matched", "neutral")
 
@@ -63,7 +63,7 @@ def explain(report: str, reference: str) -> Explanation:
     >>> [(claim.finding, claim.verdict) for claim in found.claims]
     [('edema', 'missed'), ('effusion', 'different'), ('pneumothorax', 'invented')]
     >>> found.claims[1].reference, found.claims[1].report
-    ('small left effusion', 'large left effusion')
+    ('mild left effusion', 'severe left effusion')
     >>> [sentence.verdict for sentence in found.reference]
     ['different', 'missed', 'neutral']
     """
@@ -107,7 +107,7 @@ def describe_claim(claim: Claim) -> str:
     """Return a claim in words.
 
     >>> describe_claim(sentence_claims("possible small right basilar effusion")[0])
-    'possible small right base effusion'
+    'possible mild right base effusion'
     """
     words = ["possible"] if claim.assertion == UNCERTAIN else []
     words.append(_SEVERITIES[claim.severity])

@@ -22,7 +22,7 @@ def files(tmp_path: Path, report: str) -> list[str]:
 def test_every_finding_gets_a_verdict(tmp_path, capsys):
     assert main(["explain", *files(tmp_path, "Large left effusion. Pneumothorax.")]) == 0
     printed = capsys.readouterr().out
-    assert "different  large left effusion (reference: small left effusion)" in printed
+    assert "different  severe left effusion (reference: mild left effusion)" in printed
     assert "invented   pneumothorax" in printed
     assert "\033" not in printed, "no colours where nobody sees them"
     assert "Research use only" in printed
@@ -34,7 +34,7 @@ def test_the_worst_come_first_and_alone(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "study a" in printed
     assert "study b" not in printed
-    assert "missed     small left effusion" in printed
+    assert "missed     mild left effusion" in printed
 
 
 def test_an_unknown_study_is_refused(tmp_path, capsys):
