@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, and known by their hashes."""
+"""Write files atomically, and hash them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from lmrrg.progress import progress_bar
 
 
 class atomic_writer:
-    """Context manager: a file that appears under its name only when the block ended without an error.
+    """Context manager for a file that gets its name only when the block ends without an error.
 
-    It takes text in UTF-8, with ``mode`` "wb" bytes.
+    The file takes text, which is stored as UTF-8, or bytes with ``mode`` "wb".
     """
 
     def __init__(self, path: Path, mode: Literal["w", "wb"] = "w"):
-        self._path, self._mode = Path(path), mode
+        self._path = Path(path)
+        self._mode = mode
 
     def __enter__(self):
-        # Not tempfile's: its files are for their owner alone, and what is shared is for the umask to say.
+        # Not the module tempfile: its files are readable by their owner alone, and would stay so.
         part = self._path.with_name(f".{self._path.name}.{uuid4().hex}")
         self._file: IO[Any] = (
             part.open("x", encoding="utf-8") if self._mode == "w" else part.open("xb")
@@ -43,7 +44,9 @@ class atomic_writer:
 
 
 def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path] = ()) -> None:
-    """Refuse, before the work, files that :class:`atomic_writer` cannot write or that would overwrite one another.
+    """Refuse files that cannot be written, or that would overwrite one another.
+
+    A command calls this before its work, which may take hours.
 
     Raises:
         CodedError: ``bad_output``; the message names the file.
@@ -70,18 +73,18 @@ def _obstacle(path: Path, taken: Set[Path]) -> str | None:
 
 
 _SETTLED_NS = 2_000_000_000
-"""A file changed this recently may change again within the resolution of its file system's clock."""
-
+"""Age of a file from which its hash is remembered: a younger one may change again within the
+resolution of its file system's clock, with the same size and time."""
 
 _WORTH_A_BAR = 1000
-
+"""Files from which on hashing takes long enough for a progress bar."""
 
 Known = tuple[int, int, str]
 """Size, time of change in ns, SHA-256."""
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
+    """Return the SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -97,34 +100,48 @@ def directory_hash(directory: Path) -> str:
 def file_hashes(
     paths: Iterable[Path], index: Path | None = None, *, progress: bool = True, threads: int = 8
 ) -> dict[Path, str]:
-    """The SHA-256 of every file.
+    """Return the SHA-256 of every file.
 
     Args:
-        index: file that remembers the hashes; a file whose size or time of change differs is read again. Of two
-            writers at once the later one's index stays: what is lost is read again, and nothing else happens.
+        index: file that remembers the hashes. A file whose size or time of change differs is read
+            again. If two processes write the index at once, one of the two writes is lost, and the
+            next call reads those files again.
 
     Raises:
         FileNotFoundError: one of the files does not exist.
     """
     wanted = list(dict.fromkeys(paths))
     known = _read_index(index)
-    facts = {path: (stat.st_size, stat.st_mtime_ns) for path in wanted for stat in (path.stat(),)}
-    place = {path: str(path.absolute()) for path in wanted}
-    new = [path for path in wanted if known.get(place[path], (-1, -1, ""))[:2] != facts[path]]
+    facts = {path: _size_and_time(path) for path in wanted}
+    names = {path: str(path.absolute()) for path in wanted}
+    new = [path for path in wanted if known.get(names[path], (-1, -1, ""))[:2] != facts[path]]
     started = time.time_ns()
-    with ThreadPoolExecutor(threads) as pool:
-        hashed = pool.map(file_hash, new)
-        quiet = not progress or len(new) < _WORTH_A_BAR
-        bar = progress_bar(hashed, total=len(new), desc="image hashes", unit="image", disable=quiet)
-        found = dict(zip(new, bar, strict=True))
-    settled = {
-        place[path]: (*facts[path], digest)
-        for path, digest in found.items()
-        if facts[path][1] < started - _SETTLED_NS
-    }
+    found = _hash_all(new, progress, threads)
+    settled: dict[str, Known] = {}
+    for path, digest in found.items():
+        size, changed = facts[path]
+        if changed < started - _SETTLED_NS:
+            settled[names[path]] = (size, changed, digest)
     if index is not None and settled:
+        # Read again: another process may have written it while this one hashed.
         _write_index(index, _read_index(index) | settled)
-    return {path: found[path] if path in found else known[place[path]][2] for path in wanted}
+    return {path: found[path] if path in found else known[names[path]][2] for path in wanted}
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    facts = path.stat()
+    return facts.st_size, facts.st_mtime_ns
+
+
+def _hash_all(paths: list[Path], progress: bool, threads: int) -> dict[Path, str]:
+    # Threads help: reading and hashing run outside of Python's lock.
+    with ThreadPoolExecutor(threads) as pool:
+        hashed = pool.map(file_hash, paths)
+        quiet = not progress or len(paths) < _WORTH_A_BAR
+        bar = progress_bar(
+            hashed, total=len(paths), desc="image hashes", unit="image", disable=quiet
+        )
+        return dict(zip(paths, bar, strict=True))
 
 
 def _read_index(index: Path | None) -> dict[str, Known]:

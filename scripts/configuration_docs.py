@@ -24,20 +24,20 @@ STAGES = {"data": "studies", "sft": "SFT", "ppo": "PPO"}
 INTRODUCTION = """\
 # Settings
 
-<!-- Written by scripts/configuration_docs.py from lmrrg/config; edit the settings, not this file. -->
+<!-- Written by scripts/configuration_docs.py from lmrrg/config: edit the settings, not this. -->
 
-Settings are given in YAML files (`--config`, several with commas between them: later ones win) and as
-`key=value` on the command line, which wins over the files:
+Settings are given in YAML files (`--config`, several with commas between them: later ones win) and
+as `key=value` on the command line, which wins over the files:
 
     python rl/ppo.py --config configs/iu_xray.yaml,configs/layouts/8gpu_split.yaml ppo.iterations=20
 
-An unknown key, a value that is not allowed and an impossible combination are errors that name the key.
-Where `$LMRRG_HOME` is set, relative paths lie below it. Every run writes all of its settings, defaults
-included, to `config.yaml` in its folder.
+An unknown key, a value that is not allowed and an impossible combination are errors that name the
+key. Where `$LMRRG_HOME` is set, relative paths lie below it. Every run writes all of its settings,
+defaults included, to `config.yaml` in its folder.
 
-**Fixed for** names the stages whose results a setting changes. Such a stage refuses to continue with
-another value (error code `resume_mismatch`); it can start again with `sft.resume=false` or
-`ppo.resume=false`, or under another `name`. A setting with – may change whenever a run is continued.
+**Fixed for** names the stages whose results a setting changes. Such a stage refuses to continue
+with another value (error code `resume_mismatch`); it can start again with `sft.resume=false` or
+`ppo.resume=false`, or under another `name`. A setting with – may change whenever a run continues.
 """
 
 
@@ -73,7 +73,7 @@ def _branch(setting: Setting) -> str:
 
 
 def _order(branch: str) -> tuple[int, int]:
-    """Return the place of a branch: where its outermost branch stands in the tree, then its depth."""
+    """Return the sort key of a branch: its outermost branch's place in the tree, then its depth."""
     outermost = branch.split(".")[0]
     return list(Config.model_fields).index(outermost) if branch else -1, branch.count(".")
 

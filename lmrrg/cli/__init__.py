@@ -1,1 +1,1 @@
-"""The subcommands of ``lmrrg``: each module has ``add_arguments(parser)`` and ``run(args) -> int``."""
+"""The command line: a module for each subcommand of ``lmrrg``, and tools that are run by module."""

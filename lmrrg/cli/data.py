@@ -15,27 +15,35 @@ from lmrrg.studies import Section
 
 EPILOG = """\
 data sets, and what --source names (images may lie elsewhere: --images):
-  iu-xray        folder with indiana_reports.csv, indiana_projections.csv and images/; or with NLMCXR_reports.tgz
-                 (or its XML files in ecgen-radiology/) and images/. r2gen_annotation.json in it gives the splits.
-  mimic-cxr      folder with mimic-cxr-2.0.0-metadata.csv.gz, -split.csv.gz, -chexpert.csv.gz, the reports
-                 (mimic-cxr-reports.zip, or unpacked into files/) and the images files/p10/.../*.jpg or *.dcm
-  chexpert-plus  folder with df_chexpert_plus_240401.csv, PNG/ or DICOM/ and, if you have them, chexbert_labels/
-  padchest       folder with PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv(.gz) and the images
+  iu-xray        folder with indiana_reports.csv, indiana_projections.csv and images/; or with
+                 NLMCXR_reports.tgz (or its XML files in ecgen-radiology/) and images/.
+                 r2gen_annotation.json in it gives the splits.
+  mimic-cxr      folder with mimic-cxr-2.0.0-metadata.csv.gz, -split.csv.gz, -chexpert.csv.gz, the
+                 reports (mimic-cxr-reports.zip, or unpacked into files/) and the images
+                 files/p10/.../*.jpg or *.dcm
+  chexpert-plus  folder with df_chexpert_plus_240401.csv, PNG/ or DICOM/ and, if you have them,
+                 chexbert_labels/
+  padchest       folder with PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv(.gz) and the
+                 images
   padchest-gr    folder with grounded_reports_20240819.json, master_table.csv and the images
   rexgradient    folder with metadata/train_metadata_view_position.json (valid, test) and deid_png/
   r2gen          folder with R2Gen's annotation.json (IU or MIMIC-CXR) and images/
-  csv            your own table, an image per row: columns study_id, patient_id, image; and report, or findings and
-                 impression; if you have them view, date, split, indication, comparison and the 14 classes
+  csv            your own table, an image per row: columns study_id, patient_id, image; and report,
+                 or findings and impression; if you have them view, date, split, indication,
+                 comparison and the 14 classes
   jsonl          a manifest that this command wrote, or one of that form
-  phantom        no --source: drawn chest films with known findings, as DICOM in a folder "phantoms" beside --out
+  phantom        no --source: drawn chest films with known findings, as DICOM in a folder "phantoms"
+                 beside --out
 
 what comes out:
-  --out          a study per line: images, report sections, 14 labels, split, the patient's previous study
-  <out>.audit.json   what was read, kept, dropped and why, splits, views, labels; the same is printed as a table
+  --out            a study per line: images, report sections, 14 labels, split, the patient's
+                   previous study
+  <out>.audit.json what was read, kept, dropped and why, splits, views, labels; also printed as a
+                   table
 
-Studies without text in --section, or without a frontal image, are left out and counted. A patient is never in two
-splits: where a data set has no published split, patients are split 80/10/10 by a hash.
-csv replaces ids by salted hashes. Keep the salt, and use the same one again for the same patients:
+Studies without text in --section, or without a frontal image, are left out and counted. A patient
+is never in two splits: where a data set has no published split, a hash splits patients 80/10/10.
+csv replaces ids by salted hashes. Keep the salt, and use it again for the same patients:
   export LMRRG_ID_SALT=$(openssl rand -hex 16)
 
 examples:
@@ -88,7 +96,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check-views",
         action="store_true",
-        help="tell missing views from the pixels and count the tags that disagree with them (encodes all images)",
+        help="classify each image as frontal or lateral: fill in missing views, and count the tags "
+        "that disagree (encodes all images)",
     )
     parser.add_argument(
         "--count",
@@ -104,18 +113,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--generator",
         choices=("procedural", "ct"),
         default="procedural",
-        help="phantom: drawn films, or projections of a chest CT with the masks of 29 regions (default: procedural)",
+        help="phantom: drawn films, or projections of a chest CT with the masks of 29 regions "
+        "(default: procedural)",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Import, write the manifest and its audit, print the audit."""
+    """Import a data set, write the manifest and its audit, and print the audit."""
     if args.kind != "phantom" and args.source is None:
         raise ValueError(f"--source is required for {args.kind}")
-    if (
-        args.out.suffix != ".jsonl"
-    ):  # the audit replaces the suffix: a.v1 and a.v2 would have the same
+    # The audit's name replaces the suffix: a.v1 and a.v2 would have the same audit.
+    if args.out.suffix != ".jsonl":
         raise ValueError(f"--out {args.out} must end in .jsonl; the audit is written beside it")
     check_outputs(
         [args.out, audit_path(args.out)],

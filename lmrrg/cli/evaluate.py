@@ -1,4 +1,4 @@
-"""`lmrrg evaluate`: one checkpoint on a manifest of studies, or all systems of a run side by side."""
+"""``lmrrg evaluate``: score one checkpoint on a manifest, or compare all systems of a run."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from lmrrg.config.tree import Config
 EPILOG = f"""\
 two ways
   lmrrg evaluate --config FILE
-      Compares SFT, PPO and three baselines of the run that the config names; writes RUN/evaluation/.
+      Compares SFT, PPO and three baselines of the run that the config names, and writes
+      RUN/evaluation/.
   lmrrg evaluate --checkpoint DIR --studies FILE --out results.json
-      Generates and scores with one checkpoint; beside results.json come results.md and results.reports.jsonl.
+      Generates and scores reports with one checkpoint. Beside results.json it writes results.md
+      and results.reports.jsonl.
 
 exit code
-  0, also when a sanity check fails (few distinct reports, an ignored image, missing ends); with --strict 1 then.
-  2 for bad input.
+  0   also when a sanity check fails (few distinct reports, an ignored image, missing ends)
+  1   with --strict, when a sanity check fails
+  2   bad input
 
 {config_help()}
 """
@@ -44,7 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--convention",
         choices=("raw", "r2gen"),
-        help="text convention of the language metrics; r2gen is shown beside raw (default: evaluation.convention)",
+        help="text handling of BLEU, METEOR, ROUGE-L and CIDEr; r2gen is shown beside raw "
+        "(default: evaluation.convention)",
     )
     parser.add_argument(
         "--out", type=Path, metavar="FILE.json", help="results file (JSON), with --checkpoint"
@@ -58,13 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate; the results are printed and written.
+    """Evaluate, print the results and write them.
 
     Raises:
         ConfigError: arguments that do not belong together, or a bad setting.
     """
     _check(args)
-    config = _settings(args)  # before what takes long to import
+    config = _settings(args)  # a bad setting ends the command before the slow imports
 
     from lmrrg.evaluation.evaluate import evaluate_checkpoint, evaluate_run, read_results
 
@@ -86,7 +90,8 @@ def _check(args: argparse.Namespace) -> None:
     elif not (args.studies and args.out):
         raise ConfigError("--checkpoint needs --studies FILE and --out FILE")
     elif args.out.suffix.lower() != ".json":
-        # the table replaces the suffix by .md: it would overwrite exp.md, and be the same for exp.step1 and exp.step2
+        # The table's name is that of --out with .md in place of the suffix: exp.step1 and
+        # exp.step2 would share exp.md.
         raise ConfigError(
             f"--out {args.out} must end in .json; the table and the reports are written beside it"
         )
@@ -99,12 +104,12 @@ def _settings(args: argparse.Namespace) -> Config:
     if args.convention:
         overrides.append(f"evaluation.convention={args.convention}")
     if args.checkpoint is not None and args.config is None:
-        overrides = _seen_by(args.checkpoint) + overrides
+        overrides = _image_settings(args.checkpoint) + overrides
     return load_config(args.config, overrides)
 
 
-def _seen_by(checkpoint: Path) -> list[str]:
-    """Without a config the checkpoint itself says how large its images are and how many it sees."""
+def _image_settings(checkpoint: Path) -> list[str]:
+    """Return the size and the number of images that the checkpoint was trained with."""
     from lmrrg.model.checkpoint import checkpoint_settings
 
     _, inputs = checkpoint_settings(checkpoint)

@@ -1,4 +1,7 @@
-"""The ``lmrrg`` command: the composition root. A subcommand's module is imported only when it is called."""
+"""The ``lmrrg`` command.
+
+A subcommand is a module of this package with ``add_arguments(parser)`` and ``run(args) -> int``.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,16 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one subcommand.
+    """Run one subcommand and return its exit code.
 
-    Bad input, or a file that cannot be read or written, ends with one sentence on stderr and exit code 2.
+    Bad input, or a file that cannot be read or written, ends with one sentence on stderr and exit
+    code 2.
     """
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] not in COMMANDS:
         return _usage(argv)
     name = argv[0]
+    # Imported by name: some commands load torch and vLLM, which the others need not wait for.
     command = importlib.import_module(f"lmrrg.cli.{name}")
     parser = argparse.ArgumentParser(
         prog=f"lmrrg {name}",
@@ -40,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _usage(argv: list[str]) -> int:
+    # Asked for, the usage is the output of the command; else it explains an error.
     wants_help = bool(argv) and argv[0] in ("-h", "--help")
     out = sys.stdout if wants_help else sys.stderr
     if argv and not wants_help:

@@ -21,37 +21,46 @@ _DEFAULTS = EvaluationConfig()
 
 EPILOG = """\
 input files
-  Both files hold one report per study, in one of three forms, told apart by the file name:
-    .csv             a table with the columns study_id and report; a report with commas in it must be quoted
+  Both files hold one report per study, in one of three forms, which the file name decides:
+    .csv             a table with the columns study_id and report; a report with commas in it must
+                     be quoted
     .jsonl, .ndjson  one JSON object per line, with the keys study_id and report
     .txt, no suffix  plain text, one report per line, in the same order in both files
-  Reports are matched by study_id where both files have ids, so their order does not matter. A study that is in only
-  one of the files, an id that occurs twice, a missing report (NaN) or an empty reference stops the command with the
-  names of the rows. An empty generated report is allowed and gets the worst scores.
+  Reports are matched by study_id where both files have ids, so their order does not matter. A study
+  that is in only one of the files, an id that occurs twice, a missing report (NaN) or an empty
+  reference stops the command with the names of the rows. An empty generated report is allowed and
+  gets the worst scores.
 
 what the numbers mean
-  radcliq_v1, radcliq_v0   how many errors radiologists would find; LOWER is better. Identical reports: -1.44 and -0.24;
-                           nothing in common: 2.45 and 5.52. inverse_mean_radcliq_v1 is 1/mean, as ReXrank prints it.
-  rg_e, rg_er, rg_bar_er   overlap of findings, anatomy and their relations, 0 to 1; higher is better
+  radcliq_v1, radcliq_v0   how many errors radiologists would find; LOWER is better. Identical
+                           reports: -1.44 and -0.24; nothing in common: 2.45 and 5.52.
+                           inverse_mean_radcliq_v1 is 1/mean, as ReXrank prints it.
+  rg_e, rg_er, rg_bar_er   overlap of findings, anatomy and their relations, 0 to 1; higher is
+                           better
   bertscore, semb, bleu2   the other parts of RadCliQ
-  micro/macro/example_f1   agreement on 14 findings (or the 5 usual ones), 0 to 1; "uncertain_positive" counts a finding
-                           that is reported as possible as present, "uncertain_negative" as absent
-  bleu_1..4, rouge_l, ...  overlap of words, 0 to 1 (cider 0 to 10). A system that writes one normal report for everyone
-                           can win these. Look at RadCliQ, the F1 and "distinct reports" first.
+  micro/macro/example_f1   agreement on 14 findings (or the 5 usual ones), 0 to 1;
+                           "uncertain_positive" counts a finding that is reported as possible as
+                           present, "uncertain_negative" as absent
+  bleu_1..4, rouge_l, ...  overlap of words, 0 to 1 (cider 0 to 10). A system that writes one normal
+                           report for everyone can win these. Look at RadCliQ, the F1 and "distinct
+                           reports" first.
   The brackets are 95% intervals: how far the number would move with other studies of the same kind.
 
 output files
   --out         JSON: "stamp" (every choice), "metrics" with their intervals, "classes" and "texts"
-  --per-report  JSONL, a record per report: study_id, convention, backend, backend_version (as in the stamp), and the
-                scores of this one report
+  --per-report  JSONL, a record per report: study_id, convention, backend, backend_version (as in
+                the stamp), and the scores of this report
 
 backends
-  embedded    rules, nothing to download; its numbers are called radcliq-embedded and are not comparable with RadCliQ
-  published   the published models (RadGraph, CheXbert, distilroberta), from --published-dir or the Hugging Face
-              cache; `lmrrg doctor` says what to fetch. CheXbert then reads the findings, too.
+  embedded    rules, nothing to download; its numbers are called radcliq-embedded and are not
+              comparable with RadCliQ
+  published   the published models (RadGraph, CheXbert, distilroberta), from --published-dir or the
+              Hugging Face cache; `lmrrg doctor` names what to fetch. CheXbert then labels the
+              findings, too.
 
 example
-  lmrrg score --references truth.csv --hypotheses mine.csv --per-report per_report.jsonl --out results.json
+  lmrrg score --references truth.csv --hypotheses mine.csv \\
+      --per-report per_report.jsonl --out results.json
 """
 
 
@@ -68,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=backend_name,
         choices=("embedded", "published"),
         default="embedded",
-        help="who computes RadCliQ (%(default)s)",
+        help="what computes RadCliQ and labels the findings (%(default)s)",
     )
     parser.add_argument(
         "--published-dir",
@@ -92,13 +101,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--convention",
         choices=("raw", "r2gen"),
         default="raw",
-        help="text handling of BLEU, METEOR, ROUGE-L and CIDEr: untouched, or as in R2Gen-style tables (%(default)s)",
+        help="text handling of BLEU, METEOR, ROUGE-L and CIDEr: untouched, or as in R2Gen-style "
+        "tables (%(default)s)",
     )
     parser.add_argument(
         "--training-reports",
         type=Path,
         metavar="FILE",
-        help="r2gen: the training reports, whose words are the vocabulary; without it no word becomes <unk>",
+        help="r2gen: the training reports, whose words are the vocabulary; without it no word "
+        "becomes <unk>",
     )
     parser.add_argument(
         "--dataset",
@@ -123,20 +134,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Score, print the table, write the files that were asked for."""
-    metrics = (
-        None
-        if args.metrics is None
-        else [name.strip() for name in args.metrics.split(",") if name.strip()]
-    )
-    # a misspelt name or a path that cannot be written ends the command before the models are loaded
+    """Score, print the table, and write the files that were asked for."""
+    metrics = None if args.metrics is None else _names(args.metrics)
+    # A misspelt name, or a path that cannot be written, ends the command before models are loaded.
     select_metrics(metrics)
     inputs = (args.references, args.hypotheses, args.training_reports)
     outputs = (args.out, args.per_report)
-    check_outputs(
-        [path for path in outputs if path is not None],
-        [path for path in inputs if path is not None],
-    )
+    check_outputs(filter(None, outputs), filter(None, inputs))
     pairs = pair_reports(read_reports(args.references), read_reports(args.hypotheses))
     backend = _backend(args)
     scores = score_reports(
@@ -157,8 +161,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def _number_from(least: int) -> Callable[[str], int]:
-    """An argparse type: a whole number that is not below ``least``."""
+    """Return an argparse type: a whole number of ``least`` or more."""
 
     def number(text: str) -> int:
         try:
@@ -173,7 +181,7 @@ def _number_from(least: int) -> Callable[[str], int]:
 
 
 def _backend(args: argparse.Namespace) -> Backend:
-    """Who computes RadCliQ and reads the findings."""
+    """Return the backend that computes RadCliQ and labels the findings."""
     if args.backend == "embedded":
         return EmbeddedBackend()
     # Imported here because it loads torch, which the rules do without.

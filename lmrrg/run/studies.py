@@ -17,7 +17,7 @@ from lmrrg.studies import Split, Study, StudyError
 
 
 def prepare_studies(config: Config, *, again: bool = False, progress: bool = True) -> Path:
-    """Return the run's manifest; make it from ``config.data``, or re-use the one made from the same.
+    """Make the run's manifest from ``config.data``, or re-use the one made from the same.
 
     Beside the manifest lie its audit (what was kept and dropped) and its origin, which a later call
     compares with what the manifest would be made from then.

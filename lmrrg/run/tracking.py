@@ -1,6 +1,7 @@
-"""The one place that writes metrics: a JSONL file for every stage of a run, Weights & Biases, and the run's record.
+"""Write the metrics of a run: a JSONL file for each stage, and Weights & Biases.
 
-Only numbers pass through here. Report text never does, so it cannot reach a tracking service.
+All metrics pass through this module, and it accepts nothing but numbers: report text cannot reach a
+tracking service.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ _SERVICE_TROUBLE = (wandb.errors.CommError, MailboxClosedError, ConnectionError)
 class RunTracker:
     """Write the metrics of one stage to ``run_dir/metrics/<stage>.jsonl`` and to Weights & Biases.
 
-    A resumed stage opens the same file: its first :meth:`log` drops the lines from that step on, which the
-    interrupted process had written after its last checkpoint. JSONL is the record; a tracking service that cannot be
-    reached is reported in the log and left alone, everything else that goes wrong is raised.
+    A resumed stage appends to the same file. Its first :meth:`log` drops the lines from that step
+    on: the interrupted process wrote them after its last checkpoint. The JSONL file is the record.
+    A tracking service that cannot be reached is reported in the log and not used again; every other
+    error is raised.
     """
 
     def __init__(self, run_dir: Path, stage: str, config: Config):
@@ -52,7 +54,8 @@ class RunTracker:
         """Append one line, on disk when this returns; NaN and infinity are stored as null.
 
         Raises:
-            TrackingError: ``bad_metric`` (not a number, or a reserved name) or ``step_order`` (steps go back).
+            TrackingError: ``bad_metric`` (not a number, or a reserved name) or ``step_order``
+                (a step is lower than the one before).
         """
         values = {name: _as_number(name, value) for name, value in metrics.items()}
         if self._last_step is None:
@@ -62,9 +65,9 @@ class RunTracker:
                 "step_order", f"step {step} after step {self._last_step} in {self.path.name}"
             )
         self._last_step = step
-        record = {"step": step, "time": _now()} | {
-            k: v if math.isfinite(v) else None for k, v in values.items()
-        }
+        record: dict[str, Any] = {"step": step, "time": _now()}
+        for name, value in values.items():
+            record[name] = value if math.isfinite(value) else None  # JSON has no NaN
         with self.path.open("a", encoding="utf-8") as out:
             out.write(json.dumps(record, allow_nan=False) + "\n")
         if self._wandb is not None:
@@ -87,20 +90,21 @@ class RunTracker:
 
 
 def read_metrics(run_dir: Path, stage: str) -> list[dict[str, float]]:
-    """The lines of a stage in order; nulls come back as NaN, ``time`` is left out; [] when the stage never ran.
+    """Return the metrics of a stage, step by step, without ``time``; [] when the stage never ran.
+
+    A null comes back as NaN. A last line that a killed process left unfinished is left out.
 
     Raises:
-        TrackingError: ``metrics_line``, a line is not JSON (a torn last line, of a killed process, is left out).
+        TrackingError: ``metrics_line``, a line is not JSON.
     """
-    path = RunLayout(Path(run_dir)).metrics(stage)
     return [
-        {
-            name: math.nan if value is None else value
-            for name, value in record.items()
-            if name != "time"
-        }
-        for record in _read_records(path)
+        _as_metrics(record) for record in _read_records(RunLayout(Path(run_dir)).metrics(stage))
     ]
+
+
+def _as_metrics(record: Mapping[str, Any]) -> dict[str, float]:
+    values = {name: value for name, value in record.items() if name != "time"}
+    return {name: math.nan if value is None else value for name, value in values.items()}
 
 
 def _now() -> str:
@@ -108,7 +112,7 @@ def _now() -> str:
 
 
 def _as_number(name: str, value: object) -> float:
-    # float("3") works, so text is refused by type; torch and numpy scalars of size 1 have item().
+    # Refused by type: float() would accept the text "3". Scalars of torch and numpy have item().
     scalar = value.item() if hasattr(value, "item") else value
     if name in RESERVED or not isinstance(scalar, numbers.Real):
         raise TrackingError(
@@ -122,7 +126,7 @@ def _read_records(path: Path) -> list[dict[str, Any]]:
         return []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
-        lines.pop()
+        lines.pop()  # its process was killed while it wrote
     try:
         return [json.loads(line) for line in lines]
     except json.JSONDecodeError as error:
@@ -132,6 +136,7 @@ def _read_records(path: Path) -> list[dict[str, Any]]:
 
 
 def _drop_from(path: Path, step: int) -> None:
+    """Rewrite the file without the lines of ``step`` and later steps."""
     kept = [record for record in _read_records(path) if record["step"] < step]
     with atomic_writer(path) as out:
         out.writelines(json.dumps(record) + "\n" for record in kept)
