@@ -34,7 +34,10 @@ from transformers import (
 from lmrrg.config.model import DecoderConfig, ModelConfig
 from lmrrg.errors import CodedError
 
-PAD, BOS, EOS, UNK = "<|pad|>", "<|bos|>", "<|eos|>", "<|unk|>"
+PAD = "<|pad|>"
+BOS = "<|bos|>"
+EOS = "<|eos|>"
+UNK = "<|unk|>"
 
 
 class DecoderError(CodedError):

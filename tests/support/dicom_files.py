@@ -1,4 +1,4 @@
-"""Writes small DICOM files for the tests, independently of the phantom's writer."""
+"""Write small DICOM files for the tests, independently of the phantom's writer."""
 
 from __future__ import annotations
 
@@ -13,22 +13,31 @@ NAME = "Secret^Patient"
 
 
 def ramp(rows: int = 64, columns: int = 70, low: int = 0, high: int = 4095) -> np.ndarray:
-    """Stored values that rise along each row and differ between rows."""
+    """Return stored values that rise along each row and differ between rows."""
     values = np.linspace(low, high, rows * columns).reshape(rows, columns)
     return np.rint(values).astype(np.int16 if low < 0 else np.uint16)
 
 
 def dataset(stored: np.ndarray, **elements: Any) -> Dataset:
-    """A computed radiograph with the given stored values (16 bits); elements by keyword, ``None`` removes one."""
+    """Return a computed radiograph with the given stored values (16 bits).
+
+    Keywords set elements; ``None`` removes one.
+    """
     made = Dataset()
     made.file_meta = FileMetaDataset()
     made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     made.file_meta.MediaStorageSOPClassUID = ComputedRadiographyImageStorage
     made.file_meta.MediaStorageSOPInstanceUID = "2.25.1"
-    made.SOPClassUID, made.SOPInstanceUID = ComputedRadiographyImageStorage, "2.25.1"
-    made.PatientName, made.PatientID, made.Modality = NAME, "MRN-12345", "CR"
+    made.SOPClassUID = ComputedRadiographyImageStorage
+    made.SOPInstanceUID = "2.25.1"
+    made.PatientName = NAME
+    made.PatientID = "MRN-12345"
+    made.Modality = "CR"
     made.Rows, made.Columns = stored.shape
-    made.SamplesPerPixel, made.BitsAllocated, made.BitsStored, made.HighBit = 1, 16, 16, 15
+    made.SamplesPerPixel = 1
+    made.BitsAllocated = 16
+    made.BitsStored = 16
+    made.HighBit = 15
     made.PixelRepresentation = int(stored.dtype.kind == "i")
     made.PhotometricInterpretation = "MONOCHROME2"
     made.PixelData = stored.astype("<i2" if stored.dtype.kind == "i" else "<u2").tobytes()
@@ -41,19 +50,22 @@ def dataset(stored: np.ndarray, **elements: Any) -> Dataset:
 
 
 def encoded(made: Dataset) -> bytes:
-    """The bytes of a file."""
+    """Return the bytes of a file."""
     buffer = io.BytesIO()
     made.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
 
 
 def dicom(stored: np.ndarray, **elements: Any) -> bytes:
-    """The bytes of a computed radiograph; see :func:`dataset`."""
+    """Return the bytes of a computed radiograph; see :func:`dataset`."""
     return encoded(dataset(stored, **elements))
 
 
 def lut_item(entries: list[int], first: int, *, as_words: bool = False) -> Dataset:
-    """One item of a modality or VOI LUT sequence; its table is numbers (US) or raw 16-bit words (OW)."""
+    """Return one item of a modality or VOI LUT sequence.
+
+    Its table is numbers (US) or raw 16-bit words (OW).
+    """
     item = Dataset()
     item.LUTDescriptor = [len(entries), first, 16]
     if as_words:

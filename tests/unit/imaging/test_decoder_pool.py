@@ -1,4 +1,4 @@
-"""Decoding in child processes: the same images as without, and files and children that misbehave."""
+"""Test decoding in child processes: the same images, and files and children that misbehave."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def png(side: int = 80) -> bytes:
 
 
 def slow() -> bytes:
-    """A JPEG 2000 film whose decoding takes a second or so."""
+    """Return a JPEG 2000 film whose decoding takes about a second."""
     noise = np.random.default_rng(0).integers(0, 4096, (2000, 2000)).astype(np.uint16)
     made = dataset(noise)
     made.compress(JPEG2000Lossless, encoding_plugin="pylibjpeg")
@@ -71,7 +71,7 @@ def test_same_as_in_this_process(pool, data):
     assert there.pixels.flags.writeable
 
 
-def test_refusals_keep_their_code_and_words(pool):
+def test_refusals_keep_their_code_and_message(pool):
     with pytest.raises(ImageError) as here:
         read_image(dicom(ramp(), Modality="CT"))
     with pytest.raises(ImageError) as there:
@@ -109,7 +109,7 @@ def test_a_child_that_dies_is_replaced():
 
 
 def children_of(pool: DecoderPool) -> list[psutil.Process]:
-    """The children of a pool whose workers are all idle."""
+    """Return the children of a pool whose workers are all idle."""
     idle = {child._process.pid for child in pool._slots.queue if child is not None}
     return [child for child in children() if child.pid in idle]
 
@@ -152,8 +152,8 @@ def test_waiting_for_a_free_child_has_an_end():
         assert outcomes[0].result() == "decoder_timeout"
 
 
-def test_a_child_that_lies_is_not_believed(monkeypatch):
-    """What it says about the pixels is checked against what came."""
+def test_an_impossible_answer_of_a_child_is_refused(monkeypatch):
+    """The shape in its header must fit the bytes that it sent."""
     from lmrrg.imaging import decoder_pool as decoding
 
     with DecoderPool() as pool:
@@ -181,7 +181,8 @@ def test_closing_ends_the_children():
 def test_children_end_with_their_parent():
     script = (
         "from lmrrg.imaging.decoder_pool import DecoderPool; import os\n"
-        f"p = DecoderPool(); p.decode({png()!r}); print(p._slots.queue[0]._process.pid, flush=True); os._exit(1)"
+        f"pool = DecoderPool(); pool.decode({png()!r})\n"
+        "print(pool._slots.queue[0]._process.pid, flush=True); os._exit(1)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, env=os.environ, timeout=60

@@ -1,4 +1,4 @@
-"""Some hundred damaged files, always the same; `benchmarks/fuzz_images.py` reads ten thousand."""
+"""Read some hundred damaged files, always the same; `benchmarks/fuzz_images.py` reads 10,000."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PNG and JPEG, and the model's square."""
+"""Test PNG and JPEG, and the model's square."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_colour_png_is_its_luminance():
 
 @pytest.mark.parametrize(("orientation", "turn"), [(1, 0), (3, 2), (6, 1), (8, 3)])
 def test_exif_orientation(orientation, turn):
-    """The file holds the upright image turned by 90 degrees ``turn`` times; EXIF says how to turn it back."""
+    """The file holds the image turned ``turn`` times by 90 degrees; EXIF states the way back."""
     upright = Image.fromarray(grey()).resize((160, 120))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -105,7 +105,7 @@ def test_every_exif_orientation_is_as_pillow_turns_it(orientation, mode, kind):
 
 
 def exif_block(*tags: tuple[int, int, int, bytes]) -> bytes:
-    """An EXIF block of (tag, type, count, value of up to 4 bytes), in ascending order."""
+    """Return an EXIF block of (tag, type, count, value of up to 4 bytes), in ascending order."""
     entries = b"".join(
         struct.pack("<HHI4s", tag, kind, count, value) for tag, kind, count, value in tags
     )

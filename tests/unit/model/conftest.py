@@ -1,4 +1,4 @@
-"""Small features, prompts and reports around the tiny model."""
+"""Make small features, prompts and reports for the tiny model."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def queries() -> torch.Tensor:
 
 @pytest.fixture
 def model(tiny_config: Config, tiny_checkpoint: Path) -> ReportGenerator:
-    """The tiny model, in evaluation mode; every test has its own."""
+    """Load the tiny model, in evaluation mode; every test has its own."""
     return load_checkpoint(tiny_checkpoint)
 
 
 @pytest.fixture
 def features(model: ReportGenerator) -> StudyFeatures:
-    """Four studies; the first and the third have one view of two."""
+    """Make four studies; the first and the third have one view of two."""
     random = torch.Generator().manual_seed(3)
     shape = (4, 2, model.inputs.patches, model.inputs.patch_width)
     return StudyFeatures(

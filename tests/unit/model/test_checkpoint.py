@@ -41,7 +41,7 @@ def with_decoder(config: Config, **changes) -> Config:
     return config.model_copy(update={"model": config.model.model_copy(update={"decoder": decoder})})
 
 
-def test_a_model_comes_back_as_it_was(
+def test_a_saved_model_is_read_unchanged(
     model: ReportGenerator, features: StudyFeatures, tmp_path: Path
 ):
     with torch.no_grad():
@@ -163,7 +163,7 @@ def edit_inputs(path: Path, **changes) -> None:
     edit_config(path, inputs={**json.loads(path.read_text())["inputs"], **changes})
 
 
-def test_the_name_is_there_while_a_model_is_replaced(
+def test_the_directory_exists_while_a_model_is_replaced(
     model: ReportGenerator, tmp_path: Path, monkeypatch
 ):
     directory, looked = tmp_path / "m", []
@@ -316,7 +316,7 @@ def test_the_checksum_sees_every_difference_but_not_the_order():
     shape=st.lists(st.integers(1, 7), max_size=3),
     seed=st.integers(0, 99),
 )
-def test_the_checksum_of_tensors_on_their_way_sees_every_difference(dtype, shape, seed):
+def test_the_tensor_checksum_notices_every_difference(dtype, shape, seed):
     random = torch.Generator().manual_seed(seed)
     tensor = torch.randint(0, 200, shape, generator=random).to(dtype)
     other = torch.randint(0, 200, shape, generator=random).to(dtype)
@@ -334,13 +334,13 @@ def test_the_checksum_of_tensors_on_their_way_sees_every_difference(dtype, shape
         assert add_sums([tensor_sum("a", moved), sums[1]]) != base
 
 
-def test_the_checksum_of_tensors_on_their_way_sees_what_sums_of_rows_and_columns_do_not():
+def test_the_tensor_checksum_notices_what_plain_sums_miss():
     line, square = torch.tensor([2, 4, 3]), torch.tensor([[1, 2], [3, 4]])
     assert tensor_sum("a", line) != tensor_sum("a", line.roll(1))
     assert tensor_sum("a", square) != tensor_sum("a", square + torch.tensor([[1, -1], [-1, 1]]))
 
 
-def test_the_checksum_of_a_large_tensor_needs_little_memory(monkeypatch):
+def test_the_tensor_checksum_of_a_large_tensor_needs_little_memory(monkeypatch):
     tensor = torch.randint(0, 200, (64, 96)).to(torch.bfloat16)
     whole = tensor_sum("a", tensor)
     monkeypatch.setattr(module, "_SUMMED", 7 * 96)

@@ -26,7 +26,7 @@ def policy(uncertain: str, blank: str) -> SFTConfig:
 
 
 def expected_target(value: int, uncertain: str, blank: str) -> float | None:
-    """The policies, word for word; None: not part of the loss."""
+    """Return the target by the policies, word for word; None: not part of the loss."""
     if value == -1:
         return {"positive": 1.0, "negative": 0.0, "ignore": None}[uncertain]
     if value == BLANK:

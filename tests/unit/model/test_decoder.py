@@ -1,4 +1,4 @@
-"""Language models from elsewhere: what they lack, or see too little of, is told before any training."""
+"""Test pretrained decoders: defects and short attention are refused before any training."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def without_a_layer(folder: Path) -> None:
         (lambda folder: edit(folder / "config.json", model_type="unheard-of"), "bad_config"),
     ],
 )
-def test_a_damaged_decoder_is_told_with_a_code(
+def test_a_damaged_decoder_is_an_error_with_a_code(
     tiny_checkpoint: Path, tmp_path: Path, damage, code: str
 ):
     folder = shutil.copytree(tiny_checkpoint / "decoder", tmp_path / "decoder")
@@ -53,7 +53,7 @@ def test_a_damaged_decoder_is_told_with_a_code(
     assert caught.value.code == code
 
 
-def test_a_torn_tokenizer_is_told_with_a_code(
+def test_a_damaged_tokenizer_is_an_error_with_a_code(
     tiny_config: Config, tiny_checkpoint: Path, tmp_path: Path
 ):
     folder = shutil.copytree(tiny_checkpoint / "decoder", tmp_path / "decoder")

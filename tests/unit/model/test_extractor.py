@@ -72,7 +72,9 @@ def test_the_order_of_the_views_does_not_matter(model: ReportGenerator, features
     assert_same(outputs(model, features), [tokens, logits, attention.flip(2)])
 
 
-def test_the_view_and_the_place_of_a_patch_matter(model: ReportGenerator, features: StudyFeatures):
+def test_the_view_and_the_position_of_a_patch_matter(
+    model: ReportGenerator, features: StudyFeatures
+):
     tokens = outputs(model, features)[0]
     lateral = replace(features, views=torch.full_like(features.views, 3))
     assert (outputs(model, lateral)[0] - tokens).abs().amax((1, 2)).min() > 1e-4

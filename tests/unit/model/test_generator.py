@@ -17,7 +17,7 @@ REPORTS = (SENTENCES[0], " ".join(SENTENCES[:3]), SENTENCES[6], " ".join(SENTENC
 
 @pytest.fixture
 def prompts(model: ReportGenerator) -> list[list[int]]:
-    """Prompts of four different lengths."""
+    """Return prompts of four different lengths."""
     config = model.config.model_copy(update={"use_indication": True})
     texts = ("", "Cough.", "Fever and cough for three days.", "Pain")
     return [prompt_ids(model.tokenizer, config, text) for text in texts]
@@ -26,7 +26,7 @@ def prompts(model: ReportGenerator) -> list[list[int]]:
 def padded(
     model: ReportGenerator, rows: list[list[int]], extra: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Report ids with junk in the padding, and their mask."""
+    """Return report ids with junk in the padding, and their mask."""
     width = max(map(len, rows)) + extra
     ids, mask = (
         torch.full((len(rows), width), -100),
@@ -185,7 +185,7 @@ def test_both_small_architectures(tiny_config: Config, features: StudyFeatures, 
 def test_a_pretrained_decoder_of_another_family(
     tiny_config: Config, model: ReportGenerator, tmp_path, features
 ):
-    """GPT-2: learned positions, tied head; its own tokenizer comes along and gets a padding token."""
+    """GPT-2: learned positions, tied head, and its own tokenizer, which gets a padding token."""
     size = {"n_embd": 64, "n_layer": 1, "n_head": 2, "n_positions": 512}
     GPT2LMHeadModel(GPT2Config(vocab_size=len(model.tokenizer), **size)).save_pretrained(tmp_path)
     model.tokenizer.save_pretrained(tmp_path)

@@ -15,7 +15,7 @@ TOKENIZER = train_tokenizer([*SENTENCES, ModelConfig().instruction] * 3, 400)
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=80))
-def test_any_text_comes_back_exactly(text: str):
+def test_any_text_is_restored_exactly(text: str):
     ids = TOKENIZER.encode(text, add_special_tokens=False, split_special_tokens=True)
     assert TOKENIZER.decode(ids) == text
 

@@ -110,7 +110,7 @@ def test_cached_queries_are_used_until_a_text_changes(
     assert cached.is_file()
 
 
-def test_torn_queries_are_made_anew(tmp_path: Path, queries: torch.Tensor, monkeypatch):
+def test_damaged_queries_are_computed_again(tmp_path: Path, queries: torch.Tensor, monkeypatch):
     monkeypatch.setattr(regions, "_encode", lambda *_: queries)
     region_queries(cache_dir=tmp_path)
     (cached,) = tmp_path.iterdir()

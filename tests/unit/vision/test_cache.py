@@ -1,4 +1,4 @@
-"""The bound of the feature cache: the longest unused entries go, a run's own stay, and what is lost is made anew."""
+"""Test the bound of the feature cache: what is deleted, what stays, what is made anew."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZE = 128 + 2 * 4 * 8
 
 
 def fill(cache: Path, count: int) -> list[Path]:
-    """Entries of the same size, the first one longest unused."""
+    """Write entries of the same size, the first one longest unused."""
     entries = [entry_path(cache / "encoder", f"{i:02d}{'0' * 62}") for i in range(count)]
     for age, entry in enumerate(entries):
         write_entry(entry, np.zeros(SHAPE, np.float16))
@@ -53,14 +53,14 @@ def test_nothing_goes_while_there_is_room(tmp_path):
     assert left(entries) == [0, 1, 2]
 
 
-def test_a_run_larger_than_the_bound_is_told_before_anything_is_deleted(tmp_path):
+def test_a_run_larger_than_the_bound_is_refused_before_anything_is_deleted(tmp_path):
     entries = fill(tmp_path, 3)
     with pytest.raises(FeatureError, match="cache_too_small"):
         make_room(tmp_path, 2 * SIZE, 3 * SIZE, keep=entries[:2])
     assert left(entries) == [0, 1, 2]
 
 
-def test_what_a_killed_writer_left_goes_after_a_day(tmp_path):
+def test_part_files_of_killed_writers_are_deleted_after_a_day(tmp_path):
     old, new = tmp_path / "old.part", tmp_path / "new.part"
     for path in (old, new):
         path.write_bytes(b"half")
@@ -96,7 +96,9 @@ def test_the_setting_bounds_the_cache(tiny_studies: list[Study], tiny_config: Co
         FeatureFiles(tiny_studies[:2], small, progress=False)
 
 
-def test_what_the_same_run_reads_stays(tiny_studies: list[Study], tiny_config: Config, tmp_path):
+def test_entries_that_the_same_run_reads_stay(
+    tiny_studies: list[Study], tiny_config: Config, tmp_path
+):
     first, second = tiny_studies[:3], tiny_studies[3:6]
     data = tiny_config.data.model_copy(update={"cache_dir": tmp_path})
     config = tiny_config.model_copy(update={"data": data})
@@ -138,7 +140,7 @@ def test_another_users_entry_is_used_without_a_mark(tmp_path, monkeypatch):
     assert touch([tmp_path / "x.npy"]) == []
 
 
-def test_an_image_that_one_policy_let_in_is_judged_again_by_the_other(
+def test_an_image_is_read_again_under_another_burned_in_policy(
     tiny_studies: list[Study], tiny_config: Config, tmp_path
 ):
     def entries(policy: str) -> set[Path]:

@@ -1,4 +1,4 @@
-"""The truth about regions on the model's patches: the boxes of drawn phantoms."""
+"""Test the region masks of drawn phantoms on the model's patches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def study(tmp_path, findings: list[dict], shape: tuple[int, int] = (256, 256)) -
     return Study("a", "p", (StudyImage(path, "PA"),), truth={"findings": findings})
 
 
-def test_a_box_covers_its_share_of_every_patch(tmp_path):
+def test_a_box_covers_a_fraction_of_every_patch(tmp_path):
     box = {"type": "nodule", "side": "left", "zone": "mid", "box": [128, 32, 144, 64]}
     truth = region_truth(study(tmp_path, [box]), 2, 64)
     assert truth is not None

@@ -1,4 +1,4 @@
-"""Views from the pixels: filled in where the tag is missing, counted where it disagrees, never changed."""
+"""Test views by pixels: missing tags are filled in, wrong ones counted and never changed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lmrrg.vision.cache import FeatureError
 from lmrrg.vision.view_classifier import ViewClassifier, checked_views, packaged_classifier
 
 
-def test_a_classifier_learns_what_can_be_told_apart_and_comes_back_from_disk(tmp_path):
+def test_a_classifier_learns_a_separable_view_and_is_read_from_disk(tmp_path):
     rng = np.random.default_rng(0)
     lateral = rng.random(200) < 0.4
     seen = rng.normal(size=(200, 12)).astype(np.float32)
@@ -50,7 +50,7 @@ def test_the_packaged_weights_fit_the_encoder_and_are_small():
 
 @pytest.fixture
 def seen(monkeypatch):
-    """Pixels that say frontal, lateral, nothing, lateral, frontal."""
+    """Replace the classifier: frontal, lateral, unknown, lateral, frontal."""
     sides = iter([["frontal", "lateral", "unknown"], ["lateral", "frontal"]])
     monkeypatch.setattr(views, "views_by_pixels", lambda studies, config, progress: list(sides))
 
@@ -59,7 +59,7 @@ def films(*tags) -> tuple[StudyImage, ...]:
     return tuple(StudyImage(Path(f"{number}.png"), tag) for number, tag in enumerate(tags))
 
 
-def test_missing_views_are_filled_in_and_tags_that_lie_are_counted(seen):
+def test_missing_views_are_filled_in_and_wrong_tags_are_counted(seen):
     one = Study("1", "1", films("unknown", "unknown", "unknown"), findings="clear")
     two = Study("2", "2", films("PA", "lateral"), findings="clear")
     checked, counts = checked_views([one, two], DataConfig(), progress=False)

@@ -1,4 +1,4 @@
-"""HTJ2K: a stream that another encoder wrote from our ramp comes back as the ramp, under every UID that may hold it."""
+"""Test HTJ2K: a stream that another encoder wrote reads as our ramp, under every UID for it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ eHh4ePz/aagY9jGB79jGB79jGB79jGB7LEYBwAAvToAAXocAAKgAAAAAAAAAAAAAAAAAAAAA/qvvz9nE
 uoUL11ConXUL111C9ddQvXXUL111CnXXROuuuuuuokSJHQP4fd/3fd/3fd/3fd/3fd/3fd/3fd/3fd/3ff93970ACECP2EIHv2EIHv2EIHv2
 EIHv2EIHv2EIHv2EIHv2EIHsswkC/P9+b1uAZwD/2Q==
 """)
-"""``imagecodecs.htj2k_encode(ramp(), reversible=True, tlm=True)``, imagecodecs 2026.3.6 with OpenJPH 0.26.3: one tile,
-RPCL progression, reversible 5-3 wavelet."""
+"""``imagecodecs.htj2k_encode(ramp(), reversible=True, tlm=True)``.
+
+Written by imagecodecs 2026.3.6 with OpenJPH 0.26.3: one tile, RPCL progression, reversible 5-3
+wavelet.
+"""
 
 
 def film(syntax: UID, stream: bytes = STREAM, **elements: int) -> bytes:

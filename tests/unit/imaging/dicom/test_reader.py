@@ -1,4 +1,4 @@
-"""DICOM pixels against the standard's formulas, computed here pixel by pixel; refusals; no header value in messages."""
+"""Test DICOM pixels against the standard's formulas; refusals; privacy of messages."""
 
 from __future__ import annotations
 
@@ -273,7 +273,7 @@ def test_constant_image_is_refused():
 
 
 def outcome(data: bytes) -> tuple[str, np.ndarray | None]:
-    """The refusal's message, or the pixels; any other error fails the test."""
+    """Return the refusal's message, or the pixels; any other error fails the test."""
     try:
         return "", read_image(data).pixels
     except ImageError as error:
@@ -295,7 +295,7 @@ def test_damaged_files_end_in_an_image_or_a_code(cut, flip, value):
 
 
 def test_nothing_of_the_header_leaves(caplog, capsys):
-    """Broken elements that hold a name: neither the error, its chain, a warning nor the log quotes them."""
+    """Damaged elements hold a name: no error, chained error, warning or log line quotes it."""
     made = dataset(ramp(), Rows=None)
     made.add_new(0x00100030, "LO", "BORN-1.1.1900")
     data = encoded(made).replace(b"LO\x0e\x00BORN", b"DA\x0e\x00BORN")

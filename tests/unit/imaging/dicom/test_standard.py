@@ -1,4 +1,4 @@
-"""Clauses of PS3.3 and PS3.5 one by one: bits, tables, padding, colour, pixel shape, refusals before decoding."""
+"""Test clauses of PS3.3 and PS3.5: bits, tables, padding, colour, pixel shape, early refusals."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_padding_in_the_signedness_of_the_image(written):
     np.testing.assert_allclose(pixels[9:], stretched(stored[9:]), atol=1e-6)
 
 
-def test_rescale_that_is_none():
+def test_an_unusable_rescale_is_no_rescale():
     for elements in (
         {"RescaleSlope": "0", "RescaleIntercept": "3"},
         {"RescaleSlope": ""},
@@ -248,7 +248,7 @@ def test_burned_in_annotation_is_flagged_or_refused():
 
 
 def compressed(syntax: str, **elements) -> Dataset:
-    """A ramp in one of the encodings that pydicom can write here."""
+    """Return a ramp in one of the encodings that pydicom can write here."""
     made = dataset(ramp(), BitsStored=12, HighBit=11)
     made.compress(syntax, encoding_plugin="" if syntax == RLELossless else "pylibjpeg")
     for name, value in elements.items():
@@ -349,7 +349,10 @@ def test_pixels_beyond_the_configured_number():
 
 
 def test_one_photograph_in_seven_colour_encodings():
-    """pydicom's colour bars: RGB, YBR_FULL, YBR_FULL_422, planar, RLE, JPEG 2000; only the modality is changed here."""
+    """pydicom's colour bars: RGB, YBR_FULL, YBR_FULL_422, planar, RLE, JPEG 2000.
+
+    Only the modality is changed here.
+    """
 
     def read(file: str) -> np.ndarray:
         made = pydicom.dcmread(str(get_testdata_file(file)))
@@ -358,8 +361,13 @@ def test_one_photograph_in_seven_colour_encodings():
 
     reference = read("SC_rgb_rle.dcm")
     assert reference.std() > 0.2
-    for name, tolerance in [("SC_rgb_rle_16bit.dcm", 0.005), ("SC_rgb_gdcm_KY.dcm", 0.01),
-                            ("SC_rgb_jpeg_dcmtk.dcm", 0.03), ("SC_ybr_full_422_uncompressed.dcm", 0.03)]:  # fmt: skip
+    tolerances = {
+        "SC_rgb_rle_16bit.dcm": 0.005,
+        "SC_rgb_gdcm_KY.dcm": 0.01,
+        "SC_rgb_jpeg_dcmtk.dcm": 0.03,
+        "SC_ybr_full_422_uncompressed.dcm": 0.03,
+    }
+    for name, tolerance in tolerances.items():
         # JPEG blurs the edges between the bars; the middle of each bar keeps its grey.
         np.testing.assert_allclose(
             np.median(read(name), axis=1), np.median(reference, axis=1), atol=tolerance
