@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import ray
+from ray._private import ray_constants
 from ray._private.state import available_resources_per_node, total_resources_per_node
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -39,12 +41,7 @@ def connect(config: Config) -> None:
         return
     address = config.ray.address or os.environ.get("RAY_ADDRESS")
     if address:
-        try:
-            ray.init(address=address, log_to_driver=True)
-        except (ConnectionError, TimeoutError) as error:
-            raise PlacementError(
-                "cluster_unreachable", f"no Ray cluster answers at {address}: {error}"
-            ) from error
+        _join(address, config.ray.preflight_timeout_s)
         return
     ray.init(
         address="local",
@@ -53,6 +50,40 @@ def connect(config: Config) -> None:
         include_dashboard=False,
         log_to_driver=True,
     )
+
+
+def _join(address: str, timeout: float) -> None:
+    """Join a running cluster.
+
+    Raises:
+        PlacementError: ``cluster_unreachable``, with where the address comes from and the remedy.
+    """
+    remedy = (
+        "start the cluster, correct ray.address, or unset RAY_ADDRESS to use a cluster of this "
+        "machine alone"
+    )
+    # Ray asks the head 20 times, some 40 s each. One time is enough: what does not answer then is
+    # no Ray head, or a network that is down.
+    ray_constants.NUM_REDIS_GET_RETRIES = 1
+    try:
+        _require_listener(address, timeout)
+        ray.init(address=address, log_to_driver=True)
+    except (OSError, RuntimeError) as error:  # ConnectionError and TimeoutError are OSErrors
+        raise PlacementError(
+            "cluster_unreachable", f"no Ray cluster answers at {address} ({error}); {remedy}"
+        ) from error
+
+
+def _require_listener(address: str, timeout: float) -> None:
+    """Fail at once where nothing listens at ``host:port``; other forms of addresses pass.
+
+    Raises:
+        OSError: the connection is refused, the host is unknown, or nothing answers in time.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=timeout):
+            pass
 
 
 def bundle(cpus: float, gpus: float = 0) -> dict[str, float]:

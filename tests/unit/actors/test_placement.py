@@ -1,0 +1,43 @@
+"""A cluster that is not there is named at once, with the remedy."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import pytest
+
+from actors.placement import PlacementError, connect
+from lmrrg.config.tree import Config
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}"])
+def test_a_dead_address_is_refused_at_once(monkeypatch, form):
+    address = form.format(port=free_port())
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", lambda **_: pytest.fail("asked Ray"))
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    started = time.monotonic()
+    with pytest.raises(PlacementError) as caught:
+        connect(Config())
+    assert caught.value.code == "cluster_unreachable"
+    assert address in str(caught.value)
+    assert "unset RAY_ADDRESS" in str(caught.value)
+    assert time.monotonic() - started < 5
+
+
+def test_what_ray_says_of_a_wrong_address_becomes_the_same_error(monkeypatch):
+    def refuse(**_):
+        raise ConnectionError("could not find any running Ray instance")
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", refuse)
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    with pytest.raises(PlacementError, match="could not find any running"):
+        connect(Config())
