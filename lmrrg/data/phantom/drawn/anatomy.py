@@ -1,8 +1,8 @@
 """A normal chest film, drawn from formulas: the body that the phantom's findings are put into.
 
-The drawing is a map of attenuation (0 air, about 1 soft tissue), which a saturating curve turns into brightness.
-Coordinates are the patient's own: x from -1 (patient's right, the left of the film) to 1, y from -1 (top) to 1.
-All shapes and constants are ours, chosen by eye.
+The drawing is a map of attenuation (0 air, about 1 soft tissue), which a saturating curve turns
+into brightness. Coordinates are the patient's own: x from -1 (patient's right, the left of the
+film) to 1, y from -1 (top) to 1. All shapes and constants are ours, chosen by eye.
 """
 
 from __future__ import annotations
@@ -15,31 +15,44 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
 Map = NDArray[np.floating]
+"""A value for every pixel, [S, S], or a part of a film that broadcasts to it."""
 Strokes = tuple[Map, float]
 """Lines [N, K, 2] (x and y in patient coordinates) that share one width (same unit)."""
 
 SIDES = {"right": -1, "left": 1}
+"""The sign of x on each side of the patient."""
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """One patient's shape, in patient coordinates (the film is 2 wide)."""
+    """One patient's shape, in patient coordinates (the film is 2 wide).
+
+    Attributes:
+        half_width: from the spine to the side wall of the rib cage.
+        apex: y of the top of the lungs.
+        dome_right: y of the right hemidiaphragm's dome.
+        dome_left: y of the left one.
+        heart_ratio: heart width over chest width; normal below 0.5.
+        spacing: distance of neighbouring ribs.
+        thickness: attenuation of the soft tissue around the chest.
+        breasts: attenuation of the breasts; 0 for none.
+        gastric_bubble: air in the stomach; 0 for none.
+        bone: factor of the attenuation of bones.
+    """
 
     half_width: float
     apex: float
     dome_right: float
     dome_left: float
     heart_ratio: float
-    """Heart width over chest width: normal below 0.5."""
     spacing: float
-    """Distance of neighbouring ribs."""
     thickness: float
     breasts: float
     gastric_bubble: float
     bone: float
 
     def dome(self, side: str) -> float:
-        """Height of a hemidiaphragm's dome."""
+        """Return the height of a hemidiaphragm's dome."""
         return self.dome_right if side == "right" else self.dome_left
 
 
@@ -52,24 +65,41 @@ class Pose:
     shift: tuple[float, float]
 
     def to_patient(self, u: Map, v: Map) -> tuple[Map, Map]:
-        """Film coordinates [-1, 1] to patient coordinates."""
-        u, v = (u - self.shift[0]) / self.scale, (v - self.shift[1]) / self.scale
-        c, s = np.float32(np.cos(self.angle)), np.float32(np.sin(self.angle))
-        return c * u + s * v, c * v - s * u
+        """Convert film coordinates in [-1, 1] to patient coordinates."""
+        u = (u - self.shift[0]) / self.scale
+        v = (v - self.shift[1]) / self.scale
+        # float32, as the maps are: a float64 here would make them twice as large.
+        cosine = np.float32(np.cos(self.angle))
+        sine = np.float32(np.sin(self.angle))
+        return cosine * u + sine * v, cosine * v - sine * u
 
     def to_film(self, x: Map, y: Map) -> tuple[Map, Map]:
-        """The inverse of :meth:`to_patient`."""
-        c, s = np.cos(self.angle), np.sin(self.angle)
-        return self.scale * (c * x - s * y) + self.shift[0], self.scale * (
-            s * x + c * y
-        ) + self.shift[1]
+        """Convert patient coordinates to film coordinates: the inverse of :meth:`to_patient`."""
+        cosine = np.cos(self.angle)
+        sine = np.sin(self.angle)
+        u = self.scale * (cosine * x - sine * y) + self.shift[0]
+        v = self.scale * (sine * x + cosine * y) + self.shift[1]
+        return u, v
 
 
 class Scene:
-    """A film in the making: coordinates of every pixel, lung masks, and the attenuation map, all float32 [S, S]."""
+    """A film that is being drawn; all maps are float32 [S, S].
+
+    Attributes:
+        x, y: patient coordinates of every pixel.
+        u: distance from the middle line.
+        wall: half width of the rib cage at the height of every pixel.
+        diaphragm: y of the diaphragm at the x of every pixel.
+        left: 1 on the patient's left, 0 on the right.
+        hemithorax: per side, 1 inside of the rib cage and beside the mediastinum.
+        lung: per side, the part of the hemithorax above the diaphragm.
+        attenuation: the drawing.
+    """
 
     def __init__(self, anatomy: Anatomy, pose: Pose, size: int):
-        self.anatomy, self.pose, self.size = anatomy, pose, size
+        self.anatomy = anatomy
+        self.pose = pose
+        self.size = size
         line = ((np.arange(size, dtype=np.float32) + 0.5) / size) * 2 - 1
         self.x, self.y = pose.to_patient(line[None, :], line[:, None])
         self.u = np.abs(self.x)
@@ -83,7 +113,13 @@ class Scene:
         self.attenuation = np.zeros((size, size), np.float32)
 
     def strokes(self, groups: list[Strokes], blur: float = 0.0) -> Map:
-        """Draw lines as a map [S, S] in [0, 1]; ``blur`` is the standard deviation in patient units."""
+        """Return lines as a map [S, S] in [0, 1].
+
+        Args:
+            groups: the lines.
+            blur: standard deviation of a Gaussian blur, in patient units.
+        """
+        # Drawn at twice the size and reduced: Pillow's lines have hard edges.
         fine = 2 * self.size
         canvas = Image.new("L", (fine, fine))
         draw = ImageDraw.Draw(canvas)
@@ -91,39 +127,49 @@ class Scene:
             across, down = self.pose.to_film(lines[..., 0], lines[..., 1])
             pixels = (np.stack([across, down], axis=2) + 1) / 2 * fine
             thickness = max(1, round(width / 2 * fine))
+            # Wide lines show gaps at their corners unless these are rounded, which takes longer.
+            joint = "curve" if thickness > 6 else None
             for path in pixels.reshape(len(pixels), -1).tolist():
-                draw.line(path, fill=255, width=thickness, joint="curve" if thickness > 6 else None)
+                draw.line(path, fill=255, width=thickness, joint=joint)
         drawn = np.asarray(canvas.reduce(2), dtype=np.float32) / 255
         return blurred(drawn, blur * self.size / 2) if blur else drawn
 
 
 def blurred(values: Map, sigma: float) -> Map:
-    """Gaussian blur; ``sigma`` in pixels."""
+    """Return a map with a Gaussian blur; ``sigma`` in pixels."""
     return gaussian_filter(values, sigma, truncate=2.5)
 
 
 def soft(distance: Map, edge: float) -> Map:
-    """A soft mask: 1 well inside (positive distance), 0 outside, 0.5 on the border."""
+    """Return a soft mask of a signed distance.
+
+    It is 1 well inside (positive distance), 0 outside, and 0.5 on the border; ``edge`` is how wide
+    the transition is.
+    """
     return (0.5 + 0.5 * np.tanh(distance / (2 * edge))).astype(np.float32)
 
 
 def ellipse(
     scene: Scene, centre: tuple[float, float], radii: tuple[float, float], angle: float = 0.0
 ) -> Map:
-    """Normalised radius of every pixel: below 1 inside the ellipse."""
-    dx, dy = scene.x - centre[0], scene.y - centre[1]
-    c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-    along, across = (c * dx + s * dy) / radii[0], (c * dy - s * dx) / radii[1]
+    """Return the normalised radius of every pixel: below 1 inside the ellipse."""
+    dx = scene.x - centre[0]
+    dy = scene.y - centre[1]
+    cosine = np.float32(np.cos(angle))
+    sine = np.float32(np.sin(angle))
+    along = (cosine * dx + sine * dy) / radii[0]
+    across = (cosine * dy - sine * dx) / radii[1]
     return np.sqrt(along * along + across * across)
 
 
 def sample_anatomy(rng: np.random.Generator, heart_ratio: float) -> Anatomy:
-    """Draw one patient; the heart's size is the caller's, since it may be a finding."""
+    """Draw one patient; the heart's size is given, since it may be a finding."""
     dome = rng.uniform(0.34, 0.50)
     return Anatomy(
         half_width=rng.uniform(0.70, 0.80),
         apex=rng.uniform(-0.86, -0.76),
         dome_right=dome,
+        # The left dome is lower than the right one, which lies on the liver.
         dome_left=dome + rng.uniform(0.02, 0.08),
         heart_ratio=heart_ratio,
         spacing=rng.uniform(0.135, 0.16),
@@ -148,7 +194,11 @@ def draw_normal(
 ) -> None:
     """Draw everything but the findings.
 
-    ``vessels`` says per side where lung markings are visible (a map in [0, 1]); ``congestion`` from 0 to 1 widens them.
+    Args:
+        scene: the film.
+        rng: draws what differs between two films of a patient.
+        vessels: per side, where lung markings are visible (a map in [0, 1]).
+        congestion: from 0 to 1, how much wider the vessels are.
     """
     _draw_body(scene)
     _draw_lungs(scene, rng, vessels, congestion)
@@ -160,48 +210,54 @@ def draw_normal(
 
 
 def heart_outline(scene: Scene) -> Map:
-    """Normalised radius of the heart: below 1 inside."""
-    a = scene.anatomy
-    width = 2 * a.half_width * a.heart_ratio
+    """Return the normalised radius of the heart: below 1 inside."""
+    anatomy = scene.anatomy
+    width = 2 * anatomy.half_width * anatomy.heart_ratio
+    # A larger heart grows to the patient's left and upwards, as it rests on the diaphragm.
     x = 0.15 * width + 0.02
     height = 0.20 + 0.22 * width
-    return ellipse(scene, (x, a.dome_left - 0.62 * height), (width / 2, height), angle=-0.30)
+    y = anatomy.dome_left - 0.62 * height
+    return ellipse(scene, (x, y), (width / 2, height), angle=-0.30)
 
 
-def rib_cage(a: Anatomy, y: Map) -> Map:
-    """Half width of the rib cage at every height: a pointed arch above, slightly widening below."""
+def rib_cage(anatomy: Anatomy, y: Map) -> Map:
+    """Return the rib cage's half width at every height.
+
+    It is a pointed arch above, and widens slightly below.
+    """
     waist = -0.05
-    up = np.clip((waist - y) / (waist - a.apex), 0, 1)
-    return a.half_width * ((1 - up**2.4) ** 0.55 + 0.07 * np.maximum(y - waist, 0))
+    up = np.clip((waist - y) / (waist - anatomy.apex), 0, 1)
+    return anatomy.half_width * ((1 - up**2.4) ** 0.55 + 0.07 * np.maximum(y - waist, 0))
 
 
-def _diaphragm(a: Anatomy, x: Map, u: Map) -> Map:
-    """Height of the diaphragm at every x: two domes with a deep outer recess."""
-    dome = np.where(x < 0, np.float32(a.dome_right), np.float32(a.dome_left))
+def _diaphragm(anatomy: Anatomy, x: Map, u: Map) -> Map:
+    """Return the diaphragm's height at every x: two domes with a deep outer recess."""
+    dome = np.where(x < 0, np.float32(anatomy.dome_right), np.float32(anatomy.dome_left))
     inner = 0.25 * np.maximum(0.36 - u, 0) ** 2 / 0.36
-    outer = 0.30 * (np.maximum(u - 0.36, 0) / (a.half_width - 0.30)) ** 2
+    outer = 0.30 * (np.maximum(u - 0.36, 0) / (anatomy.half_width - 0.30)) ** 2
     return (dome + inner + outer).astype(np.float32)
 
 
 def _draw_body(scene: Scene) -> None:
-    a = scene.anatomy
+    anatomy = scene.anatomy
     shoulder = 0.26 + 0.95 / (1 + np.exp(-(scene.y + 0.80) / 0.055))
     torso = shoulder - 0.17 * soft(scene.y + 0.25, 0.12)
     body = soft(torso - scene.u, 0.02)
-    scene.attenuation += body * a.thickness * (0.78 + 0.42 * np.exp(-((scene.u / 0.75) ** 2)))
-    for side in SIDES.values():
-        breast = ellipse(scene, (side * 0.45, 0.22), (0.30, 0.26))
-        scene.attenuation += (
-            a.breasts * soft(1 - breast, 0.08) * (0.6 + 0.4 * np.minimum(breast, 1))
-        )
+    # The body is thickest in the middle.
+    depth = 0.78 + 0.42 * np.exp(-((scene.u / 0.75) ** 2))
+    scene.attenuation += body * anatomy.thickness * depth
+    for sign in SIDES.values():
+        breast = ellipse(scene, (sign * 0.45, 0.22), (0.30, 0.26))
+        shape = soft(1 - breast, 0.08)
+        scene.attenuation += anatomy.breasts * shape * (0.6 + 0.4 * np.minimum(breast, 1))
 
 
 def _draw_lungs(
     scene: Scene, rng: np.random.Generator, vessels: dict[str, Map], congestion: float
 ) -> None:
-    branches = [
-        tree for sign in SIDES.values() for tree in _vessels(rng, sign, 1 + 0.5 * congestion)
-    ]
+    branches: list[Strokes] = []
+    for sign in SIDES.values():
+        branches += _vessels(rng, sign, 1 + 0.5 * congestion)
     drawn = scene.strokes(branches, blur=0.004 + 0.006 * congestion)
     for side, sign in SIDES.items():
         lung = scene.lung[side]
@@ -215,39 +271,44 @@ def _draw_lungs(
 
 
 def _vessels(rng: np.random.Generator, sign: int, widening: float) -> list[Strokes]:
-    """Vessels of one lung, from the hilum outwards: four generations, each forking in two and thinner."""
+    """Return the vessels of one lung, from the hilum outwards.
+
+    There are four generations; each vessel forks into two thinner ones.
+    """
     angle = np.linspace(-1.35, 1.5, 8) + rng.normal(0, 0.15, 8)
     start = np.stack([sign * rng.uniform(0.15, 0.21, 8), -0.08 + 0.10 * np.sin(angle)], axis=1)
     length = rng.uniform(0.12, 0.26, 8)
     generations: list[Strokes] = []
     for width in 0.024 * widening * 0.64 ** np.arange(4):
-        angles = angle[:, None] + rng.normal(0, 0.3, len(angle))[:, None] * np.array(
-            [0.0, 0.5, 1.0]
-        )
-        steps = (
-            np.stack([sign * np.cos(angles), np.sin(angles)], axis=2) * (length / 3)[:, None, None]
-        )
-        points = start[:, None] + np.concatenate(
-            [np.zeros((len(angle), 1, 2)), np.cumsum(steps, axis=1)], axis=1
-        )
+        # Three steps, each turned a little further, make a bent vessel.
+        bend = rng.normal(0, 0.3, len(angle))[:, None] * np.array([0.0, 0.5, 1.0])
+        angles = angle[:, None] + bend
+        directions = np.stack([sign * np.cos(angles), np.sin(angles)], axis=2)
+        steps = directions * (length / 3)[:, None, None]
+        origin = np.zeros((len(angle), 1, 2))
+        points = start[:, None] + np.concatenate([origin, np.cumsum(steps, axis=1)], axis=1)
         generations.append((points, float(width)))
+        # The first half of the next generation turns one way, the second half the other way.
         turns = rng.uniform(0.15, 0.5, (2, len(angle))) * np.array([[1], [-1]])
         angle = (angles[:, -1] + turns).reshape(-1)
-        start, length = np.tile(points[:, -1], (2, 1)), np.tile(length * 0.78, 2)
+        start = np.tile(points[:, -1], (2, 1))
+        length = np.tile(length * 0.78, 2)
     return generations
 
 
 def _draw_mediastinum(scene: Scene) -> None:
-    a, x, y = scene.anatomy, scene.x, scene.y
+    anatomy = scene.anatomy
+    x = scene.x
+    y = scene.y
     width = 0.125 + 0.03 * soft(y + 0.1, 0.1)
     inside = soft(width - scene.u, 0.016) * soft(0.75 - y, 0.1)
-    knob = soft(1 - ellipse(scene, (0.135, -0.36), (0.085, 0.10)), 0.09)
-    artery = soft(1 - ellipse(scene, (0.15, -0.20), (0.07, 0.09)), 0.12)
-    scene.attenuation += (
-        0.50 * np.maximum(np.maximum(inside, 0.9 * knob), 0.7 * artery) * soft(y + 0.85, 0.08)
-    )
-    bodies = 0.85 + 0.15 * np.cos(2 * np.pi * y / a.spacing)
-    scene.attenuation += 0.22 * a.bone * soft(0.085 - scene.u, 0.012) * bodies
+    aortic_knob = soft(1 - ellipse(scene, (0.135, -0.36), (0.085, 0.10)), 0.09)
+    pulmonary_artery = soft(1 - ellipse(scene, (0.15, -0.20), (0.07, 0.09)), 0.12)
+    # The largest of the three, not their sum: they lie in front of one another in one outline.
+    outline = np.maximum(np.maximum(inside, 0.9 * aortic_knob), 0.7 * pulmonary_artery)
+    scene.attenuation += 0.50 * outline * soft(y + 0.85, 0.08)
+    vertebrae = 0.85 + 0.15 * np.cos(2 * np.pi * y / anatomy.spacing)
+    scene.attenuation += 0.22 * anatomy.bone * soft(0.085 - scene.u, 0.012) * vertebrae
     trachea = soft(0.036 - np.abs(x - 0.012), 0.008) * soft(-0.27 - y, 0.02)
     bronchi = soft(0.028 - np.abs(y + 0.27 - 0.9 * scene.u), 0.01) * soft(0.15 - scene.u, 0.02)
     scene.attenuation -= 0.42 * trachea + 0.2 * bronchi * (1 - trachea)
@@ -256,66 +317,74 @@ def _draw_mediastinum(scene: Scene) -> None:
 def _draw_heart(scene: Scene) -> None:
     radius = heart_outline(scene)
     muscle = soft(1 - radius, 0.045) * (0.75 + 0.25 * np.sqrt(np.clip(1 - radius, 0, 1)))
-    above = soft(scene.diaphragm + 0.05 - scene.y, 0.02)
+    above_diaphragm = soft(scene.diaphragm + 0.05 - scene.y, 0.02)
+    # The mediastinum is drawn already; there the heart adds less.
     covered = soft(0.125 - scene.u, 0.02) * 0.55
-    scene.attenuation += 0.78 * muscle * above * (1 - covered)
+    scene.attenuation += 0.78 * muscle * above_diaphragm * (1 - covered)
 
 
 def _draw_abdomen(scene: Scene, rng: np.random.Generator) -> None:
-    a = scene.anatomy
-    below = soft(scene.y - scene.diaphragm, 0.012) * soft(1.12 * a.half_width - scene.u, 0.02)
+    anatomy = scene.anatomy
+    below = soft(scene.y - scene.diaphragm, 0.012) * soft(1.12 * anatomy.half_width - scene.u, 0.02)
+    # The liver, on the right, is denser than what lies on the left.
     scene.attenuation += 0.42 * below * (1 - 0.25 * scene.left)
-    centre = (rng.uniform(0.28, 0.42), a.dome_left + 0.13)
-    bubble = soft(
-        1 - ellipse(scene, centre, (rng.uniform(0.10, 0.17), 0.075), angle=rng.normal(0, 0.2)), 0.07
-    )
-    scene.attenuation -= 1.6 * a.gastric_bubble * bubble * below
+    centre = (rng.uniform(0.28, 0.42), anatomy.dome_left + 0.13)
+    radii = (rng.uniform(0.10, 0.17), 0.075)
+    bubble = soft(1 - ellipse(scene, centre, radii, angle=rng.normal(0, 0.2)), 0.07)
+    scene.attenuation -= 1.6 * anatomy.gastric_bubble * bubble * below
 
 
 def _draw_ribs(scene: Scene) -> None:
-    a = scene.anatomy
-    t = scene.u / a.half_width
-    posterior = scene.y - (0.34 * np.maximum(t - 0.38, 0) ** 2 - 0.06 * t) - a.apex
-    anterior = scene.y - 0.34 * (1 - t) - a.apex - 0.05
+    anatomy = scene.anatomy
+    t = scene.u / anatomy.half_width
+    # Height below the first rib, along ribs that fall outwards behind, and towards the middle in
+    # front.
+    posterior = scene.y - (0.34 * np.maximum(t - 0.38, 0) ** 2 - 0.06 * t) - anatomy.apex
+    anterior = scene.y - 0.34 * (1 - t) - anatomy.apex - 0.05
     inside = soft(scene.wall + 0.012 - scene.u, 0.01)
-    back = _bands(posterior / a.spacing, 0.23) * soft(scene.u - 0.09, 0.01) * soft(posterior, 0.02)
-    front = (
-        _bands(anterior / (1.08 * a.spacing), 0.27)
-        * soft(t - 0.42, 0.04)
-        * soft(anterior - 0.2, 0.02)
-    )
-    low = soft(0.80 - scene.y, 0.05)
-    scene.attenuation += a.bone * inside * low * (0.25 * back * (0.7 + 0.6 * t**4) + 0.15 * front)
+    back = _bands(posterior / anatomy.spacing, 0.23)
+    back = back * soft(scene.u - 0.09, 0.01) * soft(posterior, 0.02)
+    front = _bands(anterior / (1.08 * anatomy.spacing), 0.27)
+    front = front * soft(t - 0.42, 0.04) * soft(anterior - 0.2, 0.02)
+    above_abdomen = soft(0.80 - scene.y, 0.05)
+    ribs = 0.25 * back * (0.7 + 0.6 * t**4) + 0.15 * front
+    scene.attenuation += anatomy.bone * inside * above_abdomen * ribs
     # The side wall, seen edge on, is one continuous bright line with a bead at every rib.
-    edge = np.exp(-(((scene.wall - scene.u + 0.004) / 0.012) ** 2)) * soft(scene.y - a.apex, 0.02)
-    scene.attenuation += 0.14 * a.bone * edge * low * (0.5 + 0.5 * back)
+    edge = np.exp(-(((scene.wall - scene.u + 0.004) / 0.012) ** 2))
+    edge = edge * soft(scene.y - anatomy.apex, 0.02)
+    scene.attenuation += 0.14 * anatomy.bone * edge * above_abdomen * (0.5 + 0.5 * back)
 
 
 def _bands(phase: Map, half: float) -> Map:
-    """Bands that repeat with every whole phase; their margins are brighter, as a rib's cortex is."""
+    """Return bands that repeat with every whole phase.
+
+    Their margins are brighter, as a rib's cortex is; ``half`` is half a band's width.
+    """
     offset = np.abs(phase - np.floor(phase) - 0.5)
     margin = np.exp(-(((offset - half) / 0.06) ** 2))
     return soft(half - offset, 0.03) * 0.75 + 0.45 * margin
 
 
 def _draw_shoulders(scene: Scene, rng: np.random.Generator) -> None:
-    a = scene.anatomy
-    s = np.linspace(0, 1, 12)
-    height = a.apex + 0.33 + rng.normal(0, 0.015, (2, 1))
-    clavicles = _mirrored(0.09 + 0.72 * s, height - 0.20 * s + 0.022 * np.sin(2 * np.pi * s))
+    anatomy = scene.anatomy
+    along = np.linspace(0, 1, 12)
+    height = anatomy.apex + 0.33 + rng.normal(0, 0.015, (2, 1))
+    clavicles = _mirrored(
+        0.09 + 0.72 * along, height - 0.20 * along + 0.022 * np.sin(2 * np.pi * along)
+    )
     bone = scene.strokes([(clavicles, 0.052)], blur=0.006)
     marrow = scene.strokes([(clavicles, 0.030)], blur=0.006)
-    scene.attenuation += a.bone * (0.50 * bone - 0.26 * marrow)
+    scene.attenuation += anatomy.bone * (0.50 * bone - 0.26 * marrow)
     border = _mirrored(np.array([0.66, 0.70, 0.76, 0.80]), np.array([-0.62, -0.40, -0.18, -0.06]))
     blade = _mirrored(np.array([0.80, 0.84, 0.85]), np.array([-0.60, -0.40, -0.20]))
     scene.attenuation += 0.13 * scene.strokes([(blade, 0.2)], blur=0.03)
     scene.attenuation += 0.12 * scene.strokes([(border, 0.025)], blur=0.006)
     for sign in SIDES.values():
-        head = soft(1 - ellipse(scene, (sign * 1.02, -0.62), (0.13, 0.14)), 0.06)
-        scene.attenuation += 0.25 * a.bone * head
+        humeral_head = soft(1 - ellipse(scene, (sign * 1.02, -0.62), (0.13, 0.14)), 0.06)
+        scene.attenuation += 0.25 * anatomy.bone * humeral_head
 
 
 def _mirrored(x: Map, y: Map) -> Map:
-    """One line per side, [2, K, 2]; ``y`` may differ between the sides, [2, K]."""
+    """Return one line per side, [2, K, 2]; ``y`` may differ between the sides, [2, K]."""
     both = np.array([[-1.0], [1.0]]) * x
     return np.stack([both, np.broadcast_to(y, both.shape)], axis=2)

@@ -1,4 +1,4 @@
-"""The phantom data set, version 1: drawn chest films with known findings, as DICOM files and a manifest of studies.
+"""The phantom data set, version 1: drawn chest films with known findings, as DICOM files.
 
 Every study depends only on the seed and its own number, so the same seed gives the same bytes.
 """
@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -22,11 +23,14 @@ from lmrrg.data.phantom.drawn.reports import labels_of, text_of, write_report
 from lmrrg.data.source import Source
 from lmrrg.imaging.radiograph import MIN_SIDE
 from lmrrg.progress import progress_bar
-from lmrrg.studies import Section, Split, Study, StudyError, StudyImage
+from lmrrg.studies import Section, Split, Study, StudyError, StudyImage, View
 
 VERSION = 1
-"""Part of every seed and of the settings hash of a run: raise it when the films or the wording change."""
+"""Part of every seed and of a run's settings hash: raise it when films or wording change."""
 _WHITE = 4095
+"""The largest value of 12 bits."""
+_RETURN_PROBABILITY = 0.11
+"""Of a study being another one of the patient before; about one patient in eight has two."""
 _INDICATIONS = (
     "Shortness of breath.",
     "Chest pain.",
@@ -38,6 +42,14 @@ _INDICATIONS = (
 )
 
 
+class _Plan(NamedTuple):
+    """The numbers of a study and its patient, and the split."""
+
+    number: int
+    patient: int
+    split: Split
+
+
 def import_phantoms(
     folder: Path,
     counts: PhantomConfig,
@@ -46,38 +58,35 @@ def import_phantoms(
     section: Section = "findings",
     progress: bool = True,
 ) -> Import:
-    """Write ``folder/<id>.dcm`` for every study; the studies of all splits come back with an audit.
+    """Write ``folder/<id>.dcm`` for every study, and return the studies of all splits.
 
     Args:
         folder: made when missing.
         counts: studies per split, and the rows and columns of each file (at least 64).
+        seed: the same seed gives the same bytes.
         section: labels follow the text of this section.
+        progress: whether to show a progress bar.
 
     Raises:
         StudyError: ``phantom_size``, for an image too small to read back.
     """
     if counts.image_size < MIN_SIDE:
-        raise StudyError(
-            "phantom_size", f"a phantom needs at least {MIN_SIDE} pixels, not {counts.image_size}"
-        )
+        message = f"a phantom needs at least {MIN_SIDE} pixels, not {counts.image_size}"
+        raise StudyError("phantom_size", message)
     folder.mkdir(parents=True, exist_ok=True)
-    plan = progress_bar(
-        list(_plan(counts, seed)), desc="phantoms", unit="study", disable=not progress
+    plans = progress_bar(
+        list(_plans(counts, seed)), desc="phantoms", unit="study", disable=not progress
     )
-    studies = [
-        _make_study(
-            folder, number, patient, split, size=counts.image_size, seed=seed, section=section
-        )
-        for number, patient, split in plan
-    ]
+    studies = [_make_study(folder, plan, counts.image_size, seed, section) for plan in plans]
     source = Source("phantom", studies, notes={"phantom version": str(VERSION)})
     return complete_source(source, section=section, seed=seed)
 
 
-def _plan(counts: PhantomConfig, seed: int) -> Iterator[tuple[int, int, Split]]:
-    """(study number, patient number, split) of every study: one patient in eight comes twice, within one split."""
+def _plans(counts: PhantomConfig, seed: int) -> Iterator[_Plan]:
+    """Yield the plan of every study; a patient's studies are all in one split."""
     rng = np.random.default_rng([VERSION, seed])
-    number = patient = 0
+    number = 0
+    patient = 0
     splits: tuple[tuple[Split, int], ...] = (
         ("train", counts.train),
         ("val", counts.val),
@@ -85,37 +94,37 @@ def _plan(counts: PhantomConfig, seed: int) -> Iterator[tuple[int, int, Split]]:
     )
     for split, count in splits:
         for index in range(count):
-            if index == 0 or rng.random() >= 0.11:
+            # The first study of a split is of a new patient, and takes no number from the stream.
+            if index == 0 or rng.random() >= _RETURN_PROBABILITY:
                 patient += 1
-            yield number, patient, split
+            yield _Plan(number, patient, split)
             number += 1
 
 
-def _make_study(
-    folder: Path, number: int, patient: int, split: Split, *, size: int, seed: int, section: Section
-) -> Study:
-    truth, film, wording, acquisition = (
-        np.random.default_rng([VERSION, seed, number, part]) for part in range(4)
-    )
-    body = np.random.default_rng([VERSION, seed, patient])
+def _make_study(folder: Path, plan: _Plan, size: int, seed: int, section: Section) -> Study:
+    # One stream for each part of a study, so that a change of one part leaves the others alone.
+    number_seed = [VERSION, seed, plan.number]
+    truth = np.random.default_rng([*number_seed, 0])
+    film = np.random.default_rng([*number_seed, 1])
+    wording = np.random.default_rng([*number_seed, 2])
+    acquisition = np.random.default_rng([*number_seed, 3])
+    body = np.random.default_rng([VERSION, seed, plan.patient])
     pixels, findings = draw_phantom(film, sample_findings(truth), size, patient=body)
     report = write_report(wording, findings)
-    sentences = {"findings": report.findings, "impression": report.impression}
-    shown = sentences.get(section, report.findings + report.impression)
-    path = folder / f"phantom-{number:05d}.dcm"
-    view = "AP" if acquisition.random() < 0.2 else "PA"
-    write_dicom(
-        path, pixels, acquisition, view=view, patient=patient, entropy=f"{VERSION}/{seed}/{number}"
-    )
+    name = f"phantom-{plan.number:05d}"
+    path = folder / f"{name}.dcm"
+    view: View = "AP" if acquisition.random() < 0.2 else "PA"
+    entropy = f"{VERSION}/{seed}/{plan.number}"
+    write_dicom(path, pixels, acquisition, view=view, patient=plan.patient, entropy=entropy)
     return Study(
-        id=f"phantom-{number:05d}",
-        patient=f"phantom-patient-{patient:05d}",
-        images=(StudyImage(path, view),),  # type: ignore[arg-type]
+        id=name,
+        patient=f"phantom-patient-{plan.patient:05d}",
+        images=(StudyImage(path, view),),
         findings=text_of(report.findings),
         impression=text_of(report.impression),
         indication=str(wording.choice(_INDICATIONS)),
-        labels=labels_of(shown),
-        split=split,
+        labels=labels_of(report.sentences(section)),
+        split=plan.split,
         source=f"phantom-v{VERSION}",
         truth={"findings": [_truth(finding) for finding in findings]},
     )
@@ -137,39 +146,47 @@ def write_dicom(
     entropy: str,
     version: int = VERSION,
 ) -> None:
-    """Write brightness [S, S] in [0, 1] as a computed radiograph of 12 bits stored in 16.
+    """Write brightness as a computed radiograph of 12 bits stored in 16.
 
     One in four is MONOCHROME1, as older plates are.
+
+    Args:
+        path: the file.
+        pixels: brightness [S, S] in [0, 1].
+        rng: draws the range of the stored values, and whether they are inverted.
+        view: the value of View Position.
+        patient: number of the patient.
+        entropy: text that the UIDs are made from: unique for each file, and always the same for it.
+        version: the phantom's version, for the name of the model.
     """
     inverted = rng.random() < 0.25
-    low, high = int(rng.integers(0, 300)), int(rng.integers(3300, _WHITE + 1))
+    low = int(rng.integers(0, 300))
+    high = int(rng.integers(3300, _WHITE + 1))
     values = np.rint(low + pixels * (high - low)).astype(np.uint16)
     stored = _WHITE - values if inverted else values
-    center, width = (low + high) / 2, high - low + 1
+    center = (low + high) / 2
     dataset = Dataset()
     dataset.file_meta = _file_meta(entropy)
     dataset.SOPClassUID = ComputedRadiographyImageStorage
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID
-    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = (
-        _uid(entropy, "study"),
-        _uid(entropy, "series"),
-    )
-    dataset.Modality, dataset.BodyPartExamined, dataset.ViewPosition = "CR", "CHEST", view
-    dataset.Manufacturer, dataset.ManufacturerModelName = "LM-RRG", f"chest phantom v{version}"
+    dataset.StudyInstanceUID = _uid(entropy, "study")
+    dataset.SeriesInstanceUID = _uid(entropy, "series")
+    dataset.Modality = "CR"
+    dataset.BodyPartExamined = "CHEST"
+    dataset.ViewPosition = view
+    dataset.Manufacturer = "LM-RRG"
+    dataset.ManufacturerModelName = f"chest phantom v{version}"
     dataset.PatientID = dataset.PatientName = f"phantom-{patient:05d}"
     dataset.Rows, dataset.Columns = stored.shape
-    dataset.SamplesPerPixel, dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = (
-        1,
-        16,
-        12,
-        11,
-    )
+    dataset.SamplesPerPixel = 1
+    dataset.BitsAllocated = 16
+    dataset.BitsStored = 12
+    dataset.HighBit = 11
     dataset.PixelRepresentation = 0
     dataset.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
-    dataset.WindowCenter, dataset.WindowWidth = (
-        str(_WHITE - center if inverted else center),
-        str(width),
-    )
+    # The window covers the stored values exactly.
+    dataset.WindowCenter = str(_WHITE - center if inverted else center)
+    dataset.WindowWidth = str(high - low + 1)
     dataset.PixelData = stored.astype("<u2").tobytes()
     dataset.save_as(path, enforce_file_format=True)
 
@@ -183,6 +200,9 @@ def _file_meta(entropy: str) -> FileMetaDataset:
 
 
 def _uid(entropy: str, role: str) -> UID:
-    """A UID of the 2.25 form, always the same for the same study."""
+    """Return a UID of the 2.25 form (a number without a registered root).
+
+    It is always the same for the same study and role; 15 bytes stay below the 39 digits allowed.
+    """
     digest = hashlib.sha256(f"{entropy}/{role}".encode()).digest()
     return UID(f"2.25.{int.from_bytes(digest[:15], 'big')}")

@@ -1,18 +1,19 @@
-"""Reports of phantoms: free wording over fixed facts.
+"""Reports of drawn phantoms: random wording of fixed facts.
 
-Every sentence carries the labels that it states, so that a report's labels follow its text. The wording is drawn at
-random, independent of the film. Sentences are ours.
+Every sentence carries the labels that it states, so that a report's labels follow its text. The
+wording is drawn at random, independent of the film. Sentences are ours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
 from lmrrg.data.phantom.drawn.findings import Finding
-from lmrrg.studies import NEGATIVE, POSITIVE
+from lmrrg.studies import NEGATIVE, POSITIVE, Section
 
 Labels = Mapping[str, int]
 
@@ -31,6 +32,12 @@ class PhantomReport:
 
     findings: tuple[Sentence, ...]
     impression: tuple[Sentence, ...]
+
+    def sentences(self, section: Section) -> tuple[Sentence, ...]:
+        """Return the sentences of a section of a study."""
+        if section == "findings":
+            return self.findings
+        return self.impression if section == "impression" else self.findings + self.impression
 
 
 _HEART = ("Cardiomegaly",)
@@ -92,8 +99,10 @@ _VESSELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("The pulmonary vascularity is normal.", ()),
     ("Pulmonary vasculature is within normal limits.", ()),
 )
+# Sentences on unremarkable parts are added until a report has so many words (drawn from this range,
+# the end excluded), about as many as real findings have.
 _WORDS_WANTED = (25, 34)
-_MOST_SENTENCES = 6
+_MAX_SENTENCES = 6
 _ZONES = {
     "upper": ("upper lung zone", "upper zone", "upper lung"),
     "mid": ("mid lung zone", "mid zone", "mid lung"),
@@ -220,6 +229,7 @@ _LUNG_KINDS = ("consolidation", "edema", "atelectasis", "nodule")
 
 def write_report(rng: np.random.Generator, findings: Sequence[Finding]) -> PhantomReport:
     """Write the report of one film: three to six sentences of findings, and an impression."""
+    # The order of the draws is part of the phantom's version: another one gives other reports.
     kinds: set[str] = {finding.kind for finding in findings}
     stated = {kind: [_positive(rng, f) for f in findings if f.kind == kind] for kind in _POSITIVE}
     heart = stated["cardiomegaly"] or [_negative(rng, _NORMAL_HEART)]
@@ -229,37 +239,41 @@ def write_report(rng: np.random.Generator, findings: Sequence[Finding]) -> Phant
     pleura = stated["pleural effusion"] + stated["pneumothorax"]
     devices = stated["pacemaker"] + stated["central line"]
     blocks = [heart, _lungs(rng, kinds, lungs), _pleura(rng, kinds, pleura)]
-    order = rng.permutation(3) if rng.random() < 0.5 else np.array([0, 1, 2])
-    body = [sentence for index in order for sentence in blocks[index]]
+    # In half of the reports the order is the usual one.
+    if rng.random() < 0.5:
+        blocks = [blocks[index] for index in rng.permutation(3)]
+    body = list(chain.from_iterable(blocks))
     body = devices + body if rng.random() < 0.5 else body + devices
     return PhantomReport(tuple(_filled(rng, kinds, body)), _impression(rng, findings))
 
 
 def _filled(rng: np.random.Generator, kinds: set[str], body: list[Sentence]) -> list[Sentence]:
-    """Add what radiologists say of unremarkable parts, until the report has its usual length."""
+    """Add sentences on unremarkable parts, until the report has its usual length."""
     more = [_negative(rng, _BONES), _negative(rng, _AIRWAY)]
     if "edema" not in kinds:
         more.append(_negative(rng, _VESSELS))
     wanted = rng.integers(_WORDS_WANTED[0], _WORDS_WANTED[1])
     for index in rng.permutation(len(more)):
-        if len(body) < _MOST_SENTENCES and len(text_of(body).split()) < wanted:
+        if len(body) < _MAX_SENTENCES and len(text_of(body).split()) < wanted:
             body = [*body, more[index]]
     return body
 
 
 def text_of(sentences: Iterable[Sentence]) -> str:
-    """The sentences as one text."""
+    """Return the sentences as one text."""
     return " ".join(sentence.text for sentence in sentences)
 
 
 def labels_of(sentences: Iterable[Sentence]) -> dict[str, int]:
-    """The CheXbert labels that the sentences state; a class nobody mentions is absent.
+    """Return the CheXbert labels that the sentences state; a class without mention is absent.
 
-    "No Finding" is positive when nothing but a support device is; otherwise it is absent, as CheXbert leaves it.
+    "No Finding" is positive when nothing but a support device is; otherwise it is absent, as
+    CheXbert leaves it.
     """
     labels: dict[str, int] = {}
     for sentence in sentences:
         for label, value in sentence.labels.items():
+            # One sentence may deny what another one states; the positive one counts.
             labels[label] = max(value, labels.get(label, value))
     if not any(value == POSITIVE for label, value in labels.items() if label != "Support Devices"):
         labels["No Finding"] = POSITIVE
@@ -268,13 +282,10 @@ def labels_of(sentences: Iterable[Sentence]) -> dict[str, int]:
 
 def _lungs(rng: np.random.Generator, kinds: set[str], stated: list[Sentence]) -> list[Sentence]:
     if not stated:
-        # Fluid or air around a lung leaves nobody calling "the lungs" clear.
-        clear = not kinds & {"pleural effusion", "pneumothorax"}
-        return (
-            [_negative(rng, _CLEAR_LUNGS)]
-            if clear
-            else [_none_of(rng, str(rng.choice(["Consolidation", "Edema"])))]
-        )
+        # With fluid or air around a lung, no radiologist calls the lungs clear.
+        if kinds & {"pleural effusion", "pneumothorax"}:
+            return [_none_of(rng, str(rng.choice(["Consolidation", "Edema"])))]
+        return [_negative(rng, _CLEAR_LUNGS)]
     absent = [label for kind, label in _LUNG_NEGATIVES if kind not in kinds]
     if len(stated) < 2 and rng.random() < 0.7:
         stated = [*stated, _none_of(rng, str(rng.choice(absent)))]
@@ -290,11 +301,8 @@ _LUNG_NEGATIVES = (
 
 def _pleura(rng: np.random.Generator, kinds: set[str], stated: list[Sentence]) -> list[Sentence]:
     if not stated:
-        return [
-            _negative(
-                rng, tuple((text, ("Pleural Effusion", "Pneumothorax")) for text in _NO_PLEURA)
-            )
-        ]
+        text = _NO_PLEURA[int(rng.integers(len(_NO_PLEURA)))]
+        return [Sentence(text, {"Pleural Effusion": NEGATIVE, "Pneumothorax": NEGATIVE})]
     if "pneumothorax" not in kinds:
         return [*stated, _none_of(rng, "Pneumothorax")]
     return stated if "pleural effusion" in kinds else [*stated, _none_of(rng, "Pleural Effusion")]
