@@ -1,4 +1,4 @@
-"""Draw the contact sheet of docs/phantom.md: 16 films of the CT phantom, every kind of finding once.
+"""Draw the contact sheet of docs/phantom.md: 16 films of CT phantoms with every kind of finding.
 
 python scripts/phantom_sheet.py docs/images/phantom_sheet.png
 """
@@ -14,8 +14,14 @@ from PIL import Image
 from lmrrg.data.phantom.ct.bodies import anatomy
 from lmrrg.data.phantom.ct.dataset import films_of
 from lmrrg.data.phantom.ct.findings import CTFinding, place
+from lmrrg.data.phantom.ct.projection import FilmView
 
-SHOWN: list[tuple[int, str, list[CTFinding]]] = [
+_ROW = 4
+_SIDE = 256
+_COLOURS = 44
+"""Grey levels that are kept, so that the file stays small."""
+
+SHOWN: list[tuple[int, FilmView, list[CTFinding]]] = [
     (0, "PA", []),
     (1, "lateral", []),
     (2, "PA", [CTFinding("cardiomegaly", severity="severe")]),
@@ -36,16 +42,15 @@ SHOWN: list[tuple[int, str, list[CTFinding]]] = [
 
 
 def main(out: Path, cache: Path = Path(".cache/phantom_ct")) -> None:
-    """Write the sheet, four films across."""
+    """Write the sheet, four films across; projections are kept in the folder ``cache``."""
     tiles = []
     for seed, view, findings in SHOWN:
-        placed = [
-            place(finding, anatomy(), np.random.default_rng([1, seed])) for finding in findings
-        ]
-        films = films_of(placed, 256, cache, patient=[2, seed], study=[3, seed])
-        tiles.append(np.rint(films[view].pixels * 255).astype(np.uint8))  # type: ignore[index]
-    rows = [np.hstack(tiles[start : start + 4]) for start in range(0, len(tiles), 4)]
-    Image.fromarray(np.vstack(rows)).quantize(44).save(out, optimize=True)
+        # A new stream for each finding: it lies where it would lie without the others.
+        placed = [place(one, anatomy(), np.random.default_rng([1, seed])) for one in findings]
+        films = films_of(placed, _SIDE, cache, patient=[2, seed], study=[3, seed])
+        tiles.append(np.rint(films[view].pixels * 255).astype(np.uint8))
+    rows = [np.hstack(tiles[start : start + _ROW]) for start in range(0, len(tiles), _ROW)]
+    Image.fromarray(np.vstack(rows)).quantize(_COLOURS).save(out, optimize=True)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,12 @@
 """What the films of one body in one pose are made of, projected once and kept on disk.
 
-A phantom's film needs the line integrals of soft tissue and bone, the air of each lung by depth (so that a finding can
-be put at a place in space), and the 29 regions' masks. All regions are made from the organ mask; zones and landmarks
-that it lacks are ours.
+A phantom's film needs the line integrals of soft tissue and bone, the air of each lung by depth (so
+that a finding can be put at a point in space), and the masks of the 29 regions. All regions are
+made from the organ mask; zones and landmarks that it lacks are ours.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -23,10 +21,17 @@ from lmrrg.data.phantom.ct import volume as organs
 from lmrrg.data.phantom.ct.masks import MASK_SIDE
 from lmrrg.data.phantom.ct.projection import Body, FilmView, Pose, rays, slabs
 from lmrrg.data.phantom.ct.volume import CT, LUNG, load_ct
+from lmrrg.files import atomic_writer
 
 VERSION = 1
-FINE, COARSE, SLABS = 320, 80, 16
-VIEWS: tuple[FilmView, ...] = ("PA", "lateral")
+"""Part of the names of the kept files: raise it when a projection changes."""
+FINE = 320
+"""Side of a film of line integrals, in cells."""
+COARSE = 80
+"""Side of a film by depth, which needs less detail."""
+SLABS = 16
+"""Number of depths."""
+FILM_VIEWS: tuple[FilmView, ...] = ("PA", "lateral")
 POSES = (Pose(), Pose(0.045, 0.04), Pose(-0.045, -0.05))
 BODIES: dict[str, tuple[Body, ...]] = {
     "": (Body(heart=0.80), Body(heart=0.85, breath=10), Body(heart=0.78, breath=-8)),
@@ -35,8 +40,9 @@ BODIES: dict[str, tuple[Body, ...]] = {
     "severe": (Body(heart=2.2, breath=-5),),
     "hyperinflation": (Body(heart=0.72, depth=1.14, breath=32),),
 }
-"""Bodies by what is wrong with their shape: a degree of cardiomegaly, hyperinflation, or nothing."""
+"""Bodies by their shape: a degree of cardiomegaly, hyperinflation, or "" for a normal one."""
 _BONE_HU = 160
+"""What is denser counts as bone in addition, since bones attenuate more than their density says."""
 _TOUCH_MM = 6.0
 """A ray that crosses this much of a region shows it."""
 Array = NDArray[np.float32]
@@ -46,9 +52,13 @@ Array = NDArray[np.float32]
 class Projection:
     """One view of a body: line integrals in mm of water, float32.
 
-    ``soft`` and ``bone`` [320, 320]; ``air`` [2, 320, 320], what the right and the left lung lack to soft tissue, and
-    by depth ``depths`` [2, 16, 80, 80]; ``places`` [3, 16, 80, 80], the z, y, x in mm of these cells; ``masks`` bool
-    [29, 64, 64].
+    Attributes:
+        soft: the density of all tissue, [320, 320].
+        bone: the density above that of the least dense bone, [320, 320].
+        air: what the right and the left lung lack to soft tissue, [2, 320, 320].
+        depths: the same by depth, [2, 16, 80, 80].
+        places: z, y, x of the cells of ``depths`` in mm, [3, 16, 80, 80].
+        masks: the regions, bool [29, 64, 64].
     """
 
     soft: Array
@@ -60,7 +70,15 @@ class Projection:
 
 
 class Anatomy:
-    """The CT with everything that is derived from it once."""
+    """The CT, and everything that is derived from it once.
+
+    Attributes:
+        ct: the CT.
+        coarse: the CT with half the resolution across the body.
+        heart: middle of the heart, z, y, x in mm.
+        fine: density, bone, and the air of the right and the left lung, float32 [4, Z, Y, X].
+        air: the last two on the coarse grid.
+    """
 
     def __init__(self) -> None:
         self.ct = load_ct()
@@ -80,41 +98,41 @@ class Anatomy:
 
     @cached_property
     def regions(self) -> torch.Tensor:
-        """The 29 regions on the coarse grid: float32 [29, Z, Y, X]."""
+        """The 29 regions on the coarse grid, float32 [29, Z, Y, X]."""
         made = _regions(self.coarse)
         return torch.from_numpy(np.stack([made[name] for name in REGIONS]).astype(np.float32))
 
     @cached_property
     def hila(self) -> dict[str, NDArray[np.float64]]:
-        """The middle of each hilum (z, y, x in mm)."""
+        """The middle of each hilum, z, y, x in mm."""
         return _hila(self.coarse)
 
     @cached_property
     def windpipe(self) -> NDArray[np.float64]:
-        """The middle of the windpipe from the neck down to where it widens above the carina: [N, 3] (z, y, x in mm)."""
+        """The middle line of the windpipe, [N, 3] (z, y, x in mm).
+
+        It runs from the neck down to where the windpipe widens above the carina.
+        """
         return _windpipe(self.coarse)
 
     @cached_property
     def lungs(self) -> dict[str, NDArray[np.float64]]:
-        """Lowest and highest z, y, x of each lung, mm: [2, 3]."""
-        found = {
-            side: self.ct.millimetres(np.argwhere(np.isin(self.ct.organs, LUNG[side])))
-            for side in LUNG
-        }
-        return {
-            side: np.stack([points.min(axis=0), points.max(axis=0)])
-            for side, points in found.items()
-        }
+        """The lowest and the highest z, y, x of each lung, [2, 3] in mm."""
+        extents = {}
+        for side, lobes in LUNG.items():
+            points = self.ct.millimetres(np.argwhere(np.isin(self.ct.organs, lobes)))
+            extents[side] = np.stack([points.min(axis=0), points.max(axis=0)])
+        return extents
 
     def points(self, organ: int) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-        """The voxels of an organ: places [N, 3] (z, y, x in mm), and their bone density."""
+        """Return an organ's voxels: z, y, x in mm [N, 3], and their bone density [N]."""
         if organ not in self._points:
             at = np.argwhere(self.ct.organs == organ)
             self._points[organ] = self.ct.millimetres(at), self.fine[1].numpy()[tuple(at.T)]
         return self._points[organ]
 
     def project(self, body: Body, pose: Pose, view: FilmView) -> Projection:
-        """Project one view (seconds)."""
+        """Project one view, which takes seconds."""
         fine, _ = slabs(self.fine, self.ct, view, pose, body, self.heart, size=FINE)
         depths, middles = slabs(
             self.air, self.coarse, view, pose, body, self.heart, size=COARSE, count=SLABS
@@ -130,37 +148,41 @@ class Anatomy:
 
 @lru_cache(maxsize=1)
 def anatomy() -> Anatomy:
-    """The process's anatomy."""
+    """Return the anatomy, read once per process."""
     return Anatomy()
 
 
 @lru_cache(maxsize=64)
 def projection(cache: Path, shape: str, body: int, pose: int, view: FilmView) -> Projection:
-    """One view of ``BODIES[shape][body]`` in ``POSES[pose]``, from the folder ``cache`` or made into it."""
+    """Return one view of ``BODIES[shape][body]`` in ``POSES[pose]``.
+
+    It is read from the folder ``cache``, or made and written into it.
+    """
     path = cache / f"v{VERSION}-{shape or 'normal'}-{body}-{pose}-{view}.npz"
     if not path.is_file():
         made = anatomy().project(BODIES[shape][body], POSES[pose], view)
         cache.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=cache, suffix=".part")
-        with os.fdopen(handle, "wb") as out:
+        # Several processes may share the folder.
+        with atomic_writer(path, "wb") as out:
             np.savez(out, **vars(made))
-        os.replace(part, path)
     with np.load(path, allow_pickle=False) as file:
         return Projection(**{name: file[name] for name in file.files})
 
 
 def _coarser(ct: CT) -> CT:
     z, y, x = ct.spacing
-    middle = (ct.middle[0], (ct.middle[1]) / 2, (ct.middle[2]) / 2)
+    middle = (ct.middle[0], ct.middle[1] / 2, ct.middle[2] / 2)
     return CT(ct.hounsfield[:, ::2, ::2], ct.organs[:, ::2, ::2], (z, 2 * y, 2 * x), middle)
 
 
 def _grid(ct: CT) -> tuple[Array, Array, Array]:
-    z, y, x = (
-        (np.arange(n, dtype=np.float32) - m) * s
-        for n, m, s in zip(ct.organs.shape, ct.middle, ct.spacing, strict=True)
-    )
+    """Return z, y and x in mm of the CT's voxels, shaped so that they broadcast to [Z, Y, X]."""
+    z, y, x = map(_line, ct.organs.shape, ct.middle, ct.spacing)
     return z[:, None, None], y[None, :, None], x[None, None, :]
+
+
+def _line(count: int, middle: float, step: float) -> Array:
+    return (np.arange(count, dtype=np.float32) - middle) * step
 
 
 def _ball(ct: CT, middle: NDArray[np.floating], radius: float) -> NDArray[np.bool_]:
@@ -169,6 +191,7 @@ def _ball(ct: CT, middle: NDArray[np.floating], radius: float) -> NDArray[np.boo
 
 
 def _carina(ct: CT) -> NDArray[np.float64]:
+    """Return the middle of the windpipe's lowest 8 mm, where it forks."""
     windpipe = ct.millimetres(np.argwhere(ct.organs == organs.TRACHEA))
     return windpipe[windpipe[:, 0] < windpipe[:, 0].min() + 8].mean(axis=0)
 
@@ -176,9 +199,11 @@ def _carina(ct: CT) -> NDArray[np.float64]:
 def _windpipe(ct: CT) -> NDArray[np.float64]:
     points = ct.millimetres(np.argwhere(ct.organs == organs.TRACHEA))
     heights = np.unique(points[:, 0])
+    # Downwards, every fourth height: a smooth line is drawn through them later.
     heights = heights[heights > _carina(ct)[0] + 15][::-4]
     line = [points[points[:, 0] == height].mean(axis=0) for height in heights]
-    above = line[0] + np.array([50.0, 15.0, 0.0])  # the CT ends below the neck
+    # The CT ends below the neck, through which a tube comes.
+    above = line[0] + np.array([50.0, 15.0, 0.0])
     return np.stack([above, *line])
 
 
@@ -194,21 +219,26 @@ def _regions(ct: CT) -> dict[str, NDArray[np.bool_]]:
     for side in ("right", "left"):
         made |= _lung_regions(ct, side)
         made[f"{side} clavicle"] = ct.organs == organs.CLAVICLE[side]
-    aorta, heart = ct.organs == organs.AORTA, ct.organs == organs.HEART
-    cava = ct.organs == organs.SVC
-    top = ct.millimetres(np.argwhere(aorta))[:, 0].max()
-    middle = np.isin(ct.organs, [*organs.VESSELS, organs.TRACHEA, 15]) & (z > -75)
-    end = ct.millimetres(np.argwhere(cava))
+    aorta = ct.organs == organs.AORTA
+    aorta_top = ct.millimetres(np.argwhere(aorta))[:, 0].max()
+    heart = ct.organs == organs.HEART
     heart_x = ct.millimetres(np.argwhere(heart))[:, 2]
+    vena_cava = ct.organs == organs.SVC
+    vena_cava_points = ct.millimetres(np.argwhere(vena_cava))
+    vena_cava_end = vena_cava_points[vena_cava_points[:, 0] < vena_cava_points[:, 0].min() + 5]
+    # Vessels go on below the chest.
+    contents = [*organs.VESSELS, organs.TRACHEA, organs.OESOPHAGUS]
+    mediastinum = np.isin(ct.organs, contents) & (z > -75)
     return made | {
         "trachea": ct.organs == organs.TRACHEA,
         "spine": np.isin(ct.organs, organs.VERTEBRAE),
-        "aortic arch": aorta & (z > top - 40),
-        "mediastinum": middle,
-        "upper mediastinum": middle & (z > carina[0]),
-        "svc": cava,
+        "aortic arch": aorta & (z > aorta_top - 40),
+        "mediastinum": mediastinum,
+        "upper mediastinum": mediastinum & (z > carina[0]),
+        "svc": vena_cava,
         "cardiac silhouette": heart,
-        "cavoatrial junction": _ball(ct, end[end[:, 0] < end[:, 0].min() + 5].mean(axis=0), 15),
+        "cavoatrial junction": _ball(ct, vena_cava_end.mean(axis=0), 15),
+        # The mask does not tell the chambers apart; the right atrium is the heart's right border.
         "right atrium": heart & (x < np.percentile(heart_x, 25)),
         "carina": _ball(ct, carina, 15),
         "abdomen": np.isin(ct.organs, organs.UPPER_ABDOMEN),
@@ -216,14 +246,20 @@ def _regions(ct: CT) -> dict[str, NDArray[np.bool_]]:
 
 
 def _lung_regions(ct: CT, side: str) -> dict[str, NDArray[np.bool_]]:
-    """The lung, its thirds and apex by height, the hilum, and the lung's lower surface and outer recess."""
+    """Return the regions of one lung.
+
+    They are the lung, its thirds and apex by height, the hilum, and the lung's lower surface and
+    outer recess.
+    """
     z, _, x = _grid(ct)
     lung = np.isin(ct.organs, LUNG[side])
     points = ct.millimetres(np.argwhere(lung))
+    # Not the lowest and the highest voxel, which may be single ones of the recess or the apex.
     low, high = np.percentile(points[:, 0], [1, 99.8])
     first, second = low + (high - low) * np.array([0.36, 0.66])
     outer = np.percentile(np.abs(points[points[:, 0] < first][:, 2]), 72)
-    beneath = np.roll(ndimage.binary_erosion(~lung, np.ones((3, 1, 1))), 4, axis=0)
+    # What lies a little above tissue without lung, that is on the diaphragm.
+    above_diaphragm = np.roll(ndimage.binary_erosion(~lung, np.ones((3, 1, 1))), 4, axis=0)
     return {
         f"{side} lung": lung,
         f"{side} upper lung zone": lung & (z > second),
@@ -232,5 +268,5 @@ def _lung_regions(ct: CT, side: str) -> dict[str, NDArray[np.bool_]]:
         f"{side} hilar structures": _ball(ct, _hila(ct)[side], 26),
         f"{side} apical zone": lung & (z > high - 45),
         f"{side} costophrenic angle": lung & (z < low + 45) & (np.abs(x) > outer),
-        f"{side} hemidiaphragm": lung & beneath & (z < first),
+        f"{side} hemidiaphragm": lung & above_diaphragm & (z < first),
     }

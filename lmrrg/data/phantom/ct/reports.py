@@ -1,8 +1,9 @@
-"""Reports of CT phantoms: phrases put together from parts, so that no class has a template (sentences are ours).
+"""Reports of CT phantoms: phrases put together from parts, so that no class has a fixed sentence.
 
-A sentence about a finding is a frame (where the finding stands in it) around a noun phrase (degree, side, name, place),
-so the number of wordings is the product of its parts. Order, negatives, impression and the change against a prior are
-drawn as well. Labels are those of the facts and of the negatives that were written.
+A sentence about a finding is a frame (where the finding stands in it) around a noun phrase (degree,
+side, name, place), so the number of wordings is the product of its parts. Order, negatives,
+impression and the change against a prior are drawn as well. Labels are those of the facts and of
+the negatives that were written. The sentences are ours.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ _PLACE = {
     "mid": ("mid lung zone", "mid lung", "middle zone", "perihilar mid lung"),
     "lower": ("lower lung zone", "lower lung", "lower zone", "lung base"),
 }
+# {d} is the degree, {s} the side, {p} the place.
 _NOUN: dict[str, tuple[str, ...]] = {
     "cardiomegaly": (
         "{d} cardiomegaly",
@@ -101,6 +103,7 @@ _NOUN: dict[str, tuple[str, ...]] = {
         "endotracheal tube in standard position",
     ),
 }
+# {n} is the noun phrase, {a} the same with its article, {N} and {A} the same with a capital.
 _FRAME = (
     "There is {a}.",
     "{A} is present.",
@@ -181,7 +184,7 @@ _HEALTHY = (
     "No acute abnormality.",
     "Normal study.",
 )
-_LUNG = {
+_LUNG_KINDS = {
     "pleural effusion",
     "pneumothorax",
     "consolidation",
@@ -190,37 +193,46 @@ _LUNG = {
     "nodule",
     "hyperinflation",
 }
+_DOUBTFUL_KINDS = ("consolidation", "atelectasis", "nodule")
+_UNCOUNTABLE_KINDS = ("atelectasis", "hyperinflation", "edema", "cardiomegaly")
 
 
 def write_ct_report(
     rng: np.random.Generator, findings: Sequence[CTFinding], gone: Sequence[str] = ()
 ) -> PhantomReport:
-    """Write findings and impression; ``gone`` are kinds that the prior had and this film has no longer."""
+    """Write findings and impression.
+
+    Args:
+        rng: draws the wording.
+        findings: those that the films show.
+        gone: kinds that the prior had and these films have no longer.
+    """
+    # The order of the draws is part of the phantom's version: another one gives other reports.
     kinds = {finding.kind for finding in findings}
-    stated = [[_state(rng, finding)] for finding in findings]
-    normal: list[list[Sentence]] = []
+    stated = [_state(rng, finding) for finding in findings]
+    normal: list[Sentence] = []
     if "cardiomegaly" not in kinds:
-        normal.append([_free(rng, _HEART, {"Cardiomegaly": NEGATIVE})])
+        normal.append(_one_of(rng, _HEART, {"Cardiomegaly": NEGATIVE}))
     if rng.random() < 0.4:
-        normal.append([_free(rng, _WIDTH, {"Enlarged Cardiomediastinum": NEGATIVE})])
-    if not kinds & _LUNG and rng.random() < 0.7:
-        normal.append([_free(rng, _CLEAR, {})])
-    normal += [[sentence] for sentence in _negatives(rng, kinds, gone)]
-    normal += [
-        [_free(rng, (str(text),), {})]
-        for text in rng.choice(_REST, size=rng.integers(0, 3), replace=False)
-    ]
-    blocks = _ordered(rng, stated, normal)
-    resolved = [
-        Sentence(f"The previous {kind} has resolved.", _values(kind, NEGATIVE)) for kind in gone
-    ]
-    return PhantomReport(
-        tuple(s for block in blocks for s in block) + tuple(resolved), _impression(rng, findings)
-    )
+        normal.append(_one_of(rng, _WIDTH, {"Enlarged Cardiomediastinum": NEGATIVE}))
+    if not kinds & _LUNG_KINDS and rng.random() < 0.7:
+        normal.append(_one_of(rng, _CLEAR, {}))
+    normal += _negatives(rng, kinds, gone)
+    for text in rng.choice(_REST, size=rng.integers(0, 3), replace=False):
+        normal.append(_one_of(rng, (str(text),), {}))
+    sentences = _ordered(rng, stated, normal)
+    for kind in gone:
+        text = f"The previous {kind} has resolved."
+        sentences.append(Sentence(text, _labels(kind, NEGATIVE)))
+    return PhantomReport(tuple(sentences), _impression(rng, findings))
 
 
 def ct_labels(findings: Sequence[CTFinding], sentences: Sequence[Sentence]) -> dict[str, int]:
-    """The labels that sentences state; "No Finding" only where the film shows nothing but devices."""
+    """Return the labels that sentences state.
+
+    "No Finding" is only kept where the films show nothing but devices: hyperinflation, for one,
+    has no class of its own.
+    """
     labels = labels_of(sentences)
     if any(LABELS_OF[finding.kind] != ("Support Devices",) for finding in findings):
         labels.pop("No Finding", None)
@@ -228,94 +240,97 @@ def ct_labels(findings: Sequence[CTFinding], sentences: Sequence[Sentence]) -> d
 
 
 def _ordered(
-    rng: np.random.Generator, stated: list[list[Sentence]], normal: list[list[Sentence]]
-) -> list[list[Sentence]]:
-    """Findings first, in between, or all in one random order."""
-    normal = [normal[i] for i in rng.permutation(len(normal))]
+    rng: np.random.Generator, stated: list[Sentence], normal: list[Sentence]
+) -> list[Sentence]:
+    """Return all sentences: in half of the reports the findings first, else in random order."""
+    normal = [normal[index] for index in rng.permutation(len(normal))]
+    sentences = stated + normal
     if rng.random() < 0.5:
-        return stated + normal
-    blocks = stated + normal
-    return [blocks[i] for i in rng.permutation(len(blocks))]
+        return sentences
+    return [sentences[index] for index in rng.permutation(len(sentences))]
 
 
 def _negatives(rng: np.random.Generator, kinds: set[str], gone: Sequence[str]) -> list[Sentence]:
-    """One to three sentences that deny findings, some two at once."""
-    positive = {label for kind in kinds for label in LABELS_OF[kind]}
-    told = {label for kind in gone for label in LABELS_OF[kind]}
-    absent = [label for label in _ABSENT if label not in positive | told]
+    """Return sentences that deny one to four classes, some of them two at once."""
+    # A finding that has gone gets its own sentence.
+    mentioned: set[str] = set()
+    for kind in kinds.union(gone):
+        mentioned.update(LABELS_OF[kind])
+    absent = [label for label in _ABSENT if label not in mentioned]
     absent = [str(label) for label in rng.permutation(absent)][: int(rng.integers(1, 5))]
     sentences = []
     while absent:
-        taken, absent = (
-            (absent[:2], absent[2:]) if rng.random() < 0.55 else (absent[:1], absent[1:])
-        )
-        words = " or ".join(str(rng.choice(_ABSENT[label])) for label in taken)
-        sentences.append(
-            Sentence(str(rng.choice(_NONE)).format(x=words), dict.fromkeys(taken, NEGATIVE))
-        )
+        count = 2 if rng.random() < 0.55 else 1
+        denied = absent[:count]
+        absent = absent[count:]
+        words = " or ".join(str(rng.choice(_ABSENT[label])) for label in denied)
+        text = str(rng.choice(_NONE)).format(x=words)
+        sentences.append(Sentence(text, dict.fromkeys(denied, NEGATIVE)))
     return sentences
 
 
 def _impression(rng: np.random.Generator, findings: Sequence[CTFinding]) -> tuple[Sentence, ...]:
+    """Return one line per finding, in random order, sometimes numbered."""
     if not findings:
-        return (_free(rng, _HEALTHY, {}),)
-    chosen = [findings[i] for i in rng.permutation(len(findings))]
-    lines = [
-        (_capital(_noun(rng, f)) + _changed(rng, f, 0.5) + ".", _values(f.kind, POSITIVE))
-        for f in chosen
-    ]
-    numbered = len(lines) > 1 and rng.random() < 0.4
-    return tuple(
-        Sentence(f"{i}. {t}" if numbered else t, v) for i, (t, v) in enumerate(lines, start=1)
-    )
+        return (_one_of(rng, _HEALTHY, {}),)
+    sentences = []
+    for index in rng.permutation(len(findings)):
+        finding = findings[index]
+        text = _capitalised(_noun_phrase(rng, finding)) + _change(rng, finding, 0.5) + "."
+        sentences.append(Sentence(text, _labels(finding.kind, POSITIVE)))
+    if len(sentences) > 1 and rng.random() < 0.4:
+        numbered = enumerate(sentences, start=1)
+        return tuple(Sentence(f"{i}. {line.text}", line.labels) for i, line in numbered)
+    return tuple(sentences)
 
 
 def _state(rng: np.random.Generator, finding: CTFinding) -> Sentence:
-    noun = _noun(rng, finding)
-    doubtful = finding.kind in ("consolidation", "atelectasis", "nodule") and not finding.change
-    if doubtful and rng.random() < 0.06:
-        text = str(rng.choice(_HEDGED)).format(n=noun, N=_capital(noun))
-        return Sentence(text, _values(finding.kind, UNCERTAIN))
-    plural = "effusions" in noun
-    frames = _PLURAL if plural else _FRAME
-    again = finding.change == "unchanged"
-    frame = str(rng.choice([frame for frame in frames if again or not frame.startswith("Again")]))
-    one = (
-        noun
-        if finding.kind in ("atelectasis", "hyperinflation", "edema", "cardiomegaly")
-        else _article(noun)
-    )
-    text = frame.format(a=one, A=_capital(one), n=noun, N=_capital(noun))
-    return Sentence(text[:-1] + _changed(rng, finding, 1.0) + ".", _values(finding.kind, POSITIVE))
+    """Return a sentence that states a finding."""
+    noun = _noun_phrase(rng, finding)
+    may_be_doubtful = finding.kind in _DOUBTFUL_KINDS and not finding.change
+    if may_be_doubtful and rng.random() < 0.06:
+        text = str(rng.choice(_HEDGED)).format(n=noun, N=_capitalised(noun))
+        return Sentence(text, _labels(finding.kind, UNCERTAIN))
+    frames: Sequence[str] = _PLURAL if "effusions" in noun else _FRAME
+    if finding.change != "unchanged":
+        frames = [frame for frame in frames if not frame.startswith("Again")]
+    frame = str(rng.choice(frames))
+    one = noun if finding.kind in _UNCOUNTABLE_KINDS else _with_article(noun)
+    text = frame.format(a=one, A=_capitalised(one), n=noun, N=_capitalised(noun))
+    # The change goes before the full stop.
+    text = text.removesuffix(".") + _change(rng, finding, 1.0) + "."
+    return Sentence(text, _labels(finding.kind, POSITIVE))
 
 
-def _noun(rng: np.random.Generator, finding: CTFinding) -> str:
-    both = finding.kind == "pleural effusion" and finding.side == "bilateral"
-    forms = _NOUN["pleural effusion both" if both else finding.kind]
-    sizeless = finding.severity == "moderate" and finding.kind in ("cardiomegaly", "edema")
-    degrees: Sequence[str] = _MODERATE if sizeless else _DEGREE.get(finding.severity, ("",))
+def _noun_phrase(rng: np.random.Generator, finding: CTFinding) -> str:
+    is_on_both_sides = finding.kind == "pleural effusion" and finding.side == "bilateral"
+    forms = _NOUN["pleural effusion both" if is_on_both_sides else finding.kind]
+    # "moderately sized" goes with effusions, not with an enlarged heart or an edema.
+    has_no_size = finding.severity == "moderate" and finding.kind in ("cardiomegaly", "edema")
+    degrees: Sequence[str] = _MODERATE if has_no_size else _DEGREE.get(finding.severity, ("",))
     places = _PLACE.get(finding.zone, ("",))
     words = {"d": str(rng.choice(degrees)), "s": finding.side, "p": str(rng.choice(places))}
     return str(rng.choice(forms)).format(**words).strip()
 
 
-def _changed(rng: np.random.Generator, finding: CTFinding, chance: float) -> str:
-    if not finding.change or rng.random() >= chance:
+def _change(rng: np.random.Generator, finding: CTFinding, probability: float) -> str:
+    """Return the change against the prior, with its comma, or "" if it is not mentioned."""
+    if not finding.change or rng.random() >= probability:
         return ""
     return ", " + str(rng.choice(_CHANGE[finding.change]))
 
 
-def _values(kind: str, value: int) -> Mapping[str, int]:
+def _labels(kind: str, value: int) -> Mapping[str, int]:
     return dict.fromkeys(LABELS_OF[kind], value)
 
 
-def _free(rng: np.random.Generator, texts: Sequence[str], labels: Mapping[str, int]) -> Sentence:
+def _one_of(rng: np.random.Generator, texts: Sequence[str], labels: Mapping[str, int]) -> Sentence:
     return Sentence(str(rng.choice(texts)), labels)
 
 
-def _article(noun: str) -> str:
+def _with_article(noun: str) -> str:
     return ("an " if noun[0] in "aeiou" else "a ") + noun
 
 
-def _capital(text: str) -> str:
+def _capitalised(text: str) -> str:
     return text[0].upper() + text[1:]

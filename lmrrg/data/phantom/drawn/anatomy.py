@@ -7,6 +7,7 @@ film) to 1, y from -1 (top) to 1. All shapes and constants are ours, chosen by e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,7 +113,7 @@ class Scene:
         self.lung = {side: part * aerated for side, part in self.hemithorax.items()}
         self.attenuation = np.zeros((size, size), np.float32)
 
-    def strokes(self, groups: list[Strokes], blur: float = 0.0) -> Map:
+    def strokes(self, groups: Sequence[Strokes], blur: float = 0.0) -> Map:
         """Return lines as a map [S, S] in [0, 1].
 
         Args:
