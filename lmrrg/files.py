@@ -66,6 +66,7 @@ def _obstacle(path: Path, taken: Set[Path]) -> str | None:
         return "it is no regular file"
     if path.resolve() in taken:
         return "it is another file of the same command"
+    # Missing folders are made later: the nearest one that exists decides.
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not folder.is_dir():
         return f"{folder} is no directory"

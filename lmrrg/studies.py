@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 from lmrrg.errors import CodedError
 
+# The names are those of the CheXpert label files.
 Label = Literal[
     "Enlarged Cardiomediastinum",
     "Cardiomegaly",
@@ -29,8 +30,10 @@ Label = Literal[
 LABELS: tuple[str, ...] = get_args(Label)
 """The 14 classes in CheXbert's order."""
 
-POSITIVE, NEGATIVE, UNCERTAIN = 1, 0, -1
-"""Label values; a class that the report does not mention is absent from ``Study.labels``."""
+# Label values; a class that the report does not mention is absent from ``Study.labels``.
+POSITIVE = 1
+NEGATIVE = 0
+UNCERTAIN = -1
 
 View = Literal["PA", "AP", "frontal", "lateral", "unknown"]
 Split = Literal["train", "val", "test"]

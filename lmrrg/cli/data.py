@@ -145,6 +145,7 @@ def run(args: argparse.Namespace) -> int:
     )
     args.out.parent.mkdir(parents=True, exist_ok=True)
     imported = import_checked(data, args.out.parent, args.seed, progress=not args.quiet)
+    # Off by default: it reads every image, which takes long for a large data set.
     if args.hash_images:
         imported.duplicates = find_duplicates(imported.studies, progress=not args.quiet)
     audit = write_import(args.out, imported)

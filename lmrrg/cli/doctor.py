@@ -143,6 +143,7 @@ def _published_backend(folder: Path | None) -> Iterator[Check]:
 
 
 def _browser() -> Check:
+    # Only the browser tests need it.
     path = shutil.which("chromium") or shutil.which("google-chrome")
     return Check(
         "chromium", "ok" if path else "optional", path or "not found: the browser tests skip"

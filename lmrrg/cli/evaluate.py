@@ -117,4 +117,5 @@ def _image_settings(checkpoint: Path) -> list[str]:
 
 
 def _sanity(system: dict[str, Any]) -> list[Any]:
+    # The baselines fail by construction: one of them writes the same report for everybody.
     return system["sanity"] if system["checkpoint"] else []

@@ -36,7 +36,8 @@ def ppo_line(run_dir: Path) -> str:
     """Return what the SFT model and the kept model earn on the validation studies."""
     validated = [line for line in read_metrics(run_dir, "ppo") if "heldout_reward" in line]
     kept = read_checkpoint_config(RunLayout(run_dir).best("ppo"))["provenance"]
-    start, found = validated[0], _kept_metrics(run_dir, validated, kept)
+    start = validated[0]
+    found = _kept_metrics(run_dir, validated, kept)
     return (
         f"kept: {_describe_model(kept)}; validation reward {start['heldout_reward']:+.3f} → "
         f"{found['heldout_reward']:+.3f}, F1 {start['heldout']:.3f} → {found['heldout']:.3f}"

@@ -21,6 +21,8 @@ class ConfigError(ValueError):
 class Settings(BaseModel):
     """Base of every branch: unknown keys and infinite numbers are errors; values are constant."""
 
+    # Frozen, so that config.yaml, which is saved at the start, holds what the run used to its end.
+    # No protected namespaces: pydantic reserves names that begin with "model".
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=()
     )

@@ -55,6 +55,7 @@ def save_config(config: Config, path: Path) -> None:
     """Write the resolved tree as YAML, every default included."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_writer(path) as out:
+        # In the order of the tree, in which related settings stand together.
         yaml.safe_dump(config.model_dump(mode="json"), out, sort_keys=False)
 
 
@@ -77,6 +78,7 @@ def _rebase(branch: Any, home: Path) -> Any:
             changed[name] = _rebase(value, home)
         elif name in _NAME_OR_FOLDER and _is_folder(value, home):
             changed[name] = str(home / value)
+    # A copy is not validated again; the rules know no difference between relative and absolute.
     return branch.model_copy(update=changed)
 
 
@@ -93,6 +95,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise ConfigError(f"override {override!r} is not of the form key=value")
     *branches, leaf = key.split(".")
+    # Unknown branches are created here and refused by the validation, which knows the close names.
     for branch in branches:
         tree = tree.setdefault(branch, {})
         if not isinstance(tree, dict):
@@ -112,6 +115,7 @@ def _explain(error: ValidationError, where: str) -> str:
         key = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             lines.append(_explain_unknown(key, known))
+        # A rule of ours: its message is complete. Below, pydantic's own, which needs the value.
         elif problem["type"] == "value_error":
             lines.append(f"{key or 'config'}: {problem['msg'].removeprefix('Value error, ')}")
         else:

@@ -20,6 +20,7 @@ from lmrrg.manifest import manifest_hash
 from lmrrg.run.errors import TrackingError
 from lmrrg.run.layout import RunLayout
 
+# Those whose version may change the numbers of a run.
 PACKAGES = (
     "lmrrg",
     "torch",
@@ -114,7 +115,8 @@ def _git(*arguments: str) -> str | None:
             timeout=30,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return None  # a machine without git, or with one that hangs, still runs
+        # A machine without git, or with one that hangs on a network file system, can still run.
+        return None
     return done.stdout.strip() if done.returncode == 0 else None
 
 

@@ -59,7 +59,7 @@ class RunTracker:
         """
         values = {name: _as_number(name, value) for name, value in metrics.items()}
         if self._last_step is None:
-            _drop_from(self.path, step)
+            _drop_from(self.path, step)  # now, not at the start: a stage that dies before keeps all
         elif step < self._last_step:
             raise TrackingError(
                 "step_order", f"step {step} after step {self._last_step} in {self.path.name}"
@@ -165,7 +165,7 @@ def _start_wandb(run_dir: Path, stage: str, config: Config) -> Any | None:
             mode=mode,
             config=config.model_dump(mode="json"),
             settings=settings,
-            reinit="create_new",
+            reinit="create_new",  # one process may track several stages
         )
     except wandb.errors.AuthenticationError:
         raise  # a wrong key is a setting to correct, not a service that is down

@@ -100,6 +100,7 @@ class StateStore:
             shutil.rmtree(leftover, ignore_errors=True)
         part.mkdir(parents=True)
         write(str(part))
+        # Atomic: no folder with the name of a state is ever half written.
         os.replace(part, target)
         record = self._record(iteration, target)
         self._set_latest(record)
@@ -119,7 +120,8 @@ class StateStore:
         """
         if self._mirror is None:
             return
-        copied, held = self._mirror.newest(), self.latest()
+        copied = self._mirror.newest()
+        held = self.latest()
         if held is not None:
             iteration, folder = held
             if copied is None or copied["iteration"] < iteration:

@@ -1,4 +1,4 @@
-"""Fixtures of the unit tests: the checkout, and small sources that more than one file of tests reads."""
+"""Fixtures of the unit tests: the checkout, and small data sets that several test files read."""
 
 from __future__ import annotations
 

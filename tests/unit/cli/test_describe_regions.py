@@ -1,4 +1,4 @@
-"""The command that writes the descriptions anew, against a real HTTP server that speaks the protocol."""
+"""The command that describes the regions, against a real HTTP server that speaks the protocol."""
 
 from __future__ import annotations
 

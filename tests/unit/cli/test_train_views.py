@@ -1,4 +1,4 @@
-"""The command that trains the classifier of views: what it refuses, and that it writes what it can read."""
+"""The command that trains the view classifier: what it refuses, and that its weights load."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def test_an_unknown_key_would_be_refused(repo_root):
 
 
 def test_only_the_code_travels_with_a_job(repo_root, tmp_path):
-    """What ``--working-dir .`` uploads: no environment, no runs, no caches, and far below Ray's limit."""
+    """``--working-dir .`` uploads no environment, runs or caches, and is far below Ray's limit."""
     package = tmp_path / "package.zip"
     create_package(
         str(repo_root), package, include_gitignore=True, excludes=get_runtime_env_default_excludes()

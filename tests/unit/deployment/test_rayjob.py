@@ -1,7 +1,8 @@
-"""The KubeRay manifest has what the RayJob resource asks for, and what it runs exists in this checkout.
+"""The KubeRay manifest has the fields that a RayJob requires, and what it runs exists here.
 
-No operator is asked: the required fields are those of ray.io/v1 RayJob (spec.entrypoint, spec.rayClusterSpec with a
-head group and worker groups, containers with name and image), checked here by hand.
+No operator takes part: the required fields of ray.io/v1 RayJob (spec.entrypoint,
+spec.rayClusterSpec with a head group and worker groups, containers with name and image) are checked
+by hand.
 """
 
 from __future__ import annotations
@@ -20,21 +21,24 @@ from lmrrg.config.loading import load_config
 
 FIELDS = {
     "spec": {
-        "entrypoint", "submissionMode", "backoffLimit", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished",
-        "submitterPodTemplate", "rayClusterSpec", "runtimeEnvYAML", "activeDeadlineSeconds", "suspend", "jobId",
-        "metadata", "clusterSelector", "entrypointNumCpus", "entrypointNumGpus", "managedBy", "deletionStrategy",
+        "entrypoint", "submissionMode", "backoffLimit", "shutdownAfterJobFinishes",
+        "ttlSecondsAfterFinished", "submitterPodTemplate", "rayClusterSpec",
+        "runtimeEnvYAML", "activeDeadlineSeconds", "suspend", "jobId", "metadata",
+        "clusterSelector", "entrypointNumCpus", "entrypointNumGpus", "managedBy",
+        "deletionStrategy",
     },
     "rayClusterSpec": {
-        "rayVersion", "authOptions", "enableInTreeAutoscaling", "autoscalerOptions", "headGroupSpec",
-        "workerGroupSpecs", "gcsFaultToleranceOptions", "headServiceAnnotations", "suspend", "managedBy",
+        "rayVersion", "authOptions", "enableInTreeAutoscaling", "autoscalerOptions",
+        "headGroupSpec", "workerGroupSpecs", "gcsFaultToleranceOptions",
+        "headServiceAnnotations", "suspend", "managedBy",
     },
     "headGroupSpec": {"rayStartParams", "template", "serviceType", "headService", "enableIngress"},
     "workerGroupSpec": {
-        "groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template", "numOfHosts", "suspend",
-        "idleTimeoutSeconds", "scaleStrategy",
+        "groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams",
+        "template", "numOfHosts", "suspend", "idleTimeoutSeconds", "scaleStrategy",
     },
 }  # fmt: skip
-"""Fields of each level in KubeRay 1.5; a misspelt one would be dropped by the API server without a word."""
+"""Fields of each level in KubeRay 1.5; the API server drops a misspelt one silently."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Copies of training states in a store: a folder behind a file:// address, and one in memory that knows no renaming."""
+"""Copies of training states: in a folder behind file://, and in a memory store without rename."""
 
 import shutil
 import uuid
@@ -37,7 +37,7 @@ def states(config: Config) -> StateStore:
 
 
 def train(config: Config, *iterations: int) -> None:
-    """What an iteration leaves behind: models, a line of metrics, a state with one folder per rank."""
+    """Write what an iteration leaves behind: models, metrics, a state with a folder per rank."""
     for number in iterations:
         for model in ("best", "last"):
             write(config.run_dir / "ppo" / model / "model.safetensors", f"{model} {number}")
