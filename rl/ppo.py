@@ -16,7 +16,8 @@ import hashlib
 import logging
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import ray
@@ -35,12 +36,20 @@ from lmrrg.run.record import record_run
 from lmrrg.run.studies import prepare_studies
 from lmrrg.run.tracking import RunTracker, read_metrics
 from rl.prometheus import PrometheusGauges
-from rl.recovery import Preempted, Restarts, full_disk_named, preemption_notice
+from rl.recovery import (
+    Preempted,
+    Restarts,
+    StopRequest,
+    full_disk_named,
+    preemption_notice,
+)
 from rl.storage.remote_states import Mirror
 from rl.storage.training_states import StateStore
 from rl.trainer import CQRL, CQRLConfig
 
 logger = logging.getLogger(__name__)
+
+_AFTER_INTERRUPT = "the same command continues from the last saved iteration"
 
 
 def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
@@ -60,7 +69,7 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
         PlacementError: the cluster is too small or does not answer.
         PoolError: actors were lost more than ``ppo.max_restarts`` times in a row, or failed at
             their work.
-        Preempted: SIGTERM came; the state is saved and the same call continues.
+        Preempted: SIGTERM or Ctrl-C came; the state is saved and the same call continues.
     """
     # Actors have another working directory, so no path may be relative to this one.
     config = config.model_copy(update={"storage_path": config.storage_path.resolve()})
@@ -97,9 +106,7 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
     return layout.best("ppo")
 
 
-def _train_to_the_end(
-    config: Config, sft: Path, store: StateStore, preempted: Callable[[], bool]
-) -> None:
+def _train_to_the_end(config: Config, sft: Path, store: StateStore, preempted: StopRequest) -> None:
     """Train until the last iteration; after a loss of actors, start again from the last state."""
     restarts = Restarts(config.ppo.max_restarts)
     while store.iteration() < config.ppo.iterations:
@@ -110,7 +117,7 @@ def _train_to_the_end(
 
 
 def _attempt(
-    config: Config, sft: Path, store: StateStore, restarts: Restarts, preempted: Callable[[], bool]
+    config: Config, sft: Path, store: StateStore, restarts: Restarts, preempted: StopRequest
 ) -> None:
     """Start the actors and train, until the end or until actors are lost."""
     algorithm = CQRL(CQRLConfig.of(config, sft))
@@ -127,10 +134,12 @@ def _train(
     store: StateStore,
     config: Config,
     restarts: Restarts,
-    preempted: Callable[[], bool],
+    preempted: StopRequest,
 ) -> None:
     """Run the iterations that are left; log each, and save states as often as the settings ask."""
     iterations = config.ppo.iterations
+    longest = config.ppo.checkpoint_minutes
+    saved = time.monotonic()
     gauges = PrometheusGauges(config.name)
     mixtures: Mapping[str, Mapping[str, float]] = {}
     with (
@@ -158,15 +167,22 @@ def _train(
             )
             # Asked once: a notice that comes after this line waits for the next iteration's state.
             stopping = preempted()
-            if done < iterations and (done % config.ppo.checkpoint_every == 0 or stopping):
+            is_due = done % config.ppo.checkpoint_every == 0 or _minutes_since(saved) > longest
+            if done < iterations and (is_due or stopping):
                 _save(algorithm, store, config)
+                saved = time.monotonic()
             if stopping and done < iterations:
                 raise Preempted(
-                    f"stopped after iteration {done}; the same command continues from there"
+                    f"stopped after iteration {done}; the same command continues from there",
+                    preempted.exit_code,
                 )
     _record_mixtures(config, mixtures)
     # Last of all: once the final state is named, the run counts as finished.
     _save(algorithm, store, config)
+
+
+def _minutes_since(moment: float) -> float:
+    return (time.monotonic() - moment) / 60
 
 
 def _save(algorithm: CQRL, store: StateStore, config: Config) -> None:
@@ -220,7 +236,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_intermixed_args(argv)
     try:
-        return run_command("ppo", lambda: _run(args))
+        return run_command("ppo", lambda: _run(args), _AFTER_INTERRUPT)
     finally:
         ray.shutdown()
 
@@ -230,8 +246,8 @@ def _run(args: argparse.Namespace) -> int:
         best = run_ppo(load_config(args.config, args.overrides), args.sft_checkpoint)
     except Preempted as notice:
         print(f"ppo: {notice}")
-    else:
-        print(f"best checkpoint: {best}")
+        return notice.exit_code
+    print(f"best checkpoint: {best}")
     return 0
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import shutil
 import signal
-import threading
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from actors.actor_pool import PoolError
-from lmrrg.errors import CodedError
+from lmrrg.errors import INTERRUPTED, CodedError
 from lmrrg.ppo.errors import PPOError
 
 logger = logging.getLogger(__name__)
@@ -22,23 +22,68 @@ _FULL = 16 << 20
 
 
 class Preempted(Exception):
-    """The machine is about to be taken away; the state is saved, and the same command continues."""
+    """The run was asked to stop; its state is saved, and the same command continues.
+
+    ``exit_code`` is what the command ends with: 0 after SIGTERM, because a job manager would take
+    anything else for a failure; 130 after Ctrl-C, as shells expect.
+    """
+
+    def __init__(self, message: str, exit_code: int = 0):
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class StopRequest:
+    """Whether somebody asked the run to stop, and how.
+
+    Clouds and job managers send SIGTERM some time before they kill a process; a terminal sends
+    SIGINT for Ctrl-C.
+    """
+
+    def __init__(self) -> None:
+        self._signal: int | None = None
+
+    def __call__(self) -> bool:
+        """Return whether a signal came."""
+        return self._signal is not None
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code of a command that stopped for it."""
+        return INTERRUPTED if self._signal == signal.SIGINT else 0
+
+    def receive(self, number: int, frame: object) -> None:
+        """Note a signal; a second Ctrl-C interrupts at once.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C came before.
+        """
+        if number == signal.SIGINT:
+            if self._signal == signal.SIGINT:
+                raise KeyboardInterrupt
+            print(
+                "stopping after this iteration; press Ctrl-C again to stop without saving",
+                file=sys.stderr,
+            )
+        self._signal = number
 
 
 @contextmanager
-def preemption_notice() -> Iterator[Callable[[], bool]]:
-    """Yield a function that returns True once SIGTERM came.
+def preemption_notice() -> Iterator[StopRequest]:
+    """Yield the request to stop; calling it returns True once SIGTERM or Ctrl-C came.
 
-    Clouds and job managers send that signal some time before they kill the process. The block must
-    be opened in the main thread, after ``ray.init``, whose own handler would exit at once.
+    The block must be opened in the main thread, after ``ray.init``, whose own handler would exit
+    at once.
     """
     # The handler only sets a flag: the iteration in progress is finished, and its state saved.
-    notice = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: notice.set())
+    request = StopRequest()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, request.receive) for number in numbers]
     try:
-        yield notice.is_set
+        yield request
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -51,6 +51,7 @@ from sft.worker import Job, rank_environment, train_rank
 logger = logging.getLogger(__name__)
 
 _RAY_NAME = "ray_train"
+_AFTER_INTERRUPT = "the same command continues after the last epoch that was finished"
 _MAX_FAILURES = 2
 """How often a run starts again from its last checkpoint after workers or nodes were lost."""
 
@@ -124,7 +125,7 @@ def main(argv: list[str] | None = None) -> int:
         "overrides", nargs="*", metavar="key=value", help="settings that win over the file's"
     )
     args = parser.parse_intermixed_args(argv)
-    return run_command("sft", lambda: _run(args))
+    return run_command("sft", lambda: _run(args), _AFTER_INTERRUPT)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -221,6 +221,12 @@ class PPOConfig(Settings):
     checkpoint_every: PositiveInt = Field(
         10, description="iterations between training states", json_schema_extra=FREE
     )
+    checkpoint_minutes: PositiveFloat = Field(
+        5,
+        description="longest time between training states, minutes; so much work a killed run "
+        "loses at most, and an iteration",
+        json_schema_extra=FREE,
+    )
     keep_checkpoints: PositiveInt = Field(
         2, description="newest training states that are kept", json_schema_extra=FREE
     )

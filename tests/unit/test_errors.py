@@ -42,3 +42,40 @@ def test_a_command_keeps_its_exit_code_and_the_traceback_of_a_defect():
     assert run_command("tool", lambda: 1) == 1
     with pytest.raises(ZeroDivisionError):
         run_command("tool", lambda: 1 // 0)
+
+
+class CarriedError(CodedError):
+    """An actor's error on the driver: its text is a traceback, its ``cause`` the error itself."""
+
+    def __init__(self, cause: CodedError):
+        super().__init__("carried", "Traceback (most recent call last): ...")
+        self.cause = cause
+
+
+@pytest.mark.parametrize("is_pooled", [False, True])
+def test_the_coded_error_of_an_actor_is_one_sentence(capsys, is_pooled):
+    refusal = CodedError("decoder_attention", "capped scores")
+
+    def fail() -> int:
+        if is_pooled:
+            raise CodedError("actor_error", "policy: log_probs failed") from CarriedError(refusal)
+        raise CarriedError(refusal)
+
+    assert run_command("ppo", fail) == 2
+    assert capsys.readouterr().err == "ppo: decoder_attention: capped scores\n"
+
+
+def test_an_error_that_explains_another_is_kept(capsys):
+    def fail() -> int:
+        raise CodedError("bad_file", "no checkpoint") from CodedError("json", "line 3")
+
+    assert run_command("ppo", fail) == 2
+    assert capsys.readouterr().err == "ppo: bad_file: no checkpoint\n"
+
+
+def test_ctrl_c_is_one_sentence_with_the_way_on(capsys):
+    def stop() -> int:
+        raise KeyboardInterrupt
+
+    assert run_command("sft", stop, "the same command continues") == 130
+    assert capsys.readouterr().err == "sft: interrupted; the same command continues\n"

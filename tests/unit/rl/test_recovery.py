@@ -45,13 +45,22 @@ def test_the_time_of_a_recovery_is_told_once():
     assert restarts.recovered() == 0
 
 
-def test_sigterm_is_a_notice_inside_and_what_it_was_outside():
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_is_a_notice_inside_and_what_it_was_outside(number, exit_code):
+    before = signal.getsignal(number)
     with preemption_notice() as preempted:
         assert not preempted()
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         assert preempted()
-    assert signal.getsignal(signal.SIGTERM) is before
+        assert preempted.exit_code == exit_code
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_ctrl_c_stops_at_once():
+    with preemption_notice():
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.mark.parametrize(
