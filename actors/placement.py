@@ -1,4 +1,4 @@
-"""Joining a cluster and asking it for resources, with an answer in bounded time."""
+"""Join a cluster and reserve resources on it, with an answer in bounded time."""
 
 from __future__ import annotations
 
@@ -15,38 +15,44 @@ from ray._private.state import available_resources_per_node, total_resources_per
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from lmrrg.config.tree import Config
+from lmrrg.config.cluster import RayConfig
 from lmrrg.errors import CodedError
 
 logger = logging.getLogger(__name__)
 
 Bundle = Mapping[str, float]
-"""Resources of one actor, of one reservation or of a node: ``{"CPU": 1, "GPU": 0.5}``."""
+"""Resources of one actor, of a reservation or of a node: ``{"CPU": 1, "GPU": 0.5}``."""
 
 LOCAL_CPUS = 8
-"""Fewest logical CPUs of a local cluster: the actors take turns, so a laptop with two cores holds them all."""
+"""Fewest logical CPUs of a local cluster. They are more than a laptop's two cores, because the
+actors of a run mostly take turns."""
 
 
 class PlacementError(CodedError):
-    """The cluster cannot give what was asked in time; ``code`` is ``resources_short`` or ``cluster_unreachable``."""
+    """The cluster cannot give what was asked in time.
+
+    ``code`` is ``resources_short`` or ``cluster_unreachable``.
+    """
 
 
-def connect(config: Config) -> None:
-    """Join ``ray.address`` or ``$RAY_ADDRESS``, else start a small local cluster; nothing when already joined.
+def connect(settings: RayConfig) -> None:
+    """Join ``ray.address`` or ``$RAY_ADDRESS``, or start a small local cluster without either.
+
+    Do nothing when this process has joined one already.
 
     Raises:
         PlacementError: ``cluster_unreachable``.
     """
     if ray.is_initialized():
         return
-    address = config.ray.address or os.environ.get("RAY_ADDRESS")
+    address = settings.address or os.environ.get("RAY_ADDRESS")
     if address:
         _join(address, config.ray.preflight_timeout_s)
         return
     ray.init(
         address="local",
         num_cpus=max(LOCAL_CPUS, os.cpu_count() or 1),
-        object_store_memory=config.ray.object_store_mb << 20,
+        object_store_memory=settings.object_store_mb << 20,
         include_dashboard=False,
         log_to_driver=True,
     )
@@ -87,7 +93,7 @@ def _require_listener(address: str, timeout: float) -> None:
 
 
 def bundle(cpus: float, gpus: float = 0) -> dict[str, float]:
-    """Resources of one actor; a zero is left out, as Ray wants it."""
+    """Return the resources of one actor, without zeros, as a reservation wants them."""
     return {name: amount for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount}
 
 
@@ -102,7 +108,8 @@ def preflight(
         strategy: Ray's placement strategy.
 
     Raises:
-        PlacementError: ``resources_short``, with what is asked, what each node has and what is missing.
+        PlacementError: ``resources_short``; its message names what is asked, what each node has and
+            what is missing.
     """
     warn_of_idle_gpus(sum(each.get("GPU", 0) for each in bundles))
     if short := shortage(bundles, _nodes("free")):
@@ -117,15 +124,22 @@ def preflight(
 
 
 def warn_of_idle_gpus(asked: float) -> None:
-    """Say so when a run asks for no GPU on a cluster that has some."""
+    """Log a warning when a run asks for no GPU on a cluster that has some."""
     if not asked and any(node.get("GPU") for node in _nodes("total")):
         logger.warning(
-            "the cluster has GPUs and this run asks for none: add one of configs/layouts to --config"
+            "the cluster has GPUs and this run asks for none: "
+            "add one of configs/layouts to --config"
         )
 
 
 def actor_options(asked: Bundle, group: PlacementGroup | None, index: int = -1) -> dict[str, Any]:
-    """Options of an actor that takes ``asked`` from bundle ``index`` of the group (-1: any bundle that fits)."""
+    """Return Ray's options of an actor that takes ``asked`` from a bundle of the group.
+
+    Args:
+        asked: resources of the actor.
+        group: reservation, or None.
+        index: of the bundle; -1: any bundle that fits.
+    """
     options: dict[str, Any] = {"num_cpus": asked.get("CPU", 0), "num_gpus": asked.get("GPU", 0)}
     if group is not None:
         options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
@@ -134,24 +148,34 @@ def actor_options(asked: Bundle, group: PlacementGroup | None, index: int = -1) 
     return options
 
 
-def torch_environment(threads: int, gpus: float) -> dict[str, str]:
-    """Environment variables of an actor that computes with torch: its threads, and on CPU memory that it keeps.
+def bundle_index(first: int | None, number: int) -> int:
+    """Return the bundle of actor ``number`` of a kind whose bundles begin at ``first``.
 
-    glibc gives the pages of freed tensors back, and gets new ones from the kernel, zeroed, for the next: a third of the
-    reference's forward. Kept, they are there for the next batch (ours). With a GPU the host has no batches to compute,
-    and would only keep the pages that the weights were loaded through. Ray lets an actor that asked for no GPU see all.
+    Without ``first`` that is -1, Ray's number for any bundle that fits.
     """
+    return -1 if first is None else first + number
+
+
+def torch_environment(threads: int, gpus: float) -> dict[str, str]:
+    """Return the environment variables of an actor that computes with torch."""
     env = {"OMP_NUM_THREADS": str(threads)}
-    on_cpu = {
+    if gpus:
+        # No memory settings here: the host has no batches to compute, and would only keep the pages
+        # that the weights were loaded through.
+        return env
+    return env | {
+        # glibc returns the pages of freed tensors to the kernel and gets new, zeroed ones for the
+        # next: a third of the time of the reference's forward. Kept, they are there for the next
+        # batch (ours).
         "MALLOC_MMAP_MAX_": "0",
         "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
+        # Ray lets an actor that asked for no GPU see all of them.
         "CUDA_VISIBLE_DEVICES": "",
     }
-    return env if gpus else env | on_cpu
 
 
 def shortage(bundles: Sequence[Bundle], nodes: Sequence[Bundle]) -> str:
-    """What these nodes lack for the bundles, counted in bundles and in nodes; empty when everything fits.
+    """Describe what the nodes lack for the bundles, in bundles and in nodes; "" when all fit.
 
     Large bundles are placed first, each on the first node that still has room.
     """
@@ -159,28 +183,35 @@ def shortage(bundles: Sequence[Bundle], nodes: Sequence[Bundle]) -> str:
     left = [each for each in sorted(bundles, key=_size, reverse=True) if not _take(each, room)]
     if not left:
         return ""
-    kinds = [kind for kind in nodes if all(_take(each, [dict(kind)]) for each in left)]
-    if not kinds:
+    large_enough = [node for node in nodes if _can_hold_each(node, left)]
+    if not large_enough:
         return f"{describe(left)}, and no node is large enough for {_resources(left[0])}"
-    kind, more = max(kinds, key=_size), 0
-    extra: list[dict[str, float]] = []
+    # Nodes are added, each like the largest of today's, until everything has a place.
+    kind = max(large_enough, key=_size)
+    added: list[dict[str, float]] = []
     for each in left:
-        if not _take(each, extra):
-            more += 1
-            extra.append(dict(kind))
-            _take(each, extra)
-    return f"{describe(left)}, that is {more} more node{'s' * (more > 1)} with {_resources(kind)}"
+        if not _take(each, added):
+            added.append(dict(kind))
+            _take(each, added)
+    plural = "s" if len(added) > 1 else ""
+    return f"{describe(left)}, that is {len(added)} more node{plural} with {_resources(kind)}"
 
 
 def describe(bundles: Iterable[Bundle]) -> str:
-    """Equal ones counted: ``8 x {CPU 4, GPU 1}, 2 x {CPU 0.5}``."""
+    """List the bundles, equal ones counted: ``8 x {CPU 4, GPU 1}, 2 x {CPU 0.5}``."""
     kinds = Counter(_resources(each) for each in bundles)
     return ", ".join(f"{count} x {{{kind}}}" for kind, count in kinds.items())
 
 
+def _can_hold_each(node: Bundle, bundles: Iterable[Bundle]) -> bool:
+    """Return whether the node, all of it free, has room for each of the bundles alone."""
+    return all(_take(each, [dict(node)]) for each in bundles)
+
+
 def _take(asked: Bundle, room: Sequence[dict[str, float]]) -> bool:
-    """Take the bundle from the first of ``room`` that has it; False when none has."""
+    """Take the bundle from the first of ``room`` that has it; return False when none has."""
     for node in room:
+        # Fractions of a GPU do not add up exactly.
         if all(node.get(name, 0) >= amount - 1e-6 for name, amount in asked.items()):
             for name, amount in asked.items():
                 node[name] -= amount
@@ -193,23 +224,27 @@ def _size(resources: Bundle) -> tuple[float, float]:
 
 
 def _nodes(which: Literal["free", "total"]) -> list[Bundle]:
-    """CPUs and GPUs of every node that is alive: all of them, or what nobody has taken."""
+    """Return the CPUs and GPUs of every living node: all of them, or those that are free."""
     per_node = available_resources_per_node() if which == "free" else total_resources_per_node()
-    return [
-        {name: node.get(name, 0) for name in ("CPU", "GPU") if name in node}
-        for node in per_node.values()
-    ]
+    return [_cpus_and_gpus(resources) for resources in per_node.values()]
+
+
+def _cpus_and_gpus(resources: Bundle) -> Bundle:
+    # Ray also counts memory, and a resource of the node's own name.
+    return {name: resources[name] for name in ("CPU", "GPU") if name in resources}
 
 
 def _explain(bundles: Sequence[Bundle], timeout: float) -> str:
-    total, free = _nodes("total"), _nodes("free")
+    total = _nodes("total")
+    free = _nodes("free")
     lasting = shortage(bundles, total)
-    missing = lasting or shortage(bundles, free) or "nothing in sum, but the free shares lie apart"
+    missing = lasting or shortage(bundles, free) or "nothing in sum, but what is free lies apart"
     others = "" if lasting else "; the nodes would be large enough, others use them now"
     return (
-        f"the cluster did not give {describe(bundles)} within {timeout:g} s; its nodes have {describe(total)}, "
-        f"free {describe(free)}; missing: {missing}{others}; lower *.workers, rollout.engines, reward.scorers or "
-        "their CPUs and GPUs, take a smaller layout of configs/layouts, or add nodes"
+        f"the cluster did not give {describe(bundles)} within {timeout:g} s; its nodes have "
+        f"{describe(total)}, free {describe(free)}; missing: {missing}{others}; lower *.workers, "
+        "rollout.engines, reward.scorers or their CPUs and GPUs, take a smaller layout of "
+        "configs/layouts, or add nodes"
     )
 
 

@@ -1,4 +1,4 @@
-"""Scoring sampled reports: scorers as supervised Ray actors, and the pool that streams chunks through them."""
+"""Score sampled reports: scorers as supervised Ray actors, and the pool that feeds them chunks."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ import numpy as np
 from ray.actor import ActorHandle
 from ray.util.placement_group import PlacementGroup
 
-from actors.actor_pool import ActorPool, Supervised, spawn
-from actors.placement import actor_options, bundle
+from actors.actor_pool import ActorPool, Call, Supervised, spawn
+from actors.placement import actor_options, bundle, bundle_index
 from lmrrg.config.reward import RewardConfig
-from lmrrg.config.tree import Config
 from lmrrg.metrics.errors import MetricError
 from lmrrg.metrics.reward import RadCliQReward, RewardScores
 
 
 class RewardActor(Supervised):
-    """One scorer with its own backend."""
+    """One scorer with a metric backend of its own."""
 
     def __init__(self, reward: RewardConfig):
         self._scorer = RadCliQReward(reward)
@@ -30,44 +29,47 @@ class RewardActor(Supervised):
         token_ids: list[list[int]] | None,
         finished: list[bool],
     ) -> RewardScores:
-        """Scores of one chunk; see :meth:`lmrrg.metrics.reward.RadCliQReward.score`."""
+        """Score one chunk; see :meth:`lmrrg.metrics.reward.RadCliQReward.score`."""
         return self._scorer.score(reports, references, token_ids, finished)
 
 
 class RewardPool:
     """The scorers of a run.
 
-    A report that the backend cannot score comes back with ``valid`` False and a reward of NaN, so that the caller must
-    mask it; a scorer that dies is replaced and its chunk scored again. Nothing is ever replaced by a reward of 0.
+    A report that the backend cannot score comes back with ``valid`` False and a reward of NaN, so
+    that the caller must mask it. A scorer that dies is replaced and its chunk is scored again. No
+    failure ever becomes a reward of 0.
 
     Args:
-        config: uses ``reward``.
+        reward: scorers, their resources, backend, chunk and longest wait.
         placement_group: reservation that holds the scorers' bundles, or None.
-        first_bundle: index of the first scorer's bundle; the others follow it. None: any bundle that fits.
+        threads: CPU threads of a scorer.
+        first_bundle: index of the first scorer's bundle; the others follow it. None: any bundle
+            that fits.
     """
 
     def __init__(
         self,
-        config: Config,
+        reward: RewardConfig,
         placement_group: PlacementGroup | None = None,
         *,
+        threads: int,
         first_bundle: int | None = None,
     ):
-        self._reward = config.reward
-
-        def create(place: int) -> ActorHandle:
-            index = -1 if first_bundle is None else first_bundle + place
-            options = actor_options(reward_bundle(config.reward), placement_group, index)
+        self._reward = reward
+        environment = {"OMP_NUM_THREADS": str(threads)}
+        if not reward.gpus_per_scorer:
             # Ray lets an actor that asked for no GPU see all of them.
-            hidden = {} if config.reward.gpus_per_scorer else {"CUDA_VISIBLE_DEVICES": ""}
-            options["runtime_env"] = {
-                "env_vars": {"OMP_NUM_THREADS": str(config.threads), **hidden}
-            }
-            return spawn(RewardActor, options, config.reward)
+            environment["CUDA_VISIBLE_DEVICES"] = ""
 
-        self._pool = ActorPool(
-            "reward scorers", create, config.reward.scorers, timeout=config.reward.timeout_s
-        )
+        def create(slot: int) -> ActorHandle:
+            options = actor_options(
+                reward_bundle(reward), placement_group, bundle_index(first_bundle, slot)
+            )
+            options["runtime_env"] = {"env_vars": environment}
+            return spawn(RewardActor, options, reward)
+
+        self._pool = ActorPool("reward scorers", create, reward.scorers, timeout=reward.timeout_s)
 
     def start(self) -> None:
         """Wait until every scorer has loaded its backend.
@@ -95,31 +97,23 @@ class RewardPool:
                 "length_mismatch", "reports, references, token_ids and finished differ in length"
             )
         if not reports:
-            return RewardScores(
-                **{f.name: np.zeros(0, bool if f.name == "valid" else float) for f in _FIELDS}
-            )
-        spans = [
-            slice(start, start + self._reward.chunk)
-            for start in range(0, len(reports), self._reward.chunk)
-        ]
-        calls = [
-            (
-                "score",
-                {
-                    "reports": list(reports[span]),
-                    "references": list(references[span]),
-                    "token_ids": None if token_ids is None else list(token_ids[span]),
-                    "finished": list(finished[span]),
-                },
-            )
-            for span in spans
-        ]
-        return joined(
-            [scores for _, scores in sorted(self._pool.map(calls), key=lambda item: item[0])]
-        )
+            return _no_scores()
+        calls: list[Call] = []
+        for start in range(0, len(reports), self._reward.chunk):
+            chunk = slice(start, start + self._reward.chunk)
+            arguments = {
+                "reports": list(reports[chunk]),
+                "references": list(references[chunk]),
+                "token_ids": None if token_ids is None else list(token_ids[chunk]),
+                "finished": list(finished[chunk]),
+            }
+            calls.append(("score", arguments))
+        # Chunks finish in any order; results are joined in the order of the reports.
+        by_index = dict(self._pool.map(calls))
+        return joined([by_index[index] for index in range(len(calls))])
 
     def metrics(self) -> dict[str, float]:
-        """Size of the pool, scorers that are ready, scorers replaced so far."""
+        """Return the size of the pool, the scorers that are ready and those replaced so far."""
         return {
             "scorers": self._pool.size,
             "scorers_ready": self._pool.ready,
@@ -127,7 +121,7 @@ class RewardPool:
         }
 
     def actors(self) -> list[ActorHandle]:
-        """The handles of the scorers' actors."""
+        """Return the handles of the scorers' actors."""
         return self._pool.actors()
 
     def close(self) -> None:
@@ -136,15 +130,20 @@ class RewardPool:
 
 
 def joined(parts: Sequence[RewardScores]) -> RewardScores:
-    """The scores of consecutive reports, of which each part holds some."""
-    return RewardScores(
-        **{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in _FIELDS}
-    )
+    """Join the scores of consecutive chunks."""
+    columns: dict[str, np.ndarray] = {}
+    for column in fields(RewardScores):
+        columns[column.name] = np.concatenate([getattr(part, column.name) for part in parts])
+    return RewardScores(**columns)
+
+
+def _no_scores() -> RewardScores:
+    columns: dict[str, np.ndarray] = {}
+    for column in fields(RewardScores):
+        columns[column.name] = np.zeros(0, bool if column.name == "valid" else float)
+    return RewardScores(**columns)
 
 
 def reward_bundle(reward: RewardConfig) -> dict[str, float]:
-    """What one scorer asks of the cluster."""
+    """Return the resources of one scorer."""
     return bundle(reward.cpus_per_scorer, reward.gpus_per_scorer)
-
-
-_FIELDS = fields(RewardScores)

@@ -1,4 +1,4 @@
-"""Sampling reports: vLLM engines as supervised Ray actors, and the pool that feeds them."""
+"""Sample reports: vLLM engines as supervised Ray actors, and the pool that feeds them."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray.actor import ActorHandle
 from ray.util.placement_group import PlacementGroup
 
-from actors.actor_pool import ActorPool, Supervised, spawn
-from actors.placement import actor_options, bundle, torch_environment
-from actors.weight_sync.host_memory import StoredState, Transferred, WeightVersion
+from actors.actor_pool import ActorPool, Call, Supervised, spawn
+from actors.placement import actor_options, bundle, bundle_index, torch_environment
+from actors.weight_sync.engine_side import load_update
+from actors.weight_sync.host_memory import StoredState
+from actors.weight_sync.update import SentDecoder, WeightUpdate
 from lmrrg.config.rollout import RolloutConfig
-from lmrrg.config.tree import Config
-from lmrrg.engine.interfaces import EngineError, GeneratedReport
+from lmrrg.engine.interfaces import GeneratedReport
 from lmrrg.engine.report_engine import ReportEngine, study_seeds
 from lmrrg.engine.vllm_settings import engine_environment
 from lmrrg.vision.study_features import StudyFeatures
 
 
 class RolloutActor(Supervised):
-    """One engine. Loads the checkpoint when it starts; newer weights come with ``update_weights``."""
+    """One engine. It loads the checkpoint when it starts, newer weights by ``update_weights``."""
 
     def __init__(self, checkpoint_dir: str, rollout: RolloutConfig, seed: int, threads: int):
         self._engine = ReportEngine(checkpoint_dir, rollout, seed=seed, threads=threads)
@@ -36,7 +36,11 @@ class RolloutActor(Supervised):
         temperature: float,
         seeds: list[int],
     ) -> tuple[int, list[list[GeneratedReport]]]:
-        """The version of the weights, and ``samples`` reports for each study; ``seeds`` holds one per study."""
+        """Generate ``samples`` reports for each study; ``seeds`` holds one seed per study.
+
+        Returns:
+            The version of the weights that wrote them, and the reports.
+        """
         reports = self._engine.generate(
             features, prompts, samples=samples, temperature=temperature, seed=seeds
         )
@@ -47,68 +51,63 @@ class RolloutActor(Supervised):
         state: StoredState,
         version: int,
         checksum: str,
-        transferred: Transferred | None = None,
+        sent: SentDecoder | None = None,
     ) -> float:
-        """Load a newer state; returns the seconds it took. The version that is loaded already is left as it is.
+        """Load a newer version; return the seconds it took.
 
-        With ``transferred``, ``state`` is what is to be loaded beside it; an engine that got nothing loads the whole.
+        The arguments are those of :func:`actors.weight_sync.engine_side.load_update`.
         """
         started = time.perf_counter()
-        if version != self._engine.version:
-            received = self._engine.received() if transferred else None
-            if transferred and received is None:
-                state, checksum = transferred.whole()
-            elif transferred and received != transferred.checksum:
-                raise EngineError(
-                    "checksum", f"the decoder of version {version} was damaged on its way"
-                )
-            self._engine.update_weights(
-                state.tensors(), version, checksum, transferred=received is not None
-            )
+        load_update(self._engine, state, version, checksum, sent)
         return time.perf_counter() - started
 
     def transfer(self, step: str, request: dict[str, Any] | None) -> None:
-        """One step of a transfer of weights: see :meth:`lmrrg.engine.report_engine.ReportEngine.transfer`."""
+        """Take one step of a GPU transfer.
+
+        See :meth:`lmrrg.engine.report_engine.ReportEngine.transfer`.
+        """
         self._engine.transfer(step, request)
 
 
 class RolloutPool:
-    """The engines of a run: samples reports in chunks of studies, and keeps every engine at the same weights.
+    """The engines of a run: they sample reports in chunks of studies, all with the same weights.
 
-    Results depend on the seed and the weights, not on the number of engines or on who dies meanwhile.
+    Results depend on the seed and the weights. They do not depend on the number of engines, or on
+    which of them die meanwhile.
 
     Args:
-        config: uses ``rollout``, ``seed`` and ``threads``.
+        rollout: engines, their resources, lengths, temperature and longest waits.
         checkpoint_dir: the model that the engines start with; must be readable on every node.
         placement_group: reservation that holds the engines' bundles, or None.
-        first_bundle: index of the first engine's bundle; the others follow it. None: any bundle that fits.
+        seed: of the engines; every call to :meth:`generate` has a seed of its own.
+        threads: torch threads of an engine on CPU.
+        first_bundle: index of the first engine's bundle; the others follow it. None: any bundle
+            that fits.
     """
 
     def __init__(
         self,
-        config: Config,
+        rollout: RolloutConfig,
         checkpoint_dir: Path,
         placement_group: PlacementGroup | None = None,
         *,
+        seed: int,
+        threads: int,
         first_bundle: int | None = None,
     ):
-        self._config = config
+        self._rollout = rollout
         self.version = 0
         """Version of the weights that every engine holds; 0 is the checkpoint itself."""
-        self._published: WeightVersion | None = None
-        rollout = config.rollout
+        self._update: WeightUpdate | None = None
+        gpus = rollout.gpus_per_engine
+        environment = torch_environment(threads, gpus) | engine_environment(threads, gpu=gpus > 0)
 
-        def create(place: int) -> ActorHandle:
-            index = -1 if first_bundle is None else first_bundle + place
-            options = actor_options(rollout_bundle(rollout), placement_group, index)
-            gpus = rollout.gpus_per_engine
-            env = torch_environment(config.threads, gpus) | engine_environment(
-                config.threads, gpu=gpus > 0
+        def create(slot: int) -> ActorHandle:
+            options = actor_options(
+                rollout_bundle(rollout), placement_group, bundle_index(first_bundle, slot)
             )
-            options["runtime_env"] = {"env_vars": env}
-            return spawn(
-                RolloutActor, options, str(checkpoint_dir), rollout, config.seed, config.threads
-            )
+            options["runtime_env"] = {"env_vars": environment}
+            return spawn(RolloutActor, options, str(checkpoint_dir), rollout, seed, threads)
 
         self._pool = ActorPool(
             "rollout engines",
@@ -119,9 +118,9 @@ class RolloutPool:
         )
 
     @property
-    def transfers(self) -> bool:
+    def uses_gpu_transfer(self) -> bool:
         """Whether the decoder's new weights come from GPU to GPU (``rollout.weight_transfer``)."""
-        return self._config.rollout.weight_transfer != "memory"
+        return self._rollout.weight_transfer != "memory"
 
     def start(self) -> None:
         """Wait until every engine has loaded the model.
@@ -151,28 +150,27 @@ class RolloutPool:
             seed: of this call; the same seed and weights give the same reports.
             temperature: default ``rollout.temperature``; 0 is greedy.
             progress: called with the number of studies of each finished chunk.
-            finished: called with the places of those studies and their reports, while others are being written.
+            finished: called with the indices of those studies and their reports, while others are
+                being written.
 
         Raises:
-            PoolError: no engine could do it, or an engine that does not hold the current weights answered.
+            PoolError: no engine could do it.
+            RuntimeError: an engine that does not hold the current weights answered.
         """
-        temperature = self._config.rollout.temperature if temperature is None else temperature
+        rollout = self._rollout
+        temperature = rollout.temperature if temperature is None else temperature
         seeds = study_seeds(seed, len(prompts))
-        rollout = self._config.rollout
         chunks = study_chunks(len(prompts), samples, rollout.engines, rollout.max_sequences)
-        calls = [
-            (
-                "generate",
-                {
-                    "features": features.select(chunk),
-                    "prompts": [prompts[i] for i in chunk],
-                    "samples": samples,
-                    "temperature": temperature,
-                    "seeds": [seeds[i] for i in chunk],
-                },
-            )
-            for chunk in chunks
-        ]
+        calls: list[Call] = []
+        for chunk in chunks:
+            arguments = {
+                "features": features.select(chunk),
+                "prompts": [prompts[i] for i in chunk],
+                "samples": samples,
+                "temperature": temperature,
+                "seeds": [seeds[i] for i in chunk],
+            }
+            calls.append(("generate", arguments))
         results: list[list[GeneratedReport]] = [[] for _ in prompts]
         for index, (version, reports) in self._pool.map(calls):
             self._check_version(version)
@@ -184,35 +182,28 @@ class RolloutPool:
                 finished(chunks[index], reports)
         return results
 
-    def sync(
-        self,
-        state: ray.ObjectRef,
-        version: int,
-        checksum: str,
-        transferred: Transferred | None = None,
-    ) -> float:
-        """Bring every engine, and every later replacement, to ``state`` (a reference to a
-        :class:`actors.weight_sync.host_memory.StoredState`), with what was ``transferred`` before.
+    def load_weights(self, update: WeightUpdate) -> float:
+        """Bring every engine, and every later replacement, to a new version of the weights.
 
         Returns:
             Seconds until the last engine holds it.
 
         Raises:
-            PoolError: an engine refuses the state, or none is left.
+            PoolError: an engine refuses the weights, or none is left.
         """
         started = time.perf_counter()
-        published = WeightVersion(version, checksum, state, transferred)
-        self._pool.broadcast(("update_weights", published.arguments()))
-        # Kept until the next version: a replacement loads it from the object store.
-        self._published, self.version = published, version
+        self._pool.broadcast(("update_weights", update.arguments()))
+        # Kept until the next version, so that Ray keeps the state that a replacement loads.
+        self._update = update
+        self.version = update.version
         return time.perf_counter() - started
 
     def renew(self, reason: str) -> None:
-        """Replace every engine; they start with the weights of the last :meth:`sync`."""
+        """Replace every engine; they start with the weights of the last :meth:`load_weights`."""
         self._pool.renew(reason)
 
     def metrics(self) -> dict[str, float]:
-        """Size of the pool, engines that are ready, engines replaced so far."""
+        """Return the size of the pool, the engines that are ready and those replaced so far."""
         return {
             "engines": self._pool.size,
             "engines_ready": self._pool.ready,
@@ -220,7 +211,7 @@ class RolloutPool:
         }
 
     def actors(self) -> list[Any]:
-        """The handles of the engines' actors."""
+        """Return the handles of the engines' actors."""
         return self._pool.actors()
 
     def close(self) -> None:
@@ -235,11 +226,21 @@ class RolloutPool:
 
 
 def study_chunks(studies: int, samples: int, engines: int, slots: int) -> list[list[int]]:
-    """Places of the studies of each call: as many as fill an engine's slots, and work for every engine."""
+    """Divide the studies into calls: as many in each as fill an engine, and work for every engine.
+
+    Args:
+        studies: their number.
+        samples: reports per study.
+        engines: number of engines.
+        slots: sequences that an engine decodes at once.
+
+    Returns:
+        The indices of the studies of each call.
+    """
     size = max(1, min(slots // samples, -(-studies // engines)))
     return [list(range(start, min(start + size, studies))) for start in range(0, studies, size)]
 
 
 def rollout_bundle(rollout: RolloutConfig) -> dict[str, float]:
-    """What one engine asks of the cluster."""
+    """Return the resources of one engine."""
     return bundle(rollout.cpus_per_engine, rollout.gpus_per_engine)

@@ -53,7 +53,7 @@ def main() -> None:
         raise SystemExit(f"{args.run} has no SFT model; run `make demo` first")
     overrides = ["ppo.iterations=20", "ppo.value_warmup_iterations=1", *args.overrides]
     configs = [_trial(args.run, controller, overrides) for controller in CONTROLLERS]
-    connect(configs[0])
+    connect(configs[0].ray)
     results = sweep(configs, sft, args.concurrent)
     ray.shutdown()
     for row in results:

@@ -11,11 +11,13 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 from actors.layout import Layout
 from actors.placement import preflight
 from actors.policy import PolicyGroup
+from actors.policy_worker import PolicySettings
 from actors.reference import AdapterReference, Reference
 from actors.reward import RewardPool
 from actors.rollout import RolloutPool
-from actors.weight_sync.host_memory import Transferred
+from actors.weight_sync.sync import WeightSync
 from lmrrg.config.tree import Config
+from lmrrg.run.layout import RunLayout
 
 
 @dataclass(frozen=True)
@@ -42,17 +44,36 @@ class Crew:
             PlacementError: the cluster is too small.
             PoolError: an engine or a scorer does not start.
         """
-        layout = Layout.of(config)
+        layout = crew_layout(config)
         placement = preflight(layout.bundles, config.ray.preflight_timeout_s)
-        policy = PolicyGroup(config, sft_checkpoint, placement, first_bundle=layout.policy)
+        policy = PolicyGroup(
+            policy_settings(config), sft_checkpoint, placement, first_bundle=layout.policy
+        )
         reference: Reference | AdapterReference = AdapterReference(policy)
         if not config.is_own_reference:
-            reference = Reference(config, sft_checkpoint, placement, first_bundle=layout.reference)
+            reference = Reference(
+                config.ppo,
+                sft_checkpoint,
+                placement,
+                threads=config.threads,
+                first_bundle=layout.reference,
+            )
+        rollouts = RolloutPool(
+            config.rollout,
+            sft_checkpoint,
+            placement,
+            seed=config.seed,
+            threads=config.threads,
+            first_bundle=layout.rollouts,
+        )
+        rewards = RewardPool(
+            config.reward, placement, threads=config.threads, first_bundle=layout.rewards
+        )
         crew = cls(
             policy=policy,
             reference=reference,
-            rollouts=RolloutPool(config, sft_checkpoint, placement, first_bundle=layout.rollouts),
-            rewards=RewardPool(config, placement, first_bundle=layout.rewards),
+            rollouts=rollouts,
+            rewards=rewards,
             placement=placement,
         )
         # The actors load their models in parallel since they were created; `start` waits for each.
@@ -66,28 +87,37 @@ class Crew:
     def sync(self, version: int, fraction: float = 1.0) -> None:
         """Give every engine the policy's weights, or a mixture of them with the SFT model's.
 
-        Weights that go from GPU to GPU are copied to the host all the same, for engines that have
-        to be replaced. Nobody waits for that copy; it is made while reports are written.
-
         Args:
             version: of the new weights.
             fraction: of the policy in them; below 1 they are a mixture.
         """
-        if not self.rollouts.transfers or fraction < 1:  # a mixture is made on the host
-            state, checksum = self.policy.state(fraction)
-            self.rollouts.sync(state, version, checksum)
-            return
-        # An engine that is still starting would get the steps of the transfer, and the state that
-        # it starts with, in any order.
-        self.rollouts.start()
-        sent = self.policy.transfer(self.rollouts.actors())
-        if sent is None:
-            self.rollouts.renew("an engine was lost while weights were sent")
-        state, checksum = self.policy.state(decoder=False)
-        self.rollouts.sync(state, version, checksum, Transferred(sent, *self.policy.start_state()))
+        WeightSync(self.policy, self.rollouts).sync(version, fraction)
 
     def close(self) -> None:
         """Stop every actor and give the resources back."""
         for member in (self.policy, self.reference, self.rollouts, self.rewards):
             member.close()
         remove_placement_group(self.placement)
+
+
+def policy_settings(config: Config) -> PolicySettings:
+    """Return the branches of the settings that the policy uses."""
+    return PolicySettings(
+        ppo=config.ppo,
+        rollout=config.rollout,
+        decoder=config.model.decoder,
+        seed=config.seed,
+        threads=config.threads,
+        files=RunLayout(config.run_dir),
+    )
+
+
+def crew_layout(config: Config) -> Layout:
+    """Return the bundles that the actors of a run reserve."""
+    return Layout.of(
+        config.ray.placement,
+        config.ppo,
+        config.rollout,
+        config.reward,
+        own_reference=config.is_own_reference,
+    )

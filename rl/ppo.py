@@ -94,7 +94,7 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
             mirror.clear()
     if store.iteration() < config.ppo.iterations:
         record_run(config, manifest)
-        connect(config)
+        connect(config.ray)
         with preemption_notice() as preempted, full_disk_named(config.run_dir):
             _train_to_the_end(config, sft, store, preempted)
     # Version 0 is the SFT model, which is the first best model of every run.

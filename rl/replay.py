@@ -28,13 +28,14 @@ from lmrrg.metrics.reward import RewardScores
 from lmrrg.ppo.schedule import policy_learning_rate
 from lmrrg.progress import progress_bar
 from lmrrg.run.layout import RunLayout
+from rl.crew import policy_settings
 from rl.storage.rollout_files import DumpedRollout, read_rollouts
 from rl.study_pool import stream_seed
 
 
 def rescore(config: Config, rollouts: Sequence[DumpedRollout]) -> list[RewardScores]:
     """Return the rewards of the dumped reports by today's scorers, rollout by rollout."""
-    pool = RewardPool(config)
+    pool = RewardPool(config.reward, threads=config.threads)
     try:
         pool.start()
         scores = []
@@ -55,7 +56,7 @@ def rescore(config: Config, rollouts: Sequence[DumpedRollout]) -> list[RewardSco
 
 def retrain(config: Config, rollouts: Sequence[DumpedRollout], sft: Path, out: Path) -> None:
     """Repeat the updates in their order, from the SFT model, and write the policy into ``out``."""
-    policy = PolicyGroup(config, sft)
+    policy = PolicyGroup(policy_settings(config), sft)
     try:
         policy.start()
         for rollout in progress_bar(rollouts, desc="learning", unit="rollout"):
@@ -121,7 +122,7 @@ def _run(args: argparse.Namespace) -> int:
     config = load_config(args.config, args.overrides)
     layout = RunLayout(config.run_dir)
     rollouts = read_rollouts(layout.ppo_rollouts)
-    connect(config)
+    connect(config.ray)
     if args.train:
         sft = (args.sft_checkpoint or layout.best("sft")).resolve()
         out = (args.out or layout.ppo_replayed).resolve()

@@ -97,7 +97,7 @@ def run_sft(config: Config) -> Path:
         provenance={"data_sha256": manifest_hash(manifest), "seed": config.seed, "stage": "sft"},
         priors=priors_of(config),
     )
-    connect(config)
+    connect(config.ray)
     warn_of_idle_gpus(config.sft.gpus_per_worker)
     # Only now, when everything has loaded: settings that cannot start leave the run's name free.
     _mark(layout.sft_fingerprint, run)

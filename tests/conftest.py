@@ -129,7 +129,7 @@ def ray_cluster(tiny_config: Config) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
         patch.delenv("RAY_ADDRESS", raising=False)
-        connect(tiny_config)
+        connect(tiny_config.ray)
         yield Path(ray._private.worker.global_worker.node.get_session_dir_path())
         ray.shutdown()
 

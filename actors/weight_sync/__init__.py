@@ -1,1 +1,1 @@
-"""How new weights travel from the policy to the engines."""
+"""Bring the policy's new weights to the engines; read :mod:`actors.weight_sync.sync` first."""

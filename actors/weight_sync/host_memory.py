@@ -1,4 +1,4 @@
-"""Weights on their way from the trainer to the engines: through memory that both map, or through Ray's object store."""
+"""Carry weights in host memory: mapped by both sides on one node, else in Ray's object store."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from functools import lru_cache
 import numpy as np
 import ray
 import torch
-from ray.exceptions import RayError
 from torch import Tensor
 
 from actors.actor_pool import PeerLostError
 from lmrrg.model.checkpoint import state_checksum
 
 _ALIGNMENT = 64
+"""Bytes: a cache line, and more than any type of a tensor needs."""
 
 
 @dataclass(frozen=True)
-class TensorPlace:
-    """Where the bytes of a tensor lie in a buffer."""
+class TensorSlot:
+    """The bytes of one tensor in a buffer."""
 
     offset: int
     dtype: torch.dtype
@@ -31,27 +31,27 @@ class TensorPlace:
 
     @property
     def end(self) -> int:
-        """First byte behind it."""
+        """Return the first byte after it."""
         return self.offset + self.dtype.itemsize * int(np.prod(self.shape, dtype=np.int64))
 
     def tensor(self, buffer: Tensor) -> Tensor:
-        """The tensor as a view of the buffer (bytes)."""
+        """Return the tensor as a view of the buffer, uint8 [n]."""
         return buffer[self.offset : self.end].view(self.dtype).view(self.shape)
 
 
 @dataclass(frozen=True)
 class StoredState:
-    """A state of :func:`lmrrg.model.checkpoint.full_state` in one buffer: memory of this node, or bytes [n]."""
+    """A state of :func:`lmrrg.model.checkpoint.full_state` in one buffer."""
 
-    places: dict[str, TensorPlace]
+    slots: dict[str, TensorSlot]
     buffer: str | np.ndarray
-    """Name under which the processes of the node find it, or the bytes themselves, as Ray stores them."""
+    """A file name that the processes of this node can map, or the bytes themselves, uint8 [n]."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """The state as views of the buffer, which must not be written to.
+        """Return the state as views of the buffer, which must not be written to.
 
         Raises:
-            PeerLostError: the process that wrote it is gone, or on another node.
+            PeerLostError: ``weights_lost``, the process that wrote it is gone, or elsewhere.
         """
         try:
             buffer = _mapped(self.buffer) if isinstance(self.buffer, str) else _bytes(self.buffer)
@@ -59,15 +59,15 @@ class StoredState:
             raise PeerLostError(
                 "weights_lost", f"the policy rank that published the weights is gone: {error}"
             ) from error
-        return {name: place.tensor(buffer) for name, place in self.places.items()}
+        return {name: slot.tensor(buffer) for name, slot in self.slots.items()}
 
 
 class WeightBuffers:
-    """Two buffers that take one state after the other, so that the last one stays whole while the next is written.
+    """Two buffers that take turns: a state stays whole while the next one is written.
 
-    They are anonymous memory, which the kernel frees when the last process that maps it ends, however it ends; their
-    pages stay in place from one state to the next, while every object of Ray's store would get new ones, at several
-    times the cost of the copy (ours).
+    They are anonymous memory. The kernel frees it when the last process that maps it ends, however
+    it ends. Its pages stay in place from one state to the next; every object in Ray's store would
+    get new ones, at several times the cost of the copy (ours).
     """
 
     def __init__(self) -> None:
@@ -75,83 +75,43 @@ class WeightBuffers:
         self._turn = 0
 
     def write(self, state: Mapping[str, Tensor], *, shared: bool) -> tuple[StoredState, str]:
-        """Copy a state into the older buffer; the state and its checksum.
+        """Copy a state into the older buffer; return where it is, and its checksum.
 
-        ``shared``: readers are on this node and get the buffer's name; else they get its bytes.
+        Valid until the second-next call, since two buffers alternate.
+
+        Args:
+            state: names and tensors; always the same names and shapes.
+            shared: whether readers are on this node and get the buffer's name; otherwise they get
+                its bytes.
         """
-        places = _layout(state)
-        size = max(place.end for place in places.values())
+        slots = _slots(state)
+        size = max(slot.end for slot in slots.values())
         while len(self._files) < 2:
             self._files.append(_anonymous(size))
         self._turn = 1 - self._turn
         file, buffer = self._files[self._turn]
-        copies = {name: place.tensor(buffer) for name, place in places.items()}
+        copies = {name: slot.tensor(buffer) for name, slot in slots.items()}
         for name, copy in copies.items():
             copy.copy_(state[name])
-        name = f"/proc/{os.getpid()}/fd/{file}"
-        return StoredState(places, name if shared else buffer.numpy()), state_checksum(copies)
+        # Another process opens the memory through this process's table of files.
+        path = f"/proc/{os.getpid()}/fd/{file}"
+        return StoredState(slots, path if shared else buffer.numpy()), state_checksum(copies)
 
 
 def stored(state: Mapping[str, Tensor]) -> ray.ObjectRef:
-    """Put a state into the object store, for :meth:`actors.rollout.RolloutPool.sync`."""
+    """Put a state into Ray's object store, as :class:`actors.weight_sync.update.WeightUpdate`
+    refers to it."""
     return ray.put(WeightBuffers().write(state, shared=False)[0])
 
 
-@dataclass(frozen=True)
-class Transferred:
-    """What went to the engines another way: the decoder (:meth:`actors.policy.PolicyGroup.transfer`)."""
-
-    checksum: int | None
-    """Of what was sent; None when it did not arrive."""
-    state: ray.ObjectRef
-    """The whole :class:`StoredState`, for an engine that was not there."""
-    state_checksum: ray.ObjectRef
-
-    def whole(self) -> tuple[StoredState, str]:
-        """The whole state and its checksum.
-
-        Raises:
-            PeerLostError: a policy rank is gone before it was written, or the node where it lay.
-        """
-        try:
-            state, checksum = ray.get([self.state, self.state_checksum])
-        except RayError as error:
-            raise PeerLostError(
-                "weights_lost", f"the policy cannot give its weights: {type(error).__name__}"
-            ) from error
-        return state, checksum
-
-
-@dataclass(frozen=True)
-class WeightVersion:
-    """One published state of the whole model.
-
-    ``version`` grows with every update; a receiver refuses an older one, and any state whose tensors do not give
-    ``checksum``.
-    """
-
-    version: int
-    checksum: str
-    state: ray.ObjectRef
-    """Of a :class:`StoredState`; without decoder where that was transferred."""
-    transferred: Transferred | None = None
-
-    def arguments(self) -> dict[str, object]:
-        """The keyword arguments of ``update_weights``; Ray hands the receiver the state itself."""
-        return {
-            "state": self.state,
-            "version": self.version,
-            "checksum": self.checksum,
-            "transferred": self.transferred,
-        }
-
-
-def _layout(state: Mapping[str, Tensor]) -> dict[str, TensorPlace]:
-    places, offset = {}, 0
+def _slots(state: Mapping[str, Tensor]) -> dict[str, TensorSlot]:
+    slots: dict[str, TensorSlot] = {}
+    offset = 0
     for name, tensor in state.items():
-        places[name] = TensorPlace(offset, tensor.dtype, tuple(tensor.shape))
-        offset = -(-places[name].end // _ALIGNMENT) * _ALIGNMENT
-    return places
+        slot = TensorSlot(offset, tensor.dtype, tuple(tensor.shape))
+        slots[name] = slot
+        offset = -(-slot.end // _ALIGNMENT) * _ALIGNMENT
+    return slots
 
 
 def _anonymous(size: int) -> tuple[int, Tensor]:
@@ -162,12 +122,13 @@ def _anonymous(size: int) -> tuple[int, Tensor]:
 
 @lru_cache(maxsize=2)
 def _mapped(name: str) -> Tensor:
-    """Kept for the next but one state: it will be in the same pages."""
+    # Cached for both buffers: the second-next state will be in the same pages.
     with open(name, "rb") as file:
         return _bytes(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
 
 
 def _bytes(memory: mmap.mmap | np.ndarray) -> Tensor:
     with warnings.catch_warnings():
+        # A reader maps the memory read-only, and nothing writes to a state.
         warnings.filterwarnings("ignore", message="The given buffer is not writable")
         return torch.frombuffer(memory, dtype=torch.uint8)

@@ -116,10 +116,11 @@ def share_inside(config: Config, checkpoint: Path) -> float:
     from lmrrg.policy.batches import Experience, Rollout
     from lmrrg.run.studies import studies_of
     from lmrrg.vision.files import load_features
+    from rl.crew import policy_settings
 
     os.environ |= {"DS_ACCELERATOR": "cpu", "TORCHDYNAMO_DISABLE": "1"}
     alone = config.model_copy(update={"ppo": config.ppo.model_copy(update={"workers": 1})})
-    worker = PolicyWorker(alone, checkpoint, 0)
+    worker = PolicyWorker(policy_settings(alone), checkpoint, 0)
     worker.start(("127.0.0.1", worker.address()[1]))
     studies = studies_of(config, "train")[: config.ppo.studies_per_iteration]
     shape = (len(studies) * config.ppo.samples_per_study, config.rollout.max_new_tokens)

@@ -102,10 +102,13 @@ def compare_sync(
     """Seconds of every part of a sync and of a memcpy, and megabytes."""
     from actors.policy import PolicyGroup
     from actors.rollout import RolloutPool
+    from actors.weight_sync.update import WeightUpdate
+    from rl.crew import policy_settings
 
     state = full_state(load_checkpoint(checkpoint))
     target = {name: torch.empty_like(tensor) for name, tensor in state.items()}
-    policy, pool = PolicyGroup(config, checkpoint), RolloutPool(config, checkpoint)
+    policy = PolicyGroup(policy_settings(config), checkpoint)
+    pool = RolloutPool(config.rollout, checkpoint, seed=config.seed, threads=config.threads)
     parts: dict[str, list[float]] = defaultdict(list)
     try:
         policy.start()
@@ -115,7 +118,7 @@ def compare_sync(
             stored, checksum = policy.state()
             seconds = {
                 "store": time.perf_counter() - started,
-                "load": pool.sync(stored, number + 1, checksum),
+                "load": pool.load_weights(WeightUpdate(number + 1, checksum, stored)),
             }
             seconds["memcpy"] = timed(
                 lambda: [target[name].copy_(tensor) for name, tensor in state.items()]

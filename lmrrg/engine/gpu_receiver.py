@@ -1,6 +1,8 @@
-"""vLLM's own weight-transfer backends for GPUs, with a checksum of what arrived.
+"""Receive the decoder from the policy's GPU, with a checksum of what arrived.
 
-vLLM imports this module in each of its worker processes, by the name of :class:`TransferWorker`.
+This is the other end of :mod:`actors.weight_sync.gpu_sender`: vLLM's own transfer backends, which
+add up checksums here. vLLM imports this module in each of its worker processes, by the name of
+:class:`TransferWorker`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from lmrrg.model.checkpoint import add_sums, tensor_sum
 
 
 class _Checked:
-    """Adds up the checksums of the tensors on their way into the model."""
+    """Add up the checksums of the tensors on their way into the model."""
 
     model: Any
     _sums: list[Tensor] | None = None
@@ -32,7 +34,7 @@ class _Checked:
         def checked(weights: Iterable[tuple[str, Tensor]]) -> Any:
             weights = list(weights)
             assert self._sums is not None
-            # Added up later: vLLM loads on more than one stream.
+            # Added up only in `take_checksum`: vLLM loads on more than one stream.
             self._sums += [tensor_sum(name, tensor) for name, tensor in weights]
             return load(weights)
 
@@ -43,8 +45,9 @@ class _Checked:
             del self.model.load_weights
 
     def take_checksum(self) -> int | None:
-        """Of the last update that was received, once; None where there was none."""
-        sums, self._sums = self._sums, None
+        """Return the checksum of the update received since the last call; None without one."""
+        sums = self._sums
+        self._sums = None
         return None if sums is None else add_sums(sums)
 
 
@@ -57,7 +60,7 @@ class _CheckedIPC(_Checked, IPCWeightTransferEngine):
 
 
 def backend(name: str) -> str:
-    """Under which vLLM knows our checked form of its backend ``nccl`` or ``ipc``."""
+    """Return vLLM's name of our checked form of its backend ``nccl`` or ``ipc``."""
     return f"checked_{name}"
 
 
@@ -66,10 +69,10 @@ WeightTransferEngineFactory.register_engine(backend("ipc"), _CheckedIPC)
 
 
 class TransferWorker:
-    """What vLLM's worker gains (``worker_extension_cls``)."""
+    """The methods that vLLM's worker gains (``worker_extension_cls``)."""
 
     weight_transfer_engine: Any
 
     def take_received_checksum(self) -> int | None:
-        """See :meth:`_Checked.take_checksum`."""
+        """Return :meth:`_Checked.take_checksum` of this worker."""
         return self.weight_transfer_engine.take_checksum()

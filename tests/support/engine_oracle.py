@@ -1,4 +1,4 @@
-"""What the engine is held against: the same model run by transformers."""
+"""Compute what the engine must reproduce: the same model, run by transformers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def trainer_logprobs(
     prompts: list[list[int]],
     reports: list[GeneratedReport],
 ) -> list[list[float]]:
-    """Log-probabilities of the same tokens by transformers, in one padded batch."""
+    """Return the log-probabilities of the same tokens by transformers, in one padded batch."""
     width = max(len(report.token_ids) for report in reports)
     ids = torch.zeros(len(reports), width, dtype=torch.long)
     mask = torch.zeros(len(reports), width, dtype=torch.bool)
@@ -35,19 +35,18 @@ def trainer_logprobs(
 
 
 def largest_difference(model, features, prompts, reports: list[list[GeneratedReport]]) -> float:
-    """Over the first sample of every study."""
+    """Return the largest difference of log-probs over the first sample of every study."""
     first = [samples[0] for samples in reports]
     expected = trainer_logprobs(model, features, prompts, first)
-    pairs = [
-        (a, b)
-        for report, row in zip(first, expected, strict=True)
-        for a, b in zip(report.logprobs, row, strict=True)
-    ]
-    return max(abs(a - b) for a, b in pairs)
+    largest = 0.0
+    for report, row in zip(first, expected, strict=True):
+        for a, b in zip(report.logprobs, row, strict=True):
+            largest = max(largest, abs(a - b))
+    return largest
 
 
 def other_weights(directory: Path, seed: int, only: str = "") -> ReportGenerator:
-    """The checkpoint's model with the weights moved whose name contains ``only``."""
+    """Return the checkpoint's model with those weights moved whose name contains ``only``."""
     model = load_checkpoint(directory)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -62,11 +61,19 @@ def other_weights(directory: Path, seed: int, only: str = "") -> ReportGenerator
 
 
 def long_prompts(prompts: list[list[int]], length: int = 100) -> list[list[int]]:
-    """Prompts that with 30 visual tokens fill a whole cache block (128 tokens on CPU)."""
+    """Return prompts that with 30 visual tokens fill a whole cache block (128 tokens on CPU)."""
     return [(prompt * length)[:length] for prompt in prompts]
 
 
 def same_ids(a: list[list[GeneratedReport]], b: list[list[GeneratedReport]]) -> bool:
-    return [[r.token_ids for r in samples] for samples in a] == [
-        [r.token_ids for r in samples] for samples in b
-    ]
+    """Compare the tokens of all reports."""
+    return token_ids(a) == token_ids(b)
+
+
+def token_ids(reports: list[list[GeneratedReport]]) -> list[list[list[int]]]:
+    """Return the tokens of every sample of every study."""
+    return [_ids(samples) for samples in reports]
+
+
+def _ids(samples: list[GeneratedReport]) -> list[list[int]]:
+    return [report.token_ids for report in samples]

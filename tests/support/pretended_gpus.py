@@ -1,8 +1,9 @@
-"""Actors on CPU that take vLLM's GPU backends for weights as far as a machine without a GPU can.
+"""Run vLLM's GPU backends for weights on CPU, as far as a machine without a GPU can.
 
-Real: every process and every call between them, vLLM's trainer and worker ends, its rendezvous, its packing. Pretended:
-NCCL's communicator (the store of the rendezvous carries the bytes), CUDA IPC (a file that both map), streams (whether
-the one that computes was waited for, and which one the thread is on).
+Real: every process and every call between them, vLLM's trainer and worker ends, its rendezvous and
+its packing. Pretended: NCCL's communicator (the store of the rendezvous carries the bytes), CUDA
+IPC (a file that both map), streams (whether the one that computes was waited for, and which one the
+thread is on).
 """
 
 from __future__ import annotations
@@ -21,13 +22,12 @@ from actors.rollout import RolloutActor
 
 
 class _Communicator:
-    """NCCL's, over the store that the group met at."""
+    """NCCL's communicator, over the store that the group met at."""
 
     def __init__(self, group: Any, device: Any):
         self._group = group
-        _STREAMS.current = (
-            "vLLM's"  # as vllm.utils.torch_utils.current_stream does, which it asks for one
-        )
+        # As vllm.utils.torch_utils.current_stream does, which the communicator asks for one.
+        _STREAMS.current = "vLLM's"
 
     def broadcast(self, tensor: torch.Tensor, src: int, stream: Any = None) -> None:
         assert self._group.rank != src or not _STREAMS.busy, (
@@ -41,7 +41,7 @@ class _Communicator:
 
 
 class _Torch:
-    """torch, whose CUDA memory is a file."""
+    """torch with files in place of CUDA memory."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(torch, name)
@@ -69,20 +69,21 @@ def _rebuild(path: str, size: int, *_: Any) -> torch.Tensor:
 
 
 def _collect() -> None:
-    """Whoever reads the files has mapped them by now."""
+    """Delete the files; their readers have mapped them by now."""
     while _FILES:
         os.unlink(_FILES.popitem()[1])
 
 
 @contextlib.contextmanager
 def _on(stream: Any) -> Iterator[None]:
-    before, _STREAMS.current = _STREAMS.current, stream
+    before = _STREAMS.current
+    _STREAMS.current = stream
     yield
     _STREAMS.current = before
 
 
 def pretend() -> None:
-    """In this process, from now on."""
+    """Replace the GPU's parts in this process, from now on."""
     from vllm.distributed.device_communicators import pynccl
     from vllm.distributed.weight_transfer import packed_tensor
 
@@ -112,10 +113,11 @@ class PretendingEngine(RolloutActor):
 class PretendingRank(PolicyWorker):
     """A policy rank that sends."""
 
-    def transfer(self, *arguments: Any) -> int | None:
+    def send_decoder(self, *arguments: Any) -> int | None:
         pretend()
-        _STREAMS.current, _STREAMS.busy = "default", True
-        sent = super().transfer(*arguments)
+        _STREAMS.current = "default"
+        _STREAMS.busy = True
+        sent = super().send_decoder(*arguments)
         assert _STREAMS.current == "default", (
             "DeepSpeed computes on another stream than it began with"
         )

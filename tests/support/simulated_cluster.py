@@ -1,5 +1,7 @@
-"""Four raylets on one machine that claim 96 CPUs and 8 GPUs each: places every layout of a folder, loses a node, and
-prints what happened as one JSON line. A script, since a process can join one cluster only.
+"""Simulate four nodes with 96 CPUs and 8 GPUs each on one machine, and print a JSON line.
+
+It places every layout of a folder, and loses a node. A script, since a process can join only one
+cluster.
 
     python tests/support/simulated_cluster.py configs/layouts
 """
@@ -24,13 +26,13 @@ from ray.util.placement_group import (
 )
 
 from actors.actor_pool import ActorPool, spawn
-from actors.layout import Layout
 from actors.placement import PlacementError, actor_options, preflight
 from actors.policy import policy_bundle
 from actors.reference import reference_bundle
 from actors.rollout import rollout_bundle
 from lmrrg.config.loading import load_config
 from lmrrg.config.tree import Config
+from rl.crew import crew_layout
 from tests.support.stand_in import StandIn
 
 NODE = {"num_cpus": 96, "num_gpus": 8, "object_store_memory": 80 << 20}
@@ -40,7 +42,7 @@ def main() -> None:
     """Print the report."""
     logging.basicConfig(level=logging.ERROR)
     layouts = {file.stem: load_config(file) for file in sorted(Path(sys.argv[1]).glob("*.yaml"))}
-    # Else Ray starts a worker process for every CPU that is claimed.
+    # Otherwise Ray starts a worker process for every CPU that is claimed.
     settings = {
         "include_dashboard": False,
         "_system_config": {"prestart_worker_first_driver": False},
@@ -62,8 +64,9 @@ def main() -> None:
 
 
 def _place(config: Config) -> dict[str, Any]:
-    """Reserve the layout; how many GPUs it takes of each node, and how long the reservation took."""
-    layout, started = Layout.of(config), time.monotonic()
+    """Reserve the layout; return the GPUs it takes of each node, and the seconds it took."""
+    layout = crew_layout(config)
+    started = time.monotonic()
     group = preflight(layout.bundles, timeout=30)
     seconds = time.monotonic() - started
     gpus: dict[str, float] = {}
@@ -78,14 +81,12 @@ def _place(config: Config) -> dict[str, Any]:
 
 
 def _seats(config: Config) -> dict[str, Any]:
-    """Where policy rank, reference and engine of the first and of the last seat come to sit."""
-    layout = Layout.of(config)
+    """Return where the first and the last policy rank, reference and engine are placed."""
+    layout = crew_layout(config)
     group = preflight(layout.bundles, timeout=30)
-    policy, reference, engine = (
-        policy_bundle(config.ppo),
-        reference_bundle(config.ppo),
-        rollout_bundle(config.rollout),
-    )
+    policy = policy_bundle(config.ppo)
+    reference = reference_bundle(config.ppo)
+    engine = rollout_bundle(config.rollout)
     last = config.ppo.workers - 1
     asked = {
         "policy_first": (policy, layout.policy),
@@ -99,13 +100,8 @@ def _seats(config: Config) -> dict[str, Any]:
         name: spawn(StandIn, actor_options(each, group, index))
         for name, (each, index) in asked.items()
     }
-    where = dict(
-        zip(
-            actors,
-            ray.get([actor.where.remote() for actor in actors.values()], timeout=120),
-            strict=True,
-        )
-    )
+    places = ray.get([actor.where.remote() for actor in actors.values()], timeout=120)
+    where = dict(zip(actors, places, strict=True))
     for actor in actors.values():
         ray.kill(actor)
     remove_placement_group(group)
@@ -113,9 +109,9 @@ def _seats(config: Config) -> dict[str, Any]:
 
 
 def _loss(config: Config, cluster: Cluster, nodes: list[Any]) -> dict[str, Any]:
-    """Stand-ins for the engines, in their bundles on a node that is lost; the head, taken by others, is not."""
+    """Lose a node with stand-ins for the engines; the head is kept busy by others."""
     others = placement_group([{"GPU": 8, "node:__internal_head__": 0.001}])
-    layout = Layout.of(config)
+    layout = crew_layout(config)
     group = preflight(layout.bundles, timeout=30)
 
     def create(place: int) -> ActorHandle:
@@ -149,7 +145,7 @@ def _loss(config: Config, cluster: Cluster, nodes: list[Any]) -> dict[str, Any]:
 def _refusal(config: Config) -> dict[str, Any]:
     started = time.monotonic()
     try:
-        preflight(Layout.of(config).bundles, timeout=1)
+        preflight(crew_layout(config).bundles, timeout=1)
     except PlacementError as error:
         return {"code": error.code, "message": str(error), "seconds": time.monotonic() - started}
     raise AssertionError("a layout for four nodes was placed on three")

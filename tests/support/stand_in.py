@@ -1,4 +1,4 @@
-"""An actor for tests of placement; a module of its own, so that its process imports little."""
+"""Define an actor for tests of placement, in a module that imports little."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from actors.actor_pool import Supervised
 
 
 class StandIn(Supervised):
-    """Says where it sits."""
+    """An actor that returns where it is."""
 
     def where(self) -> tuple[str, list[str]]:
-        """Its node and its GPUs."""
+        """Return its node and its GPUs."""
         context = ray.get_runtime_context()
         return context.get_node_id(), context.get_accelerator_ids()["GPU"]

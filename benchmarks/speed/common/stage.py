@@ -66,7 +66,7 @@ def start_ray(config: Config) -> None:
     from actors.placement import connect
 
     os.environ |= {"RAY_worker_niceness": "0"}
-    connect(config)
+    connect(config.ray)
 
 
 def _targets(

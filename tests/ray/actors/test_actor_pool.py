@@ -1,4 +1,4 @@
-"""The pool against real actors that are killed, that hang and that fail."""
+"""Test the pool with real actors that are killed, that hang and that fail."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]
 
 
 class Worker(Supervised):
-    """Squares numbers; can die, hang or fail on request; remembers the state it was given."""
+    """An actor that squares numbers, keeps a state, and dies, hangs or fails on request."""
 
     def __init__(self, broken: bool = False):
         if broken:
@@ -60,7 +60,7 @@ class Worker(Supervised):
 
 
 def first_to_claim(marker: str) -> bool:
-    """Whether nobody made the file before; of two actors that ask at once, one is the first."""
+    """Return whether nobody made the file before; of two callers at once only one is first."""
     try:
         open(marker, "x").close()
     except FileExistsError:
@@ -69,7 +69,7 @@ def first_to_claim(marker: str) -> bool:
 
 
 class TwoArguments(ValueError):
-    """Cannot be built again from its one argument."""
+    """An exception that cannot be built again from its one argument."""
 
     def __init__(self, code: str, message: str):
         super().__init__(f"{code}: {message}")

@@ -1,4 +1,4 @@
-"""Preflight answers in bounded time and says what is short."""
+"""Test that preflight answers in bounded time and names what is short."""
 
 from __future__ import annotations
 
@@ -55,5 +55,5 @@ def test_a_wish_that_fits_in_sum_but_not_in_one_node_is_explained():
 
 def test_connecting_twice_keeps_the_cluster(tiny_config):
     node = ray.get_runtime_context().get_node_id()
-    connect(tiny_config)
+    connect(tiny_config.ray)
     assert ray.get_runtime_context().get_node_id() == node

@@ -1,4 +1,4 @@
-"""Policy ranks on a real cluster: the update does not depend on how it is spread, and continues after a load."""
+"""Test policy ranks on a real cluster: any division gives one update, and loading continues it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from lmrrg.model.checkpoint import load_checkpoint, state_checksum
 from lmrrg.policy.actor_critic import VALUE_HEAD_FILE, report_log_probs
 from lmrrg.policy.batches import Experience, Rollout
 from lmrrg.vision.study_features import StudyFeatures
+from rl.crew import policy_settings
 from tests.support.ppo_settings import ppo_config
 
 pytestmark = pytest.mark.cluster
@@ -25,7 +26,7 @@ STUDIES, SAMPLES, WIDTH = 8, 2, 9
 
 @pytest.fixture(scope="module")
 def rollout(tiny_checkpoint) -> Rollout:
-    """Random reports of random images."""
+    """Return random reports of random images."""
     inputs = load_checkpoint(tiny_checkpoint).inputs
     random = torch.Generator().manual_seed(0)
     lengths = torch.randint(1, WIDTH + 1, (STUDIES * SAMPLES, 1), generator=random)
@@ -67,7 +68,7 @@ LAYOUTS = {
 def histories(
     ray_cluster, tiny_config, tiny_checkpoint, rollout, tmp_path_factory
 ) -> dict[str, SimpleNamespace]:
-    """The same work in every layout."""
+    """Do the same work in every layout."""
     return {
         name: live(
             ppo_config(tiny_config, tmp_path_factory.mktemp("policy"), **layout),
@@ -86,7 +87,8 @@ def history(request, histories) -> SimpleNamespace:
 def live(config: Config, checkpoint: Path, rollout: Rollout) -> SimpleNamespace:
     """Score, warm up the critic, save, update; then load and update again."""
     folder = config.storage_path
-    group, reference = PolicyGroup(config, checkpoint), Reference(config, checkpoint)
+    group = PolicyGroup(policy_settings(config), checkpoint)
+    reference = Reference(config.ppo, checkpoint, threads=config.threads)
     group.start()
     shared = ray.put(rollout)
     before, frozen = group.log_probs(shared).result(), reference.result(reference.log_probs(shared))
@@ -150,13 +152,14 @@ def test_ranks_zero_and_the_split_do_not_change_the_update(histories):
 def test_a_lora_policy_without_its_adapters_is_the_reference(
     ray_cluster, tiny_config, tiny_checkpoint, rollout, tmp_path_factory
 ):
-    """Before and after an update that moved the policy; two ranks, so that rows have to be put in order."""
+    """Compare before and after an update, on two ranks, so that rows have to be put in order."""
     config = ppo_config(tiny_config, tmp_path_factory.mktemp("lora"), zero_stage=2)
     decoder = config.model.decoder.model_copy(update={"lora_rank": 4})
     config = config.model_copy(
         update={"model": config.model.model_copy(update={"decoder": decoder})}
     )
-    group, shared = PolicyGroup(config, tiny_checkpoint), ray.put(rollout)
+    group = PolicyGroup(policy_settings(config), tiny_checkpoint)
+    shared = ray.put(rollout)
     group.start()
     reference = AdapterReference(group)
     before, scores = reference.result(reference.log_probs(shared)), group.log_probs(shared).result()

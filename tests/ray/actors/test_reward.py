@@ -1,4 +1,4 @@
-"""The pool of scorers: the scores of one scorer, in order, whatever the chunks; failures masked, never zero."""
+"""Test the pool of scorers: scores as of one scorer, in order; failures masked, never zero."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def pool_config(tiny_config: Config) -> Config:
 
 @pytest.fixture(scope="module")
 def pool(ray_cluster, pool_config: Config) -> Iterator[RewardPool]:
-    pool = RewardPool(pool_config)
+    pool = RewardPool(pool_config.reward, threads=pool_config.threads)
     pool.start()
     yield pool
     pool.close()
@@ -89,7 +89,7 @@ def test_lists_of_different_length_are_refused(pool):
 
 
 def test_published_models_give_the_same_with_one_worker_and_with_many(pool_config, tmp_path):
-    """The published backend on random weights: chunks, workers and the shared cache change nothing."""
+    """Score on random weights: chunks, workers and the shared cache change nothing."""
     from tests.support.published_weights import (
         write_weights,  # at the top, the workers that import this module would miss it
     )
@@ -109,7 +109,7 @@ def test_published_models_give_the_same_with_one_worker_and_with_many(pool_confi
             "chunk": chunk,
         }
         reward = pool_config.reward.model_copy(update=update)
-        pool = RewardPool(pool_config.model_copy(update={"reward": reward}))
+        pool = RewardPool(reward, threads=pool_config.threads)
         pool.start()
         found.append(pool.score(REPORTS, REFERENCES, None, FINISHED))
         pool.close()
@@ -133,7 +133,7 @@ class BrokenScorer(RewardActor):
 
 def test_a_backend_that_raises_stops_the_run(pool_config, monkeypatch):
     monkeypatch.setattr("actors.reward.spawn", lambda actor, *rest: spawn(BrokenScorer, *rest))
-    broken = RewardPool(pool_config)
+    broken = RewardPool(pool_config.reward, threads=pool_config.threads)
     with pytest.raises(PoolError, match="backend is out of order"):
         broken.score(REPORTS, REFERENCES, None, FINISHED)
     broken.close()

@@ -1,4 +1,4 @@
-"""The pool of engines: same reports from any number of engines, fresh weights everywhere, deaths survived."""
+"""Test the pool of engines: reports that depend on no engine, current weights, lost engines."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from actors.actor_pool import PoolError
 from actors.placement import preflight
 from actors.rollout import RolloutPool, rollout_bundle
 from actors.weight_sync.host_memory import stored
+from actors.weight_sync.update import WeightUpdate
 from lmrrg.config.tree import Config
 from lmrrg.model.checkpoint import full_state, load_checkpoint, state_checksum
 from lmrrg.model.prompts import prompt_ids
@@ -33,7 +34,14 @@ def pool_config(tiny_config: Config) -> Config:
 @pytest.fixture(scope="module")
 def pool(ray_cluster, pool_config: Config, tiny_checkpoint: Path) -> Iterator[RolloutPool]:
     group = preflight([rollout_bundle(pool_config.rollout)] * 2, timeout=30)
-    pool = RolloutPool(pool_config, tiny_checkpoint, group, first_bundle=0)
+    pool = RolloutPool(
+        pool_config.rollout,
+        tiny_checkpoint,
+        group,
+        seed=pool_config.seed,
+        threads=pool_config.threads,
+        first_bundle=0,
+    )
     pool.start()
     yield pool
     pool.close()
@@ -52,7 +60,7 @@ def prompts(tiny_checkpoint: Path, tiny_config: Config, tiny_studies) -> list[li
 
 
 def difference(model, features, prompts, reports) -> float:
-    """Largest |engine - transformers| log-probability of the first samples."""
+    """Return the largest |engine - transformers| log-probability of the first samples."""
     worst = 0.0
     for study, samples in enumerate(reports):
         ids = torch.tensor([samples[0].token_ids])
@@ -87,7 +95,8 @@ def test_a_killed_engine_comes_back_with_the_current_weights(
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
     state = full_state(model)
-    assert pool.sync(stored(state), 1, state_checksum(state)) > 0
+    update = WeightUpdate(1, state_checksum(state), stored(state))
+    assert pool.load_weights(update) > 0
     assert pool.version == 1
     reports = pool.generate(features, prompts, samples=1, seed=3)
     assert difference(model, features, prompts, reports) < PARITY
@@ -96,7 +105,7 @@ def test_a_killed_engine_comes_back_with_the_current_weights(
     replaced = pool.metrics()["engines_replaced"]
     ray.kill(pool.actors()[0])
     again = pool.generate(features, prompts, samples=1, seed=3)
-    assert ids(again) == ids(reports), "who did the work does not show"
+    assert ids(again) == ids(reports), "the reports do not show which engine wrote them"
     pool.start()  # waits for the replacement
     assert pool.metrics() == {"engines": 2, "engines_ready": 2, "engines_replaced": replaced + 1}
     for _ in range(2):  # both engines, the new one included, take part
@@ -111,11 +120,13 @@ def test_a_killed_engine_comes_back_with_the_current_weights(
 def test_an_older_or_damaged_state_is_refused(pool, tiny_checkpoint):
     state = full_state(load_checkpoint(tiny_checkpoint))
     with pytest.raises(PoolError, match="checksum"):
-        pool.sync(stored(state), pool.version + 1, "0" * 32)
+        pool.load_weights(WeightUpdate(pool.version + 1, "0" * 32, stored(state)))
 
 
 def test_a_missing_checkpoint_is_named(ray_cluster, tiny_config, tmp_path):
-    pool = RolloutPool(tiny_config, tmp_path / "nowhere")
+    pool = RolloutPool(
+        tiny_config.rollout, tmp_path / "nowhere", seed=0, threads=tiny_config.threads
+    )
     with pytest.raises(PoolError, match="missing_file"):
         pool.start()
     pool.close()

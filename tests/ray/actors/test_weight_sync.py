@@ -1,4 +1,4 @@
-"""Weights through vLLM's transfer backends: the right ones arrive, whoever dies, and damage is noticed."""
+"""Test weights through vLLM's transfer backends: they arrive, engines may die, damage is found."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 
 from actors import policy, rollout
 from actors.actor_pool import PeerLostError, PoolError
-from actors.weight_sync.host_memory import Transferred
+from actors.weight_sync.update import SentDecoder, WeightUpdate
 from lmrrg.config.tree import Config
 from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.model.prompts import prompt_ids
 from lmrrg.policy.batches import Experience, Rollout
 from lmrrg.vision.files import load_features
-from rl.crew import Crew
+from rl.crew import Crew, policy_settings
 from tests.support.engine_oracle import PARITY, largest_difference
 from tests.support.ppo_settings import ppo_config
 from tests.support.pretended_gpus import PretendingEngine, PretendingRank
@@ -34,7 +34,7 @@ CASES = {
 def run(
     request, tiny_config: Config, tiny_checkpoint, tiny_studies, tmp_path_factory
 ) -> Iterator[SimpleNamespace]:
-    """Policy and engines that a transfer connects, and what engines write for a few studies."""
+    """Start a policy and engines that a GPU transfer connects."""
     case = CASES[request.param]
     config = ppo_config(
         tiny_config,
@@ -50,9 +50,9 @@ def run(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(policy, "PolicyWorker", PretendingRank)
         patch.setattr(rollout, "RolloutActor", PretendingEngine)
-        group, pool = (
-            policy.PolicyGroup(config, tiny_checkpoint),
-            rollout.RolloutPool(config, tiny_checkpoint),
+        group = policy.PolicyGroup(policy_settings(config), tiny_checkpoint)
+        pool = rollout.RolloutPool(
+            config.rollout, tiny_checkpoint, seed=config.seed, threads=config.threads
         )
         group.start()
         pool.start()
@@ -69,7 +69,7 @@ def run(
 
 
 def train(run: SimpleNamespace, seed: int) -> None:
-    """An update on random advantages, large enough that old weights are told from new ones."""
+    """Update on random advantages, by enough to tell old weights from new ones."""
     random = torch.Generator().manual_seed(seed)
     rows, width = 2 * len(run.prompts), 9
     reports = Rollout(
@@ -93,7 +93,7 @@ def train(run: SimpleNamespace, seed: int) -> None:
 
 
 def held_weights_are_the_policys(run: SimpleNamespace) -> bool:
-    """What the engines write now has the policy's log-probs, and not those of the model that all began with."""
+    """Compare the engines' log-probs with the policy's, and with those of the first model."""
     folder = run.config.storage_path / "policy"
     run.crew.policy.save_model(folder, {"stage": "test"})
     start, model = load_checkpoint(run.checkpoint), load_checkpoint(folder)
@@ -119,10 +119,10 @@ def test_every_update_arrives_and_a_replaced_engine_has_it_too(run, monkeypatch)
         assert crew.rollouts.metrics()["engines_ready"] == len(engines), (
             "nothing is sent to an engine that starts"
         )
-        return transfer(group, engines)
+        return send(group, engines)
 
-    transfer = policy.PolicyGroup.transfer
-    monkeypatch.setattr(policy.PolicyGroup, "transfer", ready)
+    send = policy.PolicyGroup.send_decoder
+    monkeypatch.setattr(policy.PolicyGroup, "send_decoder", ready)
     train(run, seed=2)
     crew.sync(2)  # with a group that the replacement has joined
     assert held_weights_are_the_policys(run)
@@ -147,16 +147,15 @@ def test_engines_are_replaced_when_one_was_lost_before_it_received(run, joined):
 
 
 def test_a_damaged_transfer_is_noticed(run):
-    crew, next_version = run.crew, run.crew.rollouts.version + 1
-    sent = crew.policy.transfer(crew.rollouts.actors())
-    state, checksum = crew.policy.state(decoder=False)
+    crew = run.crew
+    sent = crew.policy.send_decoder(crew.rollouts.actors())
+    rest, checksum = crew.policy.state(decoder=False)
+    damaged = SentDecoder(sent ^ 1, *crew.policy.begin_state())
     with pytest.raises(PoolError, match="damaged on its way"):
-        crew.rollouts.sync(
-            state, next_version, checksum, Transferred(sent ^ 1, *crew.policy.start_state())
-        )
+        crew.rollouts.load_weights(WeightUpdate(crew.rollouts.version + 1, checksum, rest, damaged))
 
 
-def test_an_engine_that_cannot_get_the_whole_state_tells_of_the_policys_loss():
+def test_an_engine_that_cannot_get_the_whole_state_reports_the_policys_loss():
     state, checksum = ray.remote(num_returns=2)(lambda: 1 / 0).remote()
     with pytest.raises(PeerLostError, match="ZeroDivisionError"):
-        Transferred(None, state, checksum).whole()
+        SentDecoder(None, state, checksum).fetch_whole()

@@ -1,4 +1,4 @@
-"""``ray job submit`` of both training stages, as the README has it, to a head of its own that asks for a token."""
+"""Submit both training stages with ``ray job submit``, as in the README, to a head with a token."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RAY = str(Path(sys.executable).parent / "ray")
 
 @dataclass(frozen=True)
 class Head:
-    """A running head, and the environment of somebody who has its token."""
+    """Start a head; yield the environment of somebody who has its token."""
 
     address: str
     environment: dict[str, str]
@@ -65,7 +65,10 @@ class Head:
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    """``ray start --head`` with token authentication, its own ports and folder; only its own processes are stopped."""
+    """Run ``ray start --head`` with token authentication and its own ports and folder.
+
+    Only its own processes are stopped.
+    """
     folder = Path(tempfile.mkdtemp(prefix="head", dir="/tmp"))  # short: sockets lie in it
     token = folder / "token"
     token.write_text(secrets.token_hex(32))
@@ -137,7 +140,7 @@ def wait_until_it_answers(
 
 @pytest.fixture(scope="module")
 def settings(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path]:
-    """The tiny network with one epoch and one iteration, and the file that says so.
+    """Write the settings of the tiny network with one epoch and one iteration.
 
     With adapters no process has to hold the reference: every process costs ten seconds of imports.
     """

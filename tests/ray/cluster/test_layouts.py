@@ -1,4 +1,4 @@
-"""Every shipped layout finds its place on four simulated nodes, and the loss of one is survived or explained."""
+"""Test every shipped layout on four simulated nodes, and the loss of one of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.paths import ROOT
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What ``simulated_cluster.py`` saw; it runs beside the session's own cluster."""
+    """Return the report of ``simulated_cluster.py``; it runs beside the session's cluster."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     environment["PYTHONPATH"] = str(ROOT)
     run = subprocess.run(

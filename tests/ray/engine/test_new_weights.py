@@ -1,4 +1,4 @@
-"""New weights reach every part of a running engine, and the parity test would notice if they did not."""
+"""Test that new weights reach every part of a running engine, and that old ones are noticed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def prompts(tiny_checkpoint: Path, tiny_config: Config, tiny_studies) -> list[li
 
 @pytest.fixture(scope="module")
 def fresh_engine(request, tiny_checkpoint: Path, tiny_config: Config, tmp_path_factory):
-    """An engine of its own, whose weights may be replaced, and its checkpoint."""
+    """Start an engine whose weights may be replaced; yield it with its checkpoint."""
     architecture, tied = request.param.split("-")
     model = load_checkpoint(tiny_checkpoint)
     settings = tiny_config.model.decoder.model_copy(update={"architecture": architecture})
@@ -70,7 +70,7 @@ def test_an_update_reaches_every_part(fresh_engine, features, prompts):
 @pytest.mark.parametrize("fresh_engine", ["qwen2-untied"], indirect=True)
 @pytest.mark.parametrize("part", ["lm_head", "embed_tokens", "visual.", "q_proj"])
 def test_parts_with_old_weights_are_noticed(fresh_engine, features, prompts, part):
-    """Negative control of the parity test."""
+    """Leave old weights in one part: the negative control of the parity test."""
     engine, directory = fresh_engine
     new = other_weights(directory, seed=10 + engine.version)
     old = full_state(load_checkpoint(directory))
@@ -82,7 +82,7 @@ def test_parts_with_old_weights_are_noticed(fresh_engine, features, prompts, par
 
 @pytest.mark.parametrize("fresh_engine", ["qwen2-untied"], indirect=True)
 def test_an_update_drops_the_prefix_cache(fresh_engine, features, prompts, monkeypatch):
-    """With the same prompt embeddings but other blocks of the decoder, old cache entries would match."""
+    """Change only the decoder's blocks, so that old cache entries would match the prompts."""
     engine, directory = fresh_engine
     prompts = long_prompts(prompts)
     difference = []
@@ -104,7 +104,7 @@ def test_an_update_drops_the_prefix_cache(fresh_engine, features, prompts, monke
 def test_weights_reach_an_engine_of_several_processes_through_shared_memory(
     fresh_engine, features, prompts, monkeypatch
 ):
-    """The path that an engine on several GPUs takes, with one process: nothing but the reading can be tested here."""
+    """Take the path of an engine on several GPUs, with one process: only reading is tested."""
     engine, directory = fresh_engine
     monkeypatch.setattr(
         engine, "_rollout", engine._rollout.model_copy(update={"tensor_parallel_size": 2})

@@ -1,4 +1,4 @@
-"""The engine against transformers: same log-probabilities, fresh weights in every place, refusals before vLLM."""
+"""Test the engine against transformers: log-probabilities, and refusals before vLLM."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_the_image_reaches_the_report(engine, features, prompts):
 
 
 def test_samples_follow_the_distribution(engine, features, prompts, tiny_checkpoint, monkeypatch):
-    """First tokens of many samples against the probabilities that the trainer gives them."""
+    """Compare the first tokens of many samples with the trainer's probabilities."""
     monkeypatch.setattr(
         engine, "_rollout", engine._rollout.model_copy(update={"max_new_tokens": 1})
     )
@@ -223,7 +223,7 @@ def test_study_seeds_do_not_depend_on_the_number_of_studies():
     "engine", [{"max_sequences": 64, "kv_cache_mb": mb} for mb in (2, 32)], indirect=True
 )
 def test_a_crowded_engine_writes_the_same_reports(engine, features, prompts, tiny_checkpoint):
-    """More prompt tokens than one step takes; in a small cache, requests that are put off and computed again."""
+    """Send more prompt tokens than a step takes, and more requests than a small cache holds."""
     prompts = long_prompts(prompts)
     assert sum(len(prompt) + VISUAL_TOKENS for prompt in prompts) * 8 > PREFILL_TOKENS
     crowd = engine.generate(features, prompts, samples=8, temperature=1.0, seed=1)

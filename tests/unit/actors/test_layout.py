@@ -1,4 +1,4 @@
-"""The layout files, the bundles that come of them, and what is said when they do not fit; no Ray is started."""
+"""Test the layout files, their bundles, and the messages when they do not fit, without Ray."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.layout import Layout
 from actors.placement import bundle, describe, shortage
 from lmrrg.config.base import ConfigError
 from lmrrg.config.loading import load_config
 from lmrrg.config.tree import Config
+from rl.crew import crew_layout
 from tests.support.paths import ROOT
 
 NODE = {"CPU": 96, "GPU": 8}
@@ -21,7 +21,7 @@ FILES = sorted((ROOT / "configs" / "layouts").glob("*.yaml"))
 
 
 def on(base: str, layout: Path, *overrides: str) -> Config:
-    """A shipped configuration with a layout on top."""
+    """Return a shipped configuration with a layout on top."""
     return load_config(f"{ROOT / 'configs' / base}.yaml,{layout}", overrides)
 
 
@@ -41,7 +41,7 @@ def test_a_layout_fits_its_cluster_and_nothing_smaller(file, base):
     config = on(base, file)
     size, way = file.stem.split("_")
     assert config.ray.placement == way
-    layout = Layout.of(config)
+    layout = crew_layout(config)
     assert shortage(layout.bundles, CLUSTERS[size]) == ""
     assert shortage(layout.bundles, [{"CPU": 96, "GPU": 0}]), "it asks for GPUs"
     assert config.sft.workers * config.sft.gpus_per_worker == sum(
@@ -51,9 +51,9 @@ def test_a_layout_fits_its_cluster_and_nothing_smaller(file, base):
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_actor_fits_into_its_bundle_beside_its_neighbours(file):
-    """The bundles are filled with what each actor asks for; nothing is left over but the rounded GPUs."""
+    """Add up what each actor asks for: it fills the bundles, except for the rounded GPUs."""
     config = on("iu_xray", file)
-    layout = Layout.of(config)
+    layout = crew_layout(config)
     room = [dict(each) for each in layout.bundles]
     ppo, rollout, reward = config.ppo, config.rollout, config.reward
     rank, engine = (
@@ -75,7 +75,7 @@ def test_every_actor_fits_into_its_bundle_beside_its_neighbours(file):
 
 
 def test_colocated_actors_share_whole_gpus():
-    layout = Layout.of(on("iu_xray", named("8gpu_colocated")))
+    layout = crew_layout(on("iu_xray", named("8gpu_colocated")))
     assert [each["GPU"] for each in layout.bundles[:8]] == [1] * 8
     assert layout.policy == layout.reference == layout.rollouts == 0
 
@@ -83,7 +83,10 @@ def test_colocated_actors_share_whole_gpus():
 @pytest.mark.parametrize("placement", ["split", "colocated"])
 def test_a_lora_policy_is_its_own_reference(placement):
     lora, both = ["model.decoder.lora_rank=4", f"ray.placement={placement}"], ["ppo.trainable=all"]
-    small, large = Layout.of(load_config(None, lora)), Layout.of(load_config(None, [*lora, *both]))
+    small, large = (
+        crew_layout(load_config(None, lora)),
+        crew_layout(load_config(None, [*lora, *both])),
+    )
     assert (
         sum(each["CPU"] for each in large.bundles) - sum(each["CPU"] for each in small.bundles) == 1
     )
@@ -93,7 +96,9 @@ def test_a_lora_policy_is_its_own_reference(placement):
 
 def test_a_gpu_that_holds_no_reference_has_room_for_a_larger_policy():
     seat = ["ray.placement=colocated", "ppo.gpus_per_worker=0.65", "rollout.gpus_per_engine=0.35"]
-    assert Layout.of(load_config(None, [*seat, "model.decoder.lora_rank=4"])).bundles[0]["GPU"] == 1
+    assert (
+        crew_layout(load_config(None, [*seat, "model.decoder.lora_rank=4"])).bundles[0]["GPU"] == 1
+    )
     for with_reference in ([], ["model.decoder.lora_rank=4", "ppo.trainable=all"]):
         with pytest.raises(ConfigError, match=r"together 1\.65"):
             load_config(None, [*seat, *with_reference])
@@ -101,11 +106,11 @@ def test_a_gpu_that_holds_no_reference_has_room_for_a_larger_policy():
 
 def test_on_cpu_colocated_means_shared_bundles_without_gpus():
     config = load_config(None, ["ray.placement=colocated", "ppo.workers=2", "rollout.engines=1"])
-    assert Layout.of(config).bundles == [{"CPU": 3}, {"CPU": 1}, {"CPU": 0.5}]
+    assert crew_layout(config).bundles == [{"CPU": 3}, {"CPU": 1}, {"CPU": 0.5}]
     copies = load_config(
         None, ["ray.placement=colocated", "ppo.workers=2", "ppo.reference_workers=3"]
     )
-    assert Layout.of(copies).bundles == [{"CPU": 3}, {"CPU": 2}, {"CPU": 1}, {"CPU": 0.5}]
+    assert crew_layout(copies).bundles == [{"CPU": 3}, {"CPU": 2}, {"CPU": 1}, {"CPU": 0.5}]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +172,7 @@ def test_relative_paths_lie_below_the_shared_storage(monkeypatch, tmp_path):
 
 
 def test_a_shortage_is_counted_in_bundles_and_nodes():
-    asked = Layout.of(on("iu_xray", named("4x8gpu_colocated"))).bundles
+    asked = crew_layout(on("iu_xray", named("4x8gpu_colocated"))).bundles
     assert (
         shortage(asked, [NODE]) == "24 x {CPU 10, GPU 1}, that is 3 more nodes with CPU 96, GPU 8"
     )
@@ -197,7 +202,7 @@ clusters = st.lists(
 
 @given(bundles, clusters)
 def test_what_is_missing_is_what_would_be_enough(asked, nodes):
-    """Adding the named number of nodes of the named kind ends the shortage; one less does not."""
+    """Add the named number of nodes: it ends the shortage, and one less does not."""
     text = shortage(asked, nodes)
     if not text or "no node is large enough" in text:
         return

@@ -1,4 +1,4 @@
-"""What the pools decide before any actor is involved."""
+"""Test what the pools decide before any actor is involved."""
 
 from __future__ import annotations
 
@@ -71,8 +71,11 @@ def test_an_engine_compiles_nothing_without_a_gpu_whatever_the_driver_has(monkey
 
 
 def test_a_scorer_does_not_pay_for_rllib_or_torch():
-    """Every actor imports these modules when it starts: RLlib would cost each 2 s of CPU, torch a scorer 350 MB."""
-    code = "import sys, actors.reward, actors.actor_pool; sys.exit(bool({'ray.rllib', 'torch'} & sys.modules.keys()))"
+    """Import what every actor imports: RLlib would cost each 2 s, torch a scorer 350 MB."""
+    code = (
+        "import sys, actors.reward, actors.actor_pool; "
+        "sys.exit(bool({'ray.rllib', 'torch'} & sys.modules.keys()))"
+    )
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
 
 

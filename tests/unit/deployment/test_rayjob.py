@@ -15,9 +15,9 @@ import pytest
 import ray
 import yaml
 
-from actors.layout import Layout
 from actors.placement import shortage
 from lmrrg.config.loading import load_config
+from rl.crew import crew_layout
 
 FIELDS = {
     "spec": {
@@ -93,7 +93,7 @@ def test_the_entrypoint_names_files_of_this_checkout_and_fits_the_workers(job, g
     )
     limits = groups[1]["template"]["spec"]["containers"][0]["resources"]["limits"]
     node = {"CPU": float(limits["cpu"]), "GPU": float(limits["nvidia.com/gpu"])}
-    assert shortage(Layout.of(config).bundles, [node] * groups[1]["replicas"]) == ""
+    assert shortage(crew_layout(config).bundles, [node] * groups[1]["replicas"]) == ""
 
 
 def test_the_image_is_built_from_the_gpu_lock_file(repo_root):

@@ -1,4 +1,4 @@
-"""What an engine asks of the machine that it is on, GPU or not."""
+"""Test what an engine asks of its machine, with and without a GPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vllm.platforms.interface import UnspecifiedPlatform
 
 from lmrrg.config.tree import Config
 from lmrrg.engine.interfaces import EngineError
-from lmrrg.engine.vllm_settings import _memory, _require_device
+from lmrrg.engine.vllm_settings import _memory, require_device
 
 
 @pytest.mark.parametrize(
@@ -29,10 +29,10 @@ def test_an_engine_measures_memory_only_where_nobody_else_takes_any(
 
 
 def test_a_gpu_build_without_a_gpu_says_what_to_set(monkeypatch):
-    _require_device()
+    require_device()
     monkeypatch.setattr(vllm.platforms, "_current_platform", UnspecifiedPlatform())
     with pytest.raises(EngineError, match=r"no_gpu: .*rollout\.gpus_per_engine"):
-        _require_device()
+        require_device()
 
 
 @pytest.mark.parametrize(

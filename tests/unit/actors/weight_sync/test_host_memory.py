@@ -1,4 +1,4 @@
-"""States on their way to the engines: bit for bit the same, readable by other processes, gone with their owner."""
+"""Test states in host memory: exact, readable by other processes, gone with their owner."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_last_state_outlives_the_next_one_but_no_more():
     assert same(second.tensors(), states[1])
     buffers.write(states[2], shared=True)
     assert same(second.tensors(), states[1])
-    assert state_checksum(first.tensors()) != checksum, "who is two states behind must notice"
+    assert state_checksum(first.tensors()) != checksum, "a reader two states behind must notice"
 
 
 def _own_a_state(pipe: Connection) -> None:
