@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import ray
@@ -47,7 +47,7 @@ def connect(settings: RayConfig) -> None:
         return
     address = settings.address or os.environ.get("RAY_ADDRESS")
     if address:
-        _join(address, config.ray.preflight_timeout_s)
+        _join(address, settings.preflight_timeout_s)
         return
     ray.init(
         address="local",
@@ -55,6 +55,7 @@ def connect(settings: RayConfig) -> None:
         object_store_memory=settings.object_store_mb << 20,
         include_dashboard=False,
         log_to_driver=True,
+        runtime_env={"worker_process_setup_hook": _quiet_cleaner()},
     )
 
 
@@ -74,7 +75,8 @@ def _join(address: str, timeout: float) -> None:
     try:
         _require_listener(address, timeout)
         ray.init(address=address, log_to_driver=True)
-    except (OSError, RuntimeError) as error:  # ConnectionError and TimeoutError are OSErrors
+    except (OSError, RuntimeError) as error:
+        # ConnectionError and TimeoutError are OSErrors.
         raise PlacementError(
             "cluster_unreachable", f"no Ray cluster answers at {address} ({error}); {remedy}"
         ) from error
@@ -90,6 +92,23 @@ def _require_listener(address: str, timeout: float) -> None:
     if host and port.isdigit():
         with socket.create_connection((host.strip("[]"), int(port)), timeout=timeout):
             pass
+
+
+def _quiet_cleaner() -> Callable[[], None]:
+    """Return a function that every worker process of a local cluster calls at its start.
+
+    Ray Train watches its controller through Ray's dashboard. A local cluster has none, and the
+    watcher would log a warning every second. Its only task is to free the reservation of a driver
+    that was killed, and a local cluster ends with its driver.
+    """
+
+    # Inside a function, so that Ray pickles it with its code: the workers need not import this
+    # module.
+    def set_level() -> None:
+        name = "ray.train.v2._internal.execution.controller.placement_group_cleaner"
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+    return set_level
 
 
 def bundle(cpus: float, gpus: float = 0) -> dict[str, float]:

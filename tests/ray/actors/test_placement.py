@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 import pytest
@@ -57,3 +58,12 @@ def test_connecting_twice_keeps_the_cluster(tiny_config):
     node = ray.get_runtime_context().get_node_id()
     connect(tiny_config.ray)
     assert ray.get_runtime_context().get_node_id() == node
+
+
+def test_workers_of_a_local_cluster_do_not_warn_of_the_missing_dashboard():
+    @ray.remote(num_cpus=0.1)
+    def level() -> int:
+        name = "ray.train.v2._internal.execution.controller.placement_group_cleaner"
+        return logging.getLogger(name).getEffectiveLevel()
+
+    assert ray.get(level.remote(), timeout=60) == logging.ERROR

@@ -1,4 +1,4 @@
-"""A cluster that is not there is named at once, with the remedy."""
+"""Test that a cluster that is not there is named at once, with the remedy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 import pytest
 
 from actors.placement import PlacementError, connect
-from lmrrg.config.tree import Config
+from lmrrg.config.cluster import RayConfig
 
 
 def free_port() -> int:
@@ -25,7 +25,7 @@ def test_a_dead_address_is_refused_at_once(monkeypatch, form):
     monkeypatch.setenv("RAY_ADDRESS", address)
     started = time.monotonic()
     with pytest.raises(PlacementError) as caught:
-        connect(Config())
+        connect(RayConfig())
     assert caught.value.code == "cluster_unreachable"
     assert address in str(caught.value)
     assert "unset RAY_ADDRESS" in str(caught.value)
@@ -40,4 +40,4 @@ def test_what_ray_says_of_a_wrong_address_becomes_the_same_error(monkeypatch):
     monkeypatch.setattr("ray.init", refuse)
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     with pytest.raises(PlacementError, match="could not find any running"):
-        connect(Config())
+        connect(RayConfig())
