@@ -128,7 +128,7 @@ def test_every_update_arrives_and_a_replaced_engine_has_it_too(run, monkeypatch)
     assert held_weights_are_the_policys(run)
     assert crew.rollouts.metrics()["engines_replaced"] == 1
 
-    crew.sync(3, share=0.5)  # a mixture, which goes through memory
+    crew.sync(3, fraction=0.5)  # a mixture, which goes through memory
     crew.sync(4)
     assert held_weights_are_the_policys(run)
 
