@@ -34,7 +34,7 @@ from lmrrg.progress import progress_bar
 from lmrrg.run.layout import RunLayout
 from lmrrg.run.record import record_run
 from lmrrg.run.studies import prepare_studies
-from lmrrg.run.tracking import RunTracker, read_metrics
+from lmrrg.run.tracking import RunTracker, read_metrics, require_wandb_key
 from rl.prometheus import PrometheusGauges
 from rl.recovery import (
     Preempted,
@@ -93,6 +93,7 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
         if mirror:  # else the next start on a fresh machine would restore the old run
             mirror.clear()
     if store.iteration() < config.ppo.iterations:
+        require_wandb_key(config.tracking)
         record_run(config, manifest)
         connect(config.ray)
         with preemption_notice() as preempted, full_disk_named(config.run_dir):

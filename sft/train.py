@@ -41,6 +41,7 @@ from lmrrg.model.decoder import build_tokenizer
 from lmrrg.run.layout import RunLayout
 from lmrrg.run.record import record_run
 from lmrrg.run.studies import prepare_studies, priors_of, studies_of
+from lmrrg.run.tracking import require_wandb_key
 from lmrrg.studies import Study
 from lmrrg.vision.files import FeatureFiles, image_hashes
 from sft.errors import SFTError
@@ -97,6 +98,7 @@ def run_sft(config: Config) -> Path:
         provenance={"data_sha256": manifest_hash(manifest), "seed": config.seed, "stage": "sft"},
         priors=priors_of(config),
     )
+    require_wandb_key(config.tracking)
     connect(config.ray)
     warn_of_idle_gpus(config.sft.gpus_per_worker)
     # Only now, when everything has loaded: settings that cannot start leave the run's name free.

@@ -18,6 +18,7 @@ from typing import Any
 import wandb
 from wandb.sdk.mailbox import MailboxClosedError
 
+from lmrrg.config.tracking import TrackingConfig
 from lmrrg.config.tree import Config
 from lmrrg.files import atomic_writer
 from lmrrg.run.errors import TrackingError
@@ -26,6 +27,10 @@ from lmrrg.run.layout import RunLayout
 logger = logging.getLogger(__name__)
 
 RESERVED = ("step", "time")
+_KEY_NEEDED = (
+    "tracking.wandb_mode=online needs WANDB_API_KEY or `wandb login`; "
+    "or take tracking.wandb_mode=offline"
+)
 _SERVICE_TROUBLE = (wandb.errors.CommError, MailboxClosedError, ConnectionError)
 
 
@@ -142,6 +147,22 @@ def _drop_from(path: Path, step: int) -> None:
         out.writelines(json.dumps(record) + "\n" for record in kept)
 
 
+def require_wandb_key(tracking: TrackingConfig) -> None:
+    """Fail before any work where Weights & Biases is wanted online and no key is known.
+
+    Raises:
+        TrackingError: ``wandb_key``.
+    """
+    if tracking.wandb_mode != "online":
+        return
+    try:
+        has_key = wandb.login(prompt=False)
+    except wandb.errors.AuthenticationError:
+        has_key = True  # refused, or the service is down: the start of the tracking will tell
+    if not has_key:
+        raise TrackingError("wandb_key", _KEY_NEEDED)
+
+
 def _start_wandb(run_dir: Path, stage: str, config: Config) -> Any | None:
     mode = config.tracking.wandb_mode
     if mode == "disabled":
@@ -167,8 +188,9 @@ def _start_wandb(run_dir: Path, stage: str, config: Config) -> Any | None:
             settings=settings,
             reinit="create_new",  # one process may track several stages
         )
-    except wandb.errors.AuthenticationError:
-        raise  # a wrong key is a setting to correct, not a service that is down
+    except (wandb.errors.AuthenticationError, wandb.errors.UsageError) as error:
+        # A wrong key is a setting to correct, not a service that is down.
+        raise TrackingError("wandb_key", f"{_KEY_NEEDED} ({error})") from error
     except _SERVICE_TROUBLE as error:
         logger.warning("Weights & Biases is out of reach (%s); metrics go to JSONL only", error)
         return None

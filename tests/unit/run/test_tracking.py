@@ -20,7 +20,7 @@ from lmrrg.manifest import manifest_hash
 from lmrrg.run.errors import TrackingError
 from lmrrg.run.layout import RunLayout
 from lmrrg.run.record import record_run
-from lmrrg.run.tracking import RunTracker, read_metrics
+from lmrrg.run.tracking import RunTracker, read_metrics, require_wandb_key
 
 
 @pytest.fixture
@@ -175,3 +175,19 @@ def test_record_run_says_what_was_run_and_keeps_the_commands(
     (config.run_dir / "run.json").write_text("{")
     with pytest.raises(TrackingError, match="run_record"):
         record_run(config, manifest)
+
+
+@pytest.mark.parametrize(("mode", "is_refused"), [("online", True), ("offline", False)])
+def test_online_tracking_without_a_key_is_refused_before_any_work(
+    tmp_path, monkeypatch, mode, is_refused
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    tracking = TrackingConfig(wandb_mode=mode)
+    if not is_refused:
+        require_wandb_key(tracking)
+        return
+    with pytest.raises(TrackingError, match="wandb_mode=offline") as caught:
+        require_wandb_key(tracking)
+    assert caught.value.code == "wandb_key"
