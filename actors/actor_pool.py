@@ -331,7 +331,7 @@ class ActorPool:
             self._begin_initialisation(actor_id)
 
     def _failed(self, result: CallResult, failed: _CallInFlight, work: _Work) -> None:
-        """Tell an exception of the method, which ends the work, from the loss of the actor."""
+        """Raise an exception of the method; treat everything else as the loss of the actor."""
         error = result.get()
         if isinstance(error, RayTaskError) and isinstance(error.cause, PeerLostError):
             raise PoolError("actors_lost", f"{self._name}: {error.cause}") from error

@@ -40,7 +40,7 @@ def deepspeed_environment(threads: int, gpus: float) -> dict[str, str]:
 
 
 def set_rendezvous(rank: int, workers: int, master: tuple[str, int]) -> None:
-    """Tell torch where the ranks of a new process group meet.
+    """Set the variables by which torch finds the ranks of a new process group.
 
     Args:
         rank: this rank.

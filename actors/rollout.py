@@ -119,7 +119,7 @@ class RolloutPool:
 
     @property
     def uses_gpu_transfer(self) -> bool:
-        """Whether the decoder's new weights come from GPU to GPU (``rollout.weight_transfer``)."""
+        """Return whether new weights of the decoder come from GPU to GPU."""
         return self._rollout.weight_transfer != "memory"
 
     def start(self) -> None:

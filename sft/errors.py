@@ -1,4 +1,4 @@
-"""What can go wrong in SFT."""
+"""Define the error of supervised fine-tuning."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from lmrrg.errors import CodedError
 
 
 class SFTError(CodedError):
-    """Training that cannot start or go on; ``code`` is stable."""
+    """Training cannot start or go on; ``code`` is stable."""

@@ -99,8 +99,7 @@ class WeightBuffers:
 
 
 def stored(state: Mapping[str, Tensor]) -> ray.ObjectRef:
-    """Put a state into Ray's object store, as :class:`actors.weight_sync.update.WeightUpdate`
-    refers to it."""
+    """Put a state into Ray's object store; return the reference for a ``WeightUpdate``."""
     return ray.put(WeightBuffers().write(state, shared=False)[0])
 
 

@@ -1,1 +1,1 @@
-"""Generation with vLLM, in PPO, evaluation and serving alike."""
+"""Generate reports with vLLM, in PPO, evaluation and serving alike."""
