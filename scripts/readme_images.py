@@ -24,6 +24,7 @@ import requests
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from lmrrg.run.layout import RunLayout  # noqa: E402
 from tests.support.browser import CHROMIUM, Page, browser, drive  # noqa: E402
 
 SERVICE = "http://127.0.0.1:8000"
@@ -88,11 +89,12 @@ def main() -> None:
     args = parser.parse_args()
     if CHROMIUM is None:
         raise SystemExit("Chromium is not installed")
+    layout = RunLayout(args.run)
     film = sorted((args.run / "phantoms").glob("*.dcm"))[-1]
     args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as profile, browser(Path(profile)) as devtools:
-        picture_report(devtools, args.run / "report.html", args.out)
-        with service(args.run / "ppo" / "best") as address:
+        picture_report(devtools, layout.report, args.out)
+        with service(layout.best("ppo")) as address:
             picture_service(devtools, address, film, args.out)
 
 
