@@ -32,6 +32,7 @@ def audit_of(
 
     Counted are rows, drops by reason, sections, views, splits, labels, priors and duplicates.
     """
+    # Only counts of ids and words enter the audit, so that it can be shared.
     split_sizes: Counter[str] = Counter(study.split or "none" for study in studies)
     views_of_images = Counter(image.view for study in studies for image in study.images)
     return {
@@ -130,7 +131,7 @@ def _view_check_line(views: Mapping[str, int]) -> str:
     return (
         f"tags that disagree with the pixels: {frontal + lateral:,} of {views['images']:,} "
         f"({frontal:,} tagged frontal, {lateral:,} tagged lateral); "
-        f"views told from the pixels {views['filled']:,}, not clear {views['not_clear']:,}"
+        f"views filled in from the pixels {views['filled']:,}, not clear {views['not_clear']:,}"
     )
 
 

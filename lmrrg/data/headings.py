@@ -18,7 +18,7 @@ Kind = (
 """What a heading begins.
 
 Beside the sections: ``narrative`` is a report without further headings, ``film`` names the film
-("AP CHEST:"), ``preliminary`` is a wet read or a provisional reading, ``exam`` says what was done,
+("AP CHEST:"), ``preliminary`` is a wet read or a provisional reading, ``exam`` names what was done,
 ``start`` is a mark after which the report begins anew, ``other`` is of no use here.
 """
 

@@ -152,7 +152,7 @@ def _add_findings_without_heading(
     """Add the findings of a report that has no heading for them to ``spans``, if it has any."""
     is_in_capitals = text.isupper()
     if is_in_capitals:
-        # Prose is told from titles by its small letters. Not str.lower(), which may change the
+        # Small letters distinguish prose from titles below. Not str.lower(), which may change the
         # length of a text, and so the offsets.
         text = text.translate(_TO_LOWER)
     for block, (start, end) in _possible_findings(text, filled):

@@ -1,4 +1,4 @@
-"""Small trees of files in the form of a data set: what the tests of the readers share."""
+"""Small trees of files in the form of a data set, for the tests of the readers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LARGE = "The heart is enlarged."
 
 
 def picture(path: Path, seed: int = 0) -> Path:
-    """A small grey image; the same seed gives the same bytes."""
+    """Write a small grey image; the same seed gives the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(seed).integers(0, 255, (70, 70)).astype(np.uint8)).save(
         path
@@ -34,7 +34,7 @@ def picture(path: Path, seed: int = 0) -> Path:
 
 
 def table(path: Path, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Path:
-    """A CSV file, gzipped where its name ends in .gz."""
+    """Write a CSV file, gzipped where its name ends in .gz."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
     csv.writer(text).writerows([list(columns), *(list(row) for row in rows)])
@@ -44,27 +44,27 @@ def table(path: Path, columns: Iterable[str], rows: Iterable[Iterable[object]]) 
 
 
 def annotate(folder: Path, **splits: list[str]) -> None:
-    """R2Gen's annotation of an IU tree: its splits."""
+    """Write R2Gen's annotation of an IU tree: its splits."""
     records = {split: [{"id": name} for name in names] for split, names in splits.items()}
     (folder / "r2gen_annotation.json").write_text(json.dumps(records), encoding="utf-8")
 
 
 def labels_csv(path: Path, rows: dict[str, dict[str, str]]) -> Path:
-    """A file of labels; a class that a row leaves out is empty."""
+    """Write a file of labels; a class that a row leaves out is blank."""
     lines = [[name, *(row.get(label, "") for label in LABELS)] for name, row in rows.items()]
     table(path, ["study_id", *LABELS], lines)
     return path
 
 
 def import_from(kind: str, path: Path, **settings: Any) -> Import:
-    """What ``lmrrg data KIND --source PATH`` imports, with seed 7 and no progress bar."""
+    """Import what ``lmrrg data KIND --source PATH`` does, with seed 7 and no progress bar."""
     return import_studies(
         DataConfig(source=kind, path=path, **settings), path.parent, 7, progress=False
     )
 
 
 def real_iu(repo_root: Path) -> Path:
-    """The folder of the real IU X-ray data; the test is skipped without it."""
+    """Return the folder of the real IU X-ray data; without it, the test is skipped."""
     folder = REAL_DATA / "iu_xray"
     if not folder.is_dir():
         pytest.skip(f"no real IU X-ray at {folder}; set LMRRG_TEST_DATA")

@@ -1,4 +1,4 @@
-"""The audit against counts made by hand, priors against a slow rule, and copies among image files."""
+"""The audit against counts made by hand, priors against a slow rule, copies of image files."""
 
 from __future__ import annotations
 
@@ -115,20 +115,20 @@ def test_copies(tmp_path):
 @given(st.lists(st.tuples(st.sampled_from("pqr"), st.none() | st.integers(0, 5)), max_size=14))
 def test_priors(facts):
     studies = [study(str(number), patient) for number, (patient, _) in enumerate(facts)]
-    taken = {
+    dates = {
         str(number): str(moment) for number, (_, moment) in enumerate(facts) if moment is not None
     }
-    for one in link_priors(studies, taken):
+    for one in link_priors(studies, dates):
         before = [
-            taken[other.id]
+            dates[other.id]
             for other in studies
             if other.patient == one.patient
-            and one.id in taken
-            and taken.get(other.id, "9") < taken[one.id]
+            and one.id in dates
+            and dates.get(other.id, "9") < dates[one.id]
         ]
         if before:
             assert one.prior is not None
-            assert taken[one.prior] == max(before)
+            assert dates[one.prior] == max(before)
             assert next(s.patient for s in studies if s.id == one.prior) == one.patient
         else:
             assert one.prior is None

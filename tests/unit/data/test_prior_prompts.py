@@ -1,4 +1,4 @@
-"""The report of a patient's previous study reaches the prompts of training, evaluation and serving."""
+"""A prior's report reaches the prompts of training, evaluation and serving."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ SPLITS: dict[Split, tuple[int, ...]] = {"train": (0, 1, 2), "val": (3, 4), "test
 def config(
     tiny_config: Config, tiny_studies: list[Study], tmp_path_factory: pytest.TempPathFactory
 ) -> Config:
-    """A run with prior reports in its prompts, and limits that cut the prior itself out of training and test."""
+    """Make a run with prior reports in its prompts.
+
+    Its limits cut the prior itself out of training and test.
+    """
     folder = tmp_path_factory.mktemp("priors")
     rows = []
     for split, numbers in SPLITS.items():

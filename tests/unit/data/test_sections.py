@@ -1,4 +1,4 @@
-"""The section parser: the forms that MIMIC-CXR reports take (sentences made up), and properties of any text."""
+"""The section parser: the forms of MIMIC-CXR's reports (made up), and properties of any text."""
 
 from __future__ import annotations
 

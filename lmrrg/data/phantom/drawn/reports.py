@@ -231,7 +231,9 @@ def write_report(rng: np.random.Generator, findings: Sequence[Finding]) -> Phant
     """Write the report of one film: three to six sentences of findings, and an impression."""
     # The order of the draws is part of the phantom's version: another one gives other reports.
     kinds: set[str] = {finding.kind for finding in findings}
-    stated = {kind: [_positive(rng, f) for f in findings if f.kind == kind] for kind in _POSITIVE}
+    stated: dict[str, list[Sentence]] = {}
+    for kind in _POSITIVE:
+        stated[kind] = [_positive(rng, one) for one in findings if one.kind == kind]
     heart = stated["cardiomegaly"] or [_negative(rng, _NORMAL_HEART)]
     if "cardiomegaly" in kinds and rng.random() < 0.3:
         heart.append(_negative(rng, _MEDIASTINUM))

@@ -1,4 +1,4 @@
-"""A hospital's own CSV: what is read, and that its ids and identifiers do not get through."""
+"""A hospital's own CSV: what is read, and that no id or identifier reaches the manifest."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ COLUMNS = [
     "Edema",
     "phone",
 ]
-REPORT = "HISTORY: Seen by Dr. Jane Roe, MRN-77, 03/04/2021. FINDINGS: Heart is enlarged. IMPRESSION: On 555-123-4567."
+REPORT = (
+    "HISTORY: Seen by Dr. Jane Roe, MRN-77, 03/04/2021. FINDINGS: Heart is enlarged. "
+    "IMPRESSION: On 555-123-4567."
+)
 
 
 @pytest.fixture

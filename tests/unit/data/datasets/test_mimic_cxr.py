@@ -57,22 +57,27 @@ REPORT = """\
 """  # noqa: W291, W293 (lines of these reports end with spaces)
 
 
+IMAGE_TABLE = "mimic-cxr-2.0.0-metadata.csv.gz"
+SPLIT_TABLE = "mimic-cxr-2.0.0-split.csv"
+SPLIT_HEADER = "study_id,split\n"
+
+
 def place(patient: str, study: str) -> str:
     return f"files/p{patient[:2]}/p{patient}/s{study}"
 
 
 @pytest.fixture
 def mimic(tmp_path: Path) -> Path:
-    """Seven studies: one without findings, one without a report, one without a file of its image."""
+    """Write seven studies: one lacks findings, one its report, one its image file."""
     folder = tmp_path / "mimic"
     rows = [
         [d, p, s, "CHEST", view, 3056, 2544, date, time, "", code, ""]
         for d, p, s, view, date, time, code in IMAGES
     ]
-    table(folder / "mimic-cxr-2.0.0-metadata.csv.gz", METADATA, rows)
+    table(folder / IMAGE_TABLE, METADATA, rows)
     splits = [[d, s, p, SPLITS.get(p, "train")] for d, p, s, *_ in IMAGES]
     table(
-        folder / "mimic-cxr-2.0.0-split.csv",
+        folder / SPLIT_TABLE,
         ["dicom_id", "study_id", "subject_id", "split"],
         splits,
     )
@@ -180,14 +185,14 @@ def test_unusual_reports_are_counted(mimic):
 @pytest.mark.parametrize(
     ("damage", "code"),
     [
-        (lambda m: (m / "mimic-cxr-2.0.0-split.csv").unlink(), "source_missing"),
-        (lambda m: (m / "mimic-cxr-2.0.0-metadata.csv.gz").write_bytes(b"\x1f\x8bnonsense"), "source_csv"),
-        (lambda m: (m / "mimic-cxr-2.0.0-split.csv").write_text("study_id,split\n50414267,dev\n"), "source_record"),
-        (lambda m: table(m / "mimic-cxr-2.0.0-split.csv", ["study_id", "set"], []), "source_columns"),
-        (lambda m: (m / "mimic-cxr-2.0.0-split.csv").write_text("study_id,split\n1\n"), "source_csv"),
+        (lambda m: (m / SPLIT_TABLE).unlink(), "source_missing"),
+        (lambda m: (m / IMAGE_TABLE).write_bytes(b"\x1f\x8bnonsense"), "source_csv"),
+        (lambda m: (m / SPLIT_TABLE).write_text(SPLIT_HEADER + "50414267,dev\n"), "source_record"),
+        (lambda m: table(m / SPLIT_TABLE, ["study_id", "set"], []), "source_columns"),
+        (lambda m: (m / SPLIT_TABLE).write_text(SPLIT_HEADER + "1\n"), "source_csv"),
         (lambda m: (m / "mimic-cxr-reports.zip").write_bytes(b"no zip"), "source_archive"),
     ],
-)  # fmt: skip
+)
 def test_refusals(mimic, damage, code):
     damage(mimic)
     with pytest.raises(StudyError) as caught:
@@ -197,9 +202,7 @@ def test_refusals(mimic, damage, code):
 
 def test_a_patient_in_two_splits_is_an_error(mimic):
     splits = [[d, s, p, "train" if s == "50414267" else "test"] for d, p, s, *_ in IMAGES]
-    table(
-        mimic / "mimic-cxr-2.0.0-split.csv", ["dicom_id", "study_id", "subject_id", "split"], splits
-    )
+    table(mimic / SPLIT_TABLE, ["dicom_id", "study_id", "subject_id", "split"], splits)
     with pytest.raises(StudyError, match="split_leak"):
         import_from("mimic-cxr", mimic)
 

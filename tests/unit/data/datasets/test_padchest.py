@@ -51,11 +51,21 @@ def row(image: str, study: str, patient: str, projection: str, **more: str) -> d
 
 @pytest.fixture
 def padchest(tmp_path: Path) -> Path:
-    """Studies 1 and 2 of one patient; then a rib view, an excluded image, two patients in one study, no labels."""
+    """Write studies 1 and 2 of one patient, and studies that are left out.
+
+    They are a rib view, an excluded image, two patients in one study, and one without labels.
+    """
     rows = [
         row("a", "1", "10", "L"),
         row("b", "1", "10", "PA"),
-        row("c", "2", "10", "AP_horizontal", StudyDate_DICOM="20150101", Labels="['normal', ' pacemaker', 'x']"),
+        row(
+            "c",
+            "2",
+            "10",
+            "AP_horizontal",
+            StudyDate_DICOM="20150101",
+            Labels="['normal', ' pacemaker', 'x']",
+        ),
         row("d", "3", "11", "COSTAL"),
         row("e", "4", "12", "EXCLUDE"),
         row("f", "5", "13", "PA"),

@@ -76,7 +76,10 @@ SPLITS = {"1": "train", "2": "validation", "3": "test", "4": "train", "6": "trai
 
 @pytest.fixture
 def padchest_gr(tmp_path: Path) -> Path:
-    """Study 4 lacks an English sentence, 5 a row in the table, 6 its image; study 1 has a row per label."""
+    """Write six studies: 1 has a row per label.
+
+    Study 4 lacks an English sentence, 5 a row in the table, 6 its image.
+    """
     folder = tmp_path / "padchest_gr"
     rows = [
         dict.fromkeys(COLUMNS, "")

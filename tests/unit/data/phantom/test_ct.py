@@ -1,4 +1,4 @@
-"""CT phantoms: same seed, same bytes; findings lie where the truth says, regions where anatomy has them."""
+"""CT phantoms: same seed, same bytes; findings and regions lie where they should."""
 
 from __future__ import annotations
 

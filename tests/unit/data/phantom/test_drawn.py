@@ -1,4 +1,4 @@
-"""Phantom films: the same seed gives the same bytes, findings lie where the truth says, reports say what is shown."""
+"""Drawn phantoms: same seed, same bytes; findings lie where the truth has them, reports agree."""
 
 from __future__ import annotations
 
@@ -46,7 +46,10 @@ def facts(study: Study) -> list[dict]:
 
 
 def film(finding: Finding | None, seed: int, size: int = 256) -> tuple[np.ndarray, list[Finding]]:
-    """A film with one finding or none; the same seed gives the same patient, pose, vessels and exposure."""
+    """Draw a film with one finding or none.
+
+    The same seed gives the same patient, pose, vessels and exposure.
+    """
     body = np.random.default_rng([9, seed])
     return draw_phantom(
         np.random.default_rng(seed), [finding] if finding else [], size, patient=body
@@ -108,7 +111,7 @@ def test_files_are_computed_radiographs_of_12_bits(studies):
 
 
 def test_what_is_written_is_what_was_drawn(studies):
-    """Window and inversion bring the drawn brightness back to within the 12-bit step and the window's half step."""
+    """Compare the read brightness with the drawn one, before it became 12 bits and a window."""
     study = studies[0]
     number = int(study.id.rpartition("-")[2])
     findings = sample_findings(np.random.default_rng([1, 3, number, 0]))
@@ -135,7 +138,7 @@ def test_boxes_lie_on_the_film_and_on_their_side(studies):
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - {"cardiomegaly"}))
 @pytest.mark.parametrize("seed", range(3))
 def test_a_finding_changes_the_film_where_its_box_is(kind, seed):
-    """The same film drawn with and without a finding differs clearly inside its box, and hardly elsewhere."""
+    """Compare a film with a finding and without: they differ inside its box, hardly elsewhere."""
     wanted = Finding(
         kind,
         side="bilateral" if kind == "edema" else "left",
@@ -217,7 +220,7 @@ def test_reports_say_what_the_film_shows(seed):
 @settings(max_examples=200, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_stated_labels_agree_with_the_labeler(seed):
-    """Two independent readings of a report: the writer's own record, and the rule-based labeler on the text."""
+    """Compare two readings of a report: its writer's record, and the labeler's of the text."""
     rng = np.random.default_rng(seed)
     report = write_report(rng, sample_findings(rng))
     for section in (report.findings, report.impression):
