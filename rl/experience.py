@@ -132,7 +132,7 @@ def make_experience(
         reference: log-probs under the frozen SFT model [B, T].
         kl_weight: lambda_KL, reward per nat.
         ppo: algorithm, gamma, lambda, KL estimator and placement, correction.
-        findings: bool [B, T], tokens that carry findings; needed where ``ppo.needs_finding_tokens``.
+        findings: bool [B, T], tokens that carry findings; for ``ppo.needs_finding_tokens``.
     """
     is_scored = torch.from_numpy(np.isfinite(rewards))
     mask = sample.rollout.mask & is_scored[:, None]
