@@ -55,7 +55,9 @@ def csv_rows(path: Path, columns: Iterable[str]) -> Iterator[dict[str, str]]:
             reader = csv.DictReader(text, restkey=_SURPLUS)
             _check_header(path, reader, columns)
             for number, row in enumerate(reader, start=1):
-                _check_row(f"{path}, row {number} (line {reader.line_num})", row)
+                # The reader gives None to a column for which a short row has no cell.
+                if _SURPLUS in row or None in row.values():
+                    raise _row_error(f"{path}, row {number} (line {reader.line_num})", row)
                 yield row
     except UnicodeDecodeError as error:
         raise CSVFileError("csv_not_text", f"{path} is not UTF-8 text: {error}") from error
@@ -70,11 +72,9 @@ def _check_header(path: Path, reader: csv.DictReader[str], columns: Iterable[str
         raise CSVFileError("csv_columns", f"{path} lacks the columns {', '.join(missing)}")
 
 
-def _check_row(where: str, row: dict[str, str]) -> None:
+def _row_error(where: str, row: dict[str, str]) -> CSVFileError:
     if _SURPLUS in row:
         why = "more cells than the header; quote texts that contain commas"
-        raise CSVFileError("csv_row", f"{where} has {why}")
-    # The reader gives None to a column for which a short row has no cell.
-    if None in row.values():
-        without_cell = tuple(column for column, cell in row.items() if cell is None)
-        raise CSVFileError("csv_row", f"{where} has fewer cells than the header", without_cell)
+        return CSVFileError("csv_row", f"{where} has {why}")
+    without_cell = tuple(column for column, cell in row.items() if cell is None)
+    return CSVFileError("csv_row", f"{where} has fewer cells than the header", without_cell)
