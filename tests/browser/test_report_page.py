@@ -1,4 +1,4 @@
-"""The run report in a real browser: it renders, fits the screen, loads nothing and runs nothing."""
+"""The run report in a real browser: it renders, fits the screen and loads nothing."""
 
 from __future__ import annotations
 

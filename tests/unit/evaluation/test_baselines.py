@@ -1,4 +1,4 @@
-"""The systems without a language model, against slow oracles."""
+"""The systems without a language model, compared with slow reference implementations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Examples and regions of the run report follow stated rules."""
+"""The examples and regions of the run report follow the rules that the page states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run report: what it says, and that foreign text in it stays text."""
+"""The content of the run report, and the escaping of texts from outside."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ SQUARE = 256
 
 
 class FakeWriter:
-    """Writes the number of images; remembers what it was asked."""
+    """Fake writer: its report is the number of images, and it keeps the studies it was given."""
 
     def __init__(self) -> None:
         self.studies: list[UploadedStudy] = []
@@ -230,7 +230,7 @@ def test_an_upload_above_the_limit_is_refused_by_its_announced_length(client, wr
 
 
 def test_an_upload_above_the_limit_is_refused_while_it_is_read(writer, decoders):
-    """Without an announced length: the body is not read to its end, which may never come."""
+    """Check that a body without an announced length is not read to its end."""
     read, sent = 0, []
 
     async def receive() -> dict:
@@ -403,7 +403,7 @@ def test_a_checkpoint_that_does_not_say_what_it_sees_is_not_deployed(tiny_checkp
 
 @pytest.mark.usefixtures("no_environment")
 def test_where_the_checkpoint_comes_from(tiny_checkpoint, tmp_path, monkeypatch):
-    """The command's argument, else the environment, else the config file."""
+    """Check the order: the command's argument, then the environment, then the config file."""
     config = tmp_path / "serve.yaml"
     config.write_text(f"serve: {{checkpoint: {tiny_checkpoint}, max_upload_mb: 3}}\n")
     monkeypatch.setenv("LMRRG_CONFIG", str(config))
