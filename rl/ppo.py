@@ -30,6 +30,8 @@ from lmrrg.config.tree import Config
 from lmrrg.errors import run_command
 from lmrrg.manifest import manifest_hash
 from lmrrg.model.checkpoint import CheckpointError, read_checkpoint_config
+from lmrrg.model.pretrained import load_settings, ppo_obstacle
+from lmrrg.ppo.errors import PPOError
 from lmrrg.progress import progress_bar
 from lmrrg.run.layout import RunLayout
 from lmrrg.run.record import record_run
@@ -82,6 +84,7 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
             "or give --sft-checkpoint",
         )
     read_checkpoint_config(sft)
+    _check_decoder(sft)
     manifest = prepare_studies(config, again=not config.ppo.resume)
     origin = {"sft": weights_digest(sft), "data": manifest_hash(manifest)}
     mirror = Mirror.of(config)
@@ -105,6 +108,20 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
             layout.best("ppo"),
         )
     return layout.best("ppo")
+
+
+def _check_decoder(sft: Path) -> None:
+    """Refuse a decoder that PPO cannot train, before any actor starts.
+
+    Raises:
+        PPOError: ``decoder_attention``.
+    """
+    if obstacle := ppo_obstacle(load_settings(sft / "decoder")):
+        raise PPOError(
+            "decoder_attention",
+            f"PPO cannot train the decoder of {sft}: {obstacle}; fine-tune Llama, Qwen, Mistral or "
+            "another decoder with plain attention instead",
+        )
 
 
 def _train_to_the_end(config: Config, sft: Path, store: StateStore, preempted: StopRequest) -> None:

@@ -31,6 +31,7 @@ from actors.placement import bundle, connect, warn_of_idle_gpus
 from lmrrg.config.data import DataConfig
 from lmrrg.config.description import config_help
 from lmrrg.config.loading import load_config
+from lmrrg.config.model import ModelConfig
 from lmrrg.config.sft import SFTConfig
 from lmrrg.config.tree import Config
 from lmrrg.errors import CodedError, run_command
@@ -38,6 +39,7 @@ from lmrrg.files import atomic_writer
 from lmrrg.manifest import manifest_hash
 from lmrrg.model.checkpoint import CheckpointError, read_checkpoint_config
 from lmrrg.model.decoder import build_tokenizer
+from lmrrg.model.pretrained import check_pretrained, load_settings, ppo_obstacle
 from lmrrg.run.layout import RunLayout
 from lmrrg.run.record import record_run
 from lmrrg.run.studies import prepare_studies, priors_of, studies_of
@@ -71,6 +73,7 @@ def run_sft(config: Config) -> Path:
     """
     config = config.model_copy(update={"storage_path": Path(config.storage_path).resolve()})
     layout = RunLayout(config.run_dir)
+    _check_decoder(config.model)
     manifest = prepare_studies(config, again=not config.sft.resume)
     train = _with_reports(studies_of(config, "train"), config.data, "train")
     val = _with_reports(studies_of(config, "val"), config.data, "val")
@@ -134,6 +137,19 @@ def _run(args: argparse.Namespace) -> int:
     best = run_sft(load_config(args.config, args.overrides))
     print(f"best checkpoint: {best}")
     return 0
+
+
+def _check_decoder(model: ModelConfig) -> None:
+    """Refuse a pretrained decoder that cannot be used; warn of one that PPO cannot train."""
+    check_pretrained(model)
+    name = model.decoder.pretrained
+    if name and (obstacle := ppo_obstacle(load_settings(name))):
+        logger.warning(
+            "%s can be fine-tuned, but PPO will refuse it: %s; take Llama, Qwen, Mistral or "
+            "another decoder with plain attention if PPO is to follow",
+            name,
+            obstacle,
+        )
 
 
 def _with_reports(studies: list[Study], data: DataConfig, split: str) -> list[Study]:

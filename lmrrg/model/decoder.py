@@ -94,7 +94,7 @@ def load_tokenizer(name: str | Path, *, local_files_only: bool = False) -> PreTr
     Raises:
         DecoderError: ``pretrained_missing`` or ``bad_config`` (damaged, or of an unknown kind).
     """
-    with _coded(f"the tokenizer of {name}"):
+    with coded_loading(f"the tokenizer of {name}"):
         return AutoTokenizer.from_pretrained(name, local_files_only=local_files_only)
 
 
@@ -114,7 +114,7 @@ def load_decoder(
             ``bad_config`` (of an unknown kind) or ``bad_weights`` (damaged, missing, of another
             shape, or unexpected).
     """
-    with _coded(str(name)):
+    with coded_loading(str(name)):
         # Any: with `output_loading_info` it returns a pair, which its annotations do not state.
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             name,
@@ -137,7 +137,7 @@ def load_decoder(
     return decoder
 
 
-def check_attention(decoder: PreTrainedModel, max_positions: int) -> None:
+def check_attention(settings: PreTrainedConfig, max_positions: int) -> None:
     """Refuse a decoder in which the last of ``max_positions`` tokens cannot attend to the first.
 
     Either it has fewer positions, or its attention has a window. A window is refused because the
@@ -146,7 +146,7 @@ def check_attention(decoder: PreTrainedModel, max_positions: int) -> None:
     Raises:
         DecoderError: ``max_positions`` or ``decoder_attention``.
     """
-    config = decoder.config.get_text_config()
+    config = settings.get_text_config()
     longest = getattr(config, "max_position_embeddings", None)
     window = _attention_window(config)
     if longest and longest < max_positions:
@@ -285,7 +285,7 @@ def _attention_window(config: PreTrainedConfig) -> int | None:
 
 
 @contextmanager
-def _coded(what: str) -> Iterator[None]:
+def coded_loading(what: str) -> Iterator[None]:
     """Turn any error of loading ``what`` into a coded one; damaged files raise many kinds."""
     try:
         yield

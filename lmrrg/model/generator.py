@@ -90,7 +90,7 @@ class ReportGenerator(nn.Module):
         decoder: PreTrainedModel,
     ) -> None:
         super().__init__()
-        check_attention(decoder, config.decoder.max_positions)
+        check_attention(decoder.config, config.decoder.max_positions)
         self.config = config
         self.inputs = inputs
         self.tokenizer = tokenizer
