@@ -15,7 +15,7 @@ EPILOG = f"""\
 two ways
   lmrrg evaluate --config FILE
       Compares SFT, PPO and three baselines of the run that the config names, and writes
-      RUN/evaluation/.
+      RUN/evaluation/ and the run report, RUN/report.html.
   lmrrg evaluate --checkpoint DIR --studies FILE --out results.json
       Generates and scores reports with one checkpoint. Beside results.json it writes results.md
       and results.reports.jsonl.
@@ -71,9 +71,11 @@ def run(args: argparse.Namespace) -> int:
     config = _settings(args)  # a bad setting ends the command before the slow imports
 
     from lmrrg.evaluation.evaluate import evaluate_checkpoint, evaluate_run, read_results
+    from lmrrg.run_report.page import write_report
 
     if args.checkpoint is None:
         results = read_results(evaluate_run(config))
+        print(f"run report: {write_report(config.run_dir, config)}")
     else:
         results = evaluate_checkpoint(args.checkpoint, args.studies, config, args.out)
     return 1 if args.strict and any(_sanity(system) for system in results["systems"]) else 0
