@@ -1,11 +1,12 @@
-"""A PPO run whose processes are killed at random: what it cost, and that nothing was lost or used twice.
+"""Kill the processes of a PPO run at random, and check that nothing was lost or used twice.
 
-    python benchmarks/chaos.py --sft-checkpoint runs/demo/sft/best --minutes 30 name=chaos ppo.iterations=200
+    python benchmarks/chaos.py --sft-checkpoint runs/demo/sft/best --minutes 30 \\
+        name=chaos ppo.iterations=200
 
-Every few seconds one of: SIGKILL of a scorer, an engine, the reference, a policy rank; SIGKILL of the driver; SIGTERM
-to the driver (a notice of preemption). A driver that is gone is started again with the same command, as a job manager
-would. Afterwards the metrics must hold every iteration once, versions of the weights that never go back, and parity
-within tolerance.
+Every few seconds one of: SIGKILL of a scorer, an engine, the reference, a policy rank; SIGKILL of
+the driver; SIGTERM to the driver (a notice of preemption). A driver that is gone is started again
+with the same command, as a job manager would. Afterwards the metrics must hold every iteration
+once, versions of the weights that never go back, and parity within tolerance.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ DRIVER = {"driver killed": signal.SIGKILL, "driver preempted": signal.SIGTERM}
 
 
 def main() -> int:
-    """Command line; exit code 1 where the run did not survive whole."""
+    """Run the command line; exit code 1 where the run did not survive whole."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -44,7 +45,7 @@ def main() -> int:
     parser.add_argument(
         "--sft-checkpoint", type=Path, required=True, help="model directory to start from"
     )
-    parser.add_argument("--minutes", type=float, default=30, help="how long things die")
+    parser.add_argument("--minutes", type=float, default=30, help="how long processes are killed")
     parser.add_argument(
         "--every",
         type=float,
@@ -83,9 +84,13 @@ def torment(
     pause: tuple[float, float],
     dice: random.Random,
 ) -> collections.Counter[str]:
-    """Run ``command`` and kill for ``seconds``; then let it come to its end. Returns what was done how often."""
+    """Run ``command``, kill for ``seconds``, then let it finish; return the count of each accident.
+
+    A driver that ends early is started again with the same command, as a job manager would do.
+    """
     done: collections.Counter[str] = collections.Counter()
-    end, log = time.monotonic() + seconds, config.run_dir.with_suffix(".log")
+    end = time.monotonic() + seconds
+    log = config.run_dir.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
         driver = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
@@ -105,7 +110,8 @@ def torment(
 
 
 def _accident(driver: subprocess.Popen, dice: random.Random) -> str:
-    """Do one thing to the run and say what."""
+    """Kill or preempt one process at random, and return what was done."""
+    # Each kind of actor is listed twice: a driver that starts again costs a minute.
     what = dice.choice([*ACTORS, *ACTORS, *DRIVER])
     if what in DRIVER:
         _end(driver.pid, DRIVER[what])
@@ -129,22 +135,22 @@ def _title(process: psutil.Process) -> str:
 
 
 def _end(pid: int, how: signal.Signals) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess):  # it was quicker
+    with contextlib.suppress(psutil.NoSuchProcess):  # it ended by itself
         psutil.Process(pid).send_signal(how)
 
 
 def summarise(config: Config, accidents: collections.Counter[str]) -> int:
-    """Print the outcome; 1 where something is wrong with the metrics."""
+    """Print the outcome, and return 1 where something is wrong with the metrics."""
+    # The first line is the SFT model, before any iteration.
     lines = read_metrics(config.run_dir, "ppo")[1:]
-    steps, versions = [line["step"] for line in lines], [line["weights_version"] for line in lines]
+    steps = [line["step"] for line in lines]
+    versions = [line["weights_version"] for line in lines]
     recoveries = sorted(line["recovery_s"] for line in lines if line["recovery_s"] > 0)
     print("accidents:", ", ".join(f"{what}: {count}" for what, count in sorted(accidents.items())))
-    middle, longest = (
-        (recoveries[len(recoveries) // 2], recoveries[-1]) if recoveries else (0.0, 0.0)
-    )
-    print(
-        f"recoveries within a driver: {len(recoveries)}, median {middle:.0f} s, longest {longest:.0f} s"
-    )
+    median = recoveries[len(recoveries) // 2] if recoveries else 0.0
+    longest = recoveries[-1] if recoveries else 0.0
+    times = f"median {median:.0f} s, longest {longest:.0f} s"
+    print(f"recoveries within a driver: {len(recoveries)}, {times}")
     print(f"parity: largest mean {max(line['parity'] for line in lines):.2g} nats")
     faults = {
         "an iteration is missing or there twice": steps

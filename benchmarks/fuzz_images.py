@@ -1,11 +1,16 @@
-"""Read thousands of damaged images: each must end in pixels in [0, 1] or in a coded error, in bounded time and memory.
+"""Read thousands of damaged images, none of which may crash or hang the decoder.
 
-    python benchmarks/fuzz_images.py [--count 10000] [--seed 0] [FILE...]        # further files to damage
+Each must end in pixels in [0, 1] or in a coded error, in bounded time and memory.
 
-Seeds are small films made here: DICOM in seven transfer syntaxes with windows, LUTs, padding, colour and palette, PNG
-and JPEG. Damage: flipped bits, cuts, doubled or removed blocks, edited lengths of DICOM elements and of PNG and JPEG
-segments, numbers replaced by extreme ones, and the head of one file before the tail of another. All files go through
-one decoder child, so that a crash, a hang or a growing process shows.
+    python benchmarks/fuzz_images.py [--count 10000] [--seed 0] [FILE...]
+
+FILE: further files to damage.
+
+Seeds are small films made here: DICOM in seven transfer syntaxes with windows, LUTs, padding,
+colour and palette, PNG and JPEG. Damage: flipped bits, cuts, doubled or removed blocks, edited
+lengths of DICOM elements and of PNG and JPEG segments, numbers replaced by extreme ones, and the
+head of one file before the tail of another. All files go through one decoder child, so that a
+crash, a hang or a growing process shows.
 """
 
 from __future__ import annotations
@@ -40,7 +45,7 @@ _EXTREMES = (
 
 
 def main() -> None:
-    """Print how many files ended how, the slowest file, and what the decoder process grew to; fail after any death."""
+    """Print the outcomes, the slowest file and the memory; fail if the decoder ever died."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -51,12 +56,14 @@ def main() -> None:
     rng = np.random.default_rng(arguments.seed)
     seeds = [*films(rng), *(path.read_bytes() for path in arguments.files)]
     ends: Counter[str] = Counter()
-    slowest, memory = 0.0, 0
+    slowest = 0.0
+    memory = 0
     with DecoderPool(timeout_s=10, memory_mb=1024) as pool:
         for number in tqdm(range(arguments.count), unit="file", mininterval=2):
             data = damaged(seeds, rng)
             started = time.perf_counter()
             ends[outcome(pool, data)] += 1
+            # The first file also starts the decoder process.
             slowest = max(slowest, time.perf_counter() - started) if number else 0.0
             if number % 100 == 0:
                 memory = max(
@@ -70,7 +77,11 @@ def main() -> None:
 
 
 def outcome(pool: DecoderPool, data: bytes) -> str:
-    """ "read", or the code of the refusal; pixels outside [0, 1] are an error of ours."""
+    """Return "read" or the code of the refusal.
+
+    Raises:
+        AssertionError: pixels outside [0, 1].
+    """
     try:
         pixels = pool.decode(data).pixels
     except ImageError as error:
@@ -81,11 +92,17 @@ def outcome(pool: DecoderPool, data: bytes) -> str:
 
 
 def films(rng: np.random.Generator) -> list[bytes]:
-    """The undamaged files."""
+    """Return the undamaged files."""
     low = np.linspace(200, 3500, 96 * 80).reshape(96, 80)
     stored = np.clip(low + rng.normal(0, 200, low.shape), 0, 4095).astype(np.uint16)
-    syntaxes = ("ExplicitVRLittleEndian", "ImplicitVRLittleEndian", "DeflatedExplicitVRLittleEndian",
-                "ExplicitVRBigEndian", "RLELossless", "JPEG2000Lossless")  # fmt: skip
+    syntaxes = (
+        "ExplicitVRLittleEndian",
+        "ImplicitVRLittleEndian",
+        "DeflatedExplicitVRLittleEndian",
+        "ExplicitVRBigEndian",
+        "RLELossless",
+        "JPEG2000Lossless",
+    )
     made = [_file(_film(stored), name) for name in syntaxes]
     made += [
         _file(_film(stored, lut=True), "ExplicitVRLittleEndian"),
@@ -94,8 +111,14 @@ def films(rng: np.random.Generator) -> list[bytes]:
     ]
     made += [_jpeg_film(stored)]
     grey = Image.fromarray((stored >> 4).astype(np.uint8))
-    pictures = [(grey, "PNG"), (Image.fromarray(stored), "PNG"), (grey.convert("RGBA"), "PNG"),
-                (grey.convert("P"), "PNG"), (grey, "JPEG"), (grey.convert("CMYK"), "JPEG")]  # fmt: skip
+    pictures = [
+        (grey, "PNG"),
+        (Image.fromarray(stored), "PNG"),
+        (grey.convert("RGBA"), "PNG"),
+        (grey.convert("P"), "PNG"),
+        (grey, "JPEG"),
+        (grey.convert("CMYK"), "JPEG"),
+    ]
     return (
         made + [_saved(*picture) for picture in pictures] + [_saved(grey, "JPEG", progressive=True)]
     )
@@ -110,17 +133,23 @@ def _saved(image: Image.Image, kind: str, **options: bool) -> bytes:
 def _film(stored: np.ndarray, *, lut: bool = False) -> Dataset:
     made = Dataset()
     made.file_meta = FileMetaDataset()
-    made.SOPClassUID, made.SOPInstanceUID, made.Modality = (
-        "1.2.840.10008.5.1.4.1.1.1",
-        "2.25.1",
-        "CR",
-    )
-    made.ViewPosition, made.PatientName, made.BurnedInAnnotation = "PA", "Nobody^At all", "NO"
-    made.Rows, made.Columns, made.SamplesPerPixel = *stored.shape, 1
-    made.BitsAllocated, made.BitsStored, made.HighBit, made.PixelRepresentation = 16, 12, 11, 0
-    made.PhotometricInterpretation, made.PixelSpacing = "MONOCHROME1", ["0.2", "0.2"]
-    made.PixelPaddingValue, made.RescaleSlope, made.RescaleIntercept = 0, "1", "-10"
-    made.WindowCenter, made.WindowWidth = ["2000", "1000"], ["3000", "500"]
+    made.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
+    made.SOPInstanceUID = "2.25.1"
+    made.Modality = "CR"
+    made.ViewPosition = "PA"
+    made.PatientName = "Nobody^At all"
+    made.BurnedInAnnotation = "NO"
+    made.Rows, made.Columns = stored.shape
+    made.SamplesPerPixel = 1
+    _set_bits(made, allocated=16, stored=12)
+    made.PixelRepresentation = 0
+    made.PhotometricInterpretation = "MONOCHROME1"
+    made.PixelSpacing = ["0.2", "0.2"]
+    made.PixelPaddingValue = 0
+    made.RescaleSlope = "1"
+    made.RescaleIntercept = "-10"
+    made.WindowCenter = ["2000", "1000"]
+    made.WindowWidth = ["3000", "500"]
     if lut:
         item = Dataset()
         item.LUTDescriptor = [4096, 0, 12]
@@ -129,6 +158,12 @@ def _film(stored: np.ndarray, *, lut: bool = False) -> Dataset:
     made.PixelData = stored.tobytes()
     made["PixelData"].VR = "OW"
     return made
+
+
+def _set_bits(made: Dataset, *, allocated: int, stored: int) -> None:
+    made.BitsAllocated = allocated
+    made.BitsStored = stored
+    made.HighBit = stored - 1
 
 
 def _file(made: Dataset, syntax: str) -> bytes:
@@ -151,12 +186,10 @@ def _file(made: Dataset, syntax: str) -> bytes:
 
 def _colour(stored: np.ndarray) -> bytes:
     made = _film(stored)
-    made.SamplesPerPixel, made.PhotometricInterpretation, made.PlanarConfiguration = (
-        3,
-        "YBR_FULL",
-        1,
-    )
-    made.BitsAllocated, made.BitsStored, made.HighBit = 8, 8, 7
+    made.SamplesPerPixel = 3
+    made.PhotometricInterpretation = "YBR_FULL"
+    made.PlanarConfiguration = 1
+    _set_bits(made, allocated=8, stored=8)
     made.PixelData = np.repeat((stored >> 4).astype(np.uint8).reshape(1, -1), 3, axis=0).tobytes()
     return _file(made, "ExplicitVRLittleEndian")
 
@@ -176,10 +209,11 @@ def _palette(stored: np.ndarray) -> bytes:
 
 def _jpeg_film(stored: np.ndarray) -> bytes:
     made = _film(stored)
-    made.BitsAllocated, made.BitsStored, made.HighBit = 8, 8, 7
+    _set_bits(made, allocated=8, stored=8)
     frame = _saved(Image.fromarray((stored >> 4).astype(np.uint8)), "JPEG")
     made.PixelData = pydicom.encaps.encapsulate([frame])
-    made["PixelData"].VR, made["PixelData"].is_undefined_length = "OB", True
+    made["PixelData"].VR = "OB"
+    made["PixelData"].is_undefined_length = True
     made.file_meta.TransferSyntaxUID = pydicom.uid.JPEGBaseline8Bit
     out = io.BytesIO()
     made.save_as(out, enforce_file_format=True)
@@ -187,7 +221,7 @@ def _jpeg_film(stored: np.ndarray) -> bytes:
 
 
 def damaged(seeds: list[bytes], rng: np.random.Generator) -> bytes:
-    """One of the files after one to three damages, or the head of one before the tail of another."""
+    """Return a file after one to three damages, or the head of one before the tail of another."""
     data = seeds[rng.integers(len(seeds))]
     if rng.random() < 0.1:
         other = seeds[rng.integers(len(seeds))]
@@ -197,8 +231,8 @@ def damaged(seeds: list[bytes], rng: np.random.Generator) -> bytes:
     return data
 
 
-def _place(data: bytes, rng: np.random.Generator) -> int:
-    """Anywhere, but mostly in the first kilobytes, where the headers are."""
+def _position(data: bytes, rng: np.random.Generator) -> int:
+    """Return a position, mostly in the first kilobytes, where the headers are."""
     end = len(data) if rng.random() < 0.3 else min(len(data), 2000)
     return int(rng.integers(max(1, end)))
 
@@ -207,16 +241,19 @@ def _flip(data: bytes, rng: np.random.Generator) -> bytes:
     changed = bytearray(data)
     for _ in range(rng.integers(1, 9)):
         if changed:
-            changed[_place(data, rng)] ^= 1 << rng.integers(8)
+            changed[_position(data, rng)] ^= 1 << rng.integers(8)
     return bytes(changed)
 
 
 def _cut(data: bytes, rng: np.random.Generator) -> bytes:
-    return data[: _place(data, rng)] if rng.random() < 0.5 else data[: rng.integers(len(data) + 1)]
+    return (
+        data[: _position(data, rng)] if rng.random() < 0.5 else data[: rng.integers(len(data) + 1)]
+    )
 
 
 def _move(data: bytes, rng: np.random.Generator) -> bytes:
-    at, size = _place(data, rng), int(rng.integers(1, 200))
+    at = _position(data, rng)
+    size = int(rng.integers(1, 200))
     return (
         data[:at] + data[at + size :]
         if rng.random() < 0.5
@@ -225,12 +262,16 @@ def _move(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def _overwrite(data: bytes, rng: np.random.Generator) -> bytes:
-    at, value = _place(data, rng), _EXTREMES[rng.integers(len(_EXTREMES))]
+    at = _position(data, rng)
+    value = _EXTREMES[rng.integers(len(_EXTREMES))]
     return data[:at] + value + data[at + len(value) :]
 
 
 def _edit_number(data: bytes, rng: np.random.Generator) -> bytes:
-    """Lengths and values behind a DICOM tag of groups 2, 8, 28 or 7FE0, a PNG chunk or a JPEG marker."""
+    """Change a length or value after a DICOM tag, a PNG chunk or a JPEG marker.
+
+    The tags are those of groups 2, 8, 28 and 7FE0.
+    """
     marks = (
         b"\x28\0",
         b"\x08\0",
@@ -243,7 +284,7 @@ def _edit_number(data: bytes, rng: np.random.Generator) -> bytes:
         b"\xff\xc0",
         b"\xff\x51",
     )
-    starts = [at for mark in marks if (at := data.find(mark, _place(data, rng))) >= 0]
+    starts = [at for mark in marks if (at := data.find(mark, _position(data, rng))) >= 0]
     if not starts:
         return data
     at = starts[rng.integers(len(starts))] + int(rng.integers(-4, 14))
@@ -254,6 +295,7 @@ def _edit_number(data: bytes, rng: np.random.Generator) -> bytes:
     return data[: max(0, at)] + value + data[max(0, at) + size :]
 
 
+# Edited numbers twice: they find more than the other damages.
 _DAMAGES: tuple[Damage, ...] = (_flip, _cut, _move, _overwrite, _edit_number, _edit_number)
 
 if __name__ == "__main__":

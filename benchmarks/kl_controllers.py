@@ -1,11 +1,14 @@
-"""Ray Tune over the controllers of lambda_KL: the same SFT model, studies and seed, one trial for each controller.
+"""Compare the controllers of lambda_KL with Ray Tune.
+
+One trial for each controller, from the same SFT model, studies and seed.
 
     make demo && .venv/bin/python benchmarks/kl_controllers.py --run runs/demo [ppo.iterations=20]
 
-Every trial is the RLlib algorithm of `rl/ppo.py` (`rl.trainer.CQRL`) as Tune runs any algorithm; its actors reserve
-their places beside the trial's, so a cluster with room for more runs more trials at once (`--concurrent`). Prints one
-JSON line per controller with the means over the last iterations: reward, KL (nats per report), lambda, the held-out
-metric of the best model, seconds. Tune's own results and checkpoints are in <storage>/<run>_kl/tune.
+Every trial is the RLlib algorithm of `rl/ppo.py` (`rl.trainer.CQRL`) as Tune runs any algorithm;
+its actors reserve their places beside the trial's, so a cluster with room for more runs more trials
+at once (`--concurrent`). Prints one JSON line per controller with the means over the last
+iterations: reward, KL (nats per report), lambda, the held-out metric of the best model, seconds.
+Tune's own results and checkpoints are in <storage>/<run>_kl/tune.
 """
 
 from __future__ import annotations
@@ -61,7 +64,7 @@ def main() -> None:
 
 
 def sweep(configs: list[Config], sft: Path, concurrent: int) -> list[dict[str, Any]]:
-    """One trial for each configuration; a row of results for each, in their order.
+    """Run one trial for each configuration, and return a row of results for each, in their order.
 
     Raises:
         RuntimeError: a trial failed.
@@ -88,7 +91,7 @@ def sweep(configs: list[Config], sft: Path, concurrent: int) -> list[dict[str, A
 
 
 def _trial(run: Path, controller: str, overrides: list[str]) -> Config:
-    """The run's configuration with another controller, its studies prepared."""
+    """Return the run's configuration with another controller, its studies prepared."""
     base = load_config(RunLayout(run).settings, overrides)
     folder = (base.storage_path / f"{run.name}_kl").resolve()
     config = load_config(

@@ -1,11 +1,14 @@
-"""Learning curves of PPO's choices on a run's data: controllers of lambda_KL, rollouts ahead, PPO beside RLOO and GRPO.
+"""Draw learning curves of PPO's choices on a run's data.
+
+Compared are the controllers of lambda_KL, rollouts ahead, and PPO beside RLOO and GRPO.
 
     make demo && .venv/bin/python benchmarks/learning_curves.py --run runs/demo [ppo.iterations=40]
 
-Every variant starts from the same SFT model, once for each seed. A seed means its own phantoms (where the run has
-some), order of studies and samples, shared by all variants, so their differences are within a seed. Prints one line
-per variant: changes from the SFT model under greedy decoding on the validation studies, mean over seeds (lowest to
-highest). Draws the curves into <storage>/<run>_curves/curves.png. Runs that are there already are not made again.
+Every variant starts from the same SFT model, once for each seed. A seed means its own phantoms
+(where the run has some), order of studies and samples, shared by all variants, so their differences
+are within a seed. Prints one line per variant: changes from the SFT model under greedy decoding on
+the validation studies, mean over seeds (lowest to highest). Draws the curves into
+<storage>/<run>_curves/curves.png. Runs that are there already are not made again.
 """
 
 from __future__ import annotations
@@ -78,7 +81,7 @@ def main() -> None:
 
 
 def _history(config_file: Path, overrides: list[str], sft: Path) -> History:
-    """The run's metrics, line 0 the SFT model's; trained now unless it is there."""
+    """Return the metrics of a run, line 0 the SFT model's; it is trained now unless it is there."""
     config: Config = load_config(config_file, overrides)
     command = [
         sys.executable,
@@ -107,11 +110,11 @@ def _table(histories: dict[str, list[History]]) -> None:
     first = next(iter(histories))
     print(f"\nbeside '{first}' of the same seed: greedy reward, held-out F1")
     for name, runs in histories.items():
-        pairs = [
-            np.subtract(_row(run), _row(base))
-            for run, base in zip(runs, histories[first], strict=True)
-        ]
         if name != first:
+            pairs = [
+                np.subtract(_row(run), _row(base))
+                for run, base in zip(runs, histories[first], strict=True)
+            ]
             values = "  ".join(f"{pair[1]:+.3f} {pair[0]:+.3f}" for pair in pairs)
             print(f"{name:24}{values}")
 
@@ -119,18 +122,17 @@ def _table(histories: dict[str, list[History]]) -> None:
 def _row(run: History) -> list[float]:
     evaluated = [line for line in run if "heldout" in line]
     changes = [evaluated[-1][name] - evaluated[0][name] for name in CHANGES]
-    last, first = run[-LAST:], run[1 : 1 + LAST]
-    sampled = np.mean([line["reward"] for line in last]) - np.mean(
-        [line["reward"] for line in first]
-    )
-    kl, factor = (
-        np.mean([line[name] for line in last]) for name in ("kl_per_sequence", "kl_coefficient")
-    )
-    return [*changes, float(sampled), float(kl), float(factor)]
+    last = run[-LAST:]
+    sampled = _mean(last, "reward") - _mean(run[1 : 1 + LAST], "reward")
+    return [*changes, sampled, _mean(last, "kl_per_sequence"), _mean(last, "kl_coefficient")]
+
+
+def _mean(run: History, name: str) -> float:
+    return float(np.mean([line[name] for line in run]))
 
 
 def _draw(histories: dict[str, list[History]], path: Path, title: str) -> None:
-    """Mean of the seeds, and their range as a band."""
+    """Draw the mean of the seeds, and their range as a band."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -144,9 +146,8 @@ def _draw(histories: dict[str, list[History]], path: Path, title: str) -> None:
     )
     for axis, (metric, label) in zip(axes, panels, strict=True):
         for name, runs in histories.items():
-            lines = [[line for line in run if metric in line] for run in runs]
-            steps = [line["step"] for line in lines[0]]
-            values = np.array([[line[metric] for line in run] for run in lines])
+            steps = _values(runs[0], metric, "step")
+            values = np.array([_values(run, metric, metric) for run in runs])
             axis.plot(steps, values.mean(axis=0), label=name)
             axis.fill_between(steps, values.min(axis=0), values.max(axis=0), alpha=0.08)
         axis.set(xlabel="iteration", ylabel=label)
@@ -155,6 +156,11 @@ def _draw(histories: dict[str, list[History]], path: Path, title: str) -> None:
     figure.suptitle(f"{title}. Research use only, not for diagnosis.", fontsize=10)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
+
+
+def _values(run: History, metric: str, field: str) -> list[float]:
+    """Return ``field`` of the iterations that have ``metric``: not all are evaluated."""
+    return [line[field] for line in run if metric in line]
 
 
 def _slug(name: str) -> str:

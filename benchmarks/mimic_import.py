@@ -1,10 +1,12 @@
-"""Import a synthetic tree of MIMIC-CXR's size: rows per second and peak memory of ``lmrrg data mimic-cxr``.
+"""Import a synthetic tree of MIMIC-CXR's size with ``lmrrg data mimic-cxr``.
+
+Measured are rows per second and peak memory.
 
     python benchmarks/mimic_import.py FOLDER [--studies 227835]
 
-The tree is made in FOLDER once and kept: the tables of MIMIC-CXR-JPG, the reports in their archive (500 texts of our
-own words, in MIMIC's form), and 1.66 empty image files a study. The import never opens an image; what reading them
-takes is another figure (benchmarks/speed/data.py).
+The tree is made in FOLDER once and kept: the tables of MIMIC-CXR-JPG, the reports in their archive
+(500 texts of our own words, in MIMIC's form), and 1.66 empty image files a study. The import never
+opens an image; what reading them takes is another figure (benchmarks/speed/data.py).
 """
 
 from __future__ import annotations
@@ -59,9 +61,13 @@ _METADATA = ("dicom_id", "subject_id", "study_id", "ViewPosition", "StudyDate", 
 
 
 def studies(count: int) -> Iterator[tuple[int, int, list[str]]]:
-    """Patient, study and image ids in MIMIC's form: 3.5 studies a patient, one or two images a study."""
+    """Yield patient, study and image ids in MIMIC's form.
+
+    A patient has 3.5 studies on average, a study one or two images.
+    """
     for number in range(count):
-        patient, study = 10_000_000 + number * 4 // 14 * 37, 50_000_000 + number * 43
+        patient = 10_000_000 + number * 4 // 14 * 37
+        study = 50_000_000 + number * 43
         images = 1 + (number % 100 < 66)
         yield (
             patient,
@@ -118,7 +124,8 @@ def make_tree(folder: Path, count: int) -> None:
 
 def _table(folder: Path, name: str, columns: Iterable[str], stack: ExitStack) -> Any:
     path = folder / f"mimic-cxr-2.0.0-{name}.csv.gz"
-    writer = csv.writer(stack.enter_context(gzip.open(path, "wt", compresslevel=1, newline="")))  # noqa: SIM115 - the stack closes it
+    file = gzip.open(path, "wt", compresslevel=1, newline="")  # noqa: SIM115 - closed by the stack
+    writer = csv.writer(stack.enter_context(file))
     writer.writerow(columns)
     return writer
 
@@ -129,7 +136,7 @@ def _report(rng: random.Random) -> str:
 
 
 def main() -> None:
-    """Make the tree where it is missing, import it in a process of its own, print what that took."""
+    """Make the tree where it is missing, import it in its own process, print time and memory."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -155,11 +162,11 @@ def main() -> None:
         [*command, "--source", args.folder, "--out", args.folder / "studies.jsonl", "--quiet"],
         check=True,
     )
-    wall, used = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    wall = time.monotonic() - started
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = used.ru_utime + used.ru_stime
-    print(
-        f"{args.studies} studies: {wall:.0f} s by the clock, {cpu:.0f} s of one core ({args.studies / cpu:,.0f} rows/s)"
-    )
+    core = f"{cpu:.0f} s of one core ({args.studies / cpu:,.0f} rows/s)"
+    print(f"{args.studies} studies: {wall:.0f} s by the clock, {core}")
     print(f"largest memory {used.ru_maxrss / 1024:.0f} MB")
 
 

@@ -1,10 +1,12 @@
-"""Negative control of CQRL: with rewards shuffled among the studies, PPO must not improve the true reward.
+"""Run CQRL's negative control: PPO with rewards that are shuffled among the studies.
+
+It must not improve the true reward.
 
     make demo && .venv/bin/python benchmarks/negative_control.py --run runs/demo [ppo.iterations=60]
 
-Trains PPO again from the run's SFT model with `reward.shuffle_control=true`, the same settings otherwise, and compares
-its last model with the SFT model on the run's evaluation split: mean RadCliQ, difference with 95% paired bootstrap
-interval (negative would be an improvement).
+Trains PPO again from the run's SFT model with `reward.shuffle_control=true`, the same settings
+otherwise, and compares its last model with the SFT model on the run's evaluation split: mean
+RadCliQ, difference with 95% paired bootstrap interval (negative would be an improvement).
 """
 
 from __future__ import annotations
@@ -71,7 +73,7 @@ def main() -> None:
 
 
 def _radcliq(checkpoint: Path, config: Config, system: str) -> list[float]:
-    """RadCliQ-v1 of the greedy report of every evaluated study."""
+    """Return RadCliQ-v1 of the greedy report of every evaluated study."""
     out = RunLayout(config.run_dir).evaluation / f"{system}.json"
     evaluate_checkpoint(checkpoint, prepare_studies(config), config, out)
     lines = out.with_suffix(".reports.jsonl").read_text(encoding="utf-8").rstrip("\n").split("\n")

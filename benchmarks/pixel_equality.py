@@ -1,9 +1,12 @@
-"""Our DICOM pixels against two other paths: pydicom's functions applied by hand, and dcmtk's dcmj2pnm.
+"""Compare our DICOM pixels with pydicom's functions applied by hand and with dcmtk's dcmj2pnm.
 
-    python benchmarks/pixel_equality.py [FILE_OR_FOLDER...]     # dcmj2pnm (Debian package dcmtk) where it is installed
+    python benchmarks/pixel_equality.py [FILE_OR_FOLDER...]
 
-Files that are no radiographs (pydicom's test files are mostly CT, MR and ultrasound) are read all the same here.
-Differences are in units of the displayed range [0, 1]; dcmj2pnm writes 16 bits for grey, 8 for colour.
+dcmj2pnm (Debian package dcmtk) is compared with where it is installed.
+
+Files that are no radiographs (pydicom's test files are mostly CT, MR and ultrasound) are read all
+the same here. Differences are in units of the displayed range [0, 1]; dcmj2pnm writes 16 bits for
+grey, 8 for colour.
 """
 
 from __future__ import annotations
@@ -37,9 +40,8 @@ def main() -> None:
     )
     dicom.MODALITIES = ("CR", "DX", "RG", "CT", "MR", "NM", "OT", "US", "SC")
     worst = [0.0, 0.0]
-    print(
-        "| file | encoding | size | max diff to pydicom by hand | max diff to dcmj2pnm |\n|---|---|---|---|---|"
-    )
+    print("| file | encoding | size | max diff to pydicom by hand | max diff to dcmj2pnm |")
+    print("|---|---|---|---|---|")
     for path in _dicom_files(parser.parse_args().paths):
         dataset = pydicom.dcmread(path, force=True)
         if not _is_comparable(dataset):
@@ -67,7 +69,7 @@ def _dicom_files(paths: list[Path]) -> Iterator[Path]:
 
 
 def _is_comparable(dataset: pydicom.FileDataset) -> bool:
-    """One frame with grey or palette pixels, of a size that we read."""
+    """Return whether a file has one frame of grey or palette pixels of a size that we read."""
     return (
         all(name in dataset for name in ("PixelData", "Rows", "Columns", "BitsAllocated"))
         and str(dataset.get("NumberOfFrames") or 1) == "1"
@@ -85,7 +87,7 @@ def _encoding(dataset: pydicom.FileDataset) -> str:
 
 
 def _by_hand(dataset: pydicom.FileDataset) -> np.ndarray:
-    """Steps of pydicom's documentation: decode, modality LUT, VOI LUT, scale, invert."""
+    """Follow pydicom's documentation: decode, modality LUT, VOI LUT, scale, invert."""
     stored = pixel_array(dataset)
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         stored = apply_color_lut(stored, dataset)
@@ -105,7 +107,10 @@ def _by_hand(dataset: pydicom.FileDataset) -> np.ndarray:
 def _displayed_range(
     dataset: pydicom.FileDataset, values: np.ndarray, shown: np.ndarray
 ) -> tuple[float, float]:
-    """What pydicom's result is scaled by: the bits of the LUT, the range that a window maps to, or the image's own."""
+    """Return the range that pydicom's result is scaled by.
+
+    It is that of the LUT's bits, the one that a window maps to, or the image's own.
+    """
     if dataset.get("VOILUTSequence"):
         return 0, (1 << int(dataset.VOILUTSequence[0].LUTDescriptor[2])) - 1
     if dataset.get("WindowCenter") not in (None, ""):
@@ -115,16 +120,18 @@ def _displayed_range(
 
 
 def _dcm2pnm(path: Path, header: pydicom.Dataset) -> np.ndarray | None:
-    """dcmtk's rendering without overlays at 16 bits (colour: 8): first VOI LUT, else first window, else the range."""
+    """Return dcmtk's rendering without overlays at 16 bits (colour: 8).
+
+    It uses the first VOI LUT, else the first window, else the range of the pixels.
+    """
     if shutil.which("dcmj2pnm") is None:
         return None
-    voi = (
-        ["+Wl", "1"]
-        if header.get("VOILUTSequence")
-        else ["+Wi", "1"]
-        if header.get("WindowCenter")
-        else ["+Wm"]
-    )
+    if header.get("VOILUTSequence"):
+        voi = ["+Wl", "1"]
+    elif header.get("WindowCenter"):
+        voi = ["+Wi", "1"]
+    else:
+        voi = ["+Wm"]
     grey = header.PhotometricInterpretation in ("MONOCHROME1", "MONOCHROME2")
     options = ["-O", *voi, "+opw"] if grey else []
     with tempfile.TemporaryDirectory() as folder:
@@ -134,7 +141,7 @@ def _dcm2pnm(path: Path, header: pydicom.Dataset) -> np.ndarray | None:
 
 
 def _read_pnm(data: bytes) -> np.ndarray:
-    """Grey in [0, 1] of a text PGM of 16 bits (P2) or a binary PPM of 8 (P6)."""
+    """Return grey in [0, 1] of a text PGM of 16 bits (P2) or a binary PPM of 8 (P6)."""
     kind, width, height, top = re.sub(rb"#.*\n", b"", data[:200]).split()[:4]
     if kind == b"P2":
         samples = np.array(re.sub(rb"#.*\n", b"", data).split()[4:], np.float64)

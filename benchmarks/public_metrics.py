@@ -1,4 +1,6 @@
-"""Our n-gram metrics beside the public packages on the same synthetic reports: pycocoevalcap, rouge-score, sacrebleu.
+"""Compare our n-gram metrics with public packages on the same synthetic reports.
+
+The packages are pycocoevalcap, rouge-score and sacrebleu.
 
     python benchmarks/public_metrics.py [--studies 16] [--samples 4]
 
@@ -15,7 +17,7 @@ from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 from rouge_score.rouge_scorer import RougeScorer
-from speed.reward import write_reports
+from speed.common.reports import write_reports
 
 from lmrrg.metrics.text.bleu import bleu2
 from lmrrg.metrics.text.ngram import BLEU_NAMES, nlg_scores

@@ -1,13 +1,18 @@
-"""Files per second: DICOM, PNG and JPEG into the model's square beside naive pydicom + Pillow, and phantoms drawn.
+"""Measure files read per second, beside naive pydicom + Pillow, and phantoms drawn per second.
 
-    python benchmarks/speed/data.py [--files 12] [--side 1024] [--rounds 5] [--phantoms-only] [--out FILE.json]
+DICOM, PNG and JPEG files are read into the model's square.
 
-The files are phantom films that the script draws and encodes. Ours is ``read_image`` and ``to_square``, with every
-check of docs/data.md, in this process; "child" is the same through one decoder process with limits, as uploads and the
-feature cache take it. Naive is what one would write without this project: decode, pydicom's LUTs, min-max, inversion,
-Pillow's antialiased resize; no check, no padding, no aspect ratio. In turns, in alternating order; a second is one of
-processor time, of this process and its decoder child together, so that a busy machine does not matter. Phantoms have
-no rival: studies drawn, written and described per second; ``ct`` only where the CT is installed.
+    python benchmarks/speed/data.py [--files 12] [--side 1024] [--rounds 5] [--phantoms-only]
+        [--out FILE.json]
+
+The files are phantom films that the script draws and encodes. Ours is ``read_image`` and
+``to_square``, with every check of docs/data.md, in this process; "child" is the same through one
+decoder process with limits, as uploads and the feature cache take it. Naive is what one would write
+without this project: decode, pydicom's LUTs, min-max, inversion, Pillow's antialiased resize; no
+check, no padding, no aspect ratio. In turns, in alternating order; a second is one of processor
+time, of this process and its decoder child together, so that a busy machine does not matter.
+Phantoms have no rival: studies drawn, written and described per second; ``ct`` only where the CT is
+installed.
 """
 
 from __future__ import annotations
@@ -47,15 +52,17 @@ PICTURES = {"PNG, 8 bits": ("PNG", 4), "PNG, 16 bits": ("PNG", 0), "JPEG": ("JPE
 
 
 def make_files(folder: Path, count: int, side: int) -> dict[str, list[bytes]]:
-    """The same phantom films in every encoding."""
+    """Return the same phantom films in every encoding."""
     shutil.rmtree(folder, ignore_errors=True)
     counts = PhantomConfig(train=count, val=1, test=1, image_size=side)
     drawn = import_phantoms(folder, counts, seed=1, progress=False).studies[:count]
     films = [study.images[0].path.read_bytes() for study in drawn]
-    files = {name: [_recoded(film, syntax) for film in films] for name, syntax in ENCODINGS.items()}
-    return files | {
-        name: [_picture(film, *how) for film in films] for name, how in PICTURES.items()
-    }
+    files: dict[str, list[bytes]] = {}
+    for name, syntax in ENCODINGS.items():
+        files[name] = [_recoded(film, syntax) for film in films]
+    for name, (kind, lost) in PICTURES.items():
+        files[name] = [_picture(film, kind, lost) for film in films]
+    return files
 
 
 def _recoded(film: bytes, syntax: pydicom.uid.UID | None) -> bytes:
@@ -78,7 +85,7 @@ def _picture(film: bytes, kind: str, lost: int) -> bytes:
 
 
 def naive(data: bytes) -> np.ndarray:
-    """Pixels [256, 256] in [0, 1], trusting the file."""
+    """Return pixels [256, 256] in [0, 1], trusting the file."""
     if data[128:132] == b"DICM":
         dataset = pydicom.dcmread(io.BytesIO(data))
         shown = apply_voi_lut(apply_modality_lut(dataset.pixel_array, dataset), dataset).astype(
@@ -86,25 +93,26 @@ def naive(data: bytes) -> np.ndarray:
         )
         inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
     else:
-        shown, inverted = np.asarray(Image.open(io.BytesIO(data)), np.float32), False
+        shown = np.asarray(Image.open(io.BytesIO(data)), np.float32)
+        inverted = False
     shown = (shown - shown.min()) / (shown.max() - shown.min())
     image = Image.fromarray(1 - shown if inverted else shown)
     return np.asarray(image.resize((SQUARE, SQUARE), Image.Resampling.BILINEAR))
 
 
 def ours(data: bytes) -> np.ndarray:
-    """The same through the project's one door."""
+    """Return the same as this project reads it."""
     return to_square(read_image(data).pixels, SQUARE)
 
 
 def processor_seconds() -> float:
-    """Processor time of this process and of the children that it has now."""
+    """Return the processor time of this process and of the children that it has now."""
     children = [child.cpu_times() for child in psutil.Process().children()]
     return time.process_time() + sum(times.user + times.system for times in children)
 
 
 def rate(read: Callable[[bytes], np.ndarray], files: list[bytes]) -> Callable[[], float]:
-    """Files per second of one pass."""
+    """Return a function that reads all files once and returns files per second."""
 
     def turn() -> float:
         started = processor_seconds()
@@ -118,7 +126,7 @@ def rate(read: Callable[[bytes], np.ndarray], files: list[bytes]) -> Callable[[]
 def file_rates(
     folder: Path, count: int, side: int, rounds: int
 ) -> dict[str, dict[str, list[float]]]:
-    """Files per second by encoding and reader; printed as a table."""
+    """Return files per second by encoding and reader, and print them as a table."""
     found: dict[str, dict[str, list[float]]] = {}
     with DecoderPool() as pool:
         for name, files in make_files(folder / "films", count, side).items():
@@ -138,7 +146,7 @@ def file_rates(
 
 
 def phantom_rates(folder: Path, rounds: int) -> dict[str, list[float]]:
-    """Studies per second of both generators, at 256 pixels."""
+    """Return studies per second of both generators, at 256 pixels."""
     counts = PhantomConfig(train=30, val=1, test=1, image_size=SQUARE)
 
     def drawn(name: str, make: Callable[[int], object]) -> Callable[[], float]:

@@ -1,10 +1,13 @@
-"""Host memory over 200 PPO iterations: the sum of PSS over all processes of the run must not grow.
+"""Measure host memory over 200 PPO iterations.
+
+The sum of PSS over all processes of the run must not grow.
 
     python benchmarks/speed/memory.py [--iterations 200] [--out FILE.png]
 
-A tiny decoder and 8 studies, so that an iteration takes about a second. PSS counts what processes share once: the sum
-is what the run takes from the machine, the object store included. The first quarter, in which allocators and caches
-fill, does not count; a straight line through the rest gives the growth.
+A tiny decoder and 8 studies, so that an iteration takes about a second. PSS counts what processes
+share once: the sum is what the run takes from the machine, the object store included. The first
+quarter, in which allocators and caches fill, does not count; a straight line through the rest gives
+the growth.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ TARGET_MB = 0.1
 
 
 def pss_mb(process: psutil.Process) -> dict[str, float]:
-    """PSS of the process and all its descendants, MB, by kind of process."""
+    """Return the PSS of the process and all its descendants, MB, by kind of process."""
     found: dict[str, float] = {}
     for each in [process, *process.children(recursive=True)]:
         try:
@@ -66,7 +69,8 @@ def run(config: Config, checkpoint: Path) -> list[tuple[int, dict[str, float]]]:
 
     start_ray(config)
     algorithm = CQRL(CQRLConfig.of(config, checkpoint))
-    here, readings = psutil.Process(), []
+    here = psutil.Process()
+    readings = []
     try:
         for number in tqdm(range(1, config.ppo.iterations + 1), desc="PPO", unit="iteration"):
             algorithm.step()
@@ -79,13 +83,13 @@ def run(config: Config, checkpoint: Path) -> list[tuple[int, dict[str, float]]]:
 
 
 def growth(iterations: np.ndarray, megabytes: np.ndarray) -> float:
-    """MB per iteration of the straight line after the first quarter."""
+    """Return the slope, MB per iteration, of the straight line after the first quarter."""
     kept = iterations > iterations[-1] / 4
     return float(np.polyfit(iterations[kept], megabytes[kept], 1)[0])
 
 
 def plot(readings: list[tuple[int, dict[str, float]]], path: Path) -> None:
-    """Total and the largest kinds of processes."""
+    """Draw the total and the largest kinds of processes."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,11 +1,14 @@
-"""What a PPO iteration spends on anything but generating, scoring, forward, backward and the optimizer.
+"""Measure the overhead of a PPO iteration.
+
+That is all but generating, scoring, forward, backward and the optimizer.
 
     python benchmarks/speed/overhead.py [--iterations 6] [--out FILE.json] [key=value ...]
 
-The demo's PPO on phantoms. Ray's own timeline says when which method of which actor ran. The time of an iteration in
-which no actor generates, scores, or runs policy or reference is overhead: data, transfer, advantages, weight sync,
-waiting for Ray. What a policy rank does besides forward, backward and step inside its methods (choosing and padding
-rows, bookkeeping) is measured on a rank in this process, and added.
+The demo's PPO on phantoms. Ray's own timeline says when which method of which actor ran. The time
+of an iteration in which no actor generates, scores, or runs policy or reference is overhead: data,
+transfer, advantages, weight sync, waiting for Ray. What a policy rank does besides forward,
+backward and step inside its methods (choosing and padding rows, bookkeeping) is measured on a rank
+in this process, and added.
 """
 
 from __future__ import annotations
@@ -30,7 +33,11 @@ COMPUTE = (
     "PolicyWorker.update",
     "ReferenceWorker.log_probs",
 )
-"""RLlib's actor manager calls every method through ``apply``: until the sync that is `generate` or `score`."""
+"""Methods whose time counts as computing.
+
+RLlib's actor manager calls every method through ``apply``: until the weight sync, that is
+`generate` or `score`.
+"""
 PHASES = ("sample", "score", "advantages", "update", "sync")
 Interval = tuple[float, float]
 
@@ -38,7 +45,7 @@ Interval = tuple[float, float]
 def run(
     config: Config, checkpoint: Path, iterations: int
 ) -> tuple[list[Interval], list[dict[str, float]], list[dict]]:
-    """Begin and end of every iteration, its phases, and Ray's timeline."""
+    """Return begin and end of every iteration, its phases, and Ray's timeline."""
     import ray
 
     from rl.trainer import CQRL, CQRLConfig
@@ -46,7 +53,8 @@ def run(
     os.environ |= {"RAY_PROFILING": "1", "RAY_task_events_report_interval_ms": "100"}
     start_ray(config)
     algorithm = CQRL(CQRLConfig.of(config, checkpoint))
-    spans, phases = [], []
+    spans = []
+    phases = []
     try:
         algorithm.step()
         for _ in range(iterations):
@@ -61,7 +69,10 @@ def run(
 
 
 def executions(timeline: list[dict[str, Any]]) -> dict[str, list[Interval]]:
-    """When each method ran, seconds since the epoch, without reading its arguments and storing its result."""
+    """Return when each method ran, in seconds since the epoch.
+
+    Reading its arguments and storing its result are left out.
+    """
     found: dict[str, list[Interval]] = {}
     inner = [event for event in timeline if event.get("cat") == "task:execute"]
     for event in timeline:
@@ -80,23 +91,26 @@ def executions(timeline: list[dict[str, Any]]) -> dict[str, list[Interval]]:
 
 
 def covered(intervals: list[Interval], span: Interval) -> float:
-    """Seconds of ``span`` that lie in at least one of the intervals."""
-    total, reached = 0.0, span[0]
+    """Return the seconds of ``span`` that lie in at least one of the intervals."""
+    total = 0.0
+    reached = span[0]
     for begin, end in sorted(intervals):
-        begin, end = max(begin, reached), min(end, span[1])
-        if end > begin:
-            total, reached = total + end - begin, end
+        start = max(begin, reached)
+        stop = min(end, span[1])
+        if stop > start:
+            total = total + stop - start
+            reached = stop
     return total
 
 
 class Clock:
-    """Adds up the time inside the functions it wraps."""
+    """Sum of the time inside the functions that it wraps."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
 
     def wrap(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """The same function, timed."""
+        """Return the same function, timed."""
 
         def timed(*arguments: Any, **named: Any) -> Any:
             started = time.perf_counter()
@@ -108,8 +122,11 @@ class Clock:
         return timed
 
 
-def share_inside(config: Config, checkpoint: Path) -> float:
-    """Share of a policy rank's update that is neither forward, loss, backward nor optimizer."""
+def overhead_inside(config: Config, checkpoint: Path) -> float:
+    """Return the fraction of a policy rank's update that is overhead.
+
+    Forward, loss, backward and optimizer are not.
+    """
     import torch
 
     from actors.policy_worker import PolicyWorker
@@ -143,7 +160,8 @@ def share_inside(config: Config, checkpoint: Path) -> float:
     worker._engine.backward = clock.wrap(worker._engine.backward)
     worker._engine.step = clock.wrap(worker._engine.step)
     worker.update(experience, 0, 1e-6)
-    clock.seconds, started = 0.0, time.perf_counter()
+    clock.seconds = 0.0
+    started = time.perf_counter()
     worker.update(experience, 1, 1e-6)
     return 1 - clock.seconds / (time.perf_counter() - started)
 
@@ -182,16 +200,15 @@ def main() -> None:
         1 - covered(work, (begin, end - row["sync"])) / (end - begin)
         for (begin, end), row in zip(spans, phases, strict=True)
     ]
-    inside = share_inside(config, checkpoint)
+    inside = overhead_inside(config, checkpoint)
     updates = [covered(ran["PolicyWorker.update"], span) / (span[1] - span[0]) for span in spans]
     whole = Spread.of([a + inside * b for a, b in zip(outside, updates, strict=True)])
     seconds = Spread.of([end - begin for begin, end in spans])
     print(f"\n{config.ppo.rollout_batch} reports per iteration, {seconds} s")
     for name in PHASES:
         print(f"  {name:10} {Spread.of([row[name] for row in phases])} s")
-    print(
-        f"no actor computes: {Spread.of(outside)} of the iteration; inside an update: {inside:.3f} of it"
-    )
+    print(f"no actor computes: {Spread.of(outside)} of the iteration")
+    print(f"inside an update: {inside:.3f} of it")
     print(verdict(f"overhead, share of an iteration {whole}", whole.median, at_most=0.1))
     if args.out:
         args.out.write_text(

@@ -1,10 +1,13 @@
-"""What writing reports one iteration ahead (`ppo.rollout_ahead`) saves, beside sampling on demand.
+"""Measure what sampling reports one iteration ahead (`ppo.rollout_ahead`) saves.
+
+It is compared with sampling on demand.
 
     python benchmarks/speed/overlap.py [--iterations 5] [key=value ...]
 
-Two figures. Stages that only sleep, one second for the engines and one for everything after them, show the scheduling
-by itself: on demand they take turns, ahead they share the second. The demo's real stages show what is left of it here:
-where engines and policy share the same cores, as on a laptop, there is little to gain.
+Two figures. Stages that only sleep, one second for the engines and one for everything after them,
+show the scheduling by itself: on demand they take turns, ahead they share the second. The demo's
+real stages show what is left of it here: where engines and policy share the same cores, as on a
+laptop, there is little to gain.
 """
 
 from __future__ import annotations
@@ -30,10 +33,10 @@ STUDIES = 4
 
 
 class SleepingStudies:
-    """The training studies, of which nothing is looked at."""
+    """Stand-in for the training studies, of which nothing is read."""
 
     def take(self, visits: list[int]) -> StudyBatch:
-        """A batch of empty images."""
+        """Return a batch of empty images."""
         size = len(visits)
         nothing = StudyFeatures(
             torch.zeros(size, 1, 4, 3), torch.zeros(size, 1).long(), torch.ones(size, 1).bool()
@@ -45,23 +48,23 @@ class SleepingStudies:
 
 
 class SleepingEngines:
-    """The engines: half of the reports after half of the time."""
+    """Stand-in for the engines: half of the reports after half of the time."""
 
     version = 0
 
     def generate(
         self, features: Any, prompts: list, samples: int, seed: int, finished: Any
     ) -> list:
-        """Short reports, ``samples`` of each study."""
+        """Return short reports, ``samples`` of each study."""
         report = GeneratedReport([3, 4], [-0.5, -0.5], "the lungs are clear .", True)
-        for places in (range(STUDIES // 2), range(STUDIES // 2, STUDIES)):
+        for rows in (range(STUDIES // 2), range(STUDIES // 2, STUDIES)):
             time.sleep(STAGE_S / 2)
-            finished(list(places), [[report] * samples] * len(places))
+            finished(list(rows), [[report] * samples] * len(rows))
         return [[report] * samples] * STUDIES
 
 
 def sleeping(ahead: bool, iterations: int) -> list[float]:
-    """Seconds of each iteration with stages that sleep."""
+    """Return the seconds of each iteration with stages that sleep."""
     config = demo_config(
         "overlap", f"ppo.rollout_ahead={ahead}", f"ppo.iterations={iterations + 1}"
     )
@@ -84,7 +87,7 @@ def sleeping(ahead: bool, iterations: int) -> list[float]:
 
 
 def real(ahead: bool, iterations: int, overrides: list[str]) -> list[float]:
-    """Seconds of each iteration of the demo's PPO."""
+    """Return the seconds of each iteration of the demo's PPO."""
     import ray
 
     from rl.trainer import CQRL, CQRLConfig
@@ -137,10 +140,10 @@ def main() -> None:
 
 
 def _print(name: str, seconds: dict[bool, list[float]]) -> None:
-    on_demand, ahead = Spread.of(seconds[False]), Spread.of(seconds[True])
-    print(
-        f"{name}: on demand {on_demand} s, ahead {ahead} s per iteration: {on_demand.median / ahead.median:.2f}x"
-    )
+    on_demand = Spread.of(seconds[False])
+    ahead = Spread.of(seconds[True])
+    speedup = on_demand.median / ahead.median
+    print(f"{name}: on demand {on_demand} s, ahead {ahead} s per iteration: {speedup:.2f}x")
 
 
 if __name__ == "__main__":

@@ -1,22 +1,25 @@
-"""Samples per second: this project's PPO beside TRL's PPO, and its GRPO beside TRL's GRPO, measured in turns.
+"""Measure samples per second of PPO and GRPO in turns with TRL's.
 
-    python benchmarks/speed/ppo_vs_trl.py [--rounds 5] [--precision fp32|bf16] [--natural] [--critic detached|separate]
-        [--out FILE.json]
+    python benchmarks/speed/ppo_vs_trl.py [--rounds 5] [--precision fp32|bf16] [--natural]
+        [--critic detached|separate] [--out FILE.json]
 
-All work on the demo's decoder (4 M parameters), 16 prompts x 8 samples, 2 epochs in minibatches of 64, AdamW, a frozen
-reference, the embedded RadCliQ reward, and two CPU threads. Reports have 100 tokens: the decoder was taught never to
-stop. With --natural it stops like the demo's reports do, and TRL's batches hold padding. TRL's prompts are as long as
-ours, whose 30 visual tokens are computed from images on top. Our GRPO takes the engine's log-probs as the old ones
-(ppo.old_log_probs=engine); TRL's computes them anew, as it does whenever it generates with transformers. TRL gets a
-whole batch per `generate`, no gradient checkpointing, no logging, no saving, and the faster of two microbatches. Its
-vLLM mode calls `load_weights`, which vLLM on CPU cannot do, so it generates with transformers, as on any CPU. With
---precision bf16 matrix products run in bfloat16 on both sides and weights stay float32 (TRL: bf16=True).
-What a run does once (start, first evaluation, the SFT model's own rewards) is not counted. While TRL works, all
-processes of our cluster are stopped: idle they cost it up to a sixth of its speed, as both its threads wait for any
-that is interrupted.
+All work on the demo's decoder (4 M parameters), 16 prompts x 8 samples, 2 epochs in minibatches of
+64, AdamW, a frozen reference, the embedded RadCliQ reward, and two CPU threads. Reports have 100
+tokens: the decoder was taught never to stop. With --natural it stops like the demo's reports do,
+and TRL's batches hold padding. TRL's prompts are as long as ours, whose 30 visual tokens are
+computed from images on top. Our GRPO takes the engine's log-probs as the old ones
+(ppo.old_log_probs=engine); TRL's computes them anew, as it does whenever it generates with
+transformers. TRL gets a whole batch per `generate`, no gradient checkpointing, no logging, no
+saving, and the faster of two microbatches. Its vLLM mode calls `load_weights`, which vLLM on CPU
+cannot do, so it generates with transformers, as on any CPU. With --precision bf16 matrix products
+run in bfloat16 on both sides and weights stay float32 (TRL: bf16=True).
 
-TRL 1.12.0 is the last release with PPO. Both releases are installed from PyPI on the first run, each into a virtual
-environment of its own in .cache/benchmarks that sees the project's packages.
+What a run does once (start, first evaluation, the SFT model's own rewards) is not counted. While
+TRL works, all processes of our cluster are stopped: idle they cost it up to a sixth of its speed,
+as both its threads wait for any that is interrupted.
+
+TRL 1.12.0 is the last release with PPO. Both releases are installed from PyPI on the first run,
+each into a virtual environment of its own in .cache/benchmarks that sees the project's packages.
 """
 
 from __future__ import annotations
@@ -50,7 +53,10 @@ PHASES = ("sample", "score", "advantages", "update", "sync")
 
 
 def environment(version: str) -> Path:
-    """The interpreter of a virtual environment with TRL ``version`` on top of the packages of this one."""
+    """Return the interpreter of a virtual environment with TRL ``version``.
+
+    It sees the packages of this environment as well.
+    """
     folder = CACHE / f"trl-{version}"
     python = folder / "bin" / "python"
     if (folder / "ready").is_file():
@@ -86,10 +92,11 @@ class Trl:
             env=settings,
             text=True,
         )
-        self.pid, self.tokens = self._process.pid, 0
+        self.pid = self._process.pid
+        self.tokens = 0
 
     def iteration(self) -> float:
-        """Seconds of one iteration."""
+        """Run one iteration and return its seconds."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write("go\n")
@@ -119,7 +126,7 @@ class Ours:
         self.seconds: list[dict[str, float]] = []
 
     def iteration(self) -> float:
-        """Seconds of one iteration."""
+        """Run one iteration and return its seconds."""
         started = time.perf_counter()
         metrics = self._algorithm.training_step()
         total = time.perf_counter() - started
@@ -132,7 +139,10 @@ class Ours:
 
 
 def trl_job(config: Config, checkpoint: Path, trainer: str, microbatch: int) -> dict[str, Any]:
-    """What a TRL process is told: prompts as long as ours, all different, and their references."""
+    """Return the job of a TRL process.
+
+    Its prompts are as long as ours, all different, each with its reference.
+    """
     from transformers import AutoTokenizer
 
     from lmrrg.model.prompts import prompt_ids
@@ -165,7 +175,7 @@ def trl_job(config: Config, checkpoint: Path, trainer: str, microbatch: int) -> 
 
 
 def prompt_of_length(tokenizer: Any, number: int, ending: str, length: int) -> list[int]:
-    """Ids of a text that is tokenized to exactly ``length`` tokens, and to nothing else than itself."""
+    """Return the ids of a text of exactly ``length`` tokens that decodes and encodes to itself."""
     words = f"{number}"
     while len(ids := tokenizer.encode(f"{words} {ending}", add_special_tokens=False)) < length:
         words += " the"
@@ -178,7 +188,7 @@ def prompt_of_length(tokenizer: Any, number: int, ending: str, length: int) -> l
 
 
 def our_config(rounds: int, precision: str, *overrides: str) -> Config:
-    """The demo's PPO, as long as the benchmark."""
+    """Return the demo's PPO settings for as many iterations as the benchmark takes."""
     rounded = ("ppo.precision=bf16", "rollout.dtype=bfloat16", "ppo.parity_tolerance=0.1")
     return demo_config(
         "ppo",
@@ -188,7 +198,8 @@ def our_config(rounds: int, precision: str, *overrides: str) -> Config:
         "ppo.value_warmup_iterations=0",
         f"ppo.learning_rate={LEARNING_RATE}",
         "ppo.resume=false",
-        # One thread each, and two of every kind, which take turns; half a CPU, as two algorithms share the cluster.
+        # One thread each, and two of every kind, which take turns; half a CPU, as two algorithms
+        # share the cluster.
         "ppo.cpus_per_worker=0.5",
         "rollout.cpus_per_engine=0.5",
         "ppo.workers=2",
@@ -201,7 +212,7 @@ def our_config(rounds: int, precision: str, *overrides: str) -> Config:
 
 
 def faster(config: Config, checkpoint: Path, version: str, trainer: str) -> Trl:
-    """TRL with the faster of two microbatches: ours, and the whole minibatch."""
+    """Return TRL with the faster of two microbatches: ours, and the whole minibatch."""
     found: dict[float, Trl] = {}
     for microbatch in (config.ppo.microbatch, config.ppo.minibatch):
         contender = Trl(version, trl_job(config, checkpoint, trainer, microbatch))
@@ -218,7 +229,10 @@ def faster(config: Config, checkpoint: Path, version: str, trainer: str) -> Trl:
 
 @dataclass(frozen=True)
 class Pair:
-    """An algorithm of ours beside TRL's of the same name; ``target`` is the ratio of their speeds that is aimed at."""
+    """An algorithm of ours beside TRL's of the same name.
+
+    ``target`` is the ratio of their speeds that is aimed at.
+    """
 
     name: str
     trl_version: str
@@ -226,7 +240,7 @@ class Pair:
     config: Config
 
     def measure(self, checkpoint: Path, rounds: int) -> dict[str, Any]:
-        """Seconds of every iteration and phase; the ratio is printed."""
+        """Return the seconds of every iteration and phase, and print the ratio."""
         with ExitStack() as stack:
             trl = faster(self.config, checkpoint, self.trl_version, self.name.lower())
             stack.callback(trl.close)
@@ -244,12 +258,11 @@ class Pair:
         return {"seconds": seconds, "phases": ours.seconds}
 
     def _report(self, seconds: dict[str, list[float]], ours: Ours, trl: Trl) -> None:
-        """Samples per second, their ratio, and where our time goes."""
+        """Print samples per second, their ratio, and where our time goes."""
         ppo = self.config.ppo
         batch = ppo.rollout_batch
-        print(
-            f"\n{self.name}, {ppo.precision}, {batch} samples per iteration, critic {ppo.critic}; median (range)"
-        )
+        size = f"{batch} samples per iteration"
+        print(f"\n{self.name}, {ppo.precision}, {size}, critic {ppo.critic}; median (range)")
         tokens = {"ours": round(ours.seconds[-1]["length"] * batch), "TRL": trl.tokens}
         for name, values in seconds.items():
             rate = Spread.of([batch / value for value in values])
@@ -262,17 +275,16 @@ class Pair:
         )
         measured = ours.seconds[-len(seconds["ours"]) :]
         total = sum(row["total_s"] for row in measured)
-        shares = {phase: sum(row[f"{phase}_s"] for row in measured) / total for phase in PHASES}
-        print(
-            "where ours goes: "
-            + ", ".join(f"{phase} {share:.0%}" for phase, share in shares.items()),
-            flush=True,
-        )
+        parts: list[str] = []
+        for phase in PHASES:
+            fraction = sum(row[f"{phase}_s"] for row in measured) / total
+            parts.append(f"{phase} {fraction:.0%}")
+        print(f"where ours goes: {', '.join(parts)}", flush=True)
 
 
 @contextmanager
 def stopped_but(pid: int) -> Iterator[None]:
-    """Every other child of this process, and theirs, stands still inside the block."""
+    """Suspend every other child of this process, and their children, inside the block."""
     others = [child for child in psutil.Process().children(recursive=True) if child.pid != pid]
     for process in others:
         with suppress(psutil.NoSuchProcess):

@@ -1,16 +1,18 @@
-"""Sampling reports with vLLM beside `transformers.generate`, and handing weights to an engine beside a memcpy.
+"""Measure sampling with vLLM and the weight sync.
+
+Sampling is compared with `transformers.generate`, the sync with a memcpy.
 
     python benchmarks/speed/rollout.py [--rounds 5] [--out FILE.json]
 
-Sampling: the demo's decoder (4 M parameters, float32), 100 tokens per report, 32 and 128 reports at once, one thread,
-both in this process, in turns. Both compute the prompt (visual half and embeddings) and return texts; only vLLM also
-returns log-probs, which PPO needs.
+Sampling: the demo's decoder (4 M parameters, float32), 100 tokens per report, 32 and 128 reports at
+once, one thread, both in this process, in turns. Both compute the prompt (visual half and
+embeddings) and return texts; only vLLM also returns log-probs, which PPO needs.
 
-Weights: what one `sync` of PPO does, with a policy rank and an engine in actors of their own: out of the policy into
-memory that both map, with a checksum, and from there into the engine, which checks it again; beside one memcpy of the
-same bytes. Once with the demo's decoder, where latency decides, and once with a wide one (92 M parameters), where bytes
-do.
-`pack`, a part of `load`: oneDNN's ordering of the linear layers' weights, without which sampling would be slower.
+Weights: what one `sync` of PPO does, with a policy rank and an engine in actors of their own: out
+of the policy into memory that both map, with a checksum, and from there into the engine, which
+checks it again; beside one memcpy of the same bytes. Once with the demo's decoder, where latency
+decides, and once with a wide one (92 M parameters), where bytes do. `pack`, a part of `load`:
+oneDNN's ordering of the linear layers' weights, without which sampling would be slower.
 """
 
 from __future__ import annotations
@@ -37,12 +39,12 @@ from lmrrg.vision.study_features import StudyFeatures
 
 SIZES = (32, 128)
 WARM_UP = 2
-"""Rounds of a sync that do not count: either buffer is new once."""
+"""Rounds of a sync that do not count: each of the two buffers is new once."""
 WIDE = ("hidden_size=768", "heads=12", "layers=12", "intermediate_size=2304")
 
 
 def timed(call: Callable[[], object]) -> float:
-    """Seconds of one call."""
+    """Return the seconds of one call."""
     started = time.perf_counter()
     call()
     return time.perf_counter() - started
@@ -52,7 +54,7 @@ def timed(call: Callable[[], object]) -> float:
 def with_transformers(
     model: ReportGenerator, features: StudyFeatures, prompts: list[list[int]], tokens: int
 ) -> int:
-    """Sample one report for each study; the number of tokens."""
+    """Sample one report for each study, and return the number of tokens."""
     embeddings = torch.stack(model.prompt_embeddings(model.visual(features).tokens, prompts))
     ids = model.decoder.generate(
         inputs_embeds=embeddings,
@@ -66,7 +68,7 @@ def with_transformers(
 
 
 def compare_sampling(config: Config, checkpoint: Path, rounds: int) -> dict[str, list[float]]:
-    """Seconds of both for every number of reports."""
+    """Return the seconds of both for every number of reports."""
     studies = studies_of(config, "train")
     engine = ReportEngine(checkpoint, config.rollout, threads=config.threads)
     model = load_checkpoint(checkpoint)
@@ -79,7 +81,8 @@ def compare_sampling(config: Config, checkpoint: Path, rounds: int) -> dict[str,
     turns: dict[str, Callable[[], float]] = {}
     for size in SIZES:
         index = [i % len(studies) for i in range(size)]
-        some, text = features.select(index), [prompts[i] for i in index]
+        some = features.select(index)
+        text = [prompts[i] for i in index]
 
         def vllm(some: StudyFeatures = some, text: list[list[int]] = text) -> float:
             return timed(lambda: engine.generate(some, text, temperature=1.0, seed=1))
@@ -99,7 +102,7 @@ def compare_sampling(config: Config, checkpoint: Path, rounds: int) -> dict[str,
 def compare_sync(
     config: Config, checkpoint: Path, rounds: int
 ) -> tuple[dict[str, list[float]], float]:
-    """Seconds of every part of a sync and of a memcpy, and megabytes."""
+    """Return the seconds of every part of a sync and of a memcpy, and megabytes."""
     from actors.policy import PolicyGroup
     from actors.rollout import RolloutPool
     from actors.weight_sync.update import WeightUpdate
@@ -135,7 +138,7 @@ def compare_sync(
 
 
 def pack(state: dict[str, torch.Tensor]) -> None:
-    """Order the decoder's matrices for oneDNN, as the engine does (there with fewer, joined ones)."""
+    """Order the decoder's matrices for oneDNN as the engine does, which has fewer, joined ones."""
     from vllm import _custom_ops as kernels
 
     for name, tensor in state.items():
@@ -144,7 +147,7 @@ def pack(state: dict[str, torch.Tensor]) -> None:
 
 
 def wide_model(config: Config) -> tuple[Config, Path]:
-    """A decoder whose weights are large against any latency, with random weights."""
+    """Return a decoder of random weights, so large that no latency matters."""
     wide = demo_config(
         "wide", *(f"model.decoder.{setting}" for setting in WIDE), "rollout.kv_cache_mb=512"
     )
@@ -160,19 +163,17 @@ def wide_model(config: Config) -> tuple[Config, Path]:
 
 
 def report_sampling(seconds: dict[str, list[float]], tokens: int) -> None:
-    """Tokens per second and ratios."""
+    """Print tokens per second and ratios."""
     for size in SIZES:
         for name in (f"vLLM {size}", f"generate {size}"):
-            print(
-                f"{name:13} {Spread.of([size * tokens / value for value in seconds[name]])} tokens/s"
-            )
-        print(
-            f"vLLM / generate, {size} reports, tokens/s: {ratio(seconds, f'generate {size}', f'vLLM {size}')}"
-        )
+            rate = Spread.of([size * tokens / value for value in seconds[name]])
+            print(f"{name:13} {rate} tokens/s")
+        found = ratio(seconds, f"generate {size}", f"vLLM {size}")
+        print(f"vLLM / generate, {size} reports, tokens/s: {found}")
 
 
 def report_sync(parts: dict[str, list[float]], megabytes: float) -> None:
-    """Milliseconds of every part, and the ratio to a memcpy."""
+    """Print milliseconds of every part, and the ratio to a memcpy."""
     medians = ", ".join(
         f"{name} {1000 * Spread.of(values).median:.1f}" for name, values in parts.items()
     )

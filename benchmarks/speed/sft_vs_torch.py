@@ -1,10 +1,13 @@
-"""SFT through Ray Train and DeepSpeed beside a bare PyTorch loop on the same batches, and how long it waits for data.
+"""Measure SFT through Ray Train and DeepSpeed beside a bare PyTorch loop on the same batches.
+
+Also measured is how long it waits for data.
 
     python benchmarks/speed/sft_vs_torch.py [--rounds 5] [--out FILE.json]
 
-Both train the demo's model on the same minibatches of 32 phantoms in the same order with two threads and AdamW, four
-epochs at a time, in turns: the project's rank inside a Ray Train worker, and in this process a loop of forward,
-backward, clip and step whose batches already lie in memory as tensors. Neither validates or writes checkpoints.
+Both train the demo's model on the same minibatches of 32 phantoms in the same order with two
+threads and AdamW, four epochs at a time, in turns: the project's rank inside a Ray Train worker,
+and in this process a loop of forward, backward, clip and step whose batches already lie in memory
+as tensors. Neither validates or writes checkpoints.
 """
 
 from __future__ import annotations
@@ -37,9 +40,10 @@ EPOCHS = 4
 
 
 def make_job(config: Config) -> Job:
-    """Everything that a rank of SFT needs."""
+    """Return everything that a rank of SFT needs."""
     prepare_studies(config)
-    train, val = studies_of(config, "train"), studies_of(config, "val")
+    train = studies_of(config, "train")
+    val = studies_of(config, "val")
     tokenizer = build_tokenizer(
         config.model, [study.report(config.data.section) for study in train]
     )
@@ -50,14 +54,18 @@ def make_job(config: Config) -> Job:
 
 
 def rank_loop(settings: dict[str, Any]) -> None:
-    """In the Ray Train worker: some epochs whenever the file ``go-N`` appears; answers with ``done-N``."""
+    """Train some epochs whenever the file ``go-N`` appears, and answer with ``done-N``.
+
+    Runs in the Ray Train worker.
+    """
     import ray
 
     from sft.worker import RankTrainer
 
     job: Job = ray.get(settings["job"])
     torch.set_num_threads(job.config.threads)
-    trainer, folder = RankTrainer(job), Path(settings["folder"])
+    trainer = RankTrainer(job)
+    folder = Path(settings["folder"])
     waited = [0.0]
     read_ahead = trainer.train.read_ahead
 
@@ -75,10 +83,12 @@ def rank_loop(settings: dict[str, Any]) -> None:
     for number in range(settings["turns"]):
         while not (folder / f"go-{number}").exists():
             time.sleep(0.01)
-        waited[0], started = 0.0, time.perf_counter()
+        waited[0] = 0.0
+        started = time.perf_counter()
         for epoch in range(settings["passes"]):
             trainer._train_epoch(epoch, None)
         answer = json.dumps([time.perf_counter() - started, waited[0]])
+        # Renamed, so that the other side never reads a half-written file.
         (folder / f"part-{number}").write_text(answer)
         (folder / f"part-{number}").rename(folder / f"done-{number}")
 
@@ -93,7 +103,8 @@ class OnRay:
 
         from sft.worker import rank_environment
 
-        self._folder, self._number = folder, 0
+        self._folder = folder
+        self._number = 0
         self.waits: list[float] = []
         trainer = TorchTrainer(
             rank_loop,
@@ -115,7 +126,7 @@ class OnRay:
         self._thread.start()
 
     def turn(self) -> float:
-        """Seconds of one turn."""
+        """Run one turn and return its seconds."""
         (self._folder / f"go-{self._number}").touch()
         answer = self._folder / f"done-{self._number}"
         while not answer.exists():
@@ -136,7 +147,8 @@ class Bare:
     """The loop that one would write without any framework."""
 
     def __init__(self, job: Job):
-        config, sft = job.config, job.config.sft
+        config = job.config
+        sft = job.config.sft
         torch.set_num_threads(config.threads)
         examples = examples_of(job, "train")
         model = build_generator(config.model, config.data, [], job.tokenizer, seed=config.seed)
@@ -146,19 +158,16 @@ class Bare:
             parameter_groups(self._objective, sft.weight_decay), lr=1e-4
         )
         self._sft = sft
-        seed, size = config.seed, sft.minibatch
-        order = [
-            m
-            for epoch in range(EPOCHS)
-            for m in epoch_minibatches(examples.lengths, size, seed, epoch)
-        ]
+        self._steps: list[list[Batch]] = []
         cut = sft.microbatch
-        self._steps = [
-            [examples.batch(m[k : k + cut]) for k in range(0, len(m), cut)] for m in order
-        ]
+        for epoch in range(EPOCHS):
+            order = epoch_minibatches(examples.lengths, sft.minibatch, config.seed, epoch)
+            for rows in order:
+                starts = range(0, len(rows), cut)
+                self._steps.append([examples.batch(rows[k : k + cut]) for k in starts])
 
     def turn(self) -> float:
-        """Seconds of one turn."""
+        """Run one turn and return its seconds."""
         started = time.perf_counter()
         for step in self._steps:
             tokens = sum(int(batch.report_mask.sum()) for batch in step)
@@ -187,7 +196,8 @@ def main() -> None:
     folder = config.run_dir / f"turns-{time.time_ns()}"
     folder.mkdir()
     start_ray(config)
-    on_ray, bare = OnRay(job, folder, args.rounds + 1), Bare(job)
+    on_ray = OnRay(job, folder, args.rounds + 1)
+    bare = Bare(job)
     seconds = measure_in_turns(
         {"Ray Train + DeepSpeed": on_ray.turn, "bare PyTorch": bare.turn}, args.rounds
     )
@@ -201,7 +211,7 @@ def main() -> None:
         )
     )
     wait = Spread.of(on_ray.waits[1:])
-    print(verdict(f"share of SFT that waits for data {wait}", wait.median, at_most=0.05))
+    print(verdict(f"fraction of SFT that waits for data {wait}", wait.median, at_most=0.05))
     if args.out:
         args.out.write_text(
             json.dumps({"seconds": seconds, "waits": on_ray.waits[1:]}, indent=2) + "\n"

@@ -1,4 +1,7 @@
-"""Ratios from one run: contenders measured in turns, in alternating order, so that a busy machine slows all alike."""
+"""Measure contenders in turns and report ratios.
+
+The order alternates, so that a busy machine slows all alike.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: list[float]) -> Spread:
-        """Of at least one value."""
+        """Return the spread of at least one value."""
         return cls(statistics.median(values), min(values), max(values))
 
     def __str__(self) -> str:
@@ -27,7 +30,7 @@ class Spread:
 def measure_in_turns(
     contenders: Mapping[str, Callable[[], float]], rounds: int, warmup: int = 1
 ) -> dict[str, list[float]]:
-    """What each contender returns, ``rounds`` values each.
+    """Return what each contender returns, ``rounds`` values each.
 
     Every second round runs in reverse order. The first ``warmup`` rounds are thrown away.
     """
@@ -43,17 +46,15 @@ def measure_in_turns(
 
 
 def ratio(values: Mapping[str, list[float]], above: str, below: str) -> Spread:
-    """Spread of ``above / below``, round by round."""
+    """Return the spread of ``above / below``, round by round."""
     return Spread.of([a / b for a, b in zip(values[above], values[below], strict=True)])
 
 
 def verdict(
     what: str, found: float, *, at_least: float | None = None, at_most: float | None = None
 ) -> str:
-    """One line: what was found beside its target."""
-    low, high = (
-        at_least if at_least is not None else -float("inf"),
-        at_most if at_most is not None else float("inf"),
-    )
+    """Return one line with what was found and its target; give one of the two bounds."""
+    low = at_least if at_least is not None else -float("inf")
+    high = at_most if at_most is not None else float("inf")
     target = f">= {at_least:g}" if at_least is not None else f"<= {at_most:g}"
     return f"{what}: {found:.3g}, target {target}: {'met' if low <= found <= high else 'NOT met'}"

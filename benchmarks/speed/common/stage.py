@@ -1,4 +1,7 @@
-"""What the benchmarks run on: the demo's settings, a few phantoms, and a small decoder that writes to the limit."""
+"""Make what the benchmarks run on.
+
+That is the demo's settings, a few phantoms, and a small decoder that writes to the limit.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,10 @@ CACHE = ROOT / ".cache" / "benchmarks"
 
 
 def demo_config(name: str, *overrides: str, studies: int = 32) -> Config:
-    """The settings of configs/demo.yaml on ``studies`` phantoms, with a run folder below :data:`CACHE`."""
+    """Return the settings of configs/demo.yaml on ``studies`` phantoms.
+
+    The run folder is below :data:`CACHE`.
+    """
     small = [
         f"name={name}",
         f"storage_path={CACHE}",
@@ -40,12 +46,14 @@ def demo_config(name: str, *overrides: str, studies: int = 32) -> Config:
 
 
 def endless_writer(config: Config, *, natural: bool = False) -> Path:
-    """A checkpoint whose reports read like the training reports and run to ``rollout.max_new_tokens``.
+    """Return a checkpoint whose reports run to ``rollout.max_new_tokens``.
 
-    The decoder is trained for a minute on the reports joined end to end, without EOS, so that every system that samples
-    from it works on the same number of tokens. ``natural``: it learns single reports with EOS instead, and its reports
-    are as long as those. What stands in front of the instruction is random in training, so it does not matter; the
-    visual half stays random.
+    They read like the training reports.
+
+    The decoder is trained for a minute on the reports joined end to end, without EOS, so that every
+    system that samples from it works on the same number of tokens. ``natural``: it learns single
+    reports with EOS instead, and its reports are as long as those. What stands in front of the
+    instruction is random in training, so it does not matter; the visual half stays random.
     """
     prepare_studies(config)
     target = config.run_dir / ("natural" if natural else "endless")
@@ -61,8 +69,11 @@ def endless_writer(config: Config, *, natural: bool = False) -> Path:
 
 
 def start_ray(config: Config) -> None:
-    """A local cluster whose workers have the priority of any other process; by default Ray makes them nice (15), and
-    on a machine that is not quite idle they would lose to whatever they are compared with."""
+    """Start a local cluster whose workers have the priority of any other process.
+
+    By default Ray makes them nice (15). On a machine that is not quite idle they would then lose to
+    whatever they are compared with.
+    """
     from actors.placement import connect
 
     os.environ |= {"RAY_worker_niceness": "0"}
@@ -72,27 +83,28 @@ def start_ray(config: Config) -> None:
 def _targets(
     model: ReportGenerator, config: Config, studies: Sequence[Study], natural: bool
 ) -> list[Tensor]:
-    """Token ids to learn: reports up to their EOS, or cuts of the limit's length from all reports in a row."""
-    limit, section = config.rollout.max_new_tokens, config.data.section
+    """Return token ids to learn.
+
+    These are reports up to their EOS, or cuts of the limit's length from all reports in a row.
+    """
+    limit = config.rollout.max_new_tokens
+    section = config.data.section
     if natural:
         return [
             torch.tensor(report_ids(model.tokenizer, study.report(section), limit))
             for study in studies
         ]
-    stream = torch.tensor(
-        [
-            i
-            for study in studies
-            for i in report_ids(model.tokenizer, study.report(section) + " ", 10**6)[:-1]
-        ]
-    )
-    return list(stream.unfold(0, limit, 7))
+    stream: list[int] = []
+    for study in studies:
+        # The last id is EOS, which this decoder must never learn.
+        stream += report_ids(model.tokenizer, study.report(section) + " ", 10**6)[:-1]
+    return list(torch.tensor(stream).unfold(0, limit, 7))
 
 
 def _train(
     model: ReportGenerator, targets: Sequence[Tensor], config: Config, steps: int = 150
 ) -> None:
-    """Teach the decoder the targets, behind the instruction and something random: vectors or words."""
+    """Teach the decoder the targets, after the instruction and random vectors or words."""
     random = torch.Generator().manual_seed(config.seed)
     optimizer = torch.optim.AdamW(model.decoder.parameters(), lr=2e-3)
     embed = model.decoder.get_input_embeddings()

@@ -1,6 +1,9 @@
-"""One TRL trainer, in TRL's own environment: an iteration for every line on stdin, its seconds on stdout.
+"""Run one TRL trainer in TRL's own environment, one iteration for every line on stdin.
 
-Run by benchmarks/speed/ppo_vs_trl.py as ``python trl_worker.py JOB.json``; everything else TRL prints goes to stderr.
+The seconds of each iteration go to stdout.
+
+Run by benchmarks/speed/ppo_vs_trl.py as ``python trl_worker.py JOB.json``; everything else TRL
+prints goes to stderr.
 """
 
 from __future__ import annotations
@@ -30,10 +33,12 @@ from lmrrg.metrics.reward import RadCliQReward
 
 
 class Pace(TrainerCallback):
-    """Stops after every iteration of ``steps`` optimizer callbacks, until the next line comes on stdin."""
+    """Pause after every iteration of ``steps`` optimizer callbacks until the next line on stdin."""
 
     def __init__(self, answers: TextIO, steps: int):
-        self._answers, self._steps, self._done = answers, steps, 0
+        self._answers = answers
+        self._steps = steps
+        self._done = 0
         self.tokens = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -53,28 +58,34 @@ class Pace(TrainerCallback):
     def _wait(self, control: Any) -> None:
         if not sys.stdin.readline():
             os._exit(0)  # the benchmark is over; there is nothing to save
-        self.tokens, self._started = 0, time.perf_counter()
+        self.tokens = 0
+        self._started = time.perf_counter()
 
 
 class RewardModel(nn.Module):
-    """The reward function in the shape of the model that TRL's PPO asks for: the score stands at every position."""
+    """The reward function in the shape of the model that TRL's PPO asks for.
+
+    The score stands at every position.
+    """
 
     base_model_prefix = "backbone"
 
     def __init__(self, job: dict[str, Any], tokenizer: PreTrainedTokenizerBase, pace: Pace):
         super().__init__()
         self._scorer = RadCliQReward(RewardConfig(**job["reward"]))
-        self._tokenizer, self._pace, self._context = tokenizer, pace, len(job["prompts"][0])
+        self._tokenizer = tokenizer
+        self._pace = pace
+        self._context = len(job["prompts"][0])
         self._references = {
             tuple(ids): text for ids, text in zip(job["prompts"], job["references"], strict=True)
         }
 
     def backbone(self, input_ids: Tensor, **kwargs: Any) -> SimpleNamespace:
-        """The ids themselves: there is nothing to compute."""
+        """Return the ids themselves: there is nothing to compute."""
         return SimpleNamespace(hidden_states=[input_ids])
 
     def score(self, ids: Tensor) -> Tensor:
-        """Rewards [B, L, 1] of prompts with reports [B, L]."""
+        """Return rewards [B, L, 1] of prompts with reports [B, L]."""
         references = [self._references[tuple(row)] for row in ids[:, : self._context].tolist()]
         rewards = rewards_of(
             self._scorer, self._tokenizer, ids[:, self._context :].tolist(), references, self._pace
@@ -89,16 +100,20 @@ def rewards_of(
     references: list[str],
     pace: Pace,
 ) -> list[float]:
-    """Rewards of reports given as token ids."""
-    kept = [[i for i in report if i != tokenizer.pad_token_id] for report in reports]
+    """Return the rewards of reports given as token ids."""
+    kept = [_without_padding(report, tokenizer) for report in reports]
     pace.tokens += sum(map(len, kept))
     texts = [text.strip() for text in tokenizer.batch_decode(kept, skip_special_tokens=True)]
     finished = [tokenizer.eos_token_id in report for report in kept]
     return scorer.score(texts, references, kept, finished).reward.tolist()
 
 
+def _without_padding(report: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    return [i for i in report if i != tokenizer.pad_token_id]
+
+
 def common_arguments(job: dict[str, Any]) -> dict[str, Any]:
-    """What both trainers are told alike."""
+    """Return the settings that both trainers have in common."""
     return {
         "output_dir": job["folder"],
         "use_cpu": True,
@@ -118,7 +133,10 @@ def common_arguments(job: dict[str, Any]) -> dict[str, Any]:
 def train_ppo(
     job: dict[str, Any], model: Any, tokenizer: PreTrainedTokenizerBase, answers: TextIO
 ) -> None:
-    """`trl.experimental.ppo`: the whole batch is generated at once, without a copy of every sample on screen."""
+    """Train with `trl.experimental.ppo`.
+
+    The whole batch is generated at once, without a copy of every sample on screen.
+    """
     from trl.experimental.ppo import PPOConfig, PPOTrainer
 
     pace = Pace(answers, steps=1)
@@ -156,7 +174,7 @@ def train_ppo(
 def train_grpo(
     job: dict[str, Any], model: Any, tokenizer: PreTrainedTokenizerBase, answers: TextIO
 ) -> None:
-    """`trl.GRPOTrainer` with its own generation through transformers; its vLLM needs a GPU."""
+    """Train with `trl.GRPOTrainer`, which generates with transformers; its vLLM needs a GPU."""
     from trl import GRPOConfig, GRPOTrainer
 
     steps = job["batch"] // job["minibatch"]
