@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lmrrg.data.audit import audit_of, audit_table
+from lmrrg.data.placeholders import is_empty_text
 from lmrrg.data.priors import link_priors, without_lost_priors
 from lmrrg.data.source import Dropped, Source, labels_of_row
 from lmrrg.data.tables import read_csv
@@ -181,7 +182,7 @@ def _read_rows(
 
 
 def _reason_to_drop(study: Study, section: Section, published_splits: bool) -> str:
-    if not study.report(section).strip():
+    if is_empty_text(study.report(section)):
         return f"no text in the section {section}"
     is_of_published_split = published_splits and study.split is not None
     if _is_lateral_only(study) and not is_of_published_split:

@@ -7,6 +7,7 @@ given to two sections. The rules are **ours**:
 
 - Of repeated findings or impressions the last with text counts, of any other section the first.
 - "FINDINGS AND IMPRESSION:" is findings.
+- A section that is only a placeholder ("N/A", "nan", "-") has no text.
 - A wet read, a provisional reading and an addendum are neither findings nor impression. A heading
   that one of them quotes inside a line, below the report, is no heading.
 - A heading that names the film ("CHEST:") is part of the findings or impression that it lies in.
@@ -26,6 +27,7 @@ from string import ascii_lowercase, ascii_uppercase
 from typing import NamedTuple, cast
 
 from lmrrg.data.headings import SECTIONS, Kind, SectionName, find_headings
+from lmrrg.data.placeholders import is_empty_text, is_placeholder
 
 Span = tuple[int, int]
 """Offsets of a stretch of text, [start, end)."""
@@ -109,7 +111,7 @@ def section_spans(text: str) -> dict[SectionName, Span]:
 
 
 def _spans(text: str, blocks: list[Block]) -> dict[SectionName, Span]:
-    filled = [block for block in blocks if text[block.start : block.end].strip()]
+    filled = [block for block in blocks if _has_text(text, block)]
     spans: dict[SectionName, Span] = {}
     for block in filled:
         # Of findings and impressions the last counts, of other sections the first.
@@ -118,6 +120,13 @@ def _spans(text: str, blocks: list[Block]) -> dict[SectionName, Span]:
     if "findings" not in spans:
         _add_findings_without_heading(text, filled, spans)
     return spans
+
+
+def _has_text(text: str, block: Block) -> bool:
+    """Return whether a block is neither blank nor a placeholder ("FINDINGS: N/A")."""
+    content = text[block.start : block.end]
+    # "None." says something in "COMPARISON: None.", and nothing that could be learned in findings.
+    return not (is_empty_text(content) if block.kind in _REPORT else is_placeholder(content))
 
 
 def _blocks(text: str) -> list[Block]:

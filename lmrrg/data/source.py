@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from lmrrg.data.placeholders import is_placeholder
 from lmrrg.studies import LABELS, NEGATIVE, POSITIVE, UNCERTAIN, Study, StudyError
 
 _VALUES = {1.0: POSITIVE, 0.0: NEGATIVE, -1.0: UNCERTAIN}
@@ -64,7 +65,7 @@ def label_value(text: str | float, where: str) -> int:
 
 
 def labels_of_row(row: Mapping[str, str], where: str) -> dict[str, int]:
-    """Return the labels of a table's row, without the classes whose cell is blank or missing.
+    """Return the labels of a table's row, without the classes whose cell is empty or missing.
 
     Args:
         row: cells by column; the columns of labels are called like the 14 classes.
@@ -77,5 +78,5 @@ def labels_of_row(row: Mapping[str, str], where: str) -> dict[str, int]:
     return {
         label: label_value(cell, f"{where}: {label}")
         for label, cell in cells.items()
-        if cell.strip()
+        if not is_placeholder(cell)
     }

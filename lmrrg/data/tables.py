@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from lmrrg.csv_file import CSVFileError, csv_rows
+from lmrrg.data.placeholders import without_placeholder
 from lmrrg.studies import Split, StudyError, StudyImage
 from lmrrg.views import frontal_first
 
@@ -56,7 +57,7 @@ def find_file(folder: Path, *names: str) -> Path:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
+    """Read a JSON file; NaN and infinities, which are no JSON, become ``None``.
 
     Raises:
         StudyError: ``source_missing`` or ``source_json``.
@@ -64,7 +65,7 @@ def read_json(path: Path) -> Any:
     if not path.is_file():
         raise StudyError("source_missing", f"{path} does not exist")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
     except ValueError as error:
         raise StudyError("source_json", f"{path} is not valid JSON: {error}") from error
 
@@ -91,12 +92,12 @@ def read_annotation(path: Path) -> dict[Split, list[Any]]:
 
 
 def clean(text: str | None) -> str:
-    """Return a text with single spaces and none at its ends.
+    """Return a text with single spaces and none at its ends; "" for a placeholder.
 
-    >>> clean(" The lungs\\n are clear. ")
-    'The lungs are clear.'
+    >>> clean(" The lungs\\n are clear. "), clean("NaN")
+    ('The lungs are clear.', '')
     """
-    return " ".join((text or "").split())
+    return without_placeholder(" ".join((text or "").split()))
 
 
 def image_stem(name: str) -> str:

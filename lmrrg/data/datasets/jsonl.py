@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from lmrrg.config.data import DataConfig
+from lmrrg.data.placeholders import without_placeholder
 from lmrrg.data.source import Dropped, Source
-from lmrrg.data.tables import existing_images
+from lmrrg.data.tables import Texts, existing_images
 from lmrrg.manifest import read_studies
 from lmrrg.studies import Study
 
@@ -35,7 +36,11 @@ def _rows(studies: list[Study], base: Path, folder: Path) -> Iterator[Study | Dr
     for study in studies:
         moved = [replace(image, path=_moved(image.path, base, folder)) for image in study.images]
         images = existing_images(moved)
-        yield replace(study, images=images) if images else Dropped("no image file")
+        if not images:
+            yield Dropped("no image file")
+            continue
+        texts = {name: without_placeholder(getattr(study, name)) for name in Texts._fields}
+        yield replace(study, images=images, **texts)
 
 
 def _moved(path: Path, base: Path, folder: Path) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from lmrrg.config.data import DataConfig
+from lmrrg.data.placeholders import without_placeholder
 from lmrrg.data.source import Dropped, Source
 from lmrrg.data.tables import clean, find_file, first_file, read_csv
 from lmrrg.studies import LABELS, POSITIVE, Study, StudyError, StudyImage
@@ -84,9 +85,12 @@ def _text_column(row: _Row) -> str:
 
 
 def _cells(row: _Row, text_column: str) -> _Row:
-    """Return the cells that are used; the report's is ``text``. The table writes blank as "nan"."""
+    """Return the cells that are used; the report's is ``text``. A placeholder is "".
+
+    The table writes blank as "nan".
+    """
     kept = {column: row[column] for column in _COLUMNS} | {"text": row[text_column]}
-    return {column: "" if cell.strip() == "nan" else cell for column, cell in kept.items()}
+    return {column: without_placeholder(cell) for column, cell in kept.items()}
 
 
 def _rows(studies: dict[str, list[_Row]], folder: Path) -> Iterator[Study | Dropped]:

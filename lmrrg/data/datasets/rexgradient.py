@@ -20,8 +20,6 @@ _SPLIT_OF_FILE: dict[str, Split] = {
     "valid_metadata_view_position.json": "val",
     "test_metadata_view_position.json": "test",
 }
-# How the source writes that a section is empty.
-_NO_TEXT = frozenset({"none", "nan", "null"})
 
 
 class _Record(NamedTuple):
@@ -105,5 +103,4 @@ def _listed_images(content: Any, folder: Path) -> list[StudyImage]:
 
 
 def _text(value: object) -> str:
-    text = clean(value if isinstance(value, str) else "")
-    return "" if text.lower() in _NO_TEXT else text
+    return clean(value if isinstance(value, str) else "")
