@@ -34,6 +34,7 @@ from lmrrg.model.pretrained import load_settings, ppo_obstacle
 from lmrrg.ppo.errors import PPOError
 from lmrrg.progress import progress_bar
 from lmrrg.run.layout import RunLayout
+from lmrrg.run.lock import run_lock
 from lmrrg.run.record import record_run
 from lmrrg.run.studies import prepare_studies
 from lmrrg.run.tracking import RunTracker, read_metrics, require_wandb_key
@@ -68,6 +69,7 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
             has worked on.
         PPOError: ``resume_mismatch``, ``checkpoint_store``, ``disk_full``, or a check of the
             training stopped the run.
+        TrackingError: ``run_in_use``, another command works on the run; ``wandb_key``.
         PlacementError: the cluster is too small or does not answer.
         PoolError: actors were lost more than ``ppo.max_restarts`` times in a row, or failed at
             their work.
@@ -75,8 +77,7 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
     """
     # Actors have another working directory, so no path may be relative to this one.
     config = config.model_copy(update={"storage_path": config.storage_path.resolve()})
-    layout = RunLayout(config.run_dir)
-    sft = Path(sft_checkpoint or layout.best("sft")).resolve()
+    sft = Path(sft_checkpoint or RunLayout(config.run_dir).best("sft")).resolve()
     if not sft.is_dir():  # fail fast: the cluster takes minutes to start
         raise CheckpointError(
             "missing_file",
@@ -85,6 +86,13 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
         )
     read_checkpoint_config(sft)
     _check_decoder(sft)
+    with run_lock(config.run_dir):
+        return _run_locked(config, sft)
+
+
+def _run_locked(config: Config, sft: Path) -> Path:
+    """Do the work of :func:`run_ppo` in a folder that nobody else works in."""
+    layout = RunLayout(config.run_dir)
     manifest = prepare_studies(config, again=not config.ppo.resume)
     origin = {"sft": weights_digest(sft), "data": manifest_hash(manifest)}
     mirror = Mirror.of(config)

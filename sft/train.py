@@ -41,6 +41,7 @@ from lmrrg.model.checkpoint import CheckpointError, read_checkpoint_config
 from lmrrg.model.decoder import build_tokenizer
 from lmrrg.model.pretrained import check_pretrained, load_settings, ppo_obstacle
 from lmrrg.run.layout import RunLayout
+from lmrrg.run.lock import run_lock
 from lmrrg.run.record import record_run
 from lmrrg.run.studies import prepare_studies, priors_of, studies_of
 from lmrrg.run.tracking import require_wandb_key
@@ -69,11 +70,18 @@ def run_sft(config: Config) -> Path:
             study has masks); ``resume_mismatch`` (settings, data, images or pretrained weights
             changed since the last checkpoint); ``loss_not_finite``.
         StudyError: the studies cannot be read; ``resume_mismatch``, the run began with others.
+        TrackingError: ``run_in_use``, another command works on the run; ``wandb_key``.
         CodedError: any other coded error that a rank raised.
     """
     config = config.model_copy(update={"storage_path": Path(config.storage_path).resolve()})
-    layout = RunLayout(config.run_dir)
     _check_decoder(config.model)
+    with run_lock(config.run_dir):
+        return _run_locked(config)
+
+
+def _run_locked(config: Config) -> Path:
+    """Do the work of :func:`run_sft` in a folder that nobody else works in."""
+    layout = RunLayout(config.run_dir)
     manifest = prepare_studies(config, again=not config.sft.resume)
     train = _with_reports(studies_of(config, "train"), config.data, "train")
     val = _with_reports(studies_of(config, "val"), config.data, "val")

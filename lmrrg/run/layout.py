@@ -41,6 +41,11 @@ class RunLayout:
         return self.root / "studies.made_from.json"
 
     @property
+    def lock(self) -> Path:
+        """Who works in the folder now (JSON); absent while nobody does."""
+        return self.root / "lock.json"
+
+    @property
     def log(self) -> Path:
         """Folder of the log files."""
         return self.root / "log"
