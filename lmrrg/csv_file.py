@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
+from typing import BinaryIO
 
 from lmrrg.errors import CodedError
 
 _SURPLUS = "cells beyond the header"
 """The key under which the standard library's reader puts the cells that no column names."""
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_ENCODINGS = (
+    # The mark of UTF-32 begins with that of UTF-16, so the longer ones are tried first.
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+NOT_TEXT = "is not UTF-8 text; save it as UTF-8 (a spreadsheet calls it 'CSV UTF-8')"
+"""What error messages say about a file in another encoding."""
 
 
 class CSVFileError(CodedError):
@@ -29,13 +42,17 @@ class CSVFileError(CodedError):
 
 
 def csv_rows(path: Path, columns: Iterable[str]) -> Iterator[dict[str, str]]:
-    """Yield the rows of a CSV file with a header, in UTF-8, plain or gzipped (``.gz``).
+    """Yield the rows of a CSV file with a header, plain or gzipped (``.gz``).
 
-    Cells may be of any length. Blank lines are skipped.
+    The text is UTF-8, or UTF-16 or UTF-32 with a byte order mark. Cells are separated by commas,
+    or by semicolons or tabs where the header is. Cells may be of any length. Blank lines are
+    skipped, and so is the line ``sep=;`` that some spreadsheets write first.
 
     Args:
         path: the file.
         columns: the columns that the header must have; it may have others, which are read as well.
+            A name in the header may differ in upper and lower case and have blanks around it; the
+            rows have the names of ``columns``.
 
     Raises:
         CSVFileError: ``csv_missing`` (no such file), ``csv_columns`` (the header lacks a column),
@@ -49,32 +66,92 @@ def csv_rows(path: Path, columns: Iterable[str]) -> Iterator[dict[str, str]]:
     csv.field_size_limit(sys.maxsize)
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as binary:
-            # "-sig": spreadsheets write a byte order mark, which would become part of the name of
-            # the first column. newline="" leaves the line ends inside of quoted cells as they are.
-            text = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
-            reader = csv.DictReader(text, restkey=_SURPLUS)
-            _check_header(path, reader, columns)
-            for number, row in enumerate(reader, start=1):
-                # The reader gives None to a column for which a short row has no cell.
-                if _SURPLUS in row or None in row.values():
-                    raise _row_error(f"{path}, row {number} (line {reader.line_num})", row)
-                yield row
+            yield from _rows(path, binary, frozenset(columns))  # type: ignore[arg-type]
     except UnicodeDecodeError as error:
-        raise CSVFileError("csv_not_text", f"{path} is not UTF-8 text: {error}") from error
+        raise CSVFileError("csv_not_text", f"{path} {NOT_TEXT}") from error
     except (EOFError, OSError, csv.Error, zlib.error) as error:
         raise CSVFileError("csv_damaged", f"{path} cannot be read as CSV: {error}") from error
 
 
-def _check_header(path: Path, reader: csv.DictReader[str], columns: Iterable[str]) -> None:
-    missing = sorted(set(columns) - set(reader.fieldnames or ()))
+def text_encoding(start: bytes) -> str:
+    """Return the encoding of a text that begins with ``start``: UTF-8 unless a mark says else.
+
+    >>> text_encoding("study_id".encode("utf-16")), text_encoding(b"study_id")
+    ('utf-16', 'utf-8-sig')
+    """
+    for mark, encoding in _ENCODINGS:
+        if start.startswith(mark):
+            return encoding
+    # "-sig": spreadsheets write a byte order mark, which would become part of the name of the
+    # first column.
+    return "utf-8-sig"
+
+
+def _rows(path: Path, binary: BinaryIO, columns: frozenset[str]) -> Iterator[dict[str, str]]:
+    encoding = text_encoding(binary.read(4))
+    binary.seek(0)
+    # newline="" leaves the line ends inside of quoted cells as they are.
+    text = io.TextIOWrapper(binary, encoding=encoding, newline="")
+    header, skipped = _header_line(text)
+    delimiter = _delimiter(header, columns)
+    reader = csv.DictReader(chain([header], text), restkey=_SURPLUS, delimiter=delimiter)
+    names = list(reader.fieldnames or ())
+    reader.fieldnames = _renamed(names, columns)
+    _check_header(path, reader.fieldnames, columns)
+    for number, row in enumerate(reader, start=1):
+        # The reader gives None to a column for which a short row has no cell.
+        if _SURPLUS in row or None in row.values():
+            where = f"{path}, row {number} (line {skipped + reader.line_num})"
+            raise _row_error(where, row, _DELIMITERS[delimiter])
+        yield row
+
+
+def _header_line(text: Iterable[str]) -> tuple[str, int]:
+    """Return the first line that names columns, and how many lines precede it."""
+    skipped = 0
+    for line in text:
+        hint = line.strip().lower()
+        if hint and not (hint.startswith("sep=") and len(hint) <= len("sep=;")):
+            return line, skipped
+        skipped += 1
+    return "", skipped
+
+
+def _delimiter(header: str, columns: frozenset[str]) -> str:
+    """Return what separates the cells of a header: a comma unless another gives more cells."""
+    cells = {each: next(csv.reader([header], delimiter=each), []) for each in _DELIMITERS}
+    # A header with the wanted columns is separated by commas however many semicolons it has.
+    if columns and columns <= set(_renamed(cells[","], columns)):
+        return ","
+    return max(cells, key=lambda each: len(cells[each]))
+
+
+def _renamed(names: list[str], columns: frozenset[str]) -> list[str]:
+    """Return the header with the spelling of ``columns`` where a name differs in case or blanks."""
+    wanted = {_plain(column): column for column in columns}
+    # A name that is right as it stands keeps another spelling of it from being taken, too.
+    present = columns & set(names)
+    result: list[str] = []
+    for name in names:
+        column = wanted.get(_plain(name), name)
+        result.append(name if column in present else column)
+    return result
+
+
+def _plain(name: str) -> str:
+    return name.strip().casefold()
+
+
+def _check_header(path: Path, names: Iterable[str], columns: Iterable[str]) -> None:
+    missing = sorted(set(columns) - set(names))
     if missing:
         # What the first line has instead is not quoted: without a header it is a patient's row.
         raise CSVFileError("csv_columns", f"{path} lacks the columns {', '.join(missing)}")
 
 
-def _row_error(where: str, row: dict[str, str]) -> CSVFileError:
+def _row_error(where: str, row: dict[str, str], separators: str) -> CSVFileError:
     if _SURPLUS in row:
-        why = "more cells than the header; quote texts that contain commas"
+        why = f"more cells than the header; quote texts that contain {separators}"
         return CSVFileError("csv_row", f"{where} has {why}")
     without_cell = tuple(column for column, cell in row.items() if cell is None)
     return CSVFileError("csv_row", f"{where} has fewer cells than the header", without_cell)

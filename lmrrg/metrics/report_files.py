@@ -1,31 +1,34 @@
-"""Read reports from CSV, JSONL or plain text, and match the reports of two files."""
+"""Read reports from tables, JSON or plain text, and match the reports of two files."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmrrg.csv_file import CSVFileError, csv_rows
 from lmrrg.metrics.errors import MetricError, some_studies
+from lmrrg.metrics.formats.columns import (
+    ID_COLUMNS,
+    TEXT_COLUMNS,
+    Side,
+    is_placeholder,
+    whole_characters,
+)
+from lmrrg.metrics.formats.identifiers import identifier, spelling_hint
+from lmrrg.metrics.formats.rows import Table, read_table
 from lmrrg.metrics.parts import is_empty
-
-ID = "study_id"
-REPORT = "report"
-# What programs write into a table where there was no text. An empty cell is an empty report.
-_NULLS = frozenset({"nan", "null", "none", "<na>", "n/a"})
-_CSV_CODES = {"csv_columns": "missing_column", "csv_not_text": "not_text"}
 
 
 @dataclass(frozen=True)
 class ReportFile:
-    """The reports of one file, in its order; ``study_ids`` is None for plain text."""
+    """The reports of one file, in its order; ``study_ids`` is None where it has no ids."""
 
     path: Path
     reports: tuple[str, ...]
     study_ids: tuple[str, ...] | None
+    columns: tuple[str, ...] = ("report",)
+    """The columns that the reports come from; two are joined to one text."""
 
 
 @dataclass(frozen=True)
@@ -37,38 +40,57 @@ class ReportPairs:
     study_ids: tuple[str, ...]
 
 
-def read_reports(path: Path) -> ReportFile:
-    """Read a file of reports.
+def read_reports(path: Path, side: Side = "references") -> ReportFile:
+    """Read one side from a file of reports.
 
-    A .csv, .jsonl or .ndjson has ``study_id`` and ``report``; a .txt, or a file without a suffix,
-    has one report per line. An empty report is kept; the caller decides whether it is allowed.
+    A .csv, .tsv, .jsonl, .ndjson or .json has an id (``study_id`` or ``id``) and a text in each
+    row; a .txt or .tok, or a file without a suffix, has one report per line. A file may hold both
+    sides, as ``reference`` and ``report``. An empty report is kept; the caller decides whether it
+    is allowed. Of R2Gen's annotation.json the list "test" counts.
 
     Raises:
-        MetricError: ``file_missing``, ``not_a_file``, ``unknown_format`` (by the suffix),
-            ``no_rows``, ``not_text`` (not UTF-8), ``missing_column``, ``bad_row`` (not CSV or JSON,
-            or cells that do not fit the header), ``missing_id``, ``missing_text`` (NaN or null) or
-            ``duplicate_id``.
+        MetricError: the codes of :func:`lmrrg.metrics.formats.rows.read_table`, and
+            ``missing_column``, ``missing_id``, ``missing_text`` (NaN, null or another placeholder)
+            or ``duplicate_id``.
     """
     path = Path(path)
-    if path.is_dir():
-        raise MetricError("not_a_file", f"{path} is a directory, not a file of reports")
-    if not path.is_file():
-        raise MetricError("file_missing", f"{path} does not exist")
-    reader = _reader(path)
-    try:
-        rows = list(reader(path))
-    except UnicodeDecodeError as error:
-        raise MetricError("not_text", f"{path} is not UTF-8 text") from error
-    if not rows:
-        raise MetricError("no_rows", f"{path} has no reports")
-    reports = tuple(_text(report, path, row) for row, (_, report) in enumerate(rows, start=1))
-    if reader is _line_rows:
-        return ReportFile(path, reports, None)
-    ids = tuple(_identifier(study, path, row) for row, (study, _) in enumerate(rows, start=1))
-    twice = sorted(study for study, count in Counter(ids).items() if count > 1)
+    table = read_table(path, split="test")
+    file = _report_file(path, table, side)
+    repeated = Counter(file.study_ids or ())
+    twice = sorted(study for study, count in repeated.items() if count > 1)
     if twice:
         raise MetricError("duplicate_id", f"{path} has more than one row for {some_studies(twice)}")
-    return ReportFile(path, reports, ids)
+    return file
+
+
+def read_training_reports(path: Path) -> tuple[str, ...]:
+    """Read the reports whose words are a vocabulary.
+
+    An id may occur more than once and every row counts, as in R2Gen's list of images. Of its
+    annotation.json the list "train" is read.
+
+    Raises:
+        MetricError: see :func:`read_reports`.
+    """
+    path = Path(path)
+    return _report_file(path, read_table(path, split="train"), "references").reports
+
+
+def read_pairs(path: Path) -> ReportPairs:
+    """Read both sides from one file.
+
+    Raises:
+        MetricError: ``one_side`` where each row has a single text, and the codes of
+            :func:`read_reports` and :func:`pair_reports`.
+    """
+    references = read_reports(path, "references")
+    hypotheses = read_reports(path, "hypotheses")
+    # A side compared with itself would be perfect.
+    if references.columns == hypotheses.columns:
+        raise MetricError(
+            "one_side", f"{path} has one text in each row; give references and hypotheses"
+        )
+    return pair_reports(references, hypotheses)
 
 
 def pair_reports(references: ReportFile, hypotheses: ReportFile) -> ReportPairs:
@@ -108,79 +130,62 @@ def _check_same_ids(references: ReportFile, hypotheses: ReportFile) -> None:
     """Refuse a study that is in only one of the files."""
     expected = set(references.study_ids or ())
     found = set(hypotheses.study_ids or ())
-    for file, missing in ((hypotheses, expected - found), (references, found - expected)):
+    for file, other, missing, surplus in (
+        (hypotheses, references, expected - found, found - expected),
+        (references, hypotheses, found - expected, expected - found),
+    ):
         if missing:
+            hint = spelling_hint(missing, surplus, other.path)
             raise MetricError(
-                "unmatched_id", f"{file.path} has no row for {some_studies(sorted(missing))}"
+                "unmatched_id", f"{file.path} has no row for {some_studies(sorted(missing))}{hint}"
             )
 
 
-def _reader(path: Path) -> Callable[[Path], Iterable[tuple[object, object]]]:
-    """Return the function that yields (study id, report) from a file with this suffix."""
-    match path.suffix.lower():
-        case ".csv":
-            return _csv_rows
-        case ".jsonl" | ".ndjson":
-            return _jsonl_rows
-        case ".txt" | "":
-            return _line_rows
+def _report_file(path: Path, table: Table, side: Side) -> ReportFile:
+    columns = _text_columns(path, table.rows[0], side)
+    reports: list[str] = []
+    ids: list[str] = []
+    for number, row in enumerate(table.rows, start=1):
+        where = f"{path}, row {number}"
+        reports.append(_text(row, columns, where))
+        if table.has_ids:
+            ids.append(_identifier(row, where))
+    return ReportFile(path, tuple(reports), tuple(ids) if table.has_ids else None, columns)
+
+
+def _text_columns(path: Path, first: Mapping[str, object], side: Side) -> tuple[str, ...]:
+    """Return the columns of a side's text: the first of the known ones that the file has."""
+    for columns in TEXT_COLUMNS[side]:
+        if not first.keys().isdisjoint(columns):
+            return columns
+    # The columns that the file has are not named: without a header they are a report.
     raise MetricError(
-        "unknown_format",
-        f"{path} must be a .csv, a .jsonl (or .ndjson), or a .txt (or a name without suffix) "
-        "with one report per line",
+        "missing_column",
+        f"{path} lacks the column 'report'; a table needs a header with study_id and report, and "
+        "reports without ids can be given as a .txt with one report per line",
     )
 
 
-def _csv_rows(path: Path) -> Iterable[tuple[object, object]]:
-    try:
-        for row in csv_rows(path, (ID, REPORT)):
-            yield row[ID], row[REPORT]
-    except CSVFileError as error:
-        message = error.args[1]
-        if REPORT in error.columns_without_cell:
-            raise MetricError("missing_text", f"{message}: the report is missing") from error
-        raise MetricError(_CSV_CODES.get(error.code, "bad_row"), message) from error
-
-
-def _jsonl_rows(path: Path) -> Iterable[tuple[object, object]]:
-    with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise MetricError("bad_row", f"{path}:{number} is not JSON") from error
-            if not isinstance(record, dict) or not {ID, REPORT} <= record.keys():
-                raise MetricError(
-                    "missing_column",
-                    f"{path}:{number} must be an object with {ID!r} and {REPORT!r}",
-                )
-            yield record[ID], record[REPORT]
-
-
-def _line_rows(path: Path) -> Iterable[tuple[object, object]]:
-    # Not `splitlines`: it would also split a report at a form feed or another Unicode line break.
-    text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
-    return [(None, line) for line in text.removesuffix("\n").split("\n")] if text else []
-
-
-def _text(report: object, path: Path, row: int) -> str:
+def _text(row: Mapping[str, object], columns: tuple[str, ...], where: str) -> str:
     """Return the report of a row, or refuse a missing one."""
-    if not isinstance(report, str) or report.strip().lower() in _NULLS:
-        raise MetricError("missing_text", f"{path}, row {row}: the report is missing (NaN or null)")
-    return report
+    if row.keys().isdisjoint(columns):
+        raise MetricError("missing_column", f"{where} lacks {columns[0]!r}")
+    texts = [row[column] for column in columns if column in row]
+    present = [text for text in texts if isinstance(text, str) and not is_placeholder(text)]
+    if not present:
+        raise MetricError("missing_text", f"{where}: the report is missing (NaN or null)")
+    # Of findings and impression one may be empty; a single column is taken as it stands.
+    whole = present[0] if len(columns) == 1 else " ".join(filter(None, map(str.strip, present)))
+    return whole_characters(whole)
 
 
-def _identifier(study: object, path: Path, row: int) -> str:
-    """Return the study id of a row as text, or refuse a missing one."""
-    # pandas writes whole numbers as floats in a column that has gaps.
-    if isinstance(study, float) and study.is_integer():
-        study = int(study)
-    # A Python bool is an int, but `true` in JSON is no id.
-    if isinstance(study, bool) or not isinstance(study, str | int):
-        raise MetricError("missing_id", f"{path}, row {row}: the study id is missing")
-    text = str(study).strip()
-    if not text or text.lower() in _NULLS:
-        raise MetricError("missing_id", f"{path}, row {row}: the study id is missing")
-    return text
+def _identifier(row: Mapping[str, object], where: str) -> str:
+    """Return the study id of a row, or refuse a missing one."""
+    for column in ID_COLUMNS:
+        if column not in row:
+            continue
+        study = identifier(row[column])
+        if study is None:
+            raise MetricError("missing_id", f"{where}: the study id is missing")
+        return study
+    raise MetricError("missing_column", f"{where} lacks {ID_COLUMNS[0]!r}")

@@ -1,4 +1,4 @@
-"""Prepare texts for the n-gram metrics: untouched, or exactly as R2Gen and its successors do it.
+"""Prepare texts for the n-gram metrics: untouched, as COCO does it, or exactly as R2Gen does it.
 
 Published BLEU, METEOR, ROUGE-L and CIDEr of this field are only comparable under R2Gen's
 convention: its cleaning of the text, its vocabulary on the *reference* side (rare words become
@@ -25,7 +25,14 @@ R2GEN_SETTINGS: Mapping[Dataset, tuple[int, int]] = {"iu-xray": (3, 60), "mimic-
 The threshold is a number of occurrences, the cut a number of tokens, start token included.
 """
 UNKNOWN = "<unk>"
-_REMOVED = re.compile(r"""[.,?;*!%^&_+():<=>@\[\]{}"'/\\]""")
+# A generated "<unk>" is a word of the model's vocabulary, so it keeps its angle brackets.
+_REMOVED = re.compile(r"""[.,?;*!%^&_+():=@\[\]{}"'/\\]|<(?!unk>)|(?<!<unk)>""")
+# What PTB's tokenizer takes for a token, contractions aside: a word or number with the hyphens,
+# slashes, apostrophes and decimal points inside of it, or any other character alone.
+_PTB_TOKEN = re.compile(r"<unk>|\w+(?:[-/'.,:]\w+)*|[^\w\s]")
+_CONTRACTION = re.compile(r"(\w)(n't|'(?:s|re|ve|ll|d|m))\b")
+# The tokens that COCO's evaluation drops, and brackets, which it means to drop but misses.
+_COCO_DROPPED = frozenset("""' " ` . ? ! , : - ; ( ) [ ] { }""".split())
 # How often R2Gen repeats "replace two of a character by one". A longer run stays partly doubled in
 # its output, so the numbers are part of the convention.
 _MIMIC_UNDERSCORE_PASSES = 7
@@ -125,6 +132,38 @@ class R2Gen:
             "vocabulary_words": None if self.vocabulary is None else len(self.vocabulary),
             "reference_tokens": self.reference_tokens,
         }
+
+
+class Coco:
+    """COCO's captioning convention: lower case, tokens as in the Penn Treebank, no punctuation.
+
+    It is written without the Java tokenizer of COCO's package and follows its rules for clinical
+    English. Abbreviations such as "dr." lose their stop here.
+
+    >>> Coco().reference("Heart isn't enlarged; follow-up (2.5 cm).")
+    "heart is n't enlarged follow-up 2.5 cm"
+    """
+
+    def reference(self, text: str) -> str:
+        """Return the tokens of the text, joined by blanks."""
+        spaced = _CONTRACTION.sub(r"\1 \2", text.lower())
+        words = (_ptb_tokens(piece) for piece in spaced.split())
+        return " ".join(token for tokens in words for token in tokens)
+
+    def hypothesis(self, text: str) -> str:
+        """Return the tokens of the text, joined by blanks."""
+        return self.reference(text)
+
+    def describe(self) -> dict[str, object]:
+        """Return the name of the convention."""
+        return {"name": "coco"}
+
+
+def _ptb_tokens(piece: str) -> list[str]:
+    """Return the tokens of a text without blanks, contractions kept whole and stops dropped."""
+    if _CONTRACTION.fullmatch(f"x{piece}"):
+        return [piece]
+    return [token for token in _PTB_TOKEN.findall(piece) if token not in _COCO_DROPPED]
 
 
 def r2gen_dataset(sources: Iterable[str]) -> Dataset:

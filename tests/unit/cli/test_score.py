@@ -88,8 +88,7 @@ def test_a_line_file_is_split_at_line_ends_only(tmp_path: Path) -> None:
         ("a.jsonl", '{"study_id": null, "report": "x"}\n', "missing_id"),
         ("a.ndjson", "Lungs clear.\n", "bad_row"),
         ("a.txt", "", "no_rows"),
-        ("a.tsv", "study_id\treport\ns1\tclear\n", "unknown_format"),
-        ("a.json", '[{"study_id": "s1", "report": "clear"}]', "unknown_format"),
+        ("a.xlsx", "PK", "unknown_format"),
         ("a.jsonl.gz", "", "unknown_format"),
     ],
 )
