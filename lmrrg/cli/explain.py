@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     """Explain the chosen reports, on the terminal or as a page."""
     inputs = [args.references, args.hypotheses]
     check_outputs([args.out] if args.out else [], inputs)
-    pairs = pair_reports(read_reports(args.references), read_reports(args.hypotheses))
+    pairs = pair_reports(read_reports(args.references), read_reports(args.hypotheses, "hypotheses"))
     reports = choose(explain_pairs(pairs), args.study, args.worst)
     if args.out:
         write_page(args.out, reports)

@@ -14,6 +14,7 @@ from lmrrg.errors import run_command
 COMMANDS = {
     "data": "read a data set into a manifest of studies",
     "score": "score hypothesis reports against references",
+    "compare": "test whether systems differ, from files with their reports",
     "evaluate": "generate reports with a checkpoint and score them",
     "explain": "show matched, missed and invented findings of every report, in colour",
     "demo": "run SFT, PPO, evaluation and the run report with one config",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,25 +12,41 @@ from lmrrg.config.evaluation import EvaluationConfig
 from lmrrg.config.reward import RewardConfig
 from lmrrg.files import check_outputs
 from lmrrg.metrics.embedded.backend import EmbeddedBackend
+from lmrrg.metrics.errors import MetricError
 from lmrrg.metrics.interfaces import Backend
-from lmrrg.metrics.report_files import pair_reports, read_reports
+from lmrrg.metrics.report_files import (
+    ReportPairs,
+    pair_reports,
+    read_pairs,
+    read_reports,
+    read_training_reports,
+)
+from lmrrg.metrics.sanity import SanityFinding, check_reports
 from lmrrg.metrics.score_table import format_scores
 from lmrrg.metrics.suite import GROUPS, score_reports, select_metrics
-from lmrrg.metrics.text.conventions import R2GEN_SETTINGS, Convention, R2Gen, Raw
+from lmrrg.metrics.text.conventions import R2GEN_SETTINGS, Coco, Convention, R2Gen, Raw
 
 _DEFAULTS = EvaluationConfig()
 
 EPILOG = """\
 input files
-  Both files hold one report per study, in one of three forms, which the file name decides:
-    .csv             a table with the columns study_id and report; a report with commas in it must
-                     be quoted
-    .jsonl, .ndjson  one JSON object per line, with the keys study_id and report
-    .txt, no suffix  plain text, one report per line, in the same order in both files
+  A file holds one report per study, in one of these forms, which the file name decides:
+    .csv, .tsv        a table with the columns study_id (or id) and report; commas, semicolons or
+                      tabs separate the cells; a report that contains the separator must be quoted
+    .jsonl, .ndjson   one JSON object per line, with the keys study_id (or id) and report
+    .json             a list of such objects, an object of study id and report, an object of lists
+                      ("references", "hypotheses"), or ReXrank's prediction.json
+    .txt, .tok, none  plain text, one report per line, in the same order in both files
+  Text is UTF-8, or UTF-16 with its mark. Where a file has several texts, the reference is the first
+  of reference, ground_truth, report, or findings with impression; the generated report the first of
+  hypothesis, model_prediction, prediction, report. A file with both sides, such as
+  evaluation/ppo.jsonl of a run, can be given alone, as --reports.
   Reports are matched by study_id where both files have ids, so their order does not matter. A study
-  that is in only one of the files, an id that occurs twice, a missing report (NaN) or an empty
-  reference stops the command with the names of the rows. An empty generated report is allowed and
-  gets the worst scores.
+  that is in only one of the files, an id that occurs twice, a missing report (NaN, null, None, n/a,
+  \\N, - or .) or an empty reference stops the command with the names of the rows. An empty
+  generated report is allowed and gets the worst scores.
+  --training-reports may have an id more than once; of R2Gen's annotation.json the list "train" is
+  read there, "test" elsewhere.
 
 what the numbers mean
   radcliq_v1, radcliq_v0   how many errors radiologists would find; LOWER is better. Identical
@@ -40,16 +57,23 @@ what the numbers mean
   bertscore, semb, bleu2   the other parts of RadCliQ
   micro/macro/example_f1   agreement on 14 findings (or the 5 usual ones), 0 to 1;
                            "uncertain_positive" counts a finding that is reported as possible as
-                           present, "uncertain_negative" as absent
+                           present, "uncertain_negative" as absent; "uncertain_class" counts
+                           possible findings apart from present ones. weighted_f1: each finding
+                           counts as often as the references have it
   bleu_1..4, rouge_l, ...  overlap of words, 0 to 1 (cider 0 to 10). A system that writes one normal
                            report for everyone can win these. Look at RadCliQ, the F1 and "distinct
                            reports" first.
   The brackets are 95% intervals: how far the number would move with other studies of the same kind.
 
 output files
-  --out         JSON: "stamp" (every choice), "metrics" with their intervals, "classes" and "texts"
+  --out         JSON: "stamp" (every choice), "metrics" with their intervals, "classes", "texts" and
+                "sanity" (the failed checks, which stderr shows, too; --strict makes them exit 1)
   --per-report  JSONL, a record per report: study_id, convention, backend, backend_version (as in
                 the stamp), and the scores of this report
+
+languages
+  RadCliQ and the findings are read from English reports of the chest. References with too few known
+  words get neither (null), and the sanity check "unreadable" counts them.
 
 backends
   embedded    rules, nothing to download; its numbers are called radcliq-embedded and are not
@@ -67,11 +91,23 @@ example
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``lmrrg score``."""
     parser.add_argument(
-        "--references", type=Path, required=True, metavar="FILE", help="what the radiologists wrote"
+        "--references", type=Path, metavar="FILE", help="what the radiologists wrote"
+    )
+    parser.add_argument("--hypotheses", type=Path, metavar="FILE", help="what the system wrote")
+    parser.add_argument(
+        "--reports", type=Path, metavar="FILE", help="one file with both sides, instead of the two"
     )
     parser.add_argument(
-        "--hypotheses", type=Path, required=True, metavar="FILE", help="what the system wrote"
+        "--per-report", type=Path, metavar="OUT.jsonl", help="write the scores of every report here"
     )
+    parser.add_argument(
+        "--out", type=Path, metavar="OUT.json", help="write all results and every choice here"
+    )
+    add_scoring_arguments(parser)
+
+
+def add_scoring_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what ``lmrrg score`` and ``lmrrg compare`` let people choose about the metrics."""
     parser.add_argument(
         "--backend",
         type=backend_name,
@@ -92,17 +128,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"comma-separated groups ({', '.join(GROUPS)}) or single metrics; default: all",
     )
     parser.add_argument(
-        "--per-report", type=Path, metavar="OUT.jsonl", help="write the scores of every report here"
-    )
-    parser.add_argument(
-        "--out", type=Path, metavar="OUT.json", help="write all results and every choice here"
-    )
-    parser.add_argument(
         "--convention",
-        choices=("raw", "r2gen"),
+        choices=("raw", "r2gen", "coco"),
         default="raw",
-        help="text handling of BLEU, METEOR, ROUGE-L and CIDEr: untouched, or as in R2Gen-style "
-        "tables (%(default)s)",
+        help="text handling of BLEU, METEOR, ROUGE-L and CIDEr: untouched, as in R2Gen-style "
+        "tables, or as in COCO (lower case, no punctuation) (%(default)s)",
     )
     parser.add_argument(
         "--training-reports",
@@ -131,38 +161,84 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="seed of the resampling (%(default)s)",
     )
+    parser.add_argument(
+        "--strict", action="store_true", help="exit with code 1 where a sanity check fails"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Score, print the table, and write the files that were asked for."""
-    metrics = None if args.metrics is None else _names(args.metrics)
-    # A misspelt name, or a path that cannot be written, ends the command before models are loaded.
-    select_metrics(metrics)
-    inputs = (args.references, args.hypotheses, args.training_reports)
+    metrics = selected_metrics(args)
+    inputs = (args.references, args.hypotheses, args.reports, args.training_reports)
     outputs = (args.out, args.per_report)
     check_outputs(filter(None, outputs), filter(None, inputs))
-    pairs = pair_reports(read_reports(args.references), read_reports(args.hypotheses))
-    backend = _backend(args)
+    pairs = _pairs(args)
+    convention = text_convention(args)
+    warn_of_case(pairs, convention)
     scores = score_reports(
         pairs.references,
         pairs.hypotheses,
         study_ids=pairs.study_ids,
-        convention=_convention(args),
-        backend=backend,
+        convention=convention,
+        backend=load_backend(args),
         metrics=metrics,
         bootstrap=args.bootstrap,
         seed=args.seed,
     )
     print(format_scores(scores))
+    findings = failed_checks(pairs)
     if args.out is not None:
-        scores.save(args.out)
+        scores.save(args.out, findings)
     if args.per_report is not None:
         scores.save_per_report(args.per_report)
-    return 0
+    return int(bool(findings) and args.strict)
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+def selected_metrics(args: argparse.Namespace) -> list[str] | None:
+    """Return the names after ``--metrics``; None without it.
+
+    A misspelt name ends the command before files are read and models are loaded.
+    """
+    if args.metrics is None:
+        return None
+    names = [name.strip() for name in args.metrics.split(",") if name.strip()]
+    select_metrics(names)
+    return names
+
+
+def warn_of_case(pairs: ReportPairs, convention: Convention) -> None:
+    """Warn where one side has no capital letter, which no word of the other side would match."""
+    lower = [not any(map(_has_capital, side)) for side in (pairs.references, pairs.hypotheses)]
+    if isinstance(convention, Raw) and lower[0] != lower[1]:
+        side = "references are" if lower[0] else "reports are"
+        print(
+            f"WARNING: the {side} all in lower case and the other side is not, so that BLEU, "
+            "ROUGE-L and CIDEr miss equal words; --convention coco or r2gen compares lower case",
+            file=sys.stderr,
+        )
+
+
+def failed_checks(pairs: ReportPairs, name: str = "") -> list[SanityFinding]:
+    """Return the sanity checks that the generated reports fail, after printing them on stderr."""
+    findings = check_reports(pairs.hypotheses, pairs.references)
+    for finding in findings:
+        print(f"SANITY CHECK FAILED: {name}{finding.code}: {finding.message}", file=sys.stderr)
+    return findings
+
+
+def _has_capital(text: str) -> bool:
+    return text != text.lower()
+
+
+def _pairs(args: argparse.Namespace) -> ReportPairs:
+    """Read the pairs from two files, or from the only one that is given."""
+    given = [path for path in (args.reports, args.references, args.hypotheses) if path is not None]
+    if len(given) == 1:
+        return read_pairs(given[0])
+    if args.reports is not None or not given:
+        raise MetricError("bad_arguments", "give --references and --hypotheses, or --reports alone")
+    references = read_reports(args.references, "references")
+    return pair_reports(references, read_reports(args.hypotheses, "hypotheses"))
 
 
 def _number_from(least: int) -> Callable[[str], int]:
@@ -180,7 +256,7 @@ def _number_from(least: int) -> Callable[[str], int]:
     return number
 
 
-def _backend(args: argparse.Namespace) -> Backend:
+def load_backend(args: argparse.Namespace) -> Backend:
     """Return the backend that computes RadCliQ and labels the findings."""
     if args.backend == "embedded":
         return EmbeddedBackend()
@@ -190,13 +266,16 @@ def _backend(args: argparse.Namespace) -> Backend:
     return PublishedBackend(args.published_dir, cache=RewardConfig().published_cache)
 
 
-def _convention(args: argparse.Namespace) -> Convention:
+def text_convention(args: argparse.Namespace) -> Convention:
+    """Return how texts are prepared for the n-gram metrics."""
     if args.convention == "raw":
         return Raw()
+    if args.convention == "coco":
+        return Coco()
     threshold, reference_tokens = R2GEN_SETTINGS[args.dataset]
     if args.training_reports is None:
         return R2Gen(None, None, reference_tokens, args.dataset)
-    reports = read_reports(args.training_reports).reports
+    reports = read_training_reports(args.training_reports)
     return R2Gen.from_training_reports(
         reports, threshold=threshold, reference_tokens=reference_tokens, dataset=args.dataset
     )

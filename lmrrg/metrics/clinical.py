@@ -1,8 +1,8 @@
-"""Clinical efficacy: F1 of the findings that a labeler reads from generated and real reports."""
+"""Clinical efficacy: precision, recall and F1 of labels of generated and real reports."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,16 +15,34 @@ from lmrrg.metrics.interfaces import Labels
 from lmrrg.metrics.parts import Array
 from lmrrg.studies import LABELS, POSITIVE, UNCERTAIN
 
+Ratio = Callable[[Array], Array]
+"""A measure of the counts (hits, false, missed) in the last axis."""
 UncertainPolicy = Literal["positive", "negative"]
 UNCERTAIN_POLICIES: tuple[UncertainPolicy, ...] = ("positive", "negative")
 FIVE_LABELS = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
 """The classes of CheXpert's competition."""
 _FIVE = [LABELS.index(label) for label in FIVE_LABELS]
-CLINICAL_METRICS = tuple(
-    f"{kind}_f1_{classes}_uncertain_{policy}"
-    for policy in UNCERTAIN_POLICIES
-    for classes in (14, 5)
-    for kind in ("micro", "macro", "example")
+_MEASURES = ("precision", "recall", "f1")
+_AVERAGES = ("micro", "macro", "weighted", "example")
+UNCERTAIN_CLASS = "class"
+"""The suffix of metrics for which a finding in doubt is a class of its own, beside its presence."""
+CLINICAL_METRICS = (
+    # The F1 that every table prints come first, then the rest.
+    *(
+        f"{kind}_f1_{classes}_uncertain_{policy}"
+        for policy in UNCERTAIN_POLICIES
+        for classes in (14, 5)
+        for kind in ("micro", "macro", "example")
+    ),
+    *(f"weighted_f1_{n}_uncertain_{policy}" for policy in UNCERTAIN_POLICIES for n in (14, 5)),
+    *(f"{kind}_f1_{n}_uncertain_{UNCERTAIN_CLASS}" for n in (14, 5) for kind in _AVERAGES),
+    *(
+        f"{kind}_{measure}_{classes}_uncertain_{policy}"
+        for policy in (*UNCERTAIN_POLICIES, UNCERTAIN_CLASS)
+        for classes in (14, 5)
+        for kind in _AVERAGES
+        for measure in ("precision", "recall")
+    ),
 )
 
 
@@ -56,12 +74,37 @@ def positives(labels: Sequence[Labels], policy: UncertainPolicy) -> NDArray[np.b
     return table
 
 
-def f1_aggregates(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> dict[str, Aggregate]:
-    """Return micro, macro and example-based F1 over the 14 and the 5 classes.
+def positives_and_uncertain(labels: Sequence[Labels]) -> NDArray[np.bool_]:
+    """Return which classes are present and which are uncertain [N, 28]: first the 14 present ones.
 
-    Both tables are [N, 14]. Undefined terms count 0, as in scikit-learn with ``zero_division=0``: a
-    class (macro) or a report (example-based) without any positive on either side scores 0, even
-    where both agree that there is nothing.
+    >>> table = positives_and_uncertain([{"Edema": -1, "Pneumonia": 1}])
+    >>> int(table[:, :14].sum()), int(table[:, 14:].sum())
+    (1, 1)
+    """
+    present = positives(labels, "negative")
+    return np.concatenate([present, positives(labels, "positive") & ~present], axis=1)
+
+
+def clinical_aggregates(
+    truth: Sequence[Labels], predicted: Sequence[Labels]
+) -> dict[str, Aggregate]:
+    """Return every one of :data:`CLINICAL_METRICS` for the labels of N reports on both sides."""
+    table: dict[str, Aggregate] = {}
+    for policy in UNCERTAIN_POLICIES:
+        found = f1_aggregates(positives(truth, policy), positives(predicted, policy))
+        table |= {f"{name}_uncertain_{policy}": aggregate for name, aggregate in found.items()}
+    found = f1_aggregates(positives_and_uncertain(truth), positives_and_uncertain(predicted))
+    return table | {f"{name}_uncertain_{UNCERTAIN_CLASS}": each for name, each in found.items()}
+
+
+def f1_aggregates(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> dict[str, Aggregate]:
+    """Return precision, recall and F1 over the 14 and the 5 classes, with four averages.
+
+    The averages are micro, macro, weighted (by the number of references with the class) and
+    example-based. Both tables are [N, 14], or [N, 28] with a second column for each class.
+    Undefined terms count 0, as in scikit-learn with ``zero_division=0``: a class (macro) or a
+    report (example-based) without any positive on either side scores 0, even where both agree that
+    there is nothing.
 
     >>> truth = positives([{"Edema": 1}, {"Edema": 1, "Fracture": 1}], "positive")
     >>> found = positives([{"Edema": 1}, {"Pneumonia": 1}], "positive")
@@ -79,13 +122,20 @@ def f1_aggregates(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> dic
             "length_mismatch", f"labels of shape {truth.shape} against {predicted.shape}"
         )
     table: dict[str, Aggregate] = {}
-    for count, columns in ((14, list(range(14))), (5, _FIVE)):
+    groups = range(0, truth.shape[1], len(LABELS))
+    every = list(range(truth.shape[1]))
+    five = [start + column for start in groups for column in _FIVE]
+    for count, columns in ((14, every), (5, five)):
         confusion = _confusion(truth[:, columns], predicted[:, columns])
-        table[f"micro_f1_{count}"] = Aggregate(confusion.sum(axis=1), _f1)
+        reports = confusion.sum(axis=1)
         # A table of means has one row per study, so the three counts of each class are laid out in
-        # its columns; `_macro_f1` separates them again.
-        table[f"macro_f1_{count}"] = Aggregate(confusion.reshape(len(truth), -1), _macro_f1(count))
-        table[f"example_f1_{count}"] = Aggregate.mean(_f1(confusion.sum(axis=1)))
+        # its columns; `_class_mean` separates them again.
+        flat = confusion.reshape(len(truth), -1)
+        for measure, ratio in _RATIOS.items():
+            table[f"micro_{measure}_{count}"] = Aggregate(reports, ratio)
+            table[f"macro_{measure}_{count}"] = Aggregate(flat, _class_mean(ratio))
+            table[f"weighted_{measure}_{count}"] = Aggregate(flat, _weighted_mean(ratio))
+            table[f"example_{measure}_{count}"] = Aggregate.mean(ratio(reports))
     return table
 
 
@@ -128,8 +178,8 @@ def class_auc(
 def _class_score(counts: Array) -> ClassScore:
     hit, false, missed = counts
     return ClassScore(
-        precision=float(_ratio(hit, hit + false)),
-        recall=float(_ratio(hit, hit + missed)),
+        precision=float(_precision(counts)),
+        recall=float(_recall(counts)),
         f1=float(_f1(counts)),
         references=int(hit + missed),
         hypotheses=int(hit + false),
@@ -148,9 +198,34 @@ def _f1(counts: Array) -> Array:
     return _ratio(2 * hit, 2 * hit + false + missed)
 
 
-def _macro_f1(classes: int) -> Callable[[Array], Array]:
-    """Return a function from counts [..., classes * 3] to macro F1 [...]."""
-    return lambda counts: _f1(counts.reshape(*counts.shape[:-1], classes, 3)).mean(axis=-1)
+def _precision(counts: Array) -> Array:
+    hit, false, _ = np.moveaxis(counts, -1, 0)
+    return _ratio(hit, hit + false)
+
+
+def _recall(counts: Array) -> Array:
+    hit, _, missed = np.moveaxis(counts, -1, 0)
+    return _ratio(hit, hit + missed)
+
+
+def _class_mean(ratio: Ratio) -> Ratio:
+    """Return a function from counts [..., classes * 3] to the mean over the classes [...]."""
+    return lambda counts: ratio(_by_class(counts)).mean(axis=-1)
+
+
+def _weighted_mean(ratio: Ratio) -> Ratio:
+    """Return the same with each class weighted by the references that have it."""
+
+    def mean(counts: Array) -> Array:
+        classes = _by_class(counts)
+        support = classes[..., 0] + classes[..., 2]
+        return _ratio((ratio(classes) * support).sum(axis=-1), support.sum(axis=-1))
+
+    return mean
+
+
+def _by_class(counts: Array) -> Array:
+    return counts.reshape(*counts.shape[:-1], -1, 3)
 
 
 def _ratio(top: Array, bottom: Array) -> Array:
@@ -161,3 +236,6 @@ def _ratio(top: Array, bottom: Array) -> Array:
         out=np.zeros_like(np.asarray(bottom, dtype=np.float64)),
         where=np.asarray(bottom) > 0,
     )
+
+
+_RATIOS: Mapping[str, Ratio] = dict(zip(_MEASURES, (_precision, _recall, _f1), strict=True))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+
+import numpy as np
 
 from lmrrg.files import atomic_writer
 from lmrrg.metrics.bootstrap import Aggregate, Comparison, Interval, bootstrap_all, compare
@@ -14,6 +16,7 @@ from lmrrg.metrics.clinical import ClassScore, UncertainPolicy
 from lmrrg.metrics.errors import MetricError
 from lmrrg.metrics.parts import Array
 from lmrrg.metrics.radcliq import RADCLIQ_METRICS
+from lmrrg.metrics.sanity import SanityFinding
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,20 @@ class ReportScores:
     """Counts of the generated texts: distinct reports, empty reports, lengths in words."""
     classes: Mapping[str, Mapping[str, ClassScore]] = field(default_factory=dict)
     """Per-class scores by uncertain policy."""
+    unscored: tuple[str, ...] = ()
+    """Metrics without a value, because no reference could be read."""
 
     @cached_property
     def intervals(self) -> dict[str, Interval]:
         """Return every corpus-level metric with its bootstrap interval."""
-        return bootstrap_all(self.aggregates, resamples=self.stamp.bootstrap, seed=self.stamp.seed)
+        by_count: dict[int, dict[str, Aggregate]] = {}
+        # Metrics that leave out references have fewer studies to draw from than the others.
+        for name, aggregate in self.aggregates.items():
+            by_count.setdefault(len(aggregate.rows), {})[name] = aggregate
+        found: dict[str, Interval] = {}
+        for metrics in by_count.values():
+            found |= bootstrap_all(metrics, resamples=self.stamp.bootstrap, seed=self.stamp.seed)
+        return {name: found[name] for name in self.aggregates}
 
     @cached_property
     def summary(self) -> dict[str, object]:
@@ -63,7 +75,11 @@ class ReportScores:
 
         Its keys are ``stamp``, ``metrics`` (value, low, high), ``classes`` and ``texts``.
         """
-        metrics = {name: self._entry(name, interval) for name, interval in self.intervals.items()}
+        metrics: dict[str, dict[str, object]] = {}
+        for name, interval in self.intervals.items():
+            metrics[name] = self._entry(name, interval)
+        for name in self.unscored:
+            metrics[name] = {"value": None, "low": None, "high": None}
         if "radcliq_v1" in self.intervals:
             inverse = _inverse(self.intervals["radcliq_v1"])
             metrics["inverse_mean_radcliq_v1"] = inverse | {"backend": self.stamp.backend}
@@ -91,15 +107,17 @@ class ReportScores:
         }
         records: list[dict[str, object]] = []
         for row, study_id in enumerate(self.study_ids):
-            scores = {name: float(column[row]) for name, column in self.columns.items()}
+            # JSON has no NaN: null stands for a pair that was not scored.
+            scores = {name: finite_or_none(column[row]) for name, column in self.columns.items()}
             records.append({"study_id": study_id} | choices | scores)
         return records
 
-    def save(self, path: Path) -> None:
-        """Write :attr:`summary` as JSON, atomically."""
+    def save(self, path: Path, sanity: Sequence[SanityFinding] = ()) -> None:
+        """Write :attr:`summary` and the failed sanity checks as JSON, atomically."""
         path.parent.mkdir(parents=True, exist_ok=True)
+        content = self.summary | {"sanity": [asdict(finding) for finding in sanity]}
         with atomic_writer(path) as out:
-            json.dump(self.summary, out, indent=2, allow_nan=False)
+            json.dump(content, out, indent=2, allow_nan=False)
             out.write("\n")
 
     def save_per_report(self, path: Path) -> None:
@@ -137,6 +155,11 @@ def compare_systems(a: ReportScores, b: ReportScores, *, seed: int = 0) -> dict[
         for name in a.aggregates
         if name in b.aggregates
     }
+
+
+def finite_or_none(value: float) -> float | None:
+    """Return a score as JSON can hold it: None for NaN."""
+    return float(value) if np.isfinite(value) else None
 
 
 def _inverse(mean: Interval) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lmrrg.metrics.embedded.language import is_readable
 from lmrrg.metrics.errors import MetricError
 from lmrrg.metrics.parts import is_empty
 
@@ -80,6 +81,7 @@ def check_reports(
     findings = [
         _few_distinct(reports, references, limits),
         _empty(reports),
+        _unreadable(reports, references),
         _unfinished(finished, limits),
         _same(reports, blank_image, limits.same_for_blank_image, "a blank image"),
         _same(reports, other_patient, limits.same_for_other_patient, "another patient's image"),
@@ -118,6 +120,19 @@ def _empty(reports: Sequence[str]) -> SanityFinding | None:
     if not count:
         return None
     return SanityFinding("empty_reports", f"{count} of {len(reports)} reports are empty")
+
+
+def _unreadable(reports: Sequence[str], references: Sequence[str]) -> SanityFinding | None:
+    generated = sum(not is_empty(text) and not is_readable(text) for text in reports)
+    truth = sum(not is_empty(text) and not is_readable(text) for text in references)
+    if not generated + truth:
+        return None
+    return SanityFinding(
+        "unreadable",
+        "RadCliQ and the findings are read from English reports of the chest only: "
+        f"{truth} of {len(references)} references (not scored) and {generated} of {len(reports)} "
+        "reports have too few known words",
+    )
 
 
 def _unfinished(finished: Sequence[bool] | None, limits: SanityLimits) -> SanityFinding | None:

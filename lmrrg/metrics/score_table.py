@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lmrrg.metrics.bootstrap import Comparison, Interval
+from lmrrg.metrics.bootstrap import Comparison
 from lmrrg.metrics.clinical import ClassScore
 from lmrrg.metrics.radcliq import LOWER_IS_BETTER
 from lmrrg.metrics.report_scores import ReportScores
@@ -29,7 +29,7 @@ def format_scores(scores: ReportScores) -> str:
     """
     lines = [*_header(scores), ""]
     for group, names in GROUPS.items():
-        rows = [_row(name, scores.intervals[name]) for name in names if name in scores.intervals]
+        rows = [_row(name, scores) for name in names if _has_own_row(name, scores)]
         if not rows:
             continue
         backend = f" ({scores.stamp.backend})" if group == "radcliq" else ""
@@ -40,14 +40,16 @@ def format_scores(scores: ReportScores) -> str:
     return "\n".join(lines).rstrip()
 
 
-def format_comparison(comparison: Mapping[str, Comparison]) -> str:
+def format_comparison(comparison: Mapping[str, Comparison], title: str = "A - B") -> str:
     """Return one line per metric: system A minus system B, its interval and both p values.
+
+    ``title`` names the two systems.
 
     >>> print(format_comparison({"rouge_l": Comparison(0.02, -0.01, 0.05, 0.21, 0.198)}))
     A - B                              difference  95% interval         p boot  p perm
       rouge_l                              0.0200  [ -0.0100,  0.0500]  0.2100  0.1980
     """
-    lines = [f"{'A - B':34} {'difference':>10}  {'95% interval':19} {'p boot':>7} {'p perm':>7}"]
+    lines = [f"{title:34} {'difference':>10}  {'95% interval':19} {'p boot':>7} {'p perm':>7}"]
     for name, result in comparison.items():
         interval = f"[{result.low:8.4f},{result.high:8.4f}]"
         p_values = f"{result.p_bootstrap:7.4f} {result.p_permutation:7.4f}"
@@ -68,7 +70,7 @@ def _header(scores: ReportScores) -> list[str]:
     stamp = scores.stamp
     texts = scores.texts
     convention = ", ".join(f"{key} {value}" for key, value in stamp.convention.items())
-    return [
+    lines = [
         f"{stamp.n} reports, section {stamp.section}, split {stamp.split}",
         f"convention: {convention}",
         f"distinct reports {texts['distinct_reports']:.0f} "
@@ -77,9 +79,42 @@ def _header(scores: ReportScores) -> list[str]:
         f"mean length {texts['mean_words']:.1f} words "
         f"(references {texts['mean_reference_words']:.1f})",
     ]
+    unreadable = texts.get("unreadable_references", 0)
+    if unreadable:
+        lines.append(
+            f"not read by RadCliQ and the findings: {unreadable:.0f} of {stamp.n} references, "
+            "which have too few known English words"
+        )
+    return lines
 
 
-def _row(name: str, interval: Interval) -> str:
+def _has_own_row(name: str, scores: ReportScores) -> bool:
+    """Return whether a metric gets a line; precision and recall stand beside their F1."""
+    if name in scores.unscored:
+        return _f1_of(name) == name or _f1_of(name) not in scores.unscored
+    beside_f1 = _f1_of(name) != name and _f1_of(name) in scores.intervals
+    return name in scores.intervals and not beside_f1
+
+
+def _f1_of(name: str) -> str:
+    """Return the F1 that a precision or a recall belongs to; another name as it is."""
+    return name.replace("_precision_", "_f1_").replace("_recall_", "_f1_")
+
+
+def _row(name: str, scores: ReportScores) -> str:
+    if name in scores.unscored:
+        return f"  {name:32} {'not scored':>9}"
+    interval = scores.intervals[name]
     bounds = f"[{interval.low:8.4f},{interval.high:8.4f}]"
-    remark = "lower is better" if name in LOWER_IS_BETTER else ""
+    remark = "lower is better" if name in LOWER_IS_BETTER else _precision_and_recall(name, scores)
     return f"  {name:32} {interval.value:9.4f}  {bounds} {remark}".rstrip()
+
+
+def _precision_and_recall(name: str, scores: ReportScores) -> str:
+    """Return the precision and the recall that belong to an F1, where they were computed."""
+    found: list[str] = []
+    for measure in ("precision", "recall"):
+        other = name.replace("_f1_", f"_{measure}_")
+        if other != name and other in scores.intervals:
+            found.append(f"{measure} {scores.intervals[other].value:.4f}")
+    return ", ".join(found)

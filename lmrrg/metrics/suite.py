@@ -7,6 +7,7 @@ from dataclasses import fields
 from itertools import chain
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lmrrg.metrics.backends import score_parts
 from lmrrg.metrics.bootstrap import Aggregate
@@ -16,10 +17,11 @@ from lmrrg.metrics.clinical import (
     ClassScore,
     UncertainPolicy,
     class_table,
-    f1_aggregates,
+    clinical_aggregates,
     positives,
 )
 from lmrrg.metrics.embedded.backend import RuleLabeler
+from lmrrg.metrics.embedded.language import is_readable
 from lmrrg.metrics.errors import MetricError, some_studies
 from lmrrg.metrics.interfaces import Backend, Labeler, Labels
 from lmrrg.metrics.parts import Array, Parts, is_empty
@@ -35,6 +37,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "nlg": NLG_METRICS,
 }
 """What may be asked for: a group's name or a single metric of it."""
+_ALL_METRICS = tuple(chain.from_iterable(GROUPS.values()))
 METRIC_VERSIONS: Mapping[str, str] = {
     "radcliq": "v0 and v1 of Yu et al. 2023",
     "bleu": "pycocoevalcap 1.2",
@@ -66,6 +69,10 @@ def score_reports(
 
     The convention applies to the n-gram metrics only; RadCliQ and the clinical metrics always read
     the untouched text. An empty hypothesis is allowed and gets the worst scores.
+
+    The clinical metrics know English only. A reference that they cannot read is left out of RadCliQ
+    (NaN in its columns) and, unless its labels are given, of the clinical metrics; a metric for
+    which no reference is left is in ``unscored``. A hypothesis that they cannot read has no labels.
 
     >>> from lmrrg.metrics.embedded.backend import EmbeddedBackend
     >>> from lmrrg.metrics.text.conventions import Raw
@@ -113,13 +120,17 @@ def score_reports(
     columns: dict[str, Array] = {}
     aggregates: dict[str, Aggregate] = {}
     classes: dict[str, dict[str, ClassScore]] = {}
+    readable = np.array([is_readable(text) for text in references])
     if not wanted.isdisjoint(RADCLIQ_METRICS):
-        columns |= _radcliq_columns(backend, hypotheses, references)
-        aggregates |= {name: Aggregate.mean(column) for name, column in columns.items()}
+        columns |= _radcliq_columns(backend, hypotheses, references, readable)
+        if readable.any():
+            means = {name: Aggregate.mean(column[readable]) for name, column in columns.items()}
+            aggregates |= means
     if not wanted.isdisjoint(CLINICAL_METRICS):
-        truth = labeler.label(references) if reference_labels is None else reference_labels
-        clinical_aggregates, classes = _clinical_scores(truth, labeler.label(hypotheses))
-        aggregates |= clinical_aggregates
+        truth, found = _label_pairs(labeler, references, hypotheses, reference_labels, readable)
+        if truth:
+            aggregates |= clinical_aggregates(truth, found)
+            classes = _class_tables(truth, found)
     if not wanted.isdisjoint(NLG_METRICS):
         prepared_hypotheses = list(map(convention.hypothesis, hypotheses))
         prepared_references = list(map(convention.reference, references))
@@ -146,8 +157,9 @@ def score_reports(
         # A group is computed as a whole; only what was asked for is kept.
         columns={name: column for name, column in columns.items() if name in wanted},
         aggregates={name: aggregate for name, aggregate in aggregates.items() if name in wanted},
-        texts=_text_counts(references, hypotheses),
+        texts=_text_counts(references, hypotheses, readable),
         classes=classes,
+        unscored=tuple(name for name in _ALL_METRICS if name in wanted - aggregates.keys()),
     )
 
 
@@ -160,11 +172,10 @@ def select_metrics(names: Collection[str] | None) -> frozenset[str]:
     Raises:
         MetricError: ``unknown_metric``, or ``no_metrics`` for an empty selection.
     """
-    every = list(chain.from_iterable(GROUPS.values()))
     chosen: set[str] = set()
-    for name in every if names is None else names:
-        if name not in GROUPS and name not in every:
-            allowed = ", ".join([*GROUPS, *every])
+    for name in _ALL_METRICS if names is None else names:
+        if name not in GROUPS and name not in _ALL_METRICS:
+            allowed = ", ".join([*GROUPS, *_ALL_METRICS])
             raise MetricError("unknown_metric", f"{name!r} is not one of {allowed}")
         chosen |= set(GROUPS.get(name, (name,)))
     if not chosen:
@@ -211,46 +222,80 @@ def _check_texts(references: Sequence[str], hypotheses: Sequence[str], ids: Sequ
 
 
 def _radcliq_columns(
-    backend: Backend | None, hypotheses: Sequence[str], references: Sequence[str]
+    backend: Backend | None,
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    readable: NDArray[np.bool_],
 ) -> dict[str, Array]:
-    """Return RadCliQ and its parts, each [N]."""
+    """Return RadCliQ and its parts, each [N]; NaN where the reference is not readable."""
     if backend is None:
         raise MetricError("no_backend", "RadCliQ and its parts need a backend")
-    parts = score_parts(backend, hypotheses, references)
-    columns: dict[str, Array] = {part.name: getattr(parts, part.name) for part in fields(Parts)}
-    columns["radcliq_v0"] = radcliq_v0(parts.radgraph, parts.bertscore, parts.semb, parts.bleu2)
-    columns["radcliq_v1"] = radcliq_v1(parts.radgraph, parts.bertscore, parts.semb)
+    rows = np.flatnonzero(readable)
+    parts = score_parts(
+        backend, [hypotheses[row] for row in rows], [references[row] for row in rows]
+    )
+    scored: dict[str, Array] = {part.name: getattr(parts, part.name) for part in fields(Parts)}
+    scored["radcliq_v0"] = radcliq_v0(parts.radgraph, parts.bertscore, parts.semb, parts.bleu2)
+    scored["radcliq_v1"] = radcliq_v1(parts.radgraph, parts.bertscore, parts.semb)
     # A mean over the other pairs would be the score of an easier data set, so one pair is enough.
-    unscored = ~np.isfinite(np.stack(list(columns.values()))).all(axis=0)
-    if unscored.any():
+    failed = ~np.isfinite(np.stack(list(scored.values()))).all(axis=0)
+    if failed.any():
         raise MetricError(
-            "unscored", f"backend {backend.name} could not score {int(unscored.sum())} pairs"
+            "unscored", f"backend {backend.name} could not score {int(failed.sum())} pairs"
         )
+    columns: dict[str, Array] = {}
+    for name, values in scored.items():
+        columns[name] = np.full(len(references), np.nan)
+        columns[name][rows] = values
     return columns
 
 
-def _clinical_scores(
+def _label_pairs(
+    labeler: Labeler,
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    reference_labels: Sequence[Labels] | None,
+    readable: NDArray[np.bool_],
+) -> tuple[list[Labels], list[Labels]]:
+    """Return the labels of both sides, without the studies whose reference cannot be labelled."""
+    found = _labels_of_readable(labeler, hypotheses)
+    if reference_labels is not None:
+        return list(reference_labels), found
+    rows = np.flatnonzero(readable)
+    truth = labeler.label([references[row] for row in rows])
+    return list(truth), [found[row] for row in rows]
+
+
+def _labels_of_readable(labeler: Labeler, reports: Sequence[str]) -> list[Labels]:
+    """Return the labels of generated reports; none for one that the labeler cannot read."""
+    pairs = zip(reports, labeler.label(reports), strict=True)
+    # Without this, a report of unknown words would be one without findings, like a normal one. An
+    # empty report is the labeler's to judge.
+    return [found if is_empty(text) or is_readable(text) else {} for text, found in pairs]
+
+
+def _class_tables(
     truth_labels: Sequence[Labels], found_labels: Sequence[Labels]
-) -> tuple[dict[str, Aggregate], dict[str, dict[str, ClassScore]]]:
-    """Return every clinical metric, and the scores of each class, for both policies."""
-    aggregates: dict[str, Aggregate] = {}
-    classes: dict[str, dict[str, ClassScore]] = {}
-    for policy in UNCERTAIN_POLICIES:
-        truth = positives(truth_labels, policy)
-        found = positives(found_labels, policy)
-        for name, aggregate in f1_aggregates(truth, found).items():
-            aggregates[f"{name}_uncertain_{policy}"] = aggregate
-        classes[policy] = class_table(truth, found)
-    return aggregates, classes
+) -> dict[str, dict[str, ClassScore]]:
+    """Return the scores of each class, for both policies."""
+    return {
+        policy: class_table(positives(truth_labels, policy), positives(found_labels, policy))
+        for policy in UNCERTAIN_POLICIES
+    }
 
 
-def _text_counts(references: Sequence[str], hypotheses: Sequence[str]) -> dict[str, float]:
-    """Return how many reports are distinct or empty, and the mean lengths in words."""
+def _text_counts(
+    references: Sequence[str], hypotheses: Sequence[str], readable: NDArray[np.bool_]
+) -> dict[str, float]:
+    """Return how many reports are distinct, empty or unreadable, and the mean lengths in words."""
+    unread = sum(not is_empty(text) and not is_readable(text) for text in hypotheses)
     return {
         "distinct_reports": len(set(hypotheses)),
         "distinct_ratio": len(set(hypotheses)) / len(hypotheses),
         "distinct_references": len(set(references)),
         "empty_reports": sum(map(is_empty, hypotheses)),
+        "unreadable_reports": unread,
+        "unreadable_references": int((~readable).sum()),
         "mean_words": _mean_words(hypotheses),
         "mean_reference_words": _mean_words(references),
     }

@@ -103,7 +103,8 @@ def _id_rows(path: Path, content: Mapping[str, object]) -> Iterator[Record]:
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
         if isinstance(value, dict):
-            yield {ID_COLUMNS[0]: study} | value
+            record: Record = {ID_COLUMNS[0]: study}
+            yield record | value
         elif isinstance(value, list):
             raise MetricError("bad_row", f"{path}, row {number} is neither a text nor an object")
         else:

@@ -32,7 +32,7 @@ _REMOVED = re.compile(r"""[.,?;*!%^&_+():=@\[\]{}"'/\\]|<(?!unk>)|(?<!<unk)>""")
 _PTB_TOKEN = re.compile(r"<unk>|\w+(?:[-/'.,:]\w+)*|[^\w\s]")
 _CONTRACTION = re.compile(r"(\w)(n't|'(?:s|re|ve|ll|d|m))\b")
 # The tokens that COCO's evaluation drops, and brackets, which it means to drop but misses.
-_COCO_DROPPED = frozenset("""' " ` . ? ! , : - ; ( ) [ ] { }""".split())
+_COCO_DROPPED = frozenset("'\"`.?!,:-;()[]{}")
 # How often R2Gen repeats "replace two of a character by one". A longer run stays partly doubled in
 # its output, so the numbers are part of the convention.
 _MIMIC_UNDERSCORE_PASSES = 7

@@ -292,3 +292,75 @@ def test_a_selection_of_no_metrics_is_refused(
         main(["score", "--references", "a.csv", "--hypotheses", "b.csv", "--metrics", names]) == 2
     )
     assert "no_metrics" in capsys.readouterr().err
+
+
+def scored(tmp_path: Path, *arguments: str) -> int:
+    return main(["score", *arguments, "--bootstrap", "20", "--out", str(tmp_path / "r.json")])
+
+
+def test_one_file_with_both_sides_is_scored_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"id": "1", "report": "Small effusion.", "reference": "Large effusion."}\n')
+    for option in ("--reports", "--hypotheses"):
+        assert scored(tmp_path, option, str(path), "--metrics", "rouge_l") == 0
+        summary = json.loads((tmp_path / "r.json").read_text())
+        assert summary["metrics"]["rouge_l"]["value"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("given", [[], ["--reports", "a.csv", "--hypotheses", "b.csv"]])
+def test_sides_that_do_not_fit_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], given: list[str]
+) -> None:
+    assert scored(tmp_path, *given) == 2
+    assert "bad_arguments" in capsys.readouterr().err
+
+
+def test_failed_checks_are_loud_and_strict_makes_them_fail(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = write(tmp_path / "a.csv", REPORTS)
+    constant = write(tmp_path / "b.csv", dict.fromkeys(REPORTS, "Clear."))
+    files = ["--references", str(truth), "--hypotheses", str(constant), "--metrics", "rouge_l"]
+    assert scored(tmp_path, *files) == 0
+    assert "SANITY CHECK FAILED: few_distinct_reports" in capsys.readouterr().err
+    summary = json.loads((tmp_path / "r.json").read_text())
+    assert [finding["code"] for finding in summary["sanity"]] == ["few_distinct_reports"]
+    assert scored(tmp_path, *files, "--strict") == 1
+
+
+def test_a_lower_case_side_is_warned_of_and_coco_ignores_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = write(tmp_path / "a.csv", REPORTS)
+    lower = write(
+        tmp_path / "b.csv",
+        {study: text.lower().replace(".", " .") for study, text in REPORTS.items()},
+    )
+    files = ["--references", str(truth), "--hypotheses", str(lower), "--metrics", "bleu_1"]
+    assert scored(tmp_path, *files) == 0
+    assert "reports are all in lower case" in capsys.readouterr().err
+    assert scored(tmp_path, *files, "--convention", "coco") == 0
+    assert capsys.readouterr().err == ""
+    summary = json.loads((tmp_path / "r.json").read_text())
+    assert summary["metrics"]["bleu_1"]["value"] == pytest.approx(1)
+
+
+def test_reports_in_another_language_are_not_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = {"s1": "Opacité basale gauche.", "s2": "Small left effusion."}
+    path = write(tmp_path / "a.csv", texts)
+    files = ["--references", str(path), "--hypotheses", str(path)]
+    per_report = tmp_path / "p.jsonl"
+    names = ["--metrics", "radcliq,clinical,rouge_l", "--per-report", str(per_report)]
+    assert scored(tmp_path, *files, *names) == 0
+    assert "unreadable" in capsys.readouterr().err
+    rows = [json.loads(line) for line in per_report.read_text().splitlines()]
+    assert rows[0]["radcliq_v1"] is None
+    assert rows[0]["rouge_l"] == pytest.approx(1)
+    assert rows[1]["radcliq_v1"] < 0
+    path = write(tmp_path / "a.csv", {"s1": texts["s1"]})
+    assert scored(tmp_path, *files, *names) == 0
+    metrics = json.loads((tmp_path / "r.json").read_text())["metrics"]
+    assert metrics["radcliq_v1"]["value"] is None
+    assert metrics["micro_f1_14_uncertain_positive"]["value"] is None

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, precision_recall_fscore_support, roc_auc_score
 
-from lmrrg.metrics.clinical import FIVE_LABELS, class_auc, class_table, f1_aggregates, positives
+from lmrrg.metrics.clinical import (
+    CLINICAL_METRICS,
+    FIVE_LABELS,
+    class_auc,
+    class_table,
+    clinical_aggregates,
+    f1_aggregates,
+    positives,
+)
 from lmrrg.metrics.errors import MetricError
 from lmrrg.studies import LABELS
 
@@ -82,3 +90,35 @@ def test_nothing_warns_without_any_positive() -> None:
         warnings.simplefilter("error")
         table = f1_aggregates(np.zeros((3, 14), bool), np.zeros((3, 14), bool))
     assert all(aggregate.value == 0 for aggregate in table.values())
+
+
+@pytest.mark.parametrize("policy", ["positive", "negative", "class"])
+def test_every_average_equals_scikit_learn(policy: str) -> None:
+    rng = np.random.default_rng(5)
+    sides = [
+        [
+            {label: int(value) for label, value in zip(LABELS, row, strict=True) if value < 2}
+            for row in rng.choice([-1, 0, 1, 2], p=[0.1, 0.3, 0.2, 0.4], size=(40, 14))
+        ]
+        for _ in range(2)
+    ]
+    ours = clinical_aggregates(*sides)
+    assert ours.keys() == set(CLINICAL_METRICS)
+    for count, labels in ((14, LABELS), (5, FIVE_LABELS)):
+        present = {"positive": [(1, -1)], "negative": [(1,)], "class": [(1,), (-1,)]}[policy]
+        truth, found = (
+            np.array([[row.get(n) in values for values in present for n in labels] for row in side])
+            for side in sides
+        )
+        for ours_name, theirs in (
+            ("micro", "micro"),
+            ("macro", "macro"),
+            ("weighted", "weighted"),
+            ("example", "samples"),
+        ):
+            expected = precision_recall_fscore_support(
+                truth, found, average=theirs, zero_division=0
+            )
+            for measure, value in zip(("precision", "recall", "f1"), expected, strict=False):
+                name = f"{ours_name}_{measure}_{count}_uncertain_{policy}"
+                assert ours[name].value == pytest.approx(value, abs=1e-12)

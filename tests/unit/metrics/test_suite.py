@@ -150,7 +150,14 @@ def test_only_what_was_asked_for_is_computed() -> None:
 
 def test_table_shows_every_metric(normal: ReportScores) -> None:
     table = format_scores(normal)
-    assert all(name in table for name in normal.aggregates)
+    # Precision and recall stand in the row of their F1.
+    rows = {name.replace("precision", "f1").replace("recall", "f1") for name in normal.aggregates}
+    assert all(name in table for name in rows)
+    micro = next(line for line in table.splitlines() if "micro_f1_14_uncertain_positive" in line)
+    assert all(
+        f"{name} {normal.aggregates[f'micro_{name}_14_uncertain_positive'].value:.4f}" in micro
+        for name in ("precision", "recall")
+    )
     assert "distinct reports 1 (references 4)" in table
     assert "radcliq-embedded" in table
 

@@ -10,6 +10,7 @@ from lmrrg.config.evaluation import EvaluationConfig
 from lmrrg.metrics.text.conventions import (
     R2GEN_SETTINGS,
     UNKNOWN,
+    Coco,
     R2Gen,
     Raw,
     clean_r2gen,
@@ -116,3 +117,16 @@ def test_the_source_of_the_studies_decides_whose_cleaning_applies():
         == r2gen_dataset([])
         == "iu-xray"
     )
+
+
+def test_a_generated_unknown_word_stays_one_word() -> None:
+    convention = R2Gen(frozenset({"no", "effusion", "."}), 3)
+    reference = convention.reference("No loculated effusion.")
+    assert reference == "no <unk> effusion ."
+    assert convention.hypothesis(reference).split() == reference.split()
+    assert clean_r2gen("a < b > c <b>") == "a  b  c b ."
+
+
+def test_coco_lowers_case_and_drops_punctuation() -> None:
+    ours = Coco().hypothesis("1. Heart (enlarged), isn't 2.5 cm; the T-spine's 50% -- <unk>!")
+    assert ours == "1 heart enlarged is n't 2.5 cm the t-spine 's 50 % <unk>"
