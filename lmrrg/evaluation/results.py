@@ -18,7 +18,7 @@ from lmrrg.evaluation.study_set import EvaluationSet
 from lmrrg.files import atomic_writer
 from lmrrg.metrics.bootstrap import bootstrap_ci, compare
 from lmrrg.metrics.localisation import region_means
-from lmrrg.metrics.report_scores import compare_systems
+from lmrrg.metrics.report_scores import compare_systems, finite_or_none
 from lmrrg.metrics.text.ngram import NLG_METRICS
 from lmrrg.studies import LABELS
 
@@ -141,7 +141,7 @@ def write_reports(path: Path, scored: ScoredSystem, evaluated: EvaluationSet) ->
                 "reward": float(scored.reward.reward[row]),
             }
             for metric in ("radcliq_v1", "radgraph", "bertscore", "semb"):
-                record[metric] = float(raw.columns[metric][row])
+                record[metric] = finite_or_none(raw.columns[metric][row])
             if probabilities is not None:
                 record["probabilities"] = dict(
                     zip(LABELS, probabilities[row].tolist(), strict=True)

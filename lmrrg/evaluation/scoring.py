@@ -13,6 +13,7 @@ from lmrrg.config.reward import RewardConfig
 from lmrrg.evaluation.study_set import EvaluationSet
 from lmrrg.evaluation.systems import ImageUse, SystemReports
 from lmrrg.metrics.clinical import class_auc, positives
+from lmrrg.metrics.errors import MetricError
 from lmrrg.metrics.interfaces import Backend
 from lmrrg.metrics.localisation import study_means
 from lmrrg.metrics.parts import is_empty
@@ -107,7 +108,7 @@ def metric_names(convention: str, evaluation: EvaluationConfig) -> list[str]:
 def _report_scores(
     system: SystemReports, evaluated: EvaluationSet, convention: str, setup: ScoringSetup
 ) -> ReportScores:
-    return score_reports(
+    scores = score_reports(
         evaluated.references,
         system.reports,
         convention=setup.conventions[convention],
@@ -121,6 +122,10 @@ def _report_scores(
         bootstrap=setup.evaluation.bootstrap,
         seed=setup.seed,
     )
+    # An evaluation is about RadCliQ, which reads English only; `lmrrg score` still counts words.
+    if scores.unscored:
+        raise MetricError("unreadable", "no reference is an English report of the chest")
+    return scores
 
 
 def _study_values(
