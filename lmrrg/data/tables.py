@@ -100,6 +100,21 @@ def clean(text: str | None) -> str:
     return without_placeholder(" ".join((text or "").split()))
 
 
+def differing_rows(
+    studies: Iterable[Iterable[tuple[str, ...]]], which_counts: str
+) -> dict[str, str]:
+    """Return a note on the studies whose rows hold different texts; none where there are none.
+
+    Args:
+        studies: the texts of every row, by study.
+        which_counts: the row whose texts are used, in words.
+    """
+    count = sum(len(set(texts)) > 1 for texts in studies)
+    if not count:
+        return {}
+    return {"rows of one study with other texts": f"{count} studies; {which_counts} counts"}
+
+
 def image_stem(name: str) -> str:
     """Return a file name without any of its image suffixes.
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from lmrrg.config.data import DataConfig
 from lmrrg.data.source import Dropped, Source, label_value
-from lmrrg.data.tables import clean, find_file, first_file, read_csv
+from lmrrg.data.tables import clean, differing_rows, find_file, first_file, read_csv
 from lmrrg.studies import LABELS, Section, Split, Study, StudyError, StudyImage, View
 from lmrrg.views import frontal_first, view_of
 
@@ -65,6 +65,8 @@ def read_chexpert_plus(folder: Path, data: DataConfig) -> Source:
         kept = {column: row[column] for column in _COLUMNS}
         studies.setdefault(_study_id(table, row["path_to_image"]), []).append(kept)
     notes = {"splits": "train; valid as test"}
+    texts = (map(_texts_of_row, rows) for rows in studies.values())
+    notes |= differing_rows(texts, "the first row")
     labels = _labels(folder, data.section, notes)
     return Source(
         "chexpert-plus",
@@ -81,6 +83,10 @@ def _study_id(table: Path, image_path: str) -> str:
     if not match:
         raise StudyError("source_record", f"{table}: a path_to_image has no patient<n>/study<n>/")
     return f"{match[1]}-{match[2]}"
+
+
+def _texts_of_row(row: dict[str, str]) -> tuple[str, ...]:
+    return tuple(clean(row[column]) for column in _COLUMNS if column.startswith("section_"))
 
 
 def _rows(

@@ -9,7 +9,7 @@ from pathlib import Path
 from lmrrg.config.data import DataConfig
 from lmrrg.data.placeholders import without_placeholder
 from lmrrg.data.source import Dropped, Source
-from lmrrg.data.tables import Texts, existing_images
+from lmrrg.data.tables import existing_images
 from lmrrg.manifest import read_studies
 from lmrrg.studies import Study
 
@@ -39,8 +39,14 @@ def _rows(studies: list[Study], base: Path, folder: Path) -> Iterator[Study | Dr
         if not images:
             yield Dropped("no image file")
             continue
-        texts = {name: without_placeholder(getattr(study, name)) for name in Texts._fields}
-        yield replace(study, images=images, **texts)
+        yield replace(
+            study,
+            images=images,
+            findings=without_placeholder(study.findings),
+            impression=without_placeholder(study.impression),
+            indication=without_placeholder(study.indication),
+            comparison=without_placeholder(study.comparison),
+        )
 
 
 def _moved(path: Path, base: Path, folder: Path) -> Path:

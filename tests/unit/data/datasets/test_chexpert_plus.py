@@ -158,3 +158,13 @@ def test_refusals(chexpert):
     )
     with pytest.raises(StudyError, match="source_record"):
         import_from("chexpert-plus", chexpert)
+
+
+def test_images_of_one_study_with_other_texts_are_counted(chexpert):
+    rows = [row(1, 1, "view2_lateral", findings=LARGE), row(1, 1, "view1_frontal")]
+    rows.append(row(2, 1, "view1_frontal"))
+    table(chexpert / "df_chexpert_plus_240401.csv", COLUMNS, rows)
+    made = import_from("chexpert-plus", chexpert)
+    assert [study.findings for study in made.studies] == [LARGE, CLEAR]
+    note = made.notes["rows of one study with other texts"]
+    assert note == "1 studies; the first row counts"

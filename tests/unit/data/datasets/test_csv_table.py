@@ -172,3 +172,47 @@ def test_a_damaged_gzip_file_is_an_error_with_a_code(tmp_path):
         path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
         with pytest.raises(StudyError):
             import_from("csv", path, ids="published")
+
+
+def _rows_of(tmp_path: Path, *rows: list[str]) -> Path:
+    """A table whose rows are id, patient, view and report, all with one image."""
+    picture(tmp_path / "a.png")
+    columns = ["study_id", "patient_id", "image", "view", "report"]
+    return table(tmp_path / "t.csv", columns, [[*row[:2], "a.png", *row[2:]] for row in rows])
+
+
+def test_the_first_row_with_text_counts_and_other_texts_are_counted(tmp_path):
+    path = _rows_of(
+        tmp_path,
+        ["s1", "p1", "LL", "nan"],
+        ["s1", "p1", "PA", f"FINDINGS: {CLEAR}"],
+        ["s2", "p1", "PA", f"FINDINGS: {LARGE}"],
+        ["s2", "p1", "LL", f"FINDINGS: {CLEAR}"],
+    )
+    made = import_from("csv", path, ids="published")
+    assert [study.findings for study in made.studies] == [CLEAR, LARGE]
+    assert [len(study.images) for study in made.studies] == [2, 2]
+    note = made.notes["rows of one study with other texts"]
+    assert note == "1 studies; the first row with text counts"
+
+
+def test_rows_without_an_id_are_dropped_one_by_one(tmp_path):
+    path = _rows_of(
+        tmp_path,
+        ["s1", "p1", "PA", f"FINDINGS: {CLEAR}"],
+        ["", "p2", "PA", f"FINDINGS: {LARGE}"],
+        ["nan", "p3", "PA", f"FINDINGS: {LARGE}"],
+        ["s1", "", "LL", f"FINDINGS: {CLEAR}"],
+    )
+    made = import_from("csv", path, ids="published")
+    assert [study.id for study in made.studies] == ["s1"]
+    assert made.dropped == {"no study or patient id": 3}
+    assert "rows of one study with other texts" not in made.notes
+
+
+@pytest.mark.parametrize("cells", [("4.56E+11", "p"), ("s", "5,0e+10"), ("2E12", "p")])
+def test_an_id_that_a_spreadsheet_rounded_is_refused(tmp_path, cells):
+    path = _rows_of(tmp_path, [*cells, "PA", f"FINDINGS: {CLEAR}"])
+    with pytest.raises(StudyError, match="rounded") as refusal:
+        import_from("csv", path, ids="published")
+    assert refusal.value.code == "source_record"
