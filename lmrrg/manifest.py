@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from lmrrg.files import atomic_writer
@@ -26,6 +26,11 @@ def _not_blank(text: str) -> str:
     return text
 
 
+def _whole_number(value: object) -> object:
+    """Return 1 for 1.0: tables with an empty cell make whole numbers floats."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class _Checked(BaseModel):
     # Strict: the bool true is no label 1, and the number 7 is no patient "7".
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -34,6 +39,9 @@ class _Checked(BaseModel):
 class _Image(_Checked):
     path: Annotated[str, Field(min_length=1)]
     view: View = "unknown"
+
+
+_LabelValue = Annotated[int, BeforeValidator(_whole_number), Field(ge=-1, le=1)]
 
 
 class _Record(_Checked):
@@ -46,7 +54,7 @@ class _Record(_Checked):
     impression: str = ""
     indication: str = ""
     comparison: str = ""
-    labels: dict[Label, Annotated[int, Field(ge=-1, le=1)]] | None = None
+    labels: dict[Label, _LabelValue] | None = None
     split: Split | None = None
     source: str = ""
     prior: str | None = None

@@ -213,7 +213,7 @@ def test_a_line_that_is_no_text_or_too_deep_is_named(tmp_path, line):
         ({"id": "  "}, "id: must not be blank"),
         ({"images": [{"path": ""}]}, "images.0.path: "),
         ({"x" * 41: "SECRET"}, f"{'x' * 40}...: "),
-        ({"labels": {"Edema": 1.0}}, "labels.Edema: "),
+        ({"labels": {"Edema": 0.5}}, "labels.Edema: "),
         ({"colour": "SECRET", "split": "SECRET"}, "split: "),
         ({"colour": "SECRET", "split": "SECRET"}, "colour: "),
     ],
@@ -234,3 +234,12 @@ def test_a_line_that_is_no_json_is_not_quoted(tmp_path):
     with pytest.raises(StudyError, match=r"m\.jsonl:1: .*JSON") as refusal:
         read_studies(tmp_path / "m.jsonl")
     assert "SECRET" not in str(refusal.value)
+
+
+def test_a_label_that_a_table_made_a_float_is_the_whole_number(tmp_path):
+    line = {"id": "a", "patient": "p", "images": [{"path": "a.png"}], "labels": {"Edema": 1.0}}
+    path = tmp_path / "m.jsonl"
+    path.write_text(json.dumps(line) + "\n")
+    value = read_studies(path)[0].labels["Edema"]
+    assert value == 1
+    assert isinstance(value, int)
