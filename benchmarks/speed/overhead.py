@@ -151,7 +151,8 @@ def overhead_inside(config: Config, checkpoint: Path) -> float:
     )
     _, scores = worker.log_probs(rollout)
     order = torch.cat([worker.log_probs(rollout)[0]]).argsort()
-    values, noise = scores.values[order], torch.randn(shape, generator=random)
+    values = scores.values[order]
+    noise = torch.randn(shape, generator=random)
     experience = Experience(
         rollout, rollout.mask, scores.log_probs[order], values, noise, values + noise
     )

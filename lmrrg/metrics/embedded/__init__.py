@@ -7,7 +7,7 @@ How a pair of reports becomes the parts of RadCliQ, and which module does it:
    assertion: present, absent or uncertain. Cues such as "no" or "may represent" set the assertion
    of the words in their *scope*.
 2. **Graph** (``graph``, ``relations``, ``salience``). The words with a class are the entities of
-   a graph in the RadGraph schema; their places in the sentence give the relations. ``salience``
+   a graph in the RadGraph schema; their order in the sentence gives the relations. ``salience``
    estimates how likely RadGraph's model would mark each entity.
 3. **Claims** (``claims``). Findings with assertion, side, zone, severity and course, weighted by
    what they mean to a reader.

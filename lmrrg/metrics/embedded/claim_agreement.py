@@ -19,7 +19,7 @@ class _SetCost(NamedTuple):
     unsaid: float
     """One report does not mention the attribute."""
     overlapping: float
-    """The sets share a letter: "left" for "bilateral"."""
+    """The sets have a letter in common: "left" for "bilateral"."""
     disjoint: float
     """The sets contradict each other: "left" for "right"."""
 

@@ -180,6 +180,7 @@ def _mentions(read: Sentence) -> list[_Mention]:
                     if finding:
                         found.append(_Mention(i, end, finding, read.assertions[end - 1]))
                     break
+        # "The lungs are clear" denies findings that it does not name; "not clear" denies none.
         if word == "clear" and read.assertions[i] == PRESENT:
             found += [_Mention(i, i + 1, finding, ABSENT) for finding in lexicon.clear_lungs]
     for i, label, value in topics_of(read):

@@ -142,6 +142,7 @@ def label_report(text: str) -> dict[str, int]:
         for label, value in label_sentence(sentence):
             if label not in labels or _STRENGTH[value] > _STRENGTH[labels[label]]:
                 labels[label] = value
+    # A device is no finding, as in CheXbert: "PICC in the SVC, lungs clear" has "No Finding".
     findings = [value for label, value in labels.items() if label != _DEVICES]
     if has_word and all(value == NEGATIVE for value in findings):
         labels[_NO_FINDING] = POSITIVE
@@ -273,6 +274,7 @@ def _organ_values(read: Sentence, organ: int, previous: int, following: int) -> 
     if after:
         return after
     own = {j: value for j, value in judgements.items() if not _is_of_other(read, topic, j, organ)}
+    # "Enlarged heart": of the words before the organ the last one counts.
     nearest = [value for j, value in own.items() if previous < j < organ][-1:]
     return nearest or list(own.values())
 

@@ -132,6 +132,7 @@ def _meanings(lines: list[str]) -> dict[str, str]:
 
 def _cues(data: dict[str, Any]) -> dict[tuple[str, ...], str]:
     """Return the words of every cue -> its meaning, with the groups of words spelled out."""
+    # Spelled out once, a cue in a sentence is found by one look-up of its words.
     cues: dict[tuple[str, ...], str] = {}
     for phrase, meaning in _cue_phrases(data):
         cues |= dict.fromkeys(_spelled_out(phrase, data["groups"]), meaning)

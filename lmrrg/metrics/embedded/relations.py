@@ -123,6 +123,7 @@ def _relate_between(
     if link == "suggest" and observation is not None and last_observation is not None:
         found.append((last_observation, observation, "suggestive_of"))
     elif link == "list":
+        # "Effusion and atelectasis", "no edema, no nodule": items of a list are not related.
         return
     elif observation is None and anatomy is not None and last_observation is not None:
         found.append((last_observation, anatomy, "located_at"))

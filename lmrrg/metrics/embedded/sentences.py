@@ -220,6 +220,7 @@ class _ScopeReader:
                 self._start_clause(i + 1)
         elif self.scope == ABSENT and self.kinds[i] == STATE and self.words[i - 1] != "not":
             # "No pneumothorax heart size normal": a state describes something that is there.
+            # After "not" it is the state itself that is denied ("not normal").
             self.scope = PRESENT
 
     def _scope_ends_at(self, joint: int) -> bool:
@@ -256,6 +257,7 @@ class _ScopeReader:
         for i in range(start, len(self.words)):
             word = self.words[i]
             kind = self.kinds[i]
+            # Another joint comes first: what stood before it was one more item of the list.
             if word in _NEGATED_LISTS:
                 return False
             if kind == OBSERVATION:
