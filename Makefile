@@ -21,6 +21,7 @@ lint: setup
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/configuration_docs.py --check
 	$(BIN)/pre-commit validate-config
+	$(BIN)/python scripts/style.py
 
 bench: setup
 	for script in $(ALONE); do echo "== $$script" && $(BIN)/python benchmarks/$$script.py || exit 1; done
