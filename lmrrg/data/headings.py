@@ -48,6 +48,9 @@ _KIND_OF_NAME: dict[str, Kind] = {
     "impression and findings": "findings",
     "impression findings": "findings",
     "impression": "impression",
+    "final impression": "impression",
+    "impression and recommendation": "impression",
+    "impression and recommendations": "impression",
     "impressions": "impression",
     "conclusion": "impression",
     "conclusions": "impression",
@@ -56,11 +59,14 @@ _KIND_OF_NAME: dict[str, Kind] = {
     "indication": "indication",
     "indications": "indication",
     "indication for study": "indication",
+    "indication for exam": "indication",
+    "indication for examination": "indication",
     "clinical indication": "indication",
     "clinical information": "indication",
     "reason for exam": "indication",
     "reason for examination": "indication",
     "reason for study": "indication",
+    "reason for the exam": "indication",
     "history": "history",
     "clinical history": "history",
     "patient history": "history",
@@ -68,11 +74,15 @@ _KIND_OF_NAME: dict[str, Kind] = {
     "comparisons": "comparison",
     "comparison study": "comparison",
     "comparison studies": "comparison",
+    "reference exam": "comparison",
+    "reference exams": "comparison",
+    "reference examination": "comparison",
     "technique": "technique",
     "techniques": "technique",
     "report": "narrative",
     "narrative": "narrative",
     "wet read": "preliminary",
+    "wetread": "preliminary",
     "preliminary report": "preliminary",
     # "provisional findings impression", abbreviated
     "pfi": "preliminary",
@@ -93,7 +103,12 @@ _KIND_OF_NAME: dict[str, Kind] = {
     "end of impression": "other",
     "summary": "other",
     "accession number": "other",
+    "comment": "other",
+    "comments": "other",
+    "date": "other",
+    "attestation": "other",
     "dictated by": "other",
+    "signed by": "other",
 }
 """Names in small letters, without marks, as :func:`_plain` makes them."""
 
@@ -102,6 +117,7 @@ _KIND_OF_NAME: dict[str, Kind] = {
 _KIND_OF_PREFIX: tuple[tuple[str, Kind], ...] = (
     ("provisional", "preliminary"),
     ("wet read", "preliminary"),
+    ("wetread", "preliminary"),
     ("addendum", "addendum"),
     ("findings", "findings"),
     ("impression", "impression"),
@@ -155,7 +171,28 @@ _BARE_HEADING = re.compile(r"^[ \t]*([A-Z][A-Z /&()]{2,50}[A-Z)])[ \t\r]*$", re.
 
 # "WET READ VERSION #1" or "WET READ: ___ 10:30 PM": a number, or blanks for a name and a time,
 # stand where other headings have their colon.
-_WET_READ = re.compile(r"^[ \t]*WET READ(?: VERSION)?[ \t]*[#\d_\r\n]", re.MULTILINE)
+_WET_READ = re.compile(r"^[ \t]*WET ?READ(?: VERSION)?[ \t]*[#\d_\r\n]", re.MULTILINE)
+
+# "Findings" alone on its line, without a colon; only names of sections and addenda count.
+_BARE_MIXED_HEADING = re.compile(r"^[ \t]*([A-Z][A-Za-z /&]{3,50})[ \t\r]*$", re.MULTILINE)
+
+# "ADDENDUM  The nodule is ...", in capitals at the start of a line, without a colon after it.
+_BARE_ADDENDUM = re.compile(r"^[ \t]*(?:FINAL )?ADDENDUM\b(?![A-Z \t/&()#\d]{0,60}:)", re.MULTILINE)
+
+# What a radiologist or a system signs a report with, at the start of a line or after a sentence.
+_SIGN_OFF = re.compile(
+    r"(?:^[ \t]*|(?<=[.!?])[ \t]+)(?:"
+    r"(?:(?:this|the) )?(?:report|study|exam(?:ination)?) (?:(?:was|is|has been) )?"
+    r"(?:electronically )?(?:signed|dictated|transcribed|approved|finalized|verified)\b"
+    r"|electronic(?:ally)? (?:signed|signature|approved|verified)\b"
+    r"|(?:dictated|transcribed|signed|approved|verified|interpreted) by\b"
+    r"|attestation\b"
+    r"|I(?:,[^\n,]{1,60},)? (?:have |attest |certify )(?:that I )?(?:have )?(?:personally )?"
+    r"(?:reviewed|interpreted|examined)\b"
+    r"|I personally (?:reviewed|interpreted)\b"
+    r")[ \t]*:?",
+    re.MULTILINE | re.IGNORECASE,
+)
 
 # A line of five or more underscores, which separates an addendum or a wet read from the report.
 _RULE = re.compile(r"^[ \t]*_{5,}[ \t\r]*$", re.MULTILINE)
@@ -183,6 +220,19 @@ _INLINE_HEADING = re.compile(
 _AFTER_SENTENCE = re.compile(
     r"(?<=[.!?_)])[ \t]+"
     r"(Findings|Impression|Conclusion|Comparison|Indication|Technique|History)[ \t]*:"
+)
+# "PA view Comparison: none Findings: ...": a report in one line may have no full stop before a
+# heading, so a capital and the colon are enough there.
+_IN_ONE_LINE = re.compile(
+    r"(?<=[ \t])((?:Clinical |Patient )?"
+    r"(?:Findings|Impression|Conclusion|Comparison|Indication|Technique|History)|"
+    r"(?:Clinical )(?:indication|history|information))[ \t]*:"
+)
+# In small letters the end of a sentence is needed again: "these findings: ..." is prose.
+_IN_SMALL_LETTERS = re.compile(
+    r"(?<=[.!?_)])[ \t]+"
+    r"((?:clinical )?(?:findings|impression|conclusion|comparison|indication|technique|history))"
+    r"[ \t]*:"
 )
 _BRACKETS = re.compile(r"\([^)]*\)")
 _NOT_LETTERS = re.compile(r"[^a-z]+")
@@ -219,7 +269,12 @@ def _line_headings(text: str) -> Iterator[Heading]:
 
 
 def _inline_headings(text: str) -> Iterator[Heading]:
-    for pattern in (_INLINE_HEADING, _AFTER_SENTENCE):
+    patterns = [_INLINE_HEADING, _AFTER_SENTENCE]
+    if text.islower():
+        patterns.append(_IN_SMALL_LETTERS)
+    elif "\n" not in text.strip():
+        patterns.append(_IN_ONE_LINE)
+    for pattern in patterns:
         for match in pattern.finditer(text):
             yield Heading(_KIND_OF_NAME[_plain(match[1])], match.start(1), match.end())
 
@@ -229,6 +284,14 @@ def _headings_without_colon(text: str) -> Iterator[Heading]:
         kind = _KIND_OF_NAME.get(_plain(match[1]))
         if kind:
             yield Heading(kind, match.start(), match.end())
+    for match in _BARE_MIXED_HEADING.finditer(text):
+        kind = _KIND_OF_NAME.get(_plain(match[1]))
+        if kind in SECTIONS or kind in ("addendum", "preliminary"):
+            yield Heading(kind, match.start(), match.end())
+    for match in _BARE_ADDENDUM.finditer(text):
+        yield Heading("addendum", match.start(), match.end())
+    for match in _SIGN_OFF.finditer(text):
+        yield Heading("other", match.start(), match.end())
     for match in _WET_READ.finditer(text):
         yield Heading("preliminary", match.start(), match.end())
     for match in _RULE.finditer(text):
@@ -251,6 +314,11 @@ def _kind_of(name: str) -> Kind | None:
     for prefix, kind in _KIND_OF_PREFIX:
         if plain.startswith(prefix):
             return kind
+    # Two letters that changed places ("FINIDNGS") leave less likeness than a letter that lacks.
+    letters = sorted(plain)
+    for known in _OFTEN_MISSPELT:
+        if letters == sorted(known):
+            return _KIND_OF_NAME[known]
     near = get_close_matches(plain, _OFTEN_MISSPELT, n=1, cutoff=_SPELLING_CUTOFF)
     if near:
         return _KIND_OF_NAME[near[0]]

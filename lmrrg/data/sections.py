@@ -2,7 +2,7 @@
 
 Written for the reports of MIMIC-CXR, whose headings vary: upper and mixed case, on a line of their
 own or inside one, misspelt, joined ("FINDINGS AND IMPRESSION:"), repeated (one report of two
-studies), or absent. Nothing is rewritten: a section is one stretch of the report, and no stretch is
+studies), or absent. No word is rewritten: a section is one stretch of the report, and no stretch is
 given to two sections. The rules are **ours**:
 
 - Of repeated findings or impressions the last with text counts, of any other section the first.
@@ -26,8 +26,9 @@ from dataclasses import dataclass
 from string import ascii_lowercase, ascii_uppercase
 from typing import NamedTuple, cast
 
-from lmrrg.data.headings import SECTIONS, Kind, SectionName, find_headings
+from lmrrg.data.headings import SECTIONS, Heading, Kind, SectionName, find_headings
 from lmrrg.data.placeholders import is_empty_text, is_placeholder
+from lmrrg.data.report_text import plain_report
 
 Span = tuple[int, int]
 """Offsets of a stretch of text, [start, end)."""
@@ -90,11 +91,13 @@ class Sections:
 def parse_sections(text: str) -> Sections:
     """Split a report into its sections; text that belongs to no section is left out.
 
-    It never raises.
+    Escaped line breaks, tags and Markdown are repaired first (:func:`plain_report`). It never
+    raises.
 
     >>> parse_sections("HISTORY: Cough.  FINDINGS: The lungs   are clear.").findings
     'The lungs are clear.'
     """
+    text = plain_report(text)
     blocks = _blocks(text)
     spans = _spans(text, blocks)
     texts = {name: " ".join(text[start:end].split()) for name, (start, end) in spans.items()}
@@ -133,6 +136,9 @@ def _blocks(text: str) -> list[Block]:
     """Return the report cut at its headings, in order."""
     headings = find_headings(text)
     last_start = max((heading.start for heading in headings if heading.kind == "start"), default=-1)
+    last_report_line = max(
+        (heading.start for heading in headings if _begins_report_line(text, heading)), default=-1
+    )
     blocks: list[Block] = []
     # What comes before the first heading is a block as well.
     kind: Kind = "start"
@@ -140,9 +146,12 @@ def _blocks(text: str) -> list[Block]:
     is_reported = False
     for heading in headings:
         # Within an aside, a heading belongs to it if the report proper only begins further below,
-        # or if the report is over and the heading stands inside a line, as a quotation does.
-        is_inside_line = heading.start > 0 and text[heading.start - 1] != "\n"
-        is_quoted = heading.start < last_start or (is_reported and is_inside_line)
+        # or if it stands inside a line, as a quotation does, and the report is over, or has findings
+        # or an impression on a line of their own further below.
+        is_beside_report = is_reported or heading.start < last_report_line
+        is_quoted = heading.start < last_start or (
+            is_beside_report and _is_inside_line(text, heading)
+        )
         if kind in _ASIDES and heading.kind != "start" and is_quoted:
             continue
         # A heading may overlap the one before ("CHEST TWO VIEWS   INDICATION:").
@@ -153,6 +162,14 @@ def _blocks(text: str) -> list[Block]:
         kind = heading.kind
         begin = heading.end
     return [*blocks, Block(kind, begin, len(text))]
+
+
+def _is_inside_line(text: str, heading: Heading) -> bool:
+    return heading.start > 0 and text[heading.start - 1] != "\n"
+
+
+def _begins_report_line(text: str, heading: Heading) -> bool:
+    return heading.kind in _REPORT and not _is_inside_line(text, heading)
 
 
 def _add_findings_without_heading(
