@@ -146,8 +146,8 @@ def _blocks(text: str) -> list[Block]:
     is_reported = False
     for heading in headings:
         # Within an aside, a heading belongs to it if the report proper only begins further below,
-        # or if it stands inside a line, as a quotation does, and the report is over, or has findings
-        # or an impression on a line of their own further below.
+        # or if it stands inside a line, as a quotation does, and the report is over, or has
+        # findings or an impression on a line of their own further below.
         is_beside_report = is_reported or heading.start < last_report_line
         is_quoted = heading.start < last_start or (
             is_beside_report and _is_inside_line(text, heading)

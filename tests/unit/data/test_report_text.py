@@ -1,4 +1,4 @@
-"""Reports as exports write them: escaped line breaks, tags, Markdown, and headings without colon."""
+"""Reports as exports write them: escaped line breaks, tags, Markdown, bare headings."""
 
 from __future__ import annotations
 
