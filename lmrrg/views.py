@@ -19,8 +19,8 @@ _VIEW_OF_WORD: dict[str, View] = {
     "AP": "AP",
     "ANTEROPOSTERIOR": "AP",
     "ANTERO POSTERIOR": "AP",
-    "AP AXIAL": "AP",
-    "AP HORIZONTAL": "AP",
+    "POSTERIOR ANTERIOR": "PA",
+    "ANTERIOR POSTERIOR": "AP",
     "L": "lateral",
     "LL": "lateral",
     "RL": "lateral",
@@ -28,10 +28,8 @@ _VIEW_OF_WORD: dict[str, View] = {
     "LLAT": "lateral",
     "RLAT": "lateral",
     "LATERAL": "lateral",
-    "LARGE LATERAL": "lateral",
-    "LEFT LATERAL": "lateral",
-    "RIGHT LATERAL": "lateral",
-    "XTABLE LATERAL": "lateral",
+    "LATERO LATERAL": "lateral",
+    "LATEROLATERAL": "lateral",
     "FRONTAL": "frontal",
     # DICOM View Code Sequence (0054,0220): PS3.16 CID 4010 by its SNOMED CT codes, each followed by
     # the SNOMED RT code of the same view, which older devices write.
@@ -49,6 +47,21 @@ _VIEW_OF_WORD: dict[str, View] = {
     "R 10202": "frontal",
 }
 
+# Words beside a view that do not change it: position, device, and words without a meaning here.
+_QUALIFIERS = frozenset(
+    (
+        *("ERECT", "UPRIGHT", "STANDING", "SITTING", "SEATED", "SUPINE", "RECUMBENT", "LYING"),
+        *("SEMI", "SEMIERECT", "SEMIUPRIGHT", "SEMISUPINE", "PORTABLE", "PORT", "MOBILE"),
+        *("BEDSIDE", "AXIAL", "HORIZONTAL", "LORDOTIC", "XTABLE", "CROSSTABLE", "CROSS", "TABLE"),
+        *("X", "LARGE", "CHEST", "CXR", "THORAX", "LUNG", "LUNGS", "XRAY", "RAY", "VIEW", "VIEWS"),
+        *("PROJECTION", "FILM", "IMAGE", "RADIOGRAPH", "SINGLE", "DIRECT", "DIGITAL"),
+        *("INSPIRATION", "EXPIRATION"),
+    )
+)
+# Sides of a lateral film.
+_SIDES = frozenset(("LEFT", "RIGHT", "LT", "RT", "L", "R"))
+_BLANKS = str.maketrans(dict.fromkeys("_-/,;:()[]\"'", " "))
+
 _VIEW_RANK = {"PA": 0, "AP": 0, "frontal": 0, "unknown": 1, "lateral": 2}
 
 
@@ -56,13 +69,25 @@ def view_of(text: object) -> View:
     """Return the view that a word or code names; "unknown" for oblique, decubitus and all else.
 
     Accepted are a DICOM View Position, a code of DICOM's View Code Sequence and the words of data
-    sets, in any case, with hyphens, underscores or spaces.
+    sets, in any case, with punctuation or spaces. Words for the patient's position, the device or
+    the side of a lateral film may stand beside. A text that names two views is "unknown".
 
     >>> view_of("postero-anterior"), view_of("LL"), view_of("R-10206"), view_of("oblique")
     ('PA', 'lateral', 'AP', 'unknown')
+    >>> view_of("Chest PA (erect)"), view_of("left lateral view"), view_of("PA and lateral")
+    ('PA', 'lateral', 'unknown')
     """
-    words = str(text).upper().replace("_", " ").replace("-", " ").split()
-    return _VIEW_OF_WORD.get(" ".join(words), "unknown")
+    words = str(text).upper().replace(".", "").translate(_BLANKS).split()
+    exact = _VIEW_OF_WORD.get(" ".join(words))
+    if exact is not None:
+        return exact
+    # "LEFT LATERAL DECUBITUS" keeps its last word, which no table entry has: it is no lateral view.
+    main = [word for word in words if word not in _QUALIFIERS]
+    view = _VIEW_OF_WORD.get(" ".join(main))
+    if view is not None:
+        return view
+    lateral = [word for word in main if word not in _SIDES]
+    return "lateral" if _VIEW_OF_WORD.get(" ".join(lateral)) == "lateral" else "unknown"
 
 
 def frontal_first(images: Iterable[StudyImage]) -> tuple[StudyImage, ...]:

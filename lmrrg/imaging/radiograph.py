@@ -14,6 +14,15 @@ from lmrrg.studies import View
 
 Pixels = NDArray[np.float32]
 
+BT601 = np.array([0.299, 0.587, 0.114])
+"""Weights of red, green and blue in the luminance of ITU-R BT.601.
+
+Pillow uses them for PNG and JPEG: the same grey from every format.
+"""
+
+# Part of an image's range that its 1st to 99th percentile spans at least, else these are shown.
+_LEAST_SPAN = 0.5
+
 MIN_SIDE = 64
 """Shortest side of an image, pixels; smaller ones are thumbnails or come from a damaged header."""
 
@@ -115,22 +124,55 @@ def check_bytes(count: int, limits: Limits) -> None:
         raise ImageError("too_large", f"more than {limits.max_bytes >> 20} MB")
 
 
-def stretch(values: NDArray[np.floating]) -> Pixels:
+def stretch(values: NDArray[np.floating], counts: NDArray[np.integer] | None = None) -> Pixels:
     """Map the range of the values to [0, 1]: the display of an image without a window (**ours**).
+
+    A few pixels far beside all others, such as a defect or a marker, would leave the film almost
+    without contrast. Where the 1st to the 99th percentile spans less than half of the range, that
+    part is stretched and the rest clipped.
+
+    Args:
+        values: the values of all pixels, or each value once.
+        counts: number of pixels of each value; None counts every value once.
 
     Raises:
         ImageError: ``constant_image``, the range is empty.
 
     >>> stretch(np.array([100.0, 150.0, 300.0]))
     array([0.  , 0.25, 1.  ], dtype=float32)
+    >>> stretch(np.array([0.0, 1.0, 2.0, 1000.0]), counts=np.array([100, 100, 100, 1]))
+    array([0. , 0.5, 1. , 1. ], dtype=float32)
     """
     low = float(values.min()) if values.size else 0.0
     high = float(values.max()) if values.size else 0.0
     if not high > low:  # also true of NaN
         raise ImageError("constant_image")
+    first, last = _percentiles(values, counts)
+    # Equal percentiles: nearly all pixels have one value, and the others are the picture.
+    if 0 < last - first < _LEAST_SPAN * (high - low):
+        low = first
+        high = last
     scaled = values - low
     scaled /= high - low  # in place: a copy of a large image is 200 MB
     return np.clip(scaled, 0.0, 1.0, out=scaled).astype(np.float32, copy=False)
+
+
+def _percentiles(
+    values: NDArray[np.floating], counts: NDArray[np.integer] | None
+) -> tuple[float, float]:
+    """Return the 1st and the 99th percentile of the pixels, each a value that occurs."""
+    ordered = values.reshape(-1)
+    if counts is None:
+        rank = (ordered.size - 1) // 100
+        ends = np.partition(ordered, [rank, ordered.size - 1 - rank])
+        return float(ends[rank]), float(ends[ordered.size - 1 - rank])
+    # A modality table or a negative slope may leave the values in any order.
+    order = np.argsort(ordered, kind="stable")
+    below = np.cumsum(counts[order])
+    rank = (int(below[-1]) - 1) // 100
+    first = np.searchsorted(below, rank, side="right")
+    last = np.searchsorted(below, int(below[-1]) - 1 - rank, side="right")
+    return float(ordered[order[first]]), float(ordered[order[last]])
 
 
 def resize(pixels: Pixels, rows: int, columns: int) -> Pixels:

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 from PIL.ExifTags import Base
 
+from lmrrg.imaging import png16
 from lmrrg.imaging.dicom.header import is_dicom
 from lmrrg.imaging.dicom.reader import read_dicom
 from lmrrg.imaging.radiograph import (
@@ -127,22 +128,30 @@ def _read_picture(data: bytes, kind: str, limits: Limits) -> Pixels:
     if image.format == "PNG" and getattr(image, "is_animated", False):
         raise ImageError("multi_frame")
     try:
+        if kind == "PNG" and png16.has_several_samples(data):
+            # Turned after the conversion: Pillow has no mode for colours of 16 bits.
+            grey = png16.read(data)
+            return np.asarray(_turned(Image.fromarray(grey), _turn(image)), np.float32)
         image.load()
     except _DAMAGE as error:
         raise ImageError("truncated" if "truncated" in str(error) else "unreadable") from None
-    return _grey(_upright(image))
+    return _grey(_turned(image, _turn(image)))
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Return the image turned by its EXIF orientation; as stored where that cannot be read.
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """Return how to turn an image by its EXIF orientation; None where that cannot be read.
 
     ``ImageOps.exif_transpose`` would also rewrite the whole EXIF block, which fails on tags of an
     unusual type.
     """
     try:
-        turn = _TURNS.get(image.getexif().get(Base.Orientation))
+        return _TURNS.get(image.getexif().get(Base.Orientation))
     except _EXIF_DAMAGE:
-        return image
+        return None
+
+
+def _turned(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
+    """Return the image turned, or as it is for None."""
     return image if turn is None else image.transpose(turn)
 
 

@@ -29,7 +29,7 @@ _READ_AHEAD = 256  # images whose squares are in memory at most, 64 MB at 256 x 
 _ENTRY_HEADER = 128  # bytes of an entry before its values
 _BATCH = 4  # images; fastest on CPU: the activations of larger batches do not fit its cache
 
-READER_REVISION = 1
+READER_REVISION = 2
 """Revision of all code between an image file and the encoder's square.
 
 It is part of the cache's keys. Raise it when a change moves a pixel; otherwise cached features

@@ -21,6 +21,14 @@ _START_OF_SCAN = 0xDA
 _END = b"\xff\xd9"
 # Real files have a few dozen; a damaged one must not keep us busy.
 _MOST_MARKERS = 10_000
+MOST_PADDING = 4096
+"""Bytes behind the pixels that may hold anything; some writers pad to whole pages of memory."""
+LOSSLESS_PROCESS = 0xC3
+"""Second byte of SOF3, the frame header of JPEG lossless with Huffman coding."""
+# SOF0 and SOF1: all coefficients of a block lie in one scan.
+_SEQUENTIAL = (0xC0, 0xC1)
+# Ss, Se, and Ah with Al of every sequential scan (T.81 table B.3).
+_SEQUENTIAL_SCAN = bytes((0, 63, 0))
 
 
 class FrameHeader(NamedTuple):
@@ -57,32 +65,89 @@ def frame_header(frame: bytes) -> FrameHeader | None:
         return None
 
 
-def is_complete(frame: bytes) -> bool:
-    r"""Return whether a frame of any of these codings has its end marker.
+def process(frame: bytes) -> int | None:
+    """Return the second byte of a JPEG frame header's marker, 0xC3 for lossless; None without one.
 
-    A little padding may follow: fragments have an even length (PS3.5 A.4).
-
-    >>> is_complete(b"data" + b"\xff\xd9" + b"\0"), is_complete(b"data")
-    (True, False)
+    >>> process(bytes.fromhex("ffd8 ffc3 000b 08 0040 0050 01"))
+    195
     """
-    return _END in frame[-64:]
+    at = _frame_header_at(frame)
+    return None if at is None else frame[at + 1]
+
+
+def precision(frame: bytes) -> int | None:
+    """Return the bits of a sample that a JPEG frame header states; None without one.
+
+    >>> precision(bytes.fromhex("ffd8 ffc3 000b 0c 0040 0050 01"))
+    12
+    """
+    at = _frame_header_at(frame)
+    return None if at is None else frame[at + 4]
+
+
+def without_padding(frame: bytes) -> bytes | None:
+    r"""Return a frame of any of these codings up to its end marker; None where there is none.
+
+    Behind the marker may lie any number of zeros and up to :data:`MOST_PADDING` other bytes.
+
+    >>> without_padding(b"data" + b"\xff\xd9" + bytes(9000)), without_padding(b"data")
+    (b'data\xff\xd9', None)
+    """
+    content = frame.rstrip(b"\0")
+    # No entropy-coded segment holds this pair of bytes: all of the codings stuff bits behind 0xFF.
+    end = content.rfind(_END, max(0, len(content) - MOST_PADDING - len(_END)))
+    return None if end < 0 else content[: end + len(_END)]
+
+
+def repaired_scans(frame: bytes) -> bytes:
+    """Return a sequential JPEG frame whose scans state that they hold all coefficients.
+
+    Some encoders write 0 for the last coefficient, Se, which decoders refuse. Other frames are
+    returned as they are.
+    """
+    start = _frame_header_at(frame)
+    if start is None or frame[start + 1] not in _SEQUENTIAL:
+        return frame
+    repaired = bytearray(frame)
+    at = frame.find(b"\xff\xda", start)
+    while 0 <= at < len(frame) - 5:
+        # Behind the marker: length, number of components, two bytes for each, then Ss, Se, Ah/Al.
+        selection = at + 5 + 2 * frame[at + 4]
+        if frame[selection : selection + 2] == b"\0\0":
+            repaired[selection : selection + 3] = _SEQUENTIAL_SCAN
+        at = frame.find(b"\xff\xda", selection)
+    return bytes(repaired)
 
 
 def _jpeg(frame: bytes) -> FrameHeader | None:
-    """Walk from marker to marker until the frame header, which comes before the first scan."""
+    """Return the size in a JPEG frame header."""
+    at = _frame_header_at(frame)
+    if at is None:
+        return None
+    _, rows, columns, components = struct.unpack_from(">BHHB", frame, at + 4)
+    return FrameHeader(rows, columns, components)
+
+
+def _frame_header_at(frame: bytes) -> int | None:
+    """Return where the frame header starts, which comes before the first scan; None without one.
+
+    The search goes from marker to marker.
+    """
     at = 2  # behind SOI
-    for _ in range(_MOST_MARKERS):
-        fill, marker = struct.unpack_from(">BB", frame, at)
-        if fill != 0xFF or marker == _START_OF_SCAN:
-            return None
-        if marker in _FRAME_HEADERS:
-            _, rows, columns, components = struct.unpack_from(">BHHB", frame, at + 4)
-            return FrameHeader(rows, columns, components)
-        if marker == 0xFF:
-            at += 1  # a fill byte, of which there may be any number (T.81 B.1.1.2)
-        elif marker in _WITHOUT_LENGTH:
-            at += 2
-        else:
-            # The length counts its own two bytes; less is damage and must not move us backwards.
-            at += 2 + max(2, struct.unpack_from(">H", frame, at + 2)[0])
+    try:
+        for _ in range(_MOST_MARKERS):
+            fill, marker = struct.unpack_from(">BB", frame, at)
+            if fill != 0xFF or marker == _START_OF_SCAN:
+                return None
+            if marker in _FRAME_HEADERS:
+                return at
+            if marker == 0xFF:
+                at += 1  # a fill byte, of which there may be any number (T.81 B.1.1.2)
+            elif marker in _WITHOUT_LENGTH:
+                at += 2
+            else:
+                # The length counts its own two bytes; less is damage and must not move us back.
+                at += 2 + max(2, struct.unpack_from(">H", frame, at + 2)[0])
+    except struct.error:
+        return None
     return None

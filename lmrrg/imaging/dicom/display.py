@@ -17,19 +17,19 @@ most 65,536 entries serves an image of millions of pixels.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut
 
-from lmrrg.imaging.radiograph import ImageError, Pixels, stretch
+from lmrrg.imaging.dicom import elements
+from lmrrg.imaging.radiograph import BT601, ImageError, Pixels, stretch
 
 Values = NDArray[np.float64]
-# Luminance of ITU-R BT.601, which Pillow uses for PNG and JPEG: the same grey from every format.
-_BT601 = np.array([0.299, 0.587, 0.114])
+# A window with fewer pixels between black and white shows nothing of the film.
+_LEAST_INSIDE = 0.02
 
 
 def display(dataset: Dataset, codes: NDArray[np.unsignedinteger], bits: int) -> Pixels:
@@ -40,13 +40,14 @@ def display(dataset: Dataset, codes: NDArray[np.unsignedinteger], bits: int) -> 
     """
     stored = _stored_values(bits, signed=bool(dataset.get("PixelRepresentation", 0)))
     # Only values that occur count, so that the range of `stretch` is the image's own.
-    is_present = np.bincount(codes.reshape(-1), minlength=1 << bits) > 0
-    kept = np.flatnonzero(is_present & ~_is_padding(dataset, stored))
+    counts = np.bincount(codes.reshape(-1), minlength=1 << bits)
+    kept = np.flatnonzero((counts > 0) & ~_is_padding(dataset, stored))
     if not kept.size:
-        raise ImageError("constant_image")
+        # A padding range that covers the whole film is a mistake of the header.
+        kept = np.flatnonzero(counts)
     # Padding keeps the 0 of the table: it is black whatever the window and the inversion are.
     table = np.zeros(1 << bits, np.float32)
-    table[kept] = _shown(dataset, stored[kept])
+    table[kept] = _shown(dataset, stored[kept], counts[kept])
     return table[codes]
 
 
@@ -67,13 +68,13 @@ def _is_padding(dataset: Dataset, stored: NDArray[np.int64]) -> NDArray[np.bool_
 
     Pixel Padding Value and Range Limit are stated as stored values, so this precedes the rescale.
     """
-    value = dataset.get("PixelPaddingValue")
-    limit = dataset.get("PixelPaddingRangeLimit")
-    if value in (None, ""):
+    value = elements.integer(dataset, "PixelPaddingValue")
+    limit = elements.integer(dataset, "PixelPaddingRangeLimit")
+    if value is None:
         return np.zeros(stored.shape, bool)
     # The limit may be the lower or the upper end; without one, the padding is a single value.
-    one_end = _as_stored(dataset, int(value))
-    other_end = one_end if limit in (None, "") else _as_stored(dataset, int(limit))
+    one_end = _as_stored(dataset, value)
+    other_end = one_end if limit is None else _as_stored(dataset, limit)
     return (stored >= min(one_end, other_end)) & (stored <= max(one_end, other_end))
 
 
@@ -88,17 +89,19 @@ def _as_stored(dataset: Dataset, value: int) -> int:
     return value - (1 << 16) if is_signed and value >> 15 else value
 
 
-def _shown(dataset: Dataset, stored: NDArray[np.int64]) -> Pixels:
-    """Map stored values to brightness in [0, 1], by modality, values of interest and inversion."""
+def _shown(dataset: Dataset, stored: NDArray[np.int64], counts: NDArray[np.int64]) -> Pixels:
+    """Map stored values to brightness in [0, 1], by modality, values of interest and inversion.
+
+    ``counts`` is the number of pixels of each value.
+    """
     values = _modality_values(dataset, stored)
     # A file with both leaves the choice to the reader (PS3.3 C.11.2). The LUT comes first here: a
     # window beside it is mostly a linear approximation.
     shown = _through_voi_lut(dataset, values)
     if shown is None:
-        shown = _through_window(dataset, values)
-    # A window beside all the values would give a flat picture; their own range shows the film.
-    if shown is None or np.ptp(shown) == 0:
-        shown = stretch(values)
+        shown = _through_window(dataset, values, counts)
+    if shown is None:
+        shown = stretch(values, counts)
     # Last, since windows and LUTs are stated in the values before the inversion.
     return 1 - shown if _is_inverse(dataset) else shown
 
@@ -110,7 +113,7 @@ def _is_inverse(dataset: Dataset) -> bool:
     C.8.11.3.1.2), and the image is inverted once. Where the two contradict each other the shape
     decides, as in dcmtk and dcm4che.
     """
-    shape = str(dataset.get("PresentationLUTShape", "") or "").strip().upper()
+    shape = elements.text(dataset, "PresentationLUTShape")
     if shape in ("IDENTITY", "INVERSE"):
         return shape == "INVERSE"
     return dataset.PhotometricInterpretation == "MONOCHROME1"
@@ -119,17 +122,25 @@ def _is_inverse(dataset: Dataset) -> bool:
 def _modality_values(dataset: Dataset, stored: NDArray[np.int64]) -> Values:
     """Return the values after the modality LUT, or after slope and intercept (PS3.3 C.11.1).
 
-    A slope that is zero or no number is read as 1, such an intercept as 0.
+    A slope that is zero or no number is read as 1, such an intercept as 0. A table or a rescale
+    that leaves one value only, or numbers beyond all bounds, is passed over.
     """
     for lut in _luts(dataset, "ModalityLUTSequence", stored):
-        return lut(stored)
-    slopes = _numbers(dataset.get("RescaleSlope"))
-    intercepts = _numbers(dataset.get("RescaleIntercept"))
-    has_slope = slopes and np.isfinite(slopes[0]) and slopes[0] != 0
-    has_intercept = intercepts and np.isfinite(intercepts[0])
-    slope = slopes[0] if has_slope else 1.0
-    intercept = intercepts[0] if has_intercept else 0.0
-    return stored.astype(np.float64) * slope + intercept
+        values = lut(stored)
+        if np.ptp(values) > 0:
+            return values
+    slope = _slope(dataset)
+    intercept = elements.number(dataset, "RescaleIntercept") or 0.0
+    plain = stored.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = plain * slope + intercept
+        span = np.ptp(values)
+    return values if np.isfinite(span) and span > 0 else plain
+
+
+def _slope(dataset: Dataset) -> float:
+    """Return Rescale Slope (0028,1053); 1 where it is absent, zero or no number."""
+    return elements.number(dataset, "RescaleSlope") or 1.0
 
 
 def _through_voi_lut(dataset: Dataset, values: Values) -> Pixels | None:
@@ -140,6 +151,8 @@ def _through_voi_lut(dataset: Dataset, values: Values) -> Pixels | None:
     """
     for lut in _luts(dataset, "VOILUTSequence", values):
         shown = lut(np.rint(values).astype(np.int64))
+        if np.ptp(shown) == 0:
+            continue  # a table of zeros, or one beside all the values, would hide the film
         bits = min(lut.bits, _used_bits(lut.entries))
         return np.clip(shown / ((1 << bits) - 1), 0.0, 1.0).astype(np.float32)
     return None
@@ -154,7 +167,7 @@ def luminance(rgb: NDArray[np.integer] | Values, top: int) -> Pixels:
     >>> luminance(np.array([[255, 255, 255], [255, 0, 0]]), 255)
     array([1.   , 0.299], dtype=float32)
     """
-    grey = np.clip(rgb @ _BT601 / top, 0.0, 1.0).astype(np.float32)
+    grey = np.clip(rgb @ BT601 / top, 0.0, 1.0).astype(np.float32)
     if np.ptp(grey) == 0:
         raise ImageError("constant_image")
     return grey
@@ -202,14 +215,22 @@ class _Lut(NamedTuple):
 
 
 def _luts(dataset: Dataset, name: str, inputs: NDArray[np.integer] | Values) -> Iterable[_Lut]:
-    """Yield the tables with entries of a sequence (PS3.3 C.11.1.1 and C.11.2.1.1)."""
-    for item in dataset.get(name) or ():
-        lut = _lut(dataset, item.LUTDescriptor, item.get("LUTData"), signed=bool(inputs.min() < 0))
+    """Yield the usable tables of a sequence (PS3.3 C.11.1.1 and C.11.2.1.1).
+
+    An item without entries, or whose descriptor or data cannot be parsed, is passed over.
+    """
+    is_signed = bool(inputs.min() < 0)
+    for item in elements.items(dataset, name):
+        descriptor = elements.numbers(item, "LUTDescriptor")
+        try:
+            lut = _lut(dataset, descriptor, item.get("LUTData"), signed=is_signed)
+        except elements.DAMAGE:
+            continue
         if lut.entries.size:
             yield lut
 
 
-def _lut(dataset: Dataset, descriptor: Iterable[int], data: object, *, signed: bool) -> _Lut:
+def _lut(dataset: Dataset, descriptor: Iterable[float], data: object, *, signed: bool) -> _Lut:
     """Read a table by its descriptor: number of entries, first input, bits of an entry.
 
     The three numbers share one VR, US or SS, which may be wrong for the count or for the first
@@ -244,21 +265,44 @@ def _entries(data: object, count: int, bits: int, *, little_endian: bool) -> Val
     return words.astype(np.float64)
 
 
-def _through_window(dataset: Dataset, values: Values) -> Pixels | None:
-    """Apply the first valid pair of Window Center and Width; None where there is none.
+def _through_window(dataset: Dataset, values: Values, counts: NDArray[np.int64]) -> Pixels | None:
+    """Apply the first usable pair of Window Center and Width; None where there is none.
 
     A width is at least 1 for LINEAR, and positive for the other functions (PS3.3 C.11.2.1.2.1 and
-    C.11.2.1.3).
+    C.11.2.1.3). A window that hides almost the whole film is passed over (**ours**).
     """
-    function = str(dataset.get("VOILUTFunction", "") or "LINEAR").strip().upper()
-    centers = _numbers(dataset.get("WindowCenter"))
-    widths = _numbers(dataset.get("WindowWidth"))
+    function = elements.text(dataset, "VOILUTFunction") or "LINEAR"
+    centers = elements.numbers(dataset, "WindowCenter")
+    widths = elements.numbers(dataset, "WindowWidth")
     # Not strict: damaged files have more of the one than of the other.
     for center, width in zip(centers, widths, strict=False):
-        is_wide = width > 0 if function in ("SIGMOID", "LINEAR_EXACT") else width >= 1
-        if is_wide and np.isfinite(center) and np.isfinite(width):
-            return window(values, center, width, function)
+        formula = _window_function(dataset, function, width)
+        # A comparison with NaN is false: such a width or center is passed over too.
+        if not (abs(center) < np.inf and width > 0 and formula):
+            continue
+        shown = window(values, center, width, formula)
+        if _share_inside(shown, counts, formula) >= _LEAST_INSIDE:
+            return shown
     return None
+
+
+def _window_function(dataset: Dataset, function: str, width: float) -> str:
+    """Return the function to apply for a width, "" where the standard allows none.
+
+    LINEAR assumes that values are whole numbers. A slope below 1 makes small fractions of them, for
+    which writers state widths below 1: those mean LINEAR_EXACT.
+    """
+    if function in ("SIGMOID", "LINEAR_EXACT") or width >= 1:
+        return function
+    return "LINEAR_EXACT" if abs(_slope(dataset)) < 1 else ""
+
+
+def _share_inside(shown: Pixels, counts: NDArray[np.int64], function: str) -> float:
+    """Return the fraction of the pixels that a window shows neither black nor white."""
+    # SIGMOID never reaches 0 and 1; less than half a grey level of 8 bits cannot be seen.
+    margin = 0.5 / 255 if function == "SIGMOID" else 0.0
+    is_inside = (shown > margin) & (shown < 1 - margin)
+    return float(counts[is_inside].sum() / counts.sum())
 
 
 def window(values: Values, center: float, width: float, function: str = "LINEAR") -> Pixels:
@@ -286,9 +330,3 @@ def window(values: Values, center: float, width: float, function: str = "LINEAR"
     if width == 1:  # a threshold; the formula below would divide by zero
         return (values > center - 0.5).astype(np.float32)
     return np.clip((values - (center - 0.5)) / (width - 1.0) + 0.5, 0.0, 1.0).astype(np.float32)
-
-
-def _numbers(value: object) -> list[float]:
-    """Return one or several decimal strings (VR DS) as numbers; an absent one is NaN."""
-    several = value if isinstance(value, pydicom.multival.MultiValue) else [value]
-    return [float("nan") if one in (None, "") else float(cast(float, one)) for one in several]

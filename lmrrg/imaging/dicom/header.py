@@ -10,6 +10,7 @@ import pydicom
 from pydicom import uid
 from pydicom.dataset import Dataset, FileDataset
 
+from lmrrg.imaging.dicom import elements
 from lmrrg.imaging.radiograph import Limits, check_bytes
 from lmrrg.studies import View
 from lmrrg.views import view_of
@@ -101,11 +102,11 @@ def view(dataset: Dataset) -> View:
     >>> view(header)
     'lateral'
     """
-    position = view_of(dataset.get("ViewPosition", ""))
+    position = view_of(elements.text(dataset, "ViewPosition"))
     if position != "unknown":
         return position
-    for item in dataset.get("ViewCodeSequence") or ():
-        coded = view_of(item.get("CodeValue", ""))
+    for item in elements.items(dataset, "ViewCodeSequence"):
+        coded = view_of(elements.text(item, "CodeValue"))
         if coded != "unknown":
             return coded
     return "unknown"
@@ -129,9 +130,11 @@ def pixel_height(dataset: Dataset) -> float:
         "NominalScannedPixelSpacing",
         "PixelAspectRatio",
     ):
-        pair = dataset.get(name)
-        if isinstance(pair, pydicom.multival.MultiValue) and len(pair) == 2:
-            height, width = (float(side or 0) for side in pair)
-            if height > 0 and width > 0 and 1 / _MOST_STRETCH <= height / width <= _MOST_STRETCH:
-                return height / width
+        pair = elements.numbers(dataset, name)
+        if len(pair) != 2:
+            continue
+        height, width = pair
+        # Comparisons with NaN are false, so a side that is no number is passed over as well.
+        if height > 0 and width > 0 and 1 / _MOST_STRETCH <= height / width <= _MOST_STRETCH:
+            return height / width
     return 1.0

@@ -20,22 +20,23 @@ the burned-in flag leaves this module.
 from __future__ import annotations
 
 import logging
-import struct
 import warnings
-import zlib
-from typing import Any, cast
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom import uid
 from pydicom.dataset import FileDataset
-from pydicom.encaps import get_frame
-from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.pixels import get_decoder
-from pydicom.pixels.decoders.base import DecodeOptions
+from pydicom.encaps import generate_fragments, get_frame
 
-from lmrrg.imaging.dicom.codestream import frame_header, is_complete
+from lmrrg.imaging.dicom import elements
+from lmrrg.imaging.dicom.codestream import (
+    MOST_PADDING,
+    frame_header,
+    repaired_scans,
+    without_padding,
+)
+from lmrrg.imaging.dicom.decode import decode
 from lmrrg.imaging.dicom.display import display, luminance, palette
 from lmrrg.imaging.dicom.header import parse, pixel_height, transfer_syntax, view
 from lmrrg.imaging.radiograph import (
@@ -81,29 +82,12 @@ _RADIOGRAPHY = (
     uid.DigitalXRayImageStorageForProcessing,
     uid.SecondaryCaptureImageStorage,
 )
+# SOI of JPEG and JPEG-LS, SOC and SIZ of JPEG 2000: what the first fragment of a frame begins with.
+_FRAME_STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51")
 # (7FE0,0010) as it is stored in little and in big endian.
 _PIXEL_DATA_TAGS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
 _SQUARE_ENOUGH = 0.01
 """Difference of a pixel's sides that is left alone: resampling would cost more than it corrects."""
-# Elements are parsed when they are asked for, so damage shows anywhere, as whatever pydicom or a
-# decoder raises: RuntimeError from the decoder plug-ins and (as a kind of it) for an unknown VR,
-# AttributeError for an absent element, TypeError for an empty or a multiple number. The files of
-# benchmarks/fuzz_images.py raise each of these.
-_DAMAGE = (
-    InvalidDicomError,
-    BytesLengthException,
-    EOFError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    IndexError,
-    OverflowError,
-    OSError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-)
 
 # pydicom quotes header values, such as names, in its errors, its warnings and its log.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -121,13 +105,13 @@ def read_dicom(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Radiograph:
     try:
         dataset = parse(data, limits)
         _check_kind(dataset, data)
-        _check_shape(dataset, limits)
+        frame = _check_shape(dataset, limits)
         burned_in = _burned_in(dataset, limits)
-        pixels = _square(_pixels(dataset), pixel_height(dataset), limits)
+        pixels = _square(_pixels(dataset, frame), pixel_height(dataset), limits)
         return Radiograph(pixels, view(dataset), "dicom", burned_in)
     except ImageError:
         raise
-    except _DAMAGE:
+    except elements.DAMAGE:
         # `from None`: pydicom's messages quote header values.
         raise ImageError("unreadable") from None
 
@@ -145,7 +129,7 @@ def _check_kind(dataset: FileDataset, data: bytes) -> None:
         # pydicom leaves out an element whose value goes beyond the end of the file.
         cut = any(tag in data for tag in _PIXEL_DATA_TAGS)
         raise ImageError("truncated" if cut else "no_pixels")
-    if int(dataset.get("NumberOfFrames", 1) or 1) > 1:
+    if (elements.integer(dataset, "NumberOfFrames") or 1) > 1:
         raise ImageError("multi_frame")
     if dataset.get("PhotometricInterpretation", "") not in _SAMPLES:
         raise ImageError("unsupported_photometric")
@@ -158,70 +142,129 @@ def _is_radiograph(dataset: FileDataset) -> bool:
 
     A file without either is taken for a radiograph.
     """
-    modality = str(dataset.get("Modality", "") or "").strip().upper()
+    modality = elements.text(dataset, "Modality")
     if modality:
         return modality in MODALITIES
-    storage = dataset.get("SOPClassUID")
+    storage = elements.text(dataset, "SOPClassUID")
     return not storage or storage in _RADIOGRAPHY
 
 
-def _check_shape(dataset: FileDataset, limits: Limits) -> None:
-    """Check the image's size against the limits and against its pixel data.
+def _check_shape(dataset: FileDataset, limits: Limits) -> bytes | None:
+    """Check the image's size against the limits and its pixel data; return the compressed frame.
 
-    Attributes that the header omits, or states impossibly, are set for the decoder.
+    Attributes that the header omits, or states impossibly, are set for the decoder. The frame is
+    without its padding, and None where the pixels are native.
 
     Raises:
         ImageError: ``too_large``, ``too_small``, ``unsupported_bits``, ``unreadable``,
-            ``truncated`` or ``size_mismatch``.
+            ``multi_frame``, ``truncated`` or ``size_mismatch``.
     """
     check_size(int(dataset.Rows), int(dataset.Columns), limits)
     if int(dataset.BitsAllocated) not in (8, 16):
         raise ImageError("unsupported_bits")
     samples = _SAMPLES[dataset.PhotometricInterpretation]
-    if int(dataset.get("SamplesPerPixel", samples) or samples) != samples:
+    # Another number than 1, 3 or 4 exists in no colour model, so it is damage and not a statement.
+    if elements.integer(dataset, "SamplesPerPixel") in {1, 3, 4} - {samples}:
         raise ImageError("unreadable", "the samples per pixel do not fit the colour model")
-    dataset.SamplesPerPixel = samples
-    dataset.NumberOfFrames = 1
+    # Set anew even where they were fine, so that no later step meets an unparsable one.
+    elements.replace(dataset, "SamplesPerPixel", samples)
+    # Frames that the header does not count show by their number of fragments, in `_frame`.
+    counts_frames = elements.integer(dataset, "NumberOfFrames") is not None
+    is_uncounted = "NumberOfFrames" in dataset and not counts_frames
+    elements.replace(dataset, "NumberOfFrames", 1)
     _complete_bits(dataset)
-    dataset.file_meta.TransferSyntaxUID = transfer_syntax(dataset)
+    dataset.file_meta.TransferSyntaxUID = _actual_syntax(dataset)
     if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-        _check_frame(dataset)
-        return
-    size = _native_size(dataset)
+        if is_uncounted and _has_several_frames(dataset):
+            raise ImageError("multi_frame")
+        return _frame(dataset)
+    _check_native(dataset)
+    return None
+
+
+def _actual_syntax(dataset: FileDataset) -> uid.UID:
+    """Return the stated transfer syntax, or a native one where a compressed one is not true.
+
+    Compressed pixel data have an undefined length (PS3.5 A.4). Some archives inflate the pixels
+    and leave the old syntax in the header.
+    """
+    syntax = transfer_syntax(dataset)
+    element = dataset["PixelData"]
+    if not syntax.is_encapsulated or element.is_undefined_length:
+        return syntax
+    size = _native_size(dataset, is_encapsulated=False)
+    # One byte makes an odd length even.
+    is_native = len(element.value) == size + size % 2
+    return uid.ExplicitVRLittleEndian if is_native else syntax
+
+
+def _check_native(dataset: FileDataset) -> None:
+    """Compare the length of native pixels with the size in the header.
+
+    Raises:
+        ImageError: ``truncated`` or ``size_mismatch``.
+    """
+    size = _native_size(dataset, is_encapsulated=False)
     if len(dataset.PixelData) < size:
         raise ImageError("truncated")
-    # One byte makes the length even (PS3.5 8.1.1), and zeros are padding too; anything else is more
+    # Zeros are padding, and a little of anything else is (PS3.5 8.1.1, note). More means further
     # pixels, so the header's size is wrong.
-    if dataset.PixelData[size + 1 :].strip(b"\0"):
+    excess = len(dataset.PixelData[size + 1 :].rstrip(b"\0"))
+    if not excess:
+        return
+    row = size // int(dataset.Rows)
+    # As many bytes as further columns would have: the picture would be sheared.
+    column = size // int(dataset.Columns)
+    has_more_columns = (len(dataset.PixelData) - size) % column == 0
+    if has_more_columns or excess >= max(row, MOST_PADDING):
         raise ImageError("size_mismatch")
 
 
 def _complete_bits(dataset: FileDataset) -> None:
-    """Set Pixel Representation, Bits Stored and High Bit (0028,0101 to 0103) to possible values.
+    """Set the attributes of a sample that the decoders read to possible values.
 
-    Bits Stored is at most Bits Allocated, and High Bit leaves room for the stored bits below it
-    (PS3.5 8.1.1).
+    They are Pixel Representation, Bits Stored and High Bit (0028,0101 to 0103) and Planar
+    Configuration (0028,0006). Bits Stored is at most Bits Allocated, and High Bit leaves room for
+    the stored bits below it (PS3.5 8.1.1).
     """
     allocated = dataset.BitsAllocated
-    dataset.PixelRepresentation = int(dataset.get("PixelRepresentation", 0) or 0)
-    dataset.BitsStored = min(int(dataset.get("BitsStored", 0) or allocated), allocated)
-    highest = min(int(dataset.get("HighBit", 0) or 0), allocated - 1)
-    dataset.HighBit = max(highest, dataset.BitsStored - 1)
+    elements.replace(
+        dataset, "PixelRepresentation", int(elements.integer(dataset, "PixelRepresentation") == 1)
+    )
+    stored = elements.integer(dataset, "BitsStored") or 0
+    elements.replace(dataset, "BitsStored", min(stored, allocated) if stored > 0 else allocated)
+    highest = min(elements.integer(dataset, "HighBit") or 0, allocated - 1)
+    elements.replace(dataset, "HighBit", max(highest, dataset.BitsStored - 1))
+    if dataset.SamplesPerPixel > 1:
+        is_planar = elements.integer(dataset, "PlanarConfiguration") == 1
+        elements.replace(dataset, "PlanarConfiguration", int(is_planar))
+    elif "PlanarConfiguration" in dataset:
+        del dataset.PlanarConfiguration  # without meaning here, but the decoder would parse it
 
 
-def _native_size(dataset: FileDataset) -> int:
+def _native_size(dataset: FileDataset, *, is_encapsulated: bool) -> int:
     """Return the bytes of the image without compression."""
     values = int(dataset.Rows) * int(dataset.Columns) * dataset.SamplesPerPixel
     count = values * int(dataset.BitsAllocated) // 8
     # Two pixels share their colour: four samples instead of six (PS3.3 C.7.6.3.1.2). Compressed
     # frames are decoded to full colour.
-    is_encapsulated = transfer_syntax(dataset).is_encapsulated
     is_subsampled = dataset.PhotometricInterpretation == "YBR_FULL_422" and not is_encapsulated
     return count // 3 * 2 if is_subsampled else count
 
 
-def _check_frame(dataset: FileDataset) -> None:
-    """Compare the size in a compressed frame's own header, which decoders obey, with the file's.
+def _has_several_frames(dataset: FileDataset) -> bool:
+    """Return whether more than one fragment starts a frame of its own."""
+    starts = 0
+    is_rle = transfer_syntax(dataset) == uid.RLELossless  # one fragment each (PS3.5 annex G)
+    for fragment in generate_fragments(dataset.PixelData):
+        starts += is_rle or fragment.startswith(_FRAME_STARTS)
+    return starts > 1
+
+
+def _frame(dataset: FileDataset) -> bytes:
+    """Return the compressed frame without padding, and with repaired scan headers.
+
+    Decoders obey the size in its own header, which is compared with the file's before.
 
     Raises:
         ImageError: ``unreadable``, ``size_mismatch`` or ``truncated``.
@@ -230,16 +273,18 @@ def _check_frame(dataset: FileDataset) -> None:
     if transfer_syntax(dataset) == uid.RLELossless:
         # RLE states no size. Its worst coding, runs of one byte, doubles the data, behind a header
         # of 64 bytes (PS3.5 annex G).
-        if len(frame) > 2 * _native_size(dataset) + 64:
+        if len(frame) > 2 * _native_size(dataset, is_encapsulated=True) + 64:
             raise ImageError("size_mismatch")
-        return
+        return frame
     header = frame_header(frame)
     if header is None:
         raise ImageError("unreadable")
     if header != (int(dataset.Rows), int(dataset.Columns), dataset.SamplesPerPixel):
         raise ImageError("size_mismatch")
-    if not is_complete(frame):
+    content = without_padding(frame)
+    if content is None:
         raise ImageError("truncated")
+    return repaired_scans(content)
 
 
 def _burned_in(dataset: FileDataset, limits: Limits) -> bool:
@@ -248,22 +293,21 @@ def _burned_in(dataset: FileDataset, limits: Limits) -> bool:
     Raises:
         ImageError: ``burned_in_annotation``, it is, and ``limits`` refuse that.
     """
-    burned_in = str(dataset.get("BurnedInAnnotation", "") or "").strip().upper() == "YES"
+    burned_in = "YES" in elements.texts(dataset, "BurnedInAnnotation")
     if burned_in and limits.burned_in == "refuse":
         raise ImageError("burned_in_annotation")
     return burned_in
 
 
-def _pixels(dataset: FileDataset) -> Pixels:
+def _pixels(dataset: FileDataset, frame: bytes | None) -> Pixels:
     """Decode Pixel Data (7FE0,0010) and return what is shown, [H, W] in [0, 1].
 
+    ``frame`` is the compressed frame, None where the pixels are native.
+
     Raises:
-        ImageError: ``size_mismatch`` or ``constant_image``.
+        ImageError: ``size_mismatch``, ``constant_image`` or ``unsupported_transfer_syntax``.
     """
-    decoder = get_decoder(transfer_syntax(dataset))
-    # `_codes` removes the unused bits: pydicom would keep the lowest ones, whatever High Bit is.
-    as_they_lie = DecodeOptions(correct_unused_bits=False)
-    array, _ = decoder.as_array(dataset, index=0, **cast(Any, as_they_lie))
+    array = decode(dataset, frame)
     if array.shape[:2] != (int(dataset.Rows), int(dataset.Columns)):
         raise ImageError("size_mismatch")
     if dataset.PhotometricInterpretation in _GREY:

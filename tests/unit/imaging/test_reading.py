@@ -246,3 +246,54 @@ def test_square_is_antialiased():
 def test_square_of_its_own_size_is_untouched():
     pixels = np.random.default_rng(1).random((64, 64), np.float32)
     np.testing.assert_array_equal(to_square(pixels, 64), pixels)
+
+
+def png_of_16_bits(samples: np.ndarray, colour_type: int, *chunks: tuple[bytes, bytes]) -> bytes:
+    """Return a PNG file of [H, W, samples], row by row filtered by the difference to the left."""
+    rows, columns, count = samples.shape
+    raw = np.frombuffer(samples.astype(">u2").tobytes(), np.uint8).reshape(rows, -1)
+    step = 2 * count
+    filtered = raw.copy()
+    filtered[:, step:] -= raw[:, :-step]
+    body = b"".join(b"\1" + row.tobytes() for row in filtered)
+    header = struct.pack(">IIBBBBB", columns, rows, 16, colour_type, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n"
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(body)), (b"IEND", b"")]
+    for name, content in parts:
+        check = struct.pack(">I", zlib.crc32(name + content))
+        data += struct.pack(">I", len(content)) + name + content + check
+    return data
+
+
+@pytest.mark.parametrize("colour_type", [2, 4, 6])
+def test_png_with_several_samples_of_16_bits_keeps_them(colour_type):
+    values = grey().astype(np.uint16) * 11 + 300
+    alpha = np.full(values.shape, 65535, np.uint16)
+    alpha[:10] = 0
+    planes = [values] * (1 if colour_type == 4 else 3) + [alpha] * (colour_type != 2)
+    pixels = read_image(png_of_16_bits(np.stack(planes, -1), colour_type)).pixels
+    expected = (values - 300.0) / (np.ptp(values[10:]))
+    if colour_type == 2:
+        expected = (values - 300.0) / np.ptp(values)
+    else:
+        expected = (values - values[10:].min()) / np.ptp(values[10:].astype(float))
+        expected[:10] = 0
+    np.testing.assert_allclose(pixels, expected, atol=1e-6)
+
+
+def test_png_of_16_bits_in_colour_with_a_transparent_colour():
+    values = grey().astype(np.uint16) * 11 + 300
+    values[:10] = 60000
+    chunk = (b"tRNS", struct.pack(">HHH", 60000, 60000, 60000))
+    pixels = read_image(png_of_16_bits(np.stack([values] * 3, -1), 2, chunk)).pixels
+    assert not pixels[:10].any()
+    np.testing.assert_allclose(
+        pixels[10:],
+        (values[10:] - values[10:].min()) / np.ptp(values[10:].astype(float)),
+        atol=1e-6,
+    )
+
+
+def test_a_damaged_png_of_16_bits_in_colour_is_refused():
+    data = png_of_16_bits(np.stack([grey().astype(np.uint16)] * 3, -1), 2)
+    assert code_of(data[: len(data) // 2]) in ("truncated", "unreadable")

@@ -285,7 +285,7 @@ def test_a_header_that_states_another_size_than_the_frame(syntax, elements):
 
 def test_a_small_header_before_a_large_frame_is_refused_before_decoding(monkeypatch):
     """A decoder would believe the codestream: 60,000 x 60,000."""
-    monkeypatch.setattr("lmrrg.imaging.dicom.reader.get_decoder", lambda _: pytest.fail("decoded"))
+    monkeypatch.setattr("lmrrg.imaging.dicom.decode.get_decoder", lambda _: pytest.fail("decoded"))
     sizes = struct.pack(">HHIIIIIIIIH", 41, 0, 60000, 60000, 0, 0, 60000, 60000, 0, 0, 1)
     start = b"\0\x0b\x08" + struct.pack(">HH", 60000, 60000) + b"\1\1\x11\0"
     frames = {
