@@ -142,7 +142,7 @@ def _label_line_chart(
     x_low, x_high = _value_range(value for one in series for value in one.x)
     y_ticks = _round_ticks([value for one in series for value in one.y])
     # Steps end where training ended, so the x axis keeps to the data and drops the ticks outside.
-    x_ticks = MaxNLocator(nbins=5, integer=True).tick_values(x_low, x_high)
+    x_ticks = _locator(integer=True).tick_values(x_low, x_high)
     x_ticks = [float(tick) for tick in x_ticks if x_low <= tick <= x_high]
     axes.set_xlim(x_low, x_high)
     axes.set_ylim(y_ticks[0], y_ticks[-1])
@@ -228,10 +228,14 @@ def _value_range(values: Iterable[float]) -> tuple[float, float]:
     return low, high
 
 
+def _locator(*, integer: bool = False) -> MaxNLocator:
+    # The default steps include 3, 4, 6 and 8, whose multiples are harder to read.
+    return MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10], integer=integer)
+
+
 def _round_ticks(values: Iterable[float]) -> list[float]:
     """Return ticks at round values; the first and the last one enclose all finite ``values``."""
-    locator = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10])
-    ticks = locator.tick_values(*_value_range(values))
+    ticks = _locator().tick_values(*_value_range(values))
     return [float(tick) for tick in ticks]
 
 

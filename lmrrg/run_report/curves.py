@@ -117,7 +117,7 @@ def ppo_panels(names: ScoreNames) -> tuple[Panel, ...]:
             },
         ),
         Panel(
-            "Log-probabilities: vLLM against the trainer",
+            "Log-probs, vLLM against trainer",
             "|difference|, nats",
             {"mean": "parity", "largest": "parity_max"},
         ),
