@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from typing import cast
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
-from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
@@ -110,7 +109,7 @@ def _value(dataset: Dataset, keyword: str) -> object:
     # Taken before the conversion, which may replace the raw element.
     raw = dataset.get_item(tag)
     try:
-        return cast(DataElement, dataset[tag]).value
+        return dataset[tag].value
     except DAMAGE:
         return _parts(raw, dictionary_VR(tag))
 
