@@ -11,13 +11,13 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from lmrrg.config.data import DataConfig
 from lmrrg.files import file_hashes
 from lmrrg.imaging.decoder_pool import DecoderPool, image_limits
 from lmrrg.imaging.radiograph import ImageError, Limits, Pixels, Radiograph
 from lmrrg.imaging.reading import read_bytes, read_image, to_square
+from lmrrg.progress import progress_bar
 from lmrrg.studies import Study
 from lmrrg.views import VIEWS, choose_views
 from lmrrg.vision.cache import FeatureError, entry_path, make_room, read_entry, touch, write_entry
@@ -213,7 +213,7 @@ def _encode_all(
             all others are encoded.
     """
     refused: list[tuple[Path, ImageError]] = []
-    with tqdm(
+    with progress_bar(
         total=len(missing),
         desc="image features",
         unit="image",
