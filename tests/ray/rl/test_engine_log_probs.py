@@ -40,7 +40,7 @@ def test_old_log_probs_of_the_engine(tiny_config, tiny_checkpoint, tmp_path, mon
         assert metrics["update_kl_per_token"] > 0
         assert metrics["entropy"] > 0
     assert abs(first["kl_per_sequence"]) < 1e-3 < abs(second["kl_per_sequence"])
-    monkeypatch.setattr(algorithm.crew.rollouts, "sync", lambda state, version, checksum: None)
+    monkeypatch.setattr(algorithm.crew.rollouts, "load_weights", lambda update: 0.0)
     algorithm.train()
     with pytest.raises(PPOError, match="parity_broken"):
         algorithm.train()

@@ -162,7 +162,7 @@ def test_a_finished_run_is_returned_at_once(run):
 
 def test_stale_weights_are_noticed(run, monkeypatch):
     """The iteration after a lost sync stops the run. Last test: it breaks the algorithm."""
-    monkeypatch.setattr(run.algorithm.crew.rollouts, "sync", lambda state, version, checksum: None)
+    monkeypatch.setattr(run.algorithm.crew.rollouts, "load_weights", lambda update: 0.0)
     run.algorithm.train()
     with pytest.raises(PPOError, match="parity_broken"):
         run.algorithm.train()
