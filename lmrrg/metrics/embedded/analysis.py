@@ -40,6 +40,10 @@ _KIN = 0.4
 _SIDE = 1.2
 _ZONE = 0.6
 _SEVERITY = 0.8
+_SIZE = 1.0
+_TURN = 1.3
+"""Radians between a size and another e times as large."""
+_PLACE = 1.0
 _NORMAL = 1.0
 """The only positive component of a report without any finding; not scaled by a weight."""
 _INCIDENTAL = 0.5
@@ -65,8 +69,10 @@ class ReportAnalysis(NamedTuple):
     """What the comparison of two reports needs of each."""
 
     graph: ReportGraph
-    claims: dict[str, Claim]
-    """Finding -> its claim, merged over the sentences."""
+    mentions: tuple[tuple[Claim, ...], ...]
+    """The claims of each sentence, one for every mention of a finding."""
+    claims: dict[str, tuple[Claim, ...]]
+    """Finding -> its distinct claims in the report."""
     words: dict[tuple[str, int], float]
     """(meaning, assertion) of an informative word -> its weight, summed over the report."""
     vector: dict[str, float]
@@ -95,22 +101,23 @@ def analyse_reports(texts: list[str]) -> list[ReportAnalysis]:
 
 
 def _join_sentences(sentences: list[str], facts_of: dict[str, SentenceFacts]) -> ReportAnalysis:
-    claims: list[Claim] = []
+    mentions: list[tuple[Claim, ...]] = []
     words: dict[tuple[str, int], float] = {}
     lengths: dict[str, int] = {}
     repeated: dict[str, int] = {}
     for sentence in sentences:
         facts = facts_of[sentence]
-        claims.extend(facts.claims)
+        mentions.append(facts.claims)
         for word, weight in facts.weights:
             words[word] = words.get(word, 0.0) + weight
         if sentence in lengths:
             repeated[sentence] = facts.length
         lengths[sentence] = lengths.get(sentence, 0) + facts.length
-    merged = merge_claims(claims)
+    merged = merge_claims(chain.from_iterable(mentions))
     vector = finding_vector(merged)
     return ReportAnalysis(
         graph=join_graphs(sentences),
+        mentions=tuple(mentions),
         claims=merged,
         words=words,
         vector=vector,
@@ -154,35 +161,54 @@ def _word_weights(read: Sentence) -> tuple[WeightedWord, ...]:
     return tuple(weights)
 
 
-def finding_vector(claims: dict[str, Claim]) -> dict[str, float]:
-    """Return the sparse vector of a report's findings, their sides, zones and severities.
+def finding_vector(claims: dict[str, tuple[Claim, ...]]) -> dict[str, float]:
+    """Return the sparse vector of a report's findings and their attributes.
 
     >>> finding_vector({})
     {'normal': 1.0}
-    >>> effusion = merge_claims(list(sentence_claims("left effusion")))
+    >>> effusion = merge_claims(sentence_claims("left effusion"))
     >>> finding_vector(effusion)
     {'effusion': 1.0, 'kin pleura': 0.4, 'effusion l': 1.2}
     """
     lexicon = claim_lexicon()
     vector: dict[str, float] = {}
     is_normal = True
-    for finding, claim in claims.items():
+    for finding, found in claims.items():
         weight = lexicon.weight[finding]
-        if claim.assertion == ABSENT:
+        if found[0].assertion == ABSENT:
             vector[finding] = _DENIED * weight
             continue
         is_normal = is_normal and weight < _INCIDENTAL
-        weight *= 1.0 if claim.assertion == PRESENT else _SUSPECTED
+        if all([claim.assertion != PRESENT for claim in found]):
+            weight *= _SUSPECTED
         family = "kin " + lexicon.kin[finding]
         vector[finding] = weight
         vector[family] = vector.get(family, 0.0) + _KIN * weight
-        vector |= {f"{finding} {side}": _SIDE * weight for side in claim.sides}
-        vector |= {f"{finding} {zone}": _ZONE * weight for zone in claim.zones}
-        if claim.severity:
-            vector[f"{finding} {claim.severity >= _SEVERE}"] = _SEVERITY * weight
+        for claim in found:
+            # Of several claims, each has its own zone and severity.
+            name = finding if len(found) == 1 else " ".join([finding, *sorted(claim.sides)])
+            _add_attributes(vector, claim, name, weight)
     if is_normal:
         vector["normal"] = _NORMAL
     return vector
+
+
+def _add_attributes(vector: dict[str, float], claim: Claim, name: str, weight: float) -> None:
+    """Add the components of one claim's attributes; ``name`` is that of its zone and severity."""
+    finding = claim.finding
+    for side in sorted(claim.sides):
+        vector[f"{finding} {side}"] = _SIDE * weight
+    for zone in sorted(claim.zones):
+        vector[f"{name} {zone}"] = _ZONE * weight
+    if claim.severity:
+        vector[f"{name} {claim.severity >= _SEVERE}"] = _SEVERITY * weight
+    if claim.sizes:
+        # A point on a circle: close sizes point the same way, one ten times larger the other way.
+        angle = _TURN * math.log(max(claim.sizes) + 1)
+        vector[f"{finding} size x"] = _SIZE * weight * math.cos(angle)
+        vector[f"{finding} size y"] = _SIZE * weight * math.sin(angle)
+    for place in sorted(claim.places):
+        vector[f"{finding} at {place}"] = _PLACE * weight
 
 
 sentence_facts = BatchCache(_read_facts, CACHED_SENTENCES, SENTENCE_BATCH)

@@ -1,13 +1,14 @@
-"""Read the clinical claims of a report: findings with assertion, side, zone, severity and course.
+"""Read the clinical claims of a report: one for every mention of a finding, with its attributes.
 
 Ours. RadGraph compares words; radiologists count errors: a finding missed or invented, on the
-wrong side, of the wrong size. Claims are what such errors are counted on, by
-:mod:`lmrrg.metrics.embedded.claim_agreement`. The findings, their weights and the words of their
-attributes are in ``lexicons/claims.yaml``.
+wrong side, of the wrong size, a tube in the wrong place. Claims are what such errors are counted
+on, by :mod:`lmrrg.metrics.embedded.claim_agreement`. The findings, their weights and the words of
+their attributes are in ``lexicons/claims.yaml``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
@@ -35,11 +36,22 @@ _JOINTS = frozenset([",", "and", "or", "with", "but", "no", "without"])
 """After these words, attributes belong to the next finding again."""
 _SIDED_NAMES = frozenset(["atrium", "atrial", "ventricle", "ventricular"])
 """Before these names, "right" and "left" are part of the name and no side of the chest."""
+_SEGMENT_ENDS = frozenset([",", "and", "while", "whereas", "but"])
+"""Words between two places of one finding: "large on the right and small on the left"."""
+_LEVELS = {"above": "+", "over": "+", "below": "-", "beneath": "-", "beyond": "-", "past": "-"}
+_LEVEL_WINDOW = 3
+"""Words before a landmark in which "above" or "below" is looked for."""
+_LANDMARKS = frozenset(["carina", "diaphragm"])
+_MEASURED = frozenset(["x", "by", "to"])
+"""Words between the numbers of one measure: "6 x 8 mm"."""
+_SPECIAL_WORDS = frozenset(["clear", "one"])
+_BOTH_SIDES = 2
 _NONE: frozenset[str] = frozenset()
+_UNMEASURED: frozenset[float] = frozenset()
 
 
 class Claim(NamedTuple):
-    """One finding of a report with its attributes."""
+    """One mention of a finding with its attributes, or several that :func:`merge_claims` joined."""
 
     finding: str
     """A key of ``findings`` in ``claims.yaml``, or "acute" for any acute abnormality."""
@@ -50,13 +62,25 @@ class Claim(NamedTuple):
     zones: frozenset[str]
     """"u" upper, "m" middle, "b" base, "d" diffuse."""
     severity: int
-    """1 trace, 2 mild or small, 3 moderate, 4 severe or large; 0 where it is not mentioned."""
+    """1 trace, 2 mild or small, 3 moderate, 4 severe or large; 0 where it is not mentioned.
+
+    Of joined mentions, the greatest.
+    """
     change: frozenset[str]
     """Course since the last study: "w" worse or new, "i" improved, "s" stable."""
     mention: tuple[int, ...] = ()
     """Indices of the words that name the finding in its sentence."""
     attributes: tuple[int, ...] = ()
-    """Indices of the words that give its side, zone, severity or change."""
+    """Indices of the words that give its attributes."""
+    mildest: int = 0
+    """The least severity of joined mentions; they contradict each other where it is less than
+    ``severity``."""
+    sizes: frozenset[float] = _UNMEASURED
+    """Measures in mm; of a device, its distance from the place."""
+    places: frozenset[str] = _NONE
+    """Where a device ends, by the codes of ``places`` in ``claims.yaml``."""
+    number: int = 0
+    """1, 2, 3, or 9 for "multiple"; 0 where it is not mentioned."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +99,14 @@ class ClaimLexicon:
     zones: dict[str, str]
     severity: dict[str, int]
     change: dict[str, str]
+    numbers: dict[str, int]
+    units: dict[str, float]
+    """Unit of length -> mm."""
+    places: dict[str, str]
+    proper: dict[str, frozenset[str]]
+    """Device -> the places where it may end."""
     attributes: frozenset[str]
-    """All words of the four attributes."""
+    """All words of the attributes."""
 
 
 class _Mention(NamedTuple):
@@ -94,7 +124,10 @@ def claim_lexicon() -> ClaimLexicon:
     data = read_yaml("claims.yaml")
     # "Acute" is listed apart from the findings: it has no family but itself.
     findings = data["findings"] | {"acute": data["acute"] | {"kin": "acute"}}
-    attribute_words = [data[name].keys() for name in ("sides", "zones", "severity", "change")]
+    attribute_words = [
+        data[name].keys()
+        for name in ("sides", "zones", "severity", "change", "numbers", "units", "places")
+    ]
     return ClaimLexicon(
         phrases=phrase_table(_phrases(findings, data["nothing"])),
         weight={name: finding["weight"] for name, finding in findings.items()},
@@ -104,6 +137,10 @@ def claim_lexicon() -> ClaimLexicon:
         zones=data["zones"],
         severity=data["severity"],
         change=data["change"],
+        numbers=data["numbers"],
+        units=data["units"],
+        places=data["places"],
+        proper={device: frozenset(places) for device, places in data["proper"].items()},
         attributes=frozenset().union(*attribute_words),
     )
 
@@ -130,38 +167,84 @@ def sentence_claims(sentence: str) -> tuple[Claim, ...]:
     mentions = _mentions(read)
     if not mentions:
         return ()
-    owned = _owned_words(read, mentions)
-    return tuple([_claim(read, mention, at) for mention, at in zip(mentions, owned, strict=True)])
+    claims: list[Claim] = []
+    for mention, owned in zip(mentions, _owned_words(read, mentions), strict=True):
+        attributes = sorted([i for i in owned if _is_attribute(read, i, mention)])
+        claims += [_claim(read, mention, part) for part in _parts(read, attributes)]
+    return tuple(claims)
 
 
-def merge_claims(claims: list[Claim]) -> dict[str, Claim]:
-    """Return finding -> one claim for the whole report.
+def merge_claims(claims: Iterable[Claim]) -> dict[str, tuple[Claim, ...]]:
+    """Return finding -> its distinct claims in the whole report.
 
-    The strongest assertion of a finding wins; attributes of equally strong claims are joined.
+    Mentions of one finding in one place are joined, also where they contradict each other; so are
+    mentions on both sides that differ in nothing else. A finding that is denied in one place and
+    asserted in another is asserted.
 
-    >>> small_left, large_right = (
-    ...     sentence_claims(s)[0] for s in ("small left effusion", "large right effusion")
+    >>> small_left, large_right, right = (
+    ...     sentence_claims(s)[0]
+    ...     for s in ("small left effusion", "large right effusion", "effusion on the right")
     ... )
-    >>> merged = merge_claims([small_left, large_right])["effusion"]
-    >>> merged.severity, sorted(merged.sides)
-    (4, ['l', 'r'])
+    >>> merged = merge_claims([small_left, large_right, right])["effusion"]
+    >>> [(claim.severity, sorted(claim.sides)) for claim in merged]
+    [(2, ['l']), (4, ['r'])]
     """
-    merged: dict[str, Claim] = {}
+    merged: dict[str, tuple[Claim, ...]] = {}
     for claim in claims:
         known = merged.get(claim.finding)
-        if known is None or _STRENGTH[claim.assertion] > _STRENGTH[known.assertion]:
-            merged[claim.finding] = claim
-        elif claim.assertion == known.assertion:
-            # The indices of words are dropped: they belong to two different sentences.
-            merged[claim.finding] = Claim(
-                claim.finding,
-                claim.assertion,
-                known.sides | claim.sides,
-                known.zones | claim.zones,
-                max(known.severity, claim.severity),
-                known.change | claim.change,
-            )
+        if known is None or (known[0].assertion == ABSENT and claim.assertion != ABSENT):
+            merged[claim.finding] = (claim,)
+        elif claim.assertion != ABSENT or known[0].assertion == ABSENT:
+            merged[claim.finding] = _with_claim(known, claim)
     return merged
+
+
+def _with_claim(known: tuple[Claim, ...], claim: Claim) -> tuple[Claim, ...]:
+    """Return the claims of one finding with one more, joined to the first that it agrees with."""
+    for i, other in enumerate(known):
+        if claim.assertion == ABSENT or share_place(other, claim) or _are_twins(other, claim):
+            return (*known[:i], _join(other, claim), *known[i + 1 :])
+    return (*known, claim)
+
+
+def share_place(a: Claim, b: Claim) -> bool:
+    """Return whether two claims of one finding may speak of the same thing.
+
+    They do not where they name different sides, zones or sizes.
+
+    >>> left, right, small = (
+    ...     sentence_claims(s)[0] for s in ("left effusion", "right effusion", "small effusion")
+    ... )
+    >>> share_place(left, right), share_place(left, small)
+    (False, True)
+    """
+    return not (
+        (a.sides and b.sides and a.sides.isdisjoint(b.sides))
+        or (a.zones and b.zones and a.zones.isdisjoint(b.zones))
+        or (a.sizes and b.sizes and a.sizes.isdisjoint(b.sizes))
+    )
+
+
+def _are_twins(a: Claim, b: Claim) -> bool:
+    """Return whether two claims differ in their side alone."""
+    return (a.zones, a.severity, a.sizes, a.places) == (b.zones, b.severity, b.sizes, b.places)
+
+
+def _join(a: Claim, b: Claim) -> Claim:
+    """Return one claim for two of one finding; indices of words are dropped."""
+    severities = [severity for severity in (a.mildest, b.mildest) if severity]
+    return Claim(
+        a.finding,
+        a.assertion if _STRENGTH[a.assertion] >= _STRENGTH[b.assertion] else b.assertion,
+        a.sides | b.sides,
+        a.zones | b.zones,
+        max(a.severity, b.severity),
+        a.change | b.change,
+        mildest=min(severities, default=0),
+        sizes=a.sizes | b.sizes,
+        places=a.places | b.places,
+        number=max(a.number, b.number),
+    )
 
 
 def _mentions(read: Sentence) -> list[_Mention]:
@@ -174,20 +257,47 @@ def _mentions(read: Sentence) -> list[_Mention]:
         if i < end:  # inside the phrase before: the longest phrase hides the shorter ones in it
             continue
         if word in lexicon.phrases:
-            for phrase, finding in lexicon.phrases[word]:
-                if words[i : i + len(phrase)] == phrase:
-                    end = i + len(phrase)
-                    if finding:
-                        found.append(_Mention(i, end, finding, read.assertions[end - 1]))
-                    break
-        # "The lungs are clear" denies findings that it does not name; "not clear" denies none.
-        if word == "clear" and read.assertions[i] == PRESENT:
-            found += [_Mention(i, i + 1, finding, ABSENT) for finding in lexicon.clear_lungs]
+            end, named = _named_at(read, i)
+            found += named
+        elif word in _SPECIAL_WORDS:
+            found += _special_mentions(read, i, found)
     for i, label, value in topics_of(read):
         if value in _ASSERTION_OF_VALUE:
             finding = _FINDING_OF_TOPIC[label]
             found.append(_Mention(i, i + 1, finding, _ASSERTION_OF_VALUE[value]))
     return sorted(found)
+
+
+def _named_at(read: Sentence, start: int) -> tuple[int, list[_Mention]]:
+    """Return where the longest phrase that starts here ends, and the findings that it names.
+
+    A phrase may name two: a tension pneumothorax is a pneumothorax, and one under tension.
+    """
+    words = read.words
+    end = start
+    found: list[_Mention] = []
+    for phrase, finding in claim_lexicon().phrases[words[start]]:
+        after = start + len(phrase)
+        if end not in (start, after):
+            break  # the phrases are sorted by length: this one is shorter
+        if words[start:after] == phrase:
+            end = after
+            if finding:
+                found.append(_Mention(start, end, finding, read.assertions[end - 1]))
+    return end, found
+
+
+def _special_mentions(read: Sentence, i: int, before: list[_Mention]) -> list[_Mention]:
+    """Return the findings that "clear" or "one" at ``i`` speaks of, after those ``before`` it."""
+    lexicon = claim_lexicon()
+    if read.words[i] == "one":
+        # "A large effusion on the right and a small one on the left".
+        is_pronoun = before and i and read.words[i - 1] in lexicon.attributes
+        return [_Mention(i, i + 1, before[-1].finding, read.assertions[i])] if is_pronoun else []
+    # "The lungs are clear" denies findings that it does not name; "not clear" denies none.
+    if read.assertions[i] != PRESENT:
+        return []
+    return [_Mention(i, i + 1, finding, ABSENT) for finding in lexicon.clear_lungs]
 
 
 def _owned_words(read: Sentence, mentions: list[_Mention]) -> list[list[int]]:
@@ -264,34 +374,114 @@ class _AttributeOwners:
         return self.owned
 
 
-def _claim(read: Sentence, mention: _Mention, owned: list[int]) -> Claim:
-    """Return the claim of a mention from the words that it owns."""
+def _parts(read: Sentence, attributes: list[int]) -> list[tuple[int, ...]]:
+    """Return the attributes of one mention, apart for each side where it says more than the side.
+
+    "Large right, small left effusion" names two effusions, "left and right effusion" one on both
+    sides. What belongs to no side, or to both, belongs to every part.
+    """
+    if len(attributes) <= _BOTH_SIDES:  # too few for two sides and something else
+        return [tuple(attributes)]
+    sides = claim_lexicon().sides
+    segments = _segments(read, attributes)
+    of_side: dict[str, list[int]] = {}
+    common: list[int] = []
+    for segment in segments:
+        side = {letter for i in segment for letter in sides.get(read.words[i], "")}
+        if len(side) == 1:
+            of_side.setdefault(side.pop(), []).extend(segment)
+        else:
+            common += segment
+    is_apart = len(of_side) == _BOTH_SIDES and any(len(part) > 1 for part in of_side.values())
+    if not is_apart:
+        return [tuple(attributes)]
+    common = [i for i in common if read.words[i] not in sides]
+    return [tuple(sorted([*common, *part])) for part in of_side.values()]
+
+
+def _segments(read: Sentence, attributes: list[int]) -> list[list[int]]:
+    """Return the indices in groups, cut at a comma, "and" or "while" between two of them."""
+    segments: list[list[int]] = [[]]
+    previous = attributes[0]
+    for i in attributes:
+        if not _SEGMENT_ENDS.isdisjoint(read.words[previous:i]):
+            segments.append([])
+        segments[-1].append(i)
+        previous = i
+    return segments
+
+
+def _claim(read: Sentence, mention: _Mention, attributes: tuple[int, ...]) -> Claim:
+    """Return the claim of a mention with these attributes."""
     lexicon = claim_lexicon()
     start, end, finding, assertion = mention
     named = tuple(range(start, end))
-    attributes = tuple([i for i in owned if _is_attribute(read, i, assertion)])
     if not attributes:
         return Claim(finding, assertion, _NONE, _NONE, 0, _NONE, named)
     words = [read.words[i] for i in attributes]
+    severity = max([lexicon.severity.get(word, 0) for word in words])
     return Claim(
         finding,
         assertion,
         # A side word may stand for both sides: its entry has two letters.
         frozenset("".join([lexicon.sides.get(word, "") for word in words])),
         frozenset([lexicon.zones[word] for word in words if word in lexicon.zones]),
-        max([lexicon.severity.get(word, 0) for word in words]),
+        severity,
         frozenset([lexicon.change[word] for word in words if word in lexicon.change]),
         named,
         attributes,
+        severity,
+        _sizes(read, attributes),
+        _places(read, attributes) if finding in lexicon.proper else _NONE,
+        max([lexicon.numbers.get(word, 0) for word in words]),
     )
 
 
-def _is_attribute(read: Sentence, i: int, assertion: int) -> bool:
-    """Return whether a word gives an attribute of a finding with this assertion."""
-    if read.words[i] not in claim_lexicon().attributes:
+def _sizes(read: Sentence, attributes: tuple[int, ...]) -> frozenset[float]:
+    """Return the measures in mm; of "6 x 8 mm" the greatest number."""
+    units = claim_lexicon().units
+    sizes: list[float] = []
+    for unit in attributes:
+        if read.words[unit] in units:
+            numbers: list[float] = []
+            i = unit - 1
+            while i >= 0 and (read.words[i] in _MEASURED or _is_number(read.words[i])):
+                if _is_number(read.words[i]):
+                    numbers.append(float(read.words[i]))
+                i -= 1
+            if numbers:
+                sizes.append(round(max(numbers) * units[read.words[unit]], 3))
+    return frozenset(sizes) or _UNMEASURED
+
+
+def _is_number(word: str) -> bool:
+    return word[0].isdigit()
+
+
+def _places(read: Sentence, attributes: tuple[int, ...]) -> frozenset[str]:
+    """Return where a device ends; "above" and "below" a landmark are places of their own."""
+    places = claim_lexicon().places
+    found: list[str] = []
+    for i in attributes:
+        place = places.get(read.words[i])
+        if place:
+            around = read.words[max(0, i - _LEVEL_WINDOW) : i]
+            level = next((_LEVELS[word] for word in reversed(around) if word in _LEVELS), "")
+            found.append(place + level if place in _LANDMARKS else place)
+    return frozenset(found)
+
+
+def _is_attribute(read: Sentence, i: int, mention: _Mention) -> bool:
+    """Return whether a word gives an attribute of this mention."""
+    lexicon = claim_lexicon()
+    word = read.words[i]
+    if word not in lexicon.attributes:
         return False
     # "The effusion is not significantly changed": denied words beside a finding that is there
     # are no attributes of it.
-    if assertion != ABSENT and read.assertions[i] == ABSENT:
+    if mention.assertion != ABSENT and read.assertions[i] == ABSENT:
         return False
+    if word in lexicon.places and word not in lexicon.zones:
+        # "Subclavian catheter": the way of a device is no place where it ends.
+        return mention.finding in lexicon.proper and not mention.start <= i < mention.end
     return _SIDED_NAMES.isdisjoint(read.words[i + 1 : i + 2])

@@ -70,7 +70,7 @@ def explain(report: str, reference: str) -> Explanation:
     wanted = _asserted(reference)
     written = _asserted(report)
     claims = tuple(
-        _judge(finding, wanted.get(finding), written.get(finding))
+        _judge(finding, wanted.get(finding, ()), written.get(finding, ()))
         for finding in sorted(wanted.keys() | written.keys())
     )
     verdicts = {claim.finding: claim.verdict for claim in claims}
@@ -81,18 +81,17 @@ def explain(report: str, reference: str) -> Explanation:
     )
 
 
-def _asserted(text: str) -> dict[str, Claim]:
-    """Return finding -> claim for what the text asserts or suspects."""
-    claims: list[Claim] = []
-    for sentence in sentences_of(text):
-        claims += sentence_claims(sentence)
-    merged = merge_claims(claims)
-    return {name: claim for name, claim in merged.items() if claim.assertion != ABSENT}
+def _asserted(text: str) -> dict[str, tuple[Claim, ...]]:
+    """Return finding -> claims for what the text asserts or suspects."""
+    merged = merge_claims(
+        [claim for sentence in sentences_of(text) for claim in sentence_claims(sentence)]
+    )
+    return {name: found for name, found in merged.items() if found[0].assertion != ABSENT}
 
 
-def _judge(finding: str, wanted: Claim | None, written: Claim | None) -> ClaimVerdict:
-    in_reference = describe_claim(wanted) if wanted else ""
-    in_report = describe_claim(written) if written else ""
+def _judge(finding: str, wanted: tuple[Claim, ...], written: tuple[Claim, ...]) -> ClaimVerdict:
+    in_reference = " and ".join(sorted(map(describe_claim, wanted)))
+    in_report = " and ".join(sorted(map(describe_claim, written)))
     verdict: Verdict
     if not in_report:
         verdict = "missed"

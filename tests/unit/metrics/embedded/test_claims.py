@@ -9,10 +9,15 @@ from lmrrg.metrics.embedded.claims import Claim, claim_lexicon, merge_claims, se
 from lmrrg.metrics.embedded.sentences import ABSENT, PRESENT, UNCERTAIN, sentences_of
 
 
-def claims_of(text: str) -> dict[str, Claim]:
+def claims_of(text: str) -> dict[str, tuple[Claim, ...]]:
     return merge_claims(
         [claim for sentence in sentences_of(text) for claim in sentence_claims(sentence)]
     )
+
+
+def claim_of(text: str, finding: str) -> Claim:
+    (claim,) = claims_of(text)[finding]
+    return claim
 
 
 @pytest.mark.parametrize(
@@ -40,7 +45,7 @@ def claims_of(text: str) -> dict[str, Claim]:
 def test_attributes_belong_to_their_finding(
     text: str, finding: str, sides: str, severity: int
 ) -> None:
-    claim = claims_of(text)[finding]
+    claim = claim_of(text, finding)
     assert (claim.sides, claim.severity) == (frozenset(sides), severity)
 
 
@@ -56,7 +61,93 @@ def test_attributes_belong_to_their_finding(
     ],
 )
 def test_assertion_of_a_finding(text: str, finding: str, assertion: int) -> None:
-    assert claims_of(text)[finding].assertion == assertion
+    assert claim_of(text, finding).assertion == assertion
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "large right, small left effusion",
+        "a large effusion on the right and a small one on the left",
+        "bilateral effusions, large on the right and small on the left",
+        "small left effusion. large right pleural effusion. no pneumothorax",
+        "large right and small left effusions",
+    ],
+)
+def test_each_side_keeps_its_own_severity(text: str) -> None:
+    found = {("".join(claim.sides), claim.severity) for claim in claims_of(text)["effusion"]}
+    assert found == {("r", 4), ("l", 2)}
+
+
+@pytest.mark.parametrize(
+    "text", ["left and right effusions", "effusion on the left. right effusion", "both effusions"]
+)
+def test_sides_that_differ_in_nothing_else_are_one_claim(text: str) -> None:
+    assert claim_of(text, "effusion").sides == {"l", "r"}
+
+
+def test_two_nodules_are_two_claims_and_one_of_them_is_half_the_truth() -> None:
+    text = "nodule in the right upper lobe and nodule in the left lower lobe"
+    nodules = claims_of(text)["nodule"]
+    assert [(*claim.sides, *claim.zones) for claim in nodules] == [("r", "u"), ("l", "b")]
+    swapped, one = (
+        claim_agreement(claims_of(other), claims_of(text))
+        for other in (
+            "nodule in the left upper lobe and nodule in the right lower lobe",
+            "nodule in the right upper lobe",
+        )
+    )
+    assert claim_agreement(claims_of(f"{text}. {text}"), claims_of(text)) == 1
+    assert max(swapped, one) < 0.7
+
+
+@pytest.mark.parametrize(
+    ("text", "finding", "sizes", "places"),
+    [
+        ("1.2 cm nodule", "nodule", {12}, ""),
+        ("nodule measuring 6 x 8 mm", "nodule", {8}, ""),
+        ("ett 4 cm above the carina", "airway_tube", {40}, "carina+"),
+        ("the et tube is 2 cm below the carina", "airway_tube", {20}, "carina-"),
+        ("endotracheal tube in the right mainstem bronchus", "airway_tube", set(), "bronchus"),
+        ("right subclavian catheter tip in the svc", "central_line", set(), "svc"),
+        ("the effusion obscures the carina", "effusion", set(), ""),
+    ],
+)
+def test_measures_and_places(text: str, finding: str, sizes: set[float], places: str) -> None:
+    claim = claim_of(text, finding)
+    assert (set(claim.sizes), "".join(claim.places)) == (sizes, places)
+
+
+@pytest.mark.parametrize(
+    ("truth", "near", "far"),
+    [
+        ("6 mm nodule", "7 mm nodule", "60 mm nodule"),
+        ("1.2 cm nodule", "12 mm nodule", "1.2 mm nodule"),
+        ("ng tube in the stomach", "ng tube below the diaphragm", "ng tube in the esophagus"),
+        ("picc in the svc", "picc in good position", "picc in the right ventricle"),
+        ("two nodules", "nodules", "multiple nodules"),
+        ("small right pneumothorax", "right pneumothorax", "small and large right pneumothorax"),
+    ],
+)
+def test_a_wrong_measure_place_or_number_costs_more_than_a_loose_one(
+    truth: str, near: str, far: str
+) -> None:
+    loose, wrong = (claim_agreement(claims_of(text), claims_of(truth)) for text in (near, far))
+    assert loose > wrong
+
+
+def test_tension_is_a_finding_of_its_own() -> None:
+    assert {"pneumothorax", "tension"} <= claims_of("left tension pneumothorax").keys()
+    assert {"pneumothorax", "effusion"} <= claims_of("small hydropneumothorax").keys()
+
+
+def test_a_severity_that_contradicts_another_never_helps() -> None:
+    truth = claims_of("moderate right pneumothorax")
+    for said in ("small", "large", "moderate"):
+        alone = claim_agreement(claims_of(f"{said} right pneumothorax"), truth)
+        for more in ("small", "large", "moderate"):
+            both = claims_of(f"{said} right pneumothorax. {more} right pneumothorax")
+            assert claim_agreement(both, truth) <= alone
 
 
 def test_agreement_is_symmetric_and_falls_with_every_error() -> None:
@@ -85,18 +176,18 @@ def test_a_near_relative_is_better_than_nothing_and_worse_than_the_finding() -> 
 
 
 def test_likeness_orders_the_errors() -> None:
-    base = claims_of("small left effusion")["effusion"]
+    base = claim_of("small left effusion", "effusion")
     unsaid, other_size, other_side = (
-        attribute_likeness(base, claims_of(text)["effusion"])
+        attribute_likeness(base, claim_of(text, "effusion"))
         for text in ("left effusion", "large left effusion", "small right effusion")
     )
     assert 1 > unsaid > other_size > other_side > 0
 
 
 def test_the_gravest_relatives_answer_for_each_other_whatever_the_order():
-    def affirmed(findings: list[str]) -> dict[str, Claim]:
+    def affirmed(findings: list[str]) -> dict[str, tuple[Claim, ...]]:
         nothing = frozenset[str]()
-        return {f: Claim(f, PRESENT, nothing, nothing, 0, nothing) for f in findings}
+        return {f: (Claim(f, PRESENT, nothing, nothing, 0, nothing),) for f in findings}
 
     lexicon = claim_lexicon()
     kins: dict[str, list[str]] = {}
