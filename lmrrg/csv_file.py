@@ -6,6 +6,7 @@ import codecs
 import csv
 import gzip
 import io
+import re
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
@@ -25,6 +26,15 @@ _ENCODINGS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+# "AccessionNumber", "Report Text (final)", "image_2"; but neither "s1", "MRN-77", a path, a date
+# nor a finding.
+_NAME = re.compile(
+    r"(?!.*\b(?:no|is|are|the|with|there|and|clear|normal)\b)(?=.{2,40}$)"
+    r"[^\W\d_](?:[^\W\d]+|[^\W\d]{2,}\d{1,2})"
+    r"(?:[\s_():#-]+[^\W\d_]+\d?|:?[\s_]\d){0,3}\)?",
+    re.IGNORECASE,
+)
+_MOST_NAMES = 30
 NOT_TEXT = "is not UTF-8 text; save it as UTF-8 (a spreadsheet calls it 'CSV UTF-8')"
 """What error messages say about a file in another encoding."""
 
@@ -41,7 +51,9 @@ class CSVFileError(CodedError):
         self.columns_without_cell = columns_without_cell
 
 
-def csv_rows(path: Path, columns: Iterable[str]) -> Iterator[dict[str, str]]:
+def csv_rows(
+    path: Path, columns: Iterable[str], optional: Iterable[str] = ()
+) -> Iterator[dict[str, str]]:
     """Yield the rows of a CSV file with a header, plain or gzipped (``.gz``).
 
     The text is UTF-8, or UTF-16 or UTF-32 with a byte order mark. Cells are separated by commas,
@@ -53,11 +65,12 @@ def csv_rows(path: Path, columns: Iterable[str]) -> Iterator[dict[str, str]]:
         columns: the columns that the header must have; it may have others, which are read as well.
             A name in the header may differ in upper and lower case and have blanks around it; the
             rows have the names of ``columns``.
+        optional: further names that are spelled so in the rows, where the header has them.
 
     Raises:
-        CSVFileError: ``csv_missing`` (no such file), ``csv_columns`` (the header lacks a column),
-            ``csv_not_text`` (not UTF-8), ``csv_row`` (a row that is shorter or longer than the
-            header) or ``csv_damaged`` (no gzip archive, or no table).
+        CSVFileError: ``csv_missing`` (no such file), ``csv_columns`` (the header lacks a column, or
+            has one of them twice), ``csv_not_text`` (not UTF-8), ``csv_row`` (a row that is shorter
+            or longer than the header) or ``csv_damaged`` (no gzip archive, or no table).
     """
     if not path.is_file():
         raise CSVFileError("csv_missing", f"{path} does not exist")
@@ -66,7 +79,8 @@ def csv_rows(path: Path, columns: Iterable[str]) -> Iterator[dict[str, str]]:
     csv.field_size_limit(sys.maxsize)
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as binary:
-            yield from _rows(path, binary, frozenset(columns))  # type: ignore[arg-type]
+            wanted = frozenset(columns)
+            yield from _rows(path, binary, wanted, frozenset(optional))  # type: ignore[arg-type]
     except UnicodeDecodeError as error:
         raise CSVFileError("csv_not_text", f"{path} {NOT_TEXT}") from error
     except (EOFError, OSError, csv.Error, zlib.error) as error:
@@ -87,7 +101,27 @@ def text_encoding(start: bytes) -> str:
     return "utf-8-sig"
 
 
-def _rows(path: Path, binary: BinaryIO, columns: frozenset[str]) -> Iterator[dict[str, str]]:
+def columns_sentence(names: Iterable[str]) -> str:
+    """Return what an error message says about the columns that a table has.
+
+    They are named only where there are two or more that look like names: the first line of a table
+    without a header is a row of a patient, which no message may quote.
+
+    >>> columns_sentence(["AccessionNumber", "Report Text", ""])
+    'it has AccessionNumber, Report Text'
+    >>> columns_sentence(["s1", "No effusion."])
+    'its first line may be no header and is not shown'
+    """
+    present = [name.strip() for name in names if name.strip()]
+    if len(present) < 2 or not all(map(_NAME.fullmatch, present)):
+        return "its first line may be no header and is not shown"
+    shown = ", ".join(present[:_MOST_NAMES])
+    return f"it has {shown}" + (", ..." if len(present) > _MOST_NAMES else "")
+
+
+def _rows(
+    path: Path, binary: BinaryIO, columns: frozenset[str], optional: frozenset[str]
+) -> Iterator[dict[str, str]]:
     encoding = text_encoding(binary.read(4))
     binary.seek(0)
     # newline="" leaves the line ends inside of quoted cells as they are.
@@ -96,8 +130,8 @@ def _rows(path: Path, binary: BinaryIO, columns: frozenset[str]) -> Iterator[dic
     delimiter = _delimiter(header, columns)
     reader = csv.DictReader(chain([header], text), restkey=_SURPLUS, delimiter=delimiter)
     names = list(reader.fieldnames or ())
-    reader.fieldnames = _renamed(names, columns)
-    _check_header(path, reader.fieldnames, columns)
+    reader.fieldnames = _renamed(names, columns | optional)
+    _check_header(path, reader.fieldnames, columns, optional)
     for number, row in enumerate(reader, start=1):
         # The reader gives None to a column for which a short row has no cell.
         if _SURPLUS in row or None in row.values():
@@ -142,11 +176,17 @@ def _plain(name: str) -> str:
     return name.strip().casefold()
 
 
-def _check_header(path: Path, names: Iterable[str], columns: Iterable[str]) -> None:
-    missing = sorted(set(columns) - set(names))
+def _check_header(
+    path: Path, names: list[str], columns: frozenset[str], optional: frozenset[str]
+) -> None:
+    missing = sorted(columns - set(names))
     if missing:
-        # What the first line has instead is not quoted: without a header it is a patient's row.
-        raise CSVFileError("csv_columns", f"{path} lacks the columns {', '.join(missing)}")
+        lacks = f"{path} lacks the columns {', '.join(missing)}"
+        raise CSVFileError("csv_columns", f"{lacks}; {columns_sentence(names)}")
+    # The reader would keep the last of them in silence.
+    twice = sorted(name for name in columns | optional if names.count(name) > 1)
+    if twice:
+        raise CSVFileError("csv_columns", f"{path} has the column {twice[0]} twice")
 
 
 def _row_error(where: str, row: dict[str, str], separators: str) -> CSVFileError:

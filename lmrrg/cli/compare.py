@@ -9,9 +9,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from lmrrg.cli.score import (
+    add_column_arguments,
     add_scoring_arguments,
     failed_checks,
     load_backend,
+    own_columns,
     selected_metrics,
     text_convention,
     warn_of_case,
@@ -19,6 +21,7 @@ from lmrrg.cli.score import (
 from lmrrg.files import atomic_writer, check_outputs
 from lmrrg.metrics.bootstrap import Comparison
 from lmrrg.metrics.errors import MetricError
+from lmrrg.metrics.formats.columns import OwnColumns
 from lmrrg.metrics.report_files import ReportPairs, pair_reports, read_pairs, read_reports
 from lmrrg.metrics.report_scores import ReportScores, compare_systems
 from lmrrg.metrics.sanity import SanityFinding
@@ -62,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="OUT.json", help="write all results and every choice here"
     )
+    add_column_arguments(parser)
     add_scoring_arguments(parser)
 
 
@@ -72,7 +76,8 @@ def run(args: argparse.Namespace) -> int:
     metrics = selected_metrics(args)
     inputs = (args.references, *args.hypotheses, args.training_reports)
     check_outputs(filter(None, [args.out]), filter(None, inputs))
-    systems = [_read(path, args.references) for path in args.hypotheses]
+    own = own_columns(args)
+    systems = [_read(path, args.references, own) for path in args.hypotheses]
     _check_same_references(systems)
     backend = load_backend(args)
     convention = text_convention(args)
@@ -99,11 +104,11 @@ def run(args: argparse.Namespace) -> int:
     return int(any(findings) and args.strict)
 
 
-def _read(path: Path, references: Path | None) -> ReportPairs:
+def _read(path: Path, references: Path | None, own: OwnColumns) -> ReportPairs:
     if references is None:
-        return read_pairs(path)
-    truth = read_reports(references, "references")
-    pairs = pair_reports(truth, read_reports(path, "hypotheses"))
+        return read_pairs(path, own)
+    truth = read_reports(references, "references", own)
+    pairs = pair_reports(truth, read_reports(path, "hypotheses", own))
     if truth.study_ids is not None:
         return pairs
     # References without ids are matched by position, so the ids of one system mean nothing here.

@@ -6,12 +6,12 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from lmrrg.config.data import DataConfig, DataSource, PhantomConfig
+from lmrrg.config.data import CSVColumn, DataConfig, DataSource, PhantomConfig
 from lmrrg.data.audit import find_duplicates
 from lmrrg.data.importing import audit_path, write_import
 from lmrrg.files import check_outputs
 from lmrrg.run.studies import import_checked
-from lmrrg.studies import Section
+from lmrrg.studies import LABELS, Section
 
 EPILOG = """\
 data sets, and what --source names (images may lie elsewhere: --images):
@@ -28,9 +28,10 @@ data sets, and what --source names (images may lie elsewhere: --images):
   padchest-gr    folder with grounded_reports_20240819.json, master_table.csv and the images
   rexgradient    folder with metadata/train_metadata_view_position.json (valid, test) and deid_png/
   r2gen          folder with R2Gen's annotation.json (IU or MIMIC-CXR) and images/
-  csv            your own table, an image per row: columns study_id, patient_id, image; and report,
-                 or findings and impression; if you have them view, date, split, indication,
-                 comparison and the 14 classes
+  csv            your own table: columns study_id, patient_id, image (one, or several as
+                 a.png;b.png; or one per row); and report, or findings and impression; if you have
+                 them view, date, split, indication, comparison and the 14 classes. Columns of other
+                 names: --columns; dates of another form than 2011-03-28: --date-format
   jsonl          a manifest that this command wrote, or one of that form
   phantom        no --source: drawn chest films with known findings, as DICOM in a folder "phantoms"
                  beside --out
@@ -50,6 +51,8 @@ examples:
   lmrrg data iu-xray --source data/iu_xray --out iu_xray/studies.jsonl
   lmrrg data mimic-cxr --source /data/mimic-cxr-jpg-2.1.0 --out mimic_cxr/studies.jsonl
   lmrrg data csv --source export.csv --images /data/films --out ours/studies.jsonl --hash-images
+  lmrrg data csv --source export.csv --columns study_id=AccessionNumber patient_id=MRN \\
+      report=ReportText image=Path date=StudyDate --date-format %d.%m.%Y --out ours/studies.jsonl
   lmrrg data phantom --out phantom/studies.jsonl --count 600,100,200 --seed 7
 """
 
@@ -89,6 +92,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="csv: hash ids, or keep them (default: hashed)",
     )
     parser.add_argument(
+        "--columns",
+        nargs="+",
+        type=_column,
+        default=[],
+        metavar="NAME=COLUMN",
+        help="csv: what the file calls a column, such as report=ReportText",
+    )
+    parser.add_argument(
+        "--date-format",
+        metavar="FORM",
+        help="csv: form of the dates, such as %%d.%%m.%%Y (default: 2011-03-28 or 20110328)",
+    )
+    parser.add_argument(
         "--hash-images",
         action="store_true",
         help="look for copies among the image files (reads all)",
@@ -123,6 +139,8 @@ def run(args: argparse.Namespace) -> int:
     """Import a data set, write the manifest and its audit, and print the audit."""
     if args.kind != "phantom" and args.source is None:
         raise ValueError(f"--source is required for {args.kind}")
+    if args.kind != "csv" and (args.columns or args.date_format):
+        raise ValueError(f"--columns and --date-format are for csv, not for {args.kind}")
     # The audit's name replaces the suffix: a.v1 and a.v2 would have the same audit.
     if args.out.suffix != ".jsonl":
         raise ValueError(f"--out {args.out} must end in .jsonl; the audit is written beside it")
@@ -138,6 +156,8 @@ def run(args: argparse.Namespace) -> int:
         labels=args.labels,
         section=args.section,
         ids=args.ids,
+        columns=dict(args.columns),
+        date_format=args.date_format,
         check_views=args.check_views,
         phantom=PhantomConfig(
             generator=args.generator, train=train, val=val, test=test, image_size=args.size
@@ -152,6 +172,16 @@ def run(args: argparse.Namespace) -> int:
     print(imported.table())
     print(f"wrote {args.out} and {audit}")
     return 0
+
+
+def _column(text: str) -> tuple[str, str]:
+    name, equals, column = text.partition("=")
+    known = (*get_args(CSVColumn), *LABELS)
+    if not (equals and column) or name not in known:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not NAME=COLUMN with a NAME of {', '.join(known)}"
+        )
+    return name, column
 
 
 def _counts(text: str) -> tuple[int, int, int]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lmrrg import RESEARCH_USE_ONLY
+from lmrrg.cli.score import add_column_arguments, own_columns
 from lmrrg.files import atomic_writer, check_outputs
 from lmrrg.metrics.backends import score_parts
 from lmrrg.metrics.embedded.backend import EmbeddedBackend
@@ -54,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hypotheses", type=Path, required=True, metavar="FILE", help="what the system wrote"
     )
+    add_column_arguments(parser)
     parser.add_argument(
         "--study", action="append", default=[], metavar="ID", help="only this study; repeatable"
     )
@@ -69,7 +71,9 @@ def run(args: argparse.Namespace) -> int:
     """Explain the chosen reports, on the terminal or as a page."""
     inputs = [args.references, args.hypotheses]
     check_outputs([args.out] if args.out else [], inputs)
-    pairs = pair_reports(read_reports(args.references), read_reports(args.hypotheses, "hypotheses"))
+    own = own_columns(args)
+    references = read_reports(args.references, "references", own)
+    pairs = pair_reports(references, read_reports(args.hypotheses, "hypotheses", own))
     reports = choose(explain_pairs(pairs), args.study, args.worst)
     if args.out:
         write_page(args.out, reports)

@@ -13,6 +13,7 @@ from lmrrg.config.reward import RewardConfig
 from lmrrg.files import check_outputs
 from lmrrg.metrics.embedded.backend import EmbeddedBackend
 from lmrrg.metrics.errors import MetricError
+from lmrrg.metrics.formats.columns import OwnColumns
 from lmrrg.metrics.interfaces import Backend
 from lmrrg.metrics.report_files import (
     ReportPairs,
@@ -40,7 +41,8 @@ input files
   Text is UTF-8, or UTF-16 with its mark. Where a file has several texts, the reference is the first
   of reference, ground_truth, report, or findings with impression; the generated report the first of
   hypothesis, model_prediction, prediction, report. A file with both sides, such as
-  evaluation/ppo.jsonl of a run, can be given alone, as --reports.
+  evaluation/ppo.jsonl of a run, can be given alone, as --reports. Other names: --text-column and
+  --id-column.
   Reports are matched by study_id where both files have ids, so their order does not matter. A study
   that is in only one of the files, an id that occurs twice, a missing report (NaN, null, None, n/a,
   \\N, - or .) or an empty reference stops the command with the names of the rows. An empty
@@ -103,7 +105,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="OUT.json", help="write all results and every choice here"
     )
+    add_column_arguments(parser)
     add_scoring_arguments(parser)
+
+
+def add_column_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the names of columns, for the commands that read files of reports."""
+    parser.add_argument(
+        "--text-column",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="column of the reports, where it has another name; two: that of the references, and "
+        "that of the hypotheses",
+    )
+    parser.add_argument("--id-column", metavar="NAME", help="column of the study ids, likewise")
+
+
+def own_columns(args: argparse.Namespace) -> OwnColumns:
+    """Return the names of columns that the command line gives.
+
+    Raises:
+        MetricError: ``bad_arguments``, more than two names of texts.
+    """
+    if len(args.text_column) > 2:
+        raise MetricError("bad_arguments", "--text-column takes one name, or one for each side")
+    return OwnColumns.of(args.text_column, args.id_column)
 
 
 def add_scoring_arguments(parser: argparse.ArgumentParser) -> None:
@@ -234,11 +261,12 @@ def _pairs(args: argparse.Namespace) -> ReportPairs:
     """Read the pairs from two files, or from the only one that is given."""
     given = [path for path in (args.reports, args.references, args.hypotheses) if path is not None]
     if len(given) == 1:
-        return read_pairs(given[0])
+        return read_pairs(given[0], own_columns(args))
     if args.reports is not None or not given:
         raise MetricError("bad_arguments", "give --references and --hypotheses, or --reports alone")
-    references = read_reports(args.references, "references")
-    return pair_reports(references, read_reports(args.hypotheses, "hypotheses"))
+    own = own_columns(args)
+    references = read_reports(args.references, "references", own)
+    return pair_reports(references, read_reports(args.hypotheses, "hypotheses", own))
 
 
 def _number_from(least: int) -> Callable[[str], int]:
@@ -275,7 +303,7 @@ def text_convention(args: argparse.Namespace) -> Convention:
     threshold, reference_tokens = R2GEN_SETTINGS[args.dataset]
     if args.training_reports is None:
         return R2Gen(None, None, reference_tokens, args.dataset)
-    reports = read_training_reports(args.training_reports)
+    reports = read_training_reports(args.training_reports, own_columns(args))
     return R2Gen.from_training_reports(
         reports, threshold=threshold, reference_tokens=reference_tokens, dataset=args.dataset
     )

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from lmrrg.config.base import FREE, Settings, enters
-from lmrrg.studies import Section
+from lmrrg.studies import Label, Section
 
 DataSource = Literal[
     "phantom",
@@ -22,6 +22,21 @@ DataSource = Literal[
     "csv",
     "jsonl",
 ]
+
+CSVColumn = Literal[
+    "study_id",
+    "patient_id",
+    "image",
+    "view",
+    "date",
+    "split",
+    "report",
+    "findings",
+    "impression",
+    "indication",
+    "comparison",
+]
+"""What ``data.source=csv`` reads, beside the 14 classes."""
 
 
 class PhantomConfig(Settings):
@@ -67,6 +82,18 @@ class DataConfig(Settings):
         "hashed",
         description="csv: replace study and patient ids by salted hashes (the salt is "
         "$LMRRG_ID_SALT), or keep them",
+        json_schema_extra=enters("data"),
+    )
+    columns: dict[CSVColumn | Label, str] = Field(
+        {},
+        description="csv: the file's own name of a column, where it is another one: "
+        "{study_id: AccessionNumber, report: ReportText}",
+        json_schema_extra=enters("data"),
+    )
+    date_format: str | None = Field(
+        None,
+        description="csv: form of the dates, as in Python's strptime: %d.%m.%Y; null: 2011-03-28 "
+        "or 20110328, which sort in time",
         json_schema_extra=enters("data"),
     )
     max_views: PositiveInt = Field(

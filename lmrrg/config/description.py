@@ -95,6 +95,8 @@ def _name(annotation: Any) -> str:
         return "|".join(str(value) for value in get_args(annotation))
     if origin in (Union, types.UnionType):
         return " or ".join(_name(part) for part in get_args(annotation))
+    if origin is dict:
+        return "mapping of names"
     if origin is list:
         return f"list of {_name(get_args(annotation)[0])}"
     names: dict[Any, str] = {str: "text", Path: "path", type(None): "null"}

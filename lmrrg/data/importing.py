@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from lmrrg.data.audit import audit_of, audit_table
-from lmrrg.data.placeholders import is_empty_text
+from lmrrg.data.placeholders import is_empty_text, is_placeholder
 from lmrrg.data.priors import link_priors, without_lost_priors
-from lmrrg.data.source import Dropped, Source, labels_of_row
+from lmrrg.data.source import NO_ID, Dropped, Source, labels_of_row
 from lmrrg.data.tables import read_csv
 from lmrrg.files import atomic_writer
 from lmrrg.manifest import check_patient_disjoint, write_studies
@@ -77,9 +77,10 @@ def complete_source(
 ) -> Import:
     """Turn the rows of a source into studies that training can use.
 
-    - **Dropped** and counted are studies without text in ``section`` and studies without a frontal
-      image. With ``published_splits``, a study that has a split and only lateral images stays and
-      is counted in the notes, since results on a published split are comparable only on all of it.
+    - **Dropped** and counted are studies without an id or a patient, without text in ``section``,
+      and without a frontal image. With ``published_splits``, a study that has a split and only
+      lateral images stays and is counted in the notes, since results on a published split are
+      comparable only on all of it.
     - **Splits** are those of the source. Where no study has one, they are made by
       :func:`split_of_patient`. Where some have one, a study without is dropped: which split it
       belongs to is not known.
@@ -91,13 +92,15 @@ def complete_source(
         StudyError: ``no_studies``, ``split_leak``, or an error of the manifest or the labels file.
     """
     dropped: Counter[str] = Counter()
-    row_count, studies = _read_rows(source, section, dropped, progress)
+    examples: dict[str, str] = {}
+    row_count, studies = _read_rows(source, section, dropped, examples, progress)
     # Copied only now: a reader may add notes until its last row is read.
-    notes = dict(source.notes)
+    notes = dict(source.notes) | examples
     studies = _with_splits(studies, seed, source.val_fraction, dropped, notes)
     if not studies:
         reasons = f"none of {row_count} rows of {source.name} makes a study: {dict(dropped)}"
-        raise StudyError("no_studies", reasons)
+        first = "".join(f"; {which}: {example}" for which, example in examples.items())
+        raise StudyError("no_studies", f"{reasons}{first}")
     lateral_only = sum(map(_is_lateral_only, studies))
     if lateral_only:
         why = "kept since their split is a published one"
@@ -162,9 +165,16 @@ def read_labels(path: Path) -> dict[str, dict[str, int]]:
 
 
 def _read_rows(
-    source: Source, section: Section, dropped: Counter[str], progress: bool
+    source: Source,
+    section: Section,
+    dropped: Counter[str],
+    examples: dict[str, str],
+    progress: bool,
 ) -> tuple[int, list[Study]]:
-    """Return the number of rows and the usable studies; count the others in ``dropped``."""
+    """Return the number of rows and the usable studies.
+
+    The others are counted in ``dropped``; the first example of each reason goes into ``examples``.
+    """
     studies: list[Study] = []
     row_count = 0
     rows = progress_bar(
@@ -174,6 +184,8 @@ def _read_rows(
         row_count += 1
         if isinstance(row, Dropped):
             dropped[row.reason] += 1
+            if row.example:
+                examples.setdefault(f"first with {row.reason}", row.example)
         elif reason := _reason_to_drop(row, section, source.published_splits):
             dropped[reason] += 1
         else:
@@ -182,6 +194,9 @@ def _read_rows(
 
 
 def _reason_to_drop(study: Study, section: Section, published_splits: bool) -> str:
+    # "None" as a patient would be one patient for all, in one split.
+    if is_placeholder(study.id) or is_placeholder(study.patient):
+        return NO_ID
     if is_empty_text(study.report(section)):
         return f"no text in the section {section}"
     is_of_published_split = published_splits and study.split is not None

@@ -10,12 +10,20 @@ from lmrrg.studies import LABELS, NEGATIVE, POSITIVE, UNCERTAIN, Study, StudyErr
 
 _VALUES = {1.0: POSITIVE, 0.0: NEGATIVE, -1.0: UNCERTAIN}
 
+NO_ID = "no study or patient id"
+"""Why a row is dropped that belongs to nobody known."""
+
 
 @dataclass(frozen=True)
 class Dropped:
-    """A row of a source that makes no study, and the reason, as the audit counts it."""
+    """A row of a source that makes no study, and the reason, as the audit counts it.
+
+    ``example`` says what was looked for, such as a path. The audit shows the first one of each
+    reason, so it must not hold what a data set keeps private.
+    """
 
     reason: str
+    example: str = ""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, get_args
 
 from lmrrg.csv_file import CSVFileError, csv_rows
 from lmrrg.data.placeholders import without_placeholder
+from lmrrg.data.source import Dropped
 from lmrrg.studies import Split, StudyError, StudyImage
 from lmrrg.views import frontal_first
 
@@ -25,20 +26,23 @@ class Texts(NamedTuple):
     comparison: str = ""
 
 
-def read_csv(path: Path, columns: Iterable[str]) -> Iterator[dict[str, str]]:
+def read_csv(
+    path: Path, columns: Iterable[str], optional: Iterable[str] = ()
+) -> Iterator[dict[str, str]]:
     """Yield the rows of a table of a data set: a CSV file with a header, plain or gzipped.
 
     Args:
         path: the table.
         columns: the columns that the reader of the data set needs.
+        optional: those that it reads where the table has them.
 
     Raises:
-        StudyError: ``source_missing``, ``source_columns`` (the header lacks a column) or
-            ``source_csv`` (no UTF-8 text, no gzip archive, or a row that is shorter or longer than
-            the header).
+        StudyError: ``source_missing``, ``source_columns`` (the header lacks a column, or has one
+            twice) or ``source_csv`` (no UTF-8 text, no gzip archive, or a row that is shorter or
+            longer than the header).
     """
     try:
-        yield from csv_rows(path, columns)
+        yield from csv_rows(path, columns, optional)
     except CSVFileError as error:
         raise StudyError(_SOURCE_CODES.get(error.code, "source_csv"), error.args[1]) from error
 
@@ -150,6 +154,12 @@ def index_images(folder: Path) -> dict[str, Path]:
 def first_file(paths: Iterable[Path]) -> Path | None:
     """Return the first path that is a file; ``None`` if none is."""
     return next((path for path in paths if path.is_file()), None)
+
+
+def no_image_file(listed: Iterable[StudyImage]) -> Dropped:
+    """Return why a row without any image file makes no study, with the first path looked for."""
+    first = next(iter(listed), None)
+    return Dropped("no image file", example=str(first.path) if first else "")
 
 
 def existing_images(images: Iterable[StudyImage]) -> tuple[StudyImage, ...]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lmrrg.csv_file import columns_sentence
 from lmrrg.metrics.errors import MetricError, some_studies
 from lmrrg.metrics.formats.columns import (
     ID_COLUMNS,
     TEXT_COLUMNS,
+    OwnColumns,
     Side,
     is_placeholder,
     whole_characters,
@@ -18,6 +20,8 @@ from lmrrg.metrics.formats.columns import (
 from lmrrg.metrics.formats.identifiers import identifier, spelling_hint
 from lmrrg.metrics.formats.rows import Table, read_table
 from lmrrg.metrics.parts import is_empty
+
+_OURS = OwnColumns()
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,8 @@ class ReportPairs:
     study_ids: tuple[str, ...]
 
 
-def read_reports(path: Path, side: Side = "references") -> ReportFile:
-    """Read one side from a file of reports.
+def read_reports(path: Path, side: Side = "references", own: OwnColumns = _OURS) -> ReportFile:
+    """Read one side from a file of reports; ``own`` are its names of columns, if not ours.
 
     A .csv, .tsv, .jsonl, .ndjson or .json has an id (``study_id`` or ``id``) and a text in each
     row; a .txt or .tok, or a file without a suffix, has one report per line. A file may hold both
@@ -54,8 +58,8 @@ def read_reports(path: Path, side: Side = "references") -> ReportFile:
             or ``duplicate_id``.
     """
     path = Path(path)
-    table = read_table(path, split="test")
-    file = _report_file(path, table, side)
+    table = read_table(path, "test", own)
+    file = _report_file(path, table, side, own)
     repeated = Counter(file.study_ids or ())
     twice = sorted(study for study, count in repeated.items() if count > 1)
     if twice:
@@ -63,7 +67,7 @@ def read_reports(path: Path, side: Side = "references") -> ReportFile:
     return file
 
 
-def read_training_reports(path: Path) -> tuple[str, ...]:
+def read_training_reports(path: Path, own: OwnColumns = _OURS) -> tuple[str, ...]:
     """Read the reports whose words are a vocabulary.
 
     An id may occur more than once and every row counts, as in R2Gen's list of images. Of its
@@ -73,18 +77,21 @@ def read_training_reports(path: Path) -> tuple[str, ...]:
         MetricError: see :func:`read_reports`.
     """
     path = Path(path)
-    return _report_file(path, read_table(path, split="train"), "references").reports
+    table = read_table(path, "train", own)
+    if own.reference not in table.rows[0]:
+        own = _OURS
+    return _report_file(path, table, "references", own).reports
 
 
-def read_pairs(path: Path) -> ReportPairs:
+def read_pairs(path: Path, own: OwnColumns = _OURS) -> ReportPairs:
     """Read both sides from one file.
 
     Raises:
         MetricError: ``one_side`` where each row has a single text, and the codes of
             :func:`read_reports` and :func:`pair_reports`.
     """
-    references = read_reports(path, "references")
-    hypotheses = read_reports(path, "hypotheses")
+    references = read_reports(path, "references", own)
+    hypotheses = read_reports(path, "hypotheses", own)
     # A side compared with itself would be perfect.
     if references.columns == hypotheses.columns:
         raise MetricError(
@@ -141,28 +148,36 @@ def _check_same_ids(references: ReportFile, hypotheses: ReportFile) -> None:
             )
 
 
-def _report_file(path: Path, table: Table, side: Side) -> ReportFile:
-    columns = _text_columns(path, table.rows[0], side)
+def _report_file(path: Path, table: Table, side: Side, own: OwnColumns) -> ReportFile:
+    columns = _text_columns(path, table.rows[0], side, own.text(side))
+    id_columns = (own.id, *ID_COLUMNS) if own.id else ID_COLUMNS
     reports: list[str] = []
     ids: list[str] = []
     for number, row in enumerate(table.rows, start=1):
         where = f"{path}, row {number}"
         reports.append(_text(row, columns, where))
         if table.has_ids:
-            ids.append(_identifier(row, where))
+            ids.append(_identifier(row, id_columns, where))
     return ReportFile(path, tuple(reports), tuple(ids) if table.has_ids else None, columns)
 
 
-def _text_columns(path: Path, first: Mapping[str, object], side: Side) -> tuple[str, ...]:
+def _text_columns(
+    path: Path, first: Mapping[str, object], side: Side, own: str | None
+) -> tuple[str, ...]:
     """Return the columns of a side's text: the first of the known ones that the file has."""
+    if own is not None:
+        if own in first:
+            return (own,)
+        raise MetricError(
+            "missing_column", f"{path} lacks the column {own!r}; {columns_sentence(first)}"
+        )
     for columns in TEXT_COLUMNS[side]:
         if not first.keys().isdisjoint(columns):
             return columns
-    # The columns that the file has are not named: without a header they are a report.
     raise MetricError(
         "missing_column",
-        f"{path} lacks the column 'report'; a table needs a header with study_id and report, and "
-        "reports without ids can be given as a .txt with one report per line",
+        f"{path} lacks the column 'report'; {columns_sentence(first)}; name the text with "
+        "--text-column (reports without ids can be a .txt with one report per line)",
     )
 
 
@@ -179,13 +194,16 @@ def _text(row: Mapping[str, object], columns: tuple[str, ...], where: str) -> st
     return whole_characters(whole)
 
 
-def _identifier(row: Mapping[str, object], where: str) -> str:
+def _identifier(row: Mapping[str, object], id_columns: Sequence[str], where: str) -> str:
     """Return the study id of a row, or refuse a missing one."""
-    for column in ID_COLUMNS:
+    for column in id_columns:
         if column not in row:
             continue
         study = identifier(row[column])
         if study is None:
             raise MetricError("missing_id", f"{where}: the study id is missing")
         return study
-    raise MetricError("missing_column", f"{where} lacks {ID_COLUMNS[0]!r}")
+    raise MetricError(
+        "missing_column",
+        f"{where} lacks {id_columns[0]!r}; {columns_sentence(row)}; name the id with --id-column",
+    )

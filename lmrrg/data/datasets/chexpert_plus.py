@@ -95,7 +95,7 @@ def _rows(
     for name, rows in studies.items():
         images = _images(folder, rows)
         if not images:
-            yield Dropped("no image file")
+            yield Dropped("no image file", str(folder / rows[0]["path_to_image"]))
             continue
         first = rows[0]
         yield Study(

@@ -112,7 +112,7 @@ def _rows(
     for report in collection.reports:
         present = [stem for stem in report.images if stem in files]
         if not present:
-            yield Dropped("no image file")
+            yield Dropped("no image file", next(iter(report.images), ""))
             continue
         images = frontal_first(
             StudyImage(files[stem], collection.views.get(stem, "unknown")) for stem in present

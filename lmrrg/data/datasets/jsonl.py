@@ -9,7 +9,7 @@ from pathlib import Path
 from lmrrg.config.data import DataConfig
 from lmrrg.data.placeholders import without_placeholder
 from lmrrg.data.source import Dropped, Source
-from lmrrg.data.tables import existing_images
+from lmrrg.data.tables import existing_images, no_image_file
 from lmrrg.manifest import read_studies
 from lmrrg.studies import Study
 
@@ -37,7 +37,7 @@ def _rows(studies: list[Study], base: Path, folder: Path) -> Iterator[Study | Dr
         moved = [replace(image, path=_moved(image.path, base, folder)) for image in study.images]
         images = existing_images(moved)
         if not images:
-            yield Dropped("no image file")
+            yield no_image_file(moved)
             continue
         yield replace(
             study,

@@ -108,7 +108,7 @@ def _rows(
                 yield Dropped("no report file")
                 continue
             if not images:
-                yield Dropped("no image file")
+                yield Dropped("no image file", example=str(image_folder / path))
                 continue
             sections = parse_sections(text)
             forms.update(sections.form)

@@ -103,7 +103,7 @@ def _rows(studies: dict[str, list[_Row]], folder: Path) -> Iterator[Study | Drop
         elif not used:
             yield Dropped(f"only {_UNUSED_PROJECTIONS[first['Projection']]}")
         elif not images:
-            yield Dropped("no image file")
+            yield Dropped("no image file", str(folder / used[0]["ImageID"]))
         elif not first["Labels"].strip():
             yield Dropped("no labels in the source")
         else:

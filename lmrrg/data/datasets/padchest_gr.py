@@ -79,7 +79,7 @@ def _rows(
         if study not in row_of_study:
             yield Dropped("not in the table of splits")
         elif image is None:
-            yield Dropped("no image file")
+            yield Dropped("no image file", str(record["ImageID"]))
         elif not all(sentences):
             yield Dropped("a sentence without English")
         else:

@@ -53,7 +53,11 @@ def _rows(
                 study = _study(record, split, folder, views)
             except (KeyError, TypeError) as error:
                 raise StudyError("source_record", f"{path}: {split}[{number}]: {error}") from error
-            yield study if study.images else Dropped("no image file")
+            if study.images:
+                yield study
+            else:
+                first = next(iter(record["image_path"]), "")
+                yield Dropped("no image file", str(folder / first))
 
 
 def _study(record: dict[str, Any], split: Split, folder: Path, views: Mapping[str, View]) -> Study:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from lmrrg.config.data import DataConfig
 from lmrrg.data.source import Dropped, Source
-from lmrrg.data.tables import Texts, clean, existing_images, read_json
+from lmrrg.data.tables import Texts, clean, existing_images, no_image_file, read_json
 from lmrrg.studies import Split, Study, StudyError, StudyImage
 from lmrrg.views import view_of
 
@@ -85,7 +85,7 @@ def _rows(records: list[_Record], folder: Path) -> Iterator[Study | Dropped]:
             raise StudyError("source_record", message) from error
         images = existing_images(listed)
         if not images:
-            yield Dropped("no image file")
+            yield no_image_file(listed)
             continue
         yield Study(record.key, patient, images, *texts, split=record.split, source="rexgradient")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 Side = Literal["references", "hypotheses"]
@@ -23,6 +25,11 @@ TEXT_COLUMNS: Mapping[Side, tuple[tuple[str, ...], ...]] = {
     "hypotheses": (("hypothesis",), ("model_prediction",), ("prediction",), ("report",), (LINE,)),
 }
 """The columns that may hold a side's text, the preferred one first; two are joined to one text."""
+
+TABLE_COLUMNS = frozenset(
+    chain(ID_COLUMNS, *TEXT_COLUMNS["references"], *TEXT_COLUMNS["hypotheses"])
+)
+"""Every name that a table may give to an id or a text."""
 
 # A JSON object of lists names them in the plural: {"references": [...], "hypotheses": [...]}.
 _SINGULAR = {
@@ -60,10 +67,39 @@ def plain_row(row: Mapping[str, object]) -> dict[str, object]:
     return plain
 
 
+@dataclass(frozen=True)
+class OwnColumns:
+    """The names that somebody's files have instead of ours, as plain names; None: ours."""
+
+    id: str | None = None
+    reference: str | None = None
+    hypothesis: str | None = None
+
+    @classmethod
+    def of(cls, texts: Sequence[str], id_column: str | None = None) -> OwnColumns:
+        """Return the columns that a command names.
+
+        Args:
+            texts: one name for both sides, or the references' and the hypotheses'; none: ours.
+            id_column: the name of the study ids' column; None: ours.
+        """
+        plain: list[str | None] = [plain_name(name) for name in texts]
+        plain = plain or [None]
+        return cls(id_column and plain_name(id_column), plain[0], plain[-1])
+
+    @property
+    def texts(self) -> tuple[str | None, ...]:
+        """Return the columns of both sides."""
+        return (self.reference, self.hypothesis)
+
+    def text(self, side: Side) -> str | None:
+        """Return the column of one side."""
+        return self.reference if side == "references" else self.hypothesis
+
+
 def is_known(name: str) -> bool:
     """Return whether a plain name is one of an id or a text."""
-    sides = (*TEXT_COLUMNS["references"], *TEXT_COLUMNS["hypotheses"])
-    return name in ID_COLUMNS or any(name in columns for columns in sides)
+    return name in TABLE_COLUMNS
 
 
 def is_placeholder(text: str) -> bool:

@@ -9,7 +9,14 @@ from pathlib import Path
 
 from lmrrg.csv_file import NOT_TEXT, CSVFileError, csv_rows, text_encoding
 from lmrrg.metrics.errors import MetricError
-from lmrrg.metrics.formats.columns import ID_COLUMNS, LINE, is_known, plain_row
+from lmrrg.metrics.formats.columns import (
+    ID_COLUMNS,
+    LINE,
+    TABLE_COLUMNS,
+    OwnColumns,
+    is_known,
+    plain_row,
+)
 from lmrrg.metrics.formats.json_tables import RepeatedKeyError, json_table, load_json
 
 Row = Mapping[str, object]
@@ -25,8 +32,13 @@ class Table:
     """Whether each row must have an id; otherwise rows are matched by their position."""
 
 
-def read_table(path: Path, split: str) -> Table:
-    """Read all rows of a file; ``split`` is the list that counts in R2Gen's annotation.json.
+def read_table(path: Path, split: str, own: OwnColumns) -> Table:
+    """Read all rows of a file.
+
+    Args:
+        path: the file.
+        split: the list that counts in R2Gen's annotation.json.
+        own: the file's own names of columns, where it has others.
 
     Raises:
         MetricError: ``file_missing``, ``not_a_file``, ``unknown_format`` (by the suffix),
@@ -48,11 +60,13 @@ def read_table(path: Path, split: str) -> Table:
         raise MetricError("no_rows", f"{path} has no reports")
     # Rows with a column that is no text may have ids under an unknown name: matching them by their
     # position could pair the wrong reports.
-    return Table(rows, has_ids=not all(map(_has_only_texts, rows)))
+    has_ids = not all(_has_only_texts(row, own) for row in rows)
+    return Table(rows, has_ids=has_ids)
 
 
-def _has_only_texts(row: Mapping[str, object]) -> bool:
-    return all(is_known(name) and name not in ID_COLUMNS for name in row)
+def _has_only_texts(row: Mapping[str, object], own: OwnColumns) -> bool:
+    ids = (*ID_COLUMNS, own.id)
+    return all(name not in ids and (name in own.texts or is_known(name)) for name in row)
 
 
 def _reader(path: Path) -> Callable[[Path, str], Iterable[Row]]:
@@ -75,7 +89,7 @@ def _reader(path: Path) -> Callable[[Path, str], Iterable[Row]]:
 
 def _csv_table(path: Path, split: str) -> Iterable[Row]:
     try:
-        yield from csv_rows(path, ())
+        yield from csv_rows(path, (), TABLE_COLUMNS)
     except CSVFileError as error:
         message = error.args[1]
         if any(column.strip().lower() == "report" for column in error.columns_without_cell):

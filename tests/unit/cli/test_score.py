@@ -315,6 +315,20 @@ def test_sides_that_do_not_fit_together(
     assert "bad_arguments" in capsys.readouterr().err
 
 
+def test_a_lab_names_its_text_and_id_columns(tmp_path: Path) -> None:
+    truth = tmp_path / "truth.csv"
+    truth.write_text("Accession,Report Text\ns1,Clear lungs.\ns2,Edema.\n")
+    mine = tmp_path / "mine.csv"
+    mine.write_text("Accession,Generated\ns2,Edema.\ns1,Clear lungs.\n")
+    files = ["--references", str(truth), "--hypotheses", str(mine), "--id-column", "Accession"]
+    columns = ["--text-column", "Report Text", "Generated"]
+    out = tmp_path / "results.json"
+    metrics = ["--metrics", "bleu_1", "--bootstrap", "20", "--out", str(out)]
+    assert main(["score", *files, *columns, *metrics]) == 0
+    assert json.loads(out.read_text())["metrics"]["bleu_1"]["value"] == pytest.approx(1.0)
+    assert main(["score", *files, *columns, "third", *metrics]) == 2
+
+
 def test_failed_checks_are_loud_and_strict_makes_them_fail(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

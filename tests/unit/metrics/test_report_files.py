@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lmrrg.metrics.errors import MetricError
+from lmrrg.metrics.formats.columns import OwnColumns
 from lmrrg.metrics.report_files import (
     ReportFile,
     pair_reports,
@@ -175,3 +176,41 @@ def error_of(good: ReportFile, path: Path) -> str:
     except MetricError as error:
         return str(error)
     return ""
+
+
+def test_own_names_of_columns(tmp_path):
+    both = tmp_path / "both.csv"
+    both.write_text("Accession Number,Truth,Generated\n7,Clear.,Edema.\n8,Edema.,Clear.\n")
+    pairs = read_pairs(both, OwnColumns.of(["Truth", "generated "], "accession number"))
+    assert pairs.references == ("Clear.", "Edema.")
+    assert pairs.hypotheses == ("Edema.", "Clear.")
+    assert pairs.study_ids == ("7", "8")
+    only = tmp_path / "only.csv"
+    only.write_text("Report Text\nClear.\nEdema.\n")
+    assert read_reports(only, "references", OwnColumns.of(["Report Text"])).study_ids is None
+
+
+def test_a_missing_column_names_those_of_the_file(tmp_path):
+    path = tmp_path / "lab.csv"
+    path.write_text("AccessionNumber,ReportText\n7,Clear.\n")
+    for columns in ([], ["Report"]):
+        with pytest.raises(MetricError, match=r"missing_column.*accessionnumber, reporttext"):
+            read_reports(path, "references", OwnColumns.of(columns))
+    with pytest.raises(MetricError, match=r"missing_column.*name the id with --id-column"):
+        read_reports(path, "references", OwnColumns.of(["ReportText"]))
+
+
+@pytest.mark.parametrize("header", ["s1,No effusion.", "No acute disease,7", "s1,normal heart"])
+def test_a_first_row_is_not_quoted_as_columns(tmp_path, header):
+    path = tmp_path / "headless.csv"
+    path.write_text(f"{header}\n{header}\n")
+    with pytest.raises(MetricError, match="missing_column") as caught:
+        read_reports(path)
+    assert max(header.lower().split(","), key=len) not in str(caught.value)
+
+
+def test_a_column_that_occurs_twice_is_refused(tmp_path):
+    path = tmp_path / "twice.csv"
+    path.write_text("study_id,Report,REPORT\n7,Clear.,Edema.\n")
+    with pytest.raises(MetricError, match="report twice"):
+        read_reports(path)

@@ -216,3 +216,93 @@ def test_an_id_that_a_spreadsheet_rounded_is_refused(tmp_path, cells):
     with pytest.raises(StudyError, match="rounded") as refusal:
         import_from("csv", path, ids="published")
     assert refusal.value.code == "source_record"
+
+
+LAB_COLUMNS = ["AccessionNumber", "MRN", "Path", "Projection", "StudyDate", "Report Text"]
+LAB_NAMES = {
+    "study_id": "AccessionNumber",
+    "patient_id": "MRN",
+    "image": "Path",
+    "view": "Projection",
+    "date": "StudyDate",
+    "report": "Report Text",
+}
+
+
+def _lab_table(tmp_path: Path, *rows: list[str]) -> Path:
+    for name in ("a", "b", "c"):
+        picture(tmp_path / f"{name}.png")
+    return table(tmp_path / "lab.csv", LAB_COLUMNS, rows)
+
+
+def test_a_lab_names_its_columns_and_the_form_of_its_dates(tmp_path):
+    text = f"FINDINGS: {CLEAR}"
+    path = _lab_table(
+        tmp_path,
+        ["A2", "m", "b.png", "AP", "02.01.2022", text],
+        ["A1", "m", "a.png;c.png", "PA;LL", "05.11.2021", text],
+        ["A3", "m", "a.png | b.png", "PA", "07.03.2020", text],
+    )
+    made = import_from("csv", path, ids="published", columns=LAB_NAMES, date_format="%d.%m.%Y")
+    studies = {study.id: study for study in made.studies}
+    assert [image.view for image in studies["A1"].images] == ["PA", "lateral"]
+    # One view for two images: nobody said whose it is.
+    assert [image.view for image in studies["A3"].images] == ["unknown", "unknown"]
+    assert made.notes["views unknown"].startswith("1 rows")
+    assert [studies[name].prior for name in ("A2", "A1", "A3")] == ["A1", "A3", None]
+    assert {study.findings for study in made.studies} == {CLEAR}
+    assert made.notes["columns not read"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("form", "code"), [("dd.mm.yyyy", "date_format"), ("%m/%d/%Y", "source_record")]
+)
+def test_a_form_of_dates_that_does_not_fit_is_refused(tmp_path, form, code):
+    path = _lab_table(tmp_path, ["A1", "m", "a.png", "PA", "25.11.2021", CLEAR])
+    with pytest.raises(StudyError) as caught:
+        import_from("csv", path, ids="published", columns=LAB_NAMES, date_format=form)
+    assert caught.value.code == code
+    assert "25.11.2021" not in str(caught.value)
+
+
+def test_a_missing_column_is_one_sentence_with_the_columns_of_the_file(tmp_path):
+    path = _lab_table(tmp_path, ["A1", "m", "a.png", "PA", "", CLEAR])
+    names = ", ".join(LAB_COLUMNS)
+    for columns in ({}, LAB_NAMES | {"report": "ReportText"}, {**LAB_NAMES, "Edema": "Oedema"}):
+        with pytest.raises(
+            StudyError, match=f"it has {names}; name yours with --columns"
+        ) as caught:
+            import_from("csv", path, ids="published", columns=columns)
+        assert caught.value.code == "source_columns"
+
+
+def test_no_row_of_a_table_without_header_is_quoted(tmp_path):
+    path = table(tmp_path / "t.csv", ["A1", "MRN-77", "a.png", CLEAR], [])
+    with pytest.raises(StudyError, match="may be no header") as caught:
+        import_from("csv", path, ids="published")
+    assert "MRN-77" not in str(caught.value)
+
+
+def test_a_column_that_occurs_twice_is_refused(tmp_path):
+    columns = ["study_id", "patient_id", "image", "Report", "report "]
+    path = table(tmp_path / "t.csv", columns, [["a", "p", "a.png", "", CLEAR]])
+    with pytest.raises(StudyError, match=r"source_columns.*report twice"):
+        import_from("csv", path, ids="published")
+
+
+@pytest.mark.parametrize("ids", ["published", "hashed"])
+def test_the_first_missing_image_is_named_without_the_patient(tmp_path, monkeypatch, ids):
+    monkeypatch.setenv("LMRRG_ID_SALT", SALT)
+    rows = [[f"A{number}", "M-7", f"films/M-7/{number}.png", "", "", CLEAR] for number in range(3)]
+    path = _lab_table(tmp_path, *rows)
+    with pytest.raises(StudyError, match="'no image file': 3") as caught:
+        import_from("csv", path, ids=ids, columns=LAB_NAMES)
+    patient = "M-7" if ids == "published" else "___"
+    assert f"first with no image file: {tmp_path}/films/{patient}/0.png" in str(caught.value)
+
+
+def test_optional_columns_may_be_spelled_otherwise(tmp_path):
+    picture(tmp_path / "a.png")
+    columns = ["Study_ID", "Patient_ID", "Image", " Findings ", "SPLIT"]
+    path = table(tmp_path / "t.csv", columns, [["a", "p", "a.png", CLEAR, "test"]])
+    assert [study.split for study in import_from("csv", path, ids="published").studies] == ["test"]

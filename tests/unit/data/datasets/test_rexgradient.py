@@ -58,6 +58,18 @@ def rexgradient(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("patient", [None, float("nan"), "", "N/A"])
+def test_studies_without_a_patient_are_not_one_patient(rexgradient, patient):
+    path = rexgradient / "metadata" / "train_metadata_view_position.json"
+    table = json.loads(path.read_text())
+    for name in ("pA_s1", "pA_s2"):
+        table[name]["PatientID"] = patient
+    path.write_text(json.dumps(table))
+    made = import_from("rexgradient", rexgradient)
+    assert made.dropped["no study or patient id"] == 2
+    assert {study.id for study in made.studies} == {"pC_s1", "pD_s1"}
+
+
 def test_tables_and_images(rexgradient):
     made = import_from("rexgradient", rexgradient)
     studies = {study.id: study for study in made.studies}
