@@ -50,7 +50,7 @@ ppo.kl.controller ppo.kl.placement ppo.kl.estimator ppo.kl.wording_weight ppo.kl
 ppo.kl.minimum ppo.kl.maximum ppo.kl.target_per_sequence ppo.kl.horizon_episodes
 ppo.kl.reward_scale
 """
-WHERE_THE_DATA_LIES = "data.path data.images data.ids"
+WHERE_THE_DATA_LIES = "data.path data.images data.ids data.columns data.date_format"
 
 
 @pytest.mark.parametrize(
