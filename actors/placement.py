@@ -45,8 +45,7 @@ def connect(settings: RayConfig) -> None:
     """
     if ray.is_initialized():
         return
-    address = settings.address or os.environ.get("RAY_ADDRESS")
-    if address:
+    if address := address_of(settings):
         _join(address, settings.preflight_timeout_s)
         return
     ray.init(
@@ -59,39 +58,50 @@ def connect(settings: RayConfig) -> None:
     )
 
 
+def address_of(settings: RayConfig) -> str | None:
+    """Return the address of the cluster to join; None: one of this machine alone is started."""
+    return settings.address or os.environ.get("RAY_ADDRESS") or None
+
+
 def _join(address: str, timeout: float) -> None:
     """Join a running cluster.
 
     Raises:
         PlacementError: ``cluster_unreachable``, with where the address comes from and the remedy.
     """
-    remedy = (
-        "start the cluster, correct ray.address, or unset RAY_ADDRESS to use a cluster of this "
-        "machine alone"
-    )
     # Ray asks the head 20 times, some 40 s each. One time is enough: what does not answer then is
     # no Ray head, or a network that is down.
     ray_constants.NUM_REDIS_GET_RETRIES = 1
+    require_listener(address, timeout)
     try:
-        _require_listener(address, timeout)
         ray.init(address=address, log_to_driver=True)
     except (OSError, RuntimeError) as error:
-        # ConnectionError and TimeoutError are OSErrors.
-        raise PlacementError(
-            "cluster_unreachable", f"no Ray cluster answers at {address} ({error}); {remedy}"
-        ) from error
+        raise _unreachable(address, error) from error
 
 
-def _require_listener(address: str, timeout: float) -> None:
+def require_listener(address: str, timeout: float) -> None:
     """Fail at once where nothing listens at ``host:port``; other forms of addresses pass.
 
     Raises:
-        OSError: the connection is refused, the host is unknown, or nothing answers in time.
+        PlacementError: ``cluster_unreachable``: the connection is refused, the host is unknown, or
+            nothing answers within ``timeout`` seconds.
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
+    if not (host and port.isdigit()):
+        return
+    try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=timeout):
             pass
+    except OSError as error:  # of which ConnectionError and TimeoutError are kinds
+        raise _unreachable(address, error) from error
+
+
+def _unreachable(address: str, error: Exception) -> PlacementError:
+    return PlacementError(
+        "cluster_unreachable",
+        f"no Ray cluster answers at {address} ({error}); start the cluster, correct ray.address, "
+        "or unset RAY_ADDRESS to use a cluster of this machine alone",
+    )
 
 
 def _quiet_cleaner() -> Callable[[], None]:

@@ -5,6 +5,7 @@ Means over rewards leave out reports that could not be scored; ``invalid_ratio``
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,6 +21,8 @@ from lmrrg.ppo.kl import kl_estimate, kl_per_sequence
 from lmrrg.ppo.masks import fill, masked_mean
 from lmrrg.studies import is_abnormal
 from rl.experience import Sample, ScoredBatch
+
+logger = logging.getLogger(__name__)
 
 _PARTS = (
     "radcliq_v1",
@@ -93,6 +96,22 @@ def text_metrics(sample: Sample) -> dict[str, float]:
         "no_eos_ratio": float(np.mean([not report.finished for report in sample.reports])),
         "repetition": float(np.mean(repeated)),
     }
+
+
+def warn_of_collapse(texts: Sequence[str], iteration: int) -> None:
+    """Log a warning where all reports of an iteration are empty, or all are the same.
+
+    The advantages of equal rewards are 0: such a policy learns nothing any more.
+    """
+    if len(texts) < 2 or len({text.strip() for text in texts}) > 1:
+        return
+    logger.warning(
+        "iteration %d: all %d sampled reports are %s; the policy has collapsed: start again with a "
+        "lower ppo.learning_rate or a higher ppo.kl.initial (docs/your_first_run.md)",
+        iteration,
+        len(texts),
+        "the same" if texts[0].strip() else "empty",
+    )
 
 
 def is_all_normal(text: str) -> bool:

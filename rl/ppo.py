@@ -25,17 +25,17 @@ import ray
 from actors.actor_pool import PoolError
 from actors.placement import connect
 from lmrrg.config.description import config_help
-from lmrrg.config.loading import load_config
+from lmrrg.config.loading import load_config, rebase
 from lmrrg.config.tree import Config
 from lmrrg.errors import run_command
 from lmrrg.manifest import manifest_hash
 from lmrrg.model.checkpoint import CheckpointError, read_checkpoint_config
-from lmrrg.model.pretrained import load_settings, ppo_obstacle
-from lmrrg.ppo.errors import PPOError
+from lmrrg.policy.start_checks import check_ppo
 from lmrrg.progress import progress_bar
 from lmrrg.run.layout import RunLayout
 from lmrrg.run.lock import run_lock
 from lmrrg.run.record import record_run
+from lmrrg.run.storage import require_storage, require_store
 from lmrrg.run.studies import prepare_studies
 from lmrrg.run.tracking import RunTracker, read_metrics, require_wandb_key
 from rl.prometheus import PrometheusGauges
@@ -65,11 +65,14 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
 
     Raises:
         CheckpointError: there is no SFT model.
+        DecoderError, MetricError: as :func:`~lmrrg.policy.start_checks.check_ppo`.
         StudyError: the studies cannot be read; ``resume_mismatch``, they are not those that the run
             has worked on.
-        PPOError: ``resume_mismatch``, ``checkpoint_store``, ``disk_full``, or a check of the
-            training stopped the run.
-        TrackingError: ``run_in_use``, another command works on the run; ``wandb_key``.
+        PPOError: ``resume_mismatch``, ``checkpoint_store``, ``disk_full``, as
+            :func:`~lmrrg.policy.start_checks.check_ppo`, or a check of the training stopped the
+            run.
+        TrackingError: ``run_in_use``, another command works on the run; ``wandb_key``;
+            ``not_writable``; ``checkpoint_store``.
         PlacementError: the cluster is too small or does not answer.
         PoolError: actors were lost more than ``ppo.max_restarts`` times in a row, or failed at
             their work.
@@ -85,7 +88,8 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
             "or give --sft-checkpoint",
         )
     read_checkpoint_config(sft)
-    _check_decoder(sft)
+    check_ppo(config, sft / "decoder")
+    require_storage(config)
     with run_lock(config.run_dir):
         return _run_locked(config, sft)
 
@@ -94,9 +98,9 @@ def _run_locked(config: Config, sft: Path) -> Path:
     """Do the work of :func:`run_ppo` in a folder that nobody else works in."""
     layout = RunLayout(config.run_dir)
     manifest = prepare_studies(config, again=not config.ppo.resume)
-    origin = {"sft": weights_digest(sft), "data": manifest_hash(manifest)}
+    require_store(config, "ppo")
     mirror = Mirror.of(config)
-    store = StateStore(layout.ppo_states, config, origin, config.ppo.keep_checkpoints, mirror)
+    store = states_of(config, sft, manifest, mirror)
     if config.ppo.resume:
         store.restore()
     else:
@@ -118,18 +122,11 @@ def _run_locked(config: Config, sft: Path) -> Path:
     return layout.best("ppo")
 
 
-def _check_decoder(sft: Path) -> None:
-    """Refuse a decoder that PPO cannot train, before any actor starts.
-
-    Raises:
-        PPOError: ``decoder_attention``.
-    """
-    if obstacle := ppo_obstacle(load_settings(sft / "decoder")):
-        raise PPOError(
-            "decoder_attention",
-            f"PPO cannot train the decoder of {sft}: {obstacle}; fine-tune Llama, Qwen, Mistral or "
-            "another decoder with plain attention instead",
-        )
+def states_of(config: Config, sft: Path, manifest: Path, mirror: Mirror | None) -> StateStore:
+    """Return the training states of a run that starts from the model directory ``sft``."""
+    origin = {"sft": weights_digest(sft), "data": manifest_hash(manifest)}
+    folder = RunLayout(config.run_dir).ppo_states
+    return StateStore(folder, config, origin, config.ppo.keep_checkpoints, mirror)
 
 
 def _train_to_the_end(config: Config, sft: Path, store: StateStore, preempted: StopRequest) -> None:
@@ -146,7 +143,7 @@ def _attempt(
     config: Config, sft: Path, store: StateStore, restarts: Restarts, preempted: StopRequest
 ) -> None:
     """Start the actors and train, until the end or until actors are lost."""
-    algorithm = CQRL(CQRLConfig.of(config, sft))
+    algorithm = CQRL(CQRLConfig.of(rebase(config, Path.cwd()), sft))
     try:
         if (latest := store.latest()) is not None:
             algorithm.load_checkpoint(str(latest[1]))

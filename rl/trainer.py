@@ -18,6 +18,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from lmrrg.config.tree import Config
 from lmrrg.policy.batches import Experience, PolicyOutputs
+from lmrrg.policy.start_checks import check_ppo_settings
 from lmrrg.policy.update_report import UpdateReport
 from lmrrg.ppo.correction import Parity
 from lmrrg.ppo.errors import PPOError
@@ -28,7 +29,7 @@ from lmrrg.run.studies import priors_of, studies_of
 from lmrrg.studies import Split
 from rl.crew import Crew
 from rl.experience import ScoredBatch, make_experience, shuffled_rewards
-from rl.iteration_metrics import iteration_metrics
+from rl.iteration_metrics import iteration_metrics, warn_of_collapse
 from rl.model_selection import ModelSelection
 from rl.parity_checks import ParityChecks
 from rl.phase_timer import PhaseTimer
@@ -74,7 +75,7 @@ class CQRL(Algorithm):
     Raises:
         PlacementError: the cluster is too small.
         PPOError: ``parity_broken``, ``ratio_not_one``, ``kl_not_zero``, ``no_scored_report``,
-            ``no_studies``, ``sampling_temperature``.
+            ``no_studies``, ``sampling_temperature``, ``no_policy_update``.
         PoolError: ``actors_lost``, policy or reference died (:mod:`rl.recovery` starts again), or
             an actor failed.
     """
@@ -91,7 +92,7 @@ class CQRL(Algorithm):
         self.settings = Config.model_validate(config.settings)
         self.ppo = self.settings.ppo
         self.layout = RunLayout(self.settings.run_dir)
-        self._check_settings()
+        check_ppo_settings(self.settings)
         self._sft = Path(config.sft_checkpoint)
         self.studies = self._study_pool("train")
         self.heldout_studies = self._study_pool("val", self.ppo.eval_studies)
@@ -144,6 +145,7 @@ class CQRL(Algorithm):
         timer = PhaseTimer()
         batch = timer.run("sample", self._sample)
         scored = timer.run("score", self._score, batch)
+        warn_of_collapse(scored.sample.texts, self.iterations_done + 1)
         engine_parity = timer.run("score", self._check, scored)
         experience = timer.run("advantages", self._advantages, scored)
         update = timer.run("update", self._update, experience)
@@ -349,14 +351,3 @@ class CQRL(Algorithm):
             self._sft,
             limit,
         )
-
-    def _check_settings(self) -> None:
-        if (temperature := self.settings.rollout.temperature) != 1:
-            # Ratio and KL compare the trainer's log-probs, which know of no temperature.
-            raise PPOError(
-                "sampling_temperature",
-                f"log-probs are those at 1: rollout.temperature {temperature:g} is not",
-            )
-        warmup = self.ppo.value_warmup_iterations
-        if self.ppo.algorithm == "ppo" and warmup >= self.ppo.iterations:
-            logger.warning("ppo.value_warmup_iterations leaves no iteration that trains the policy")

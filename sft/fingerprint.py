@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +51,18 @@ def fingerprint(config: Config, manifest: Path, vocabulary: str, images: Iterabl
     return f"{_hash_of(plan)}-{_hash_of(contents)}"
 
 
-def check_fingerprint(found: str, expected: str) -> None:
+def check_fingerprint(found: str, expected: str, changed: Sequence[str] = ()) -> None:
     """Refuse a checkpoint that belongs to another run.
+
+    Args:
+        changed: the settings that are known to differ, for the message.
 
     Raises:
         SFTError: ``resume_mismatch``.
     """
     if difference := _difference(found, expected):
+        if changed:
+            difference = f"other values of {', '.join(changed)}"
         raise SFTError(
             "resume_mismatch",
             f"the run's last checkpoint was made with {difference}; use another name, or "

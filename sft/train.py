@@ -17,6 +17,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.fs
@@ -26,12 +27,13 @@ from ray.train import WorkerGroupError
 from ray.train.torch import TorchConfig
 from ray.train.v2.api.config import CheckpointConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.torch.torch_trainer import TorchTrainer
+from transformers import PreTrainedTokenizerBase
 
 from actors.placement import bundle, connect, warn_of_idle_gpus
 from lmrrg.config.data import DataConfig
 from lmrrg.config.description import config_help
-from lmrrg.config.loading import load_config
-from lmrrg.config.model import ModelConfig
+from lmrrg.config.loading import load_config, rebase
+from lmrrg.config.resume import binding_settings, changed_keys
 from lmrrg.config.sft import SFTConfig
 from lmrrg.config.tree import Config
 from lmrrg.errors import CodedError, run_command
@@ -39,10 +41,13 @@ from lmrrg.files import atomic_writer
 from lmrrg.manifest import manifest_hash
 from lmrrg.model.checkpoint import CheckpointError, read_checkpoint_config
 from lmrrg.model.decoder import build_tokenizer
-from lmrrg.model.pretrained import check_pretrained, load_settings, ppo_obstacle
+from lmrrg.model.pretrained import check_pretrained
+from lmrrg.model.prompts import check_prompt_length
+from lmrrg.policy.start_checks import check_ppo
 from lmrrg.run.layout import RunLayout
 from lmrrg.run.lock import run_lock
 from lmrrg.run.record import record_run
+from lmrrg.run.storage import require_storage, require_store
 from lmrrg.run.studies import prepare_studies, priors_of, studies_of
 from lmrrg.run.tracking import require_wandb_key
 from lmrrg.studies import Study
@@ -60,6 +65,29 @@ _MAX_FAILURES = 2
 """How often a run starts again from its last checkpoint after workers or nodes were lost."""
 
 
+@dataclass(frozen=True, repr=False)
+class Plan:
+    """What a run trains on, known before anything is encoded or started.
+
+    There is no generated repr: it would print reports.
+
+    Attributes:
+        manifest: of the run's studies.
+        train: studies with a report, in the manifest's order.
+        val: the same of the validation split.
+        tokenizer: of the decoder.
+        hashes: SHA-256 of every image that the model sees.
+        fingerprint: identifies the run.
+    """
+
+    manifest: Path
+    train: list[Study]
+    val: list[Study]
+    tokenizer: PreTrainedTokenizerBase
+    hashes: dict[Path, str]
+    fingerprint: str
+
+
 def run_sft(config: Config) -> Path:
     """Train or continue the run of ``config``; return its best checkpoint, ``run_dir/sft/best``.
 
@@ -70,11 +98,15 @@ def run_sft(config: Config) -> Path:
             study has masks); ``resume_mismatch`` (settings, data, images or pretrained weights
             changed since the last checkpoint); ``loss_not_finite``.
         StudyError: the studies cannot be read; ``resume_mismatch``, the run began with others.
-        TrackingError: ``run_in_use``, another command works on the run; ``wandb_key``.
+        TrackingError: ``run_in_use``, another command works on the run; ``wandb_key``;
+            ``not_writable``; ``checkpoint_store``.
         CodedError: any other coded error that a rank raised.
     """
     config = config.model_copy(update={"storage_path": Path(config.storage_path).resolve()})
-    _check_decoder(config.model)
+    check_pretrained(config.model)
+    _warn_of_ppo(config)
+    require_storage(config)
+    require_store(config, "sft")
     with run_lock(config.run_dir):
         return _run_locked(config)
 
@@ -82,44 +114,72 @@ def run_sft(config: Config) -> Path:
 def _run_locked(config: Config) -> Path:
     """Do the work of :func:`run_sft` in a folder that nobody else works in."""
     layout = RunLayout(config.run_dir)
-    manifest = prepare_studies(config, again=not config.sft.resume)
+    plan = plan_run(config, prepare_studies(config, again=not config.sft.resume))
+    if not config.sft.resume:
+        _delete(layout.stage("sft"), _storage(config, f"sft/{_RAY_NAME}"))
+        layout.metrics("sft").unlink(missing_ok=True)
+    elif is_complete(config, plan):
+        return layout.best("sft")
+    check_mark(config, plan)
+    job = _job(config, plan)
+    require_wandb_key(config.tracking)
+    connect(config.ray)
+    warn_of_idle_gpus(config.sft.gpus_per_worker)
+    # Only now, when everything has loaded: settings that cannot start leave the run's name free.
+    _mark(config, plan)
+    record_run(config, plan.manifest)
+    storage = _storage(config)
+    steps = config.sft.epochs * -(-len(plan.train) // config.sft.minibatch)
+    with training_bar(config.run_dir, steps):
+        result = _fit(lambda: _trainer(job, storage))
+    return _copy_models(result, layout)
+
+
+def plan_run(config: Config, manifest: Path) -> Plan:
+    """Return what a run would train on, and what it is known by; nothing of the run is written.
+
+    Raises:
+        StudyError: ``manifest_missing`` or ``empty_split``.
+        SFTError: ``no_studies`` or ``no_region_masks``.
+        DecoderError: as :func:`~lmrrg.model.decoder.build_tokenizer`; ``prompt_too_long``.
+    """
     train = _with_reports(studies_of(config, "train"), config.data, "train")
     val = _with_reports(studies_of(config, "val"), config.data, "val")
     _check_masks(train, config.sft)
     reports = [study.report(config.data.section) for study in train]
     tokenizer = build_tokenizer(config.model, reports)
+    check_prompt_length(tokenizer, config)
     vocabulary = json.dumps(tokenizer.get_vocab(), sort_keys=True)
     hashes = image_hashes([*train, *val], config.data)
     run = fingerprint(config, manifest, vocabulary, hashes.values())
-    if not config.sft.resume:
-        _delete(layout.stage("sft"), _storage(config, f"sft/{_RAY_NAME}"))
-        layout.metrics("sft").unlink(missing_ok=True)
-    elif _is_complete(layout, config.sft.epochs, run):
-        return layout.best("sft")
-    _check_mark(layout.sft_fingerprint, run)
-    train_files = FeatureFiles(train, config.data, hashes=hashes)
-    job = Job(
-        config=config,
-        train=train,
-        val=val,
-        train_files=train_files,
-        val_files=FeatureFiles(val, config.data, beside=[train_files], hashes=hashes),
-        tokenizer=tokenizer,
-        fingerprint=run,
-        provenance={"data_sha256": manifest_hash(manifest), "seed": config.seed, "stage": "sft"},
-        priors=priors_of(config),
-    )
-    require_wandb_key(config.tracking)
-    connect(config.ray)
-    warn_of_idle_gpus(config.sft.gpus_per_worker)
-    # Only now, when everything has loaded: settings that cannot start leave the run's name free.
-    _mark(layout.sft_fingerprint, run)
-    record_run(config, manifest)
-    storage = _storage(config)
-    steps = config.sft.epochs * -(-len(train) // config.sft.minibatch)
-    with training_bar(config.run_dir, steps):
-        result = _fit(lambda: _trainer(job, storage))
-    return _copy_models(result, layout)
+    return Plan(manifest, train, val, tokenizer, hashes, run)
+
+
+def check_mark(config: Config, plan: Plan) -> None:
+    """Fail fast where the run's folder belongs to another run.
+
+    Raises:
+        SFTError: ``resume_mismatch``, with the settings that differ.
+    """
+    layout = RunLayout(config.run_dir)
+    if not layout.sft_fingerprint.is_file():
+        return
+    changed: list[str] = []
+    if layout.sft_settings.is_file():
+        saved = json.loads(layout.sft_settings.read_text(encoding="utf-8"))
+        changed = changed_keys(saved, binding_settings(config, "sft"))
+    found = layout.sft_fingerprint.read_text(encoding="utf-8")
+    check_fingerprint(found, plan.fingerprint, changed)
+
+
+def is_complete(config: Config, plan: Plan) -> bool:
+    """Return whether the run has finished its last epoch."""
+    layout = RunLayout(config.run_dir)
+    if not (layout.best("sft").is_dir() and layout.last("sft").is_dir()):
+        return False
+    provenance = read_checkpoint_config(layout.last("sft"))["provenance"]
+    is_same = is_same_run(provenance["fingerprint"], plan.fingerprint)
+    return is_same and provenance["epoch"] == config.sft.epochs
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -147,17 +207,29 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check_decoder(model: ModelConfig) -> None:
-    """Refuse a pretrained decoder that cannot be used; warn of one that PPO cannot train."""
-    check_pretrained(model)
-    name = model.decoder.pretrained
-    if name and (obstacle := ppo_obstacle(load_settings(name))):
-        logger.warning(
-            "%s can be fine-tuned, but PPO will refuse it: %s; take Llama, Qwen, Mistral or "
-            "another decoder with plain attention if PPO is to follow",
-            name,
-            obstacle,
-        )
+def _warn_of_ppo(config: Config) -> None:
+    """Warn of what PPO will refuse: fine-tuning alone can do without it."""
+    try:
+        check_ppo(config, config.model.decoder.pretrained)
+    except CodedError as refusal:
+        logger.warning("SFT goes on, but PPO will refuse this: %s", refusal)
+
+
+def _job(config: Config, plan: Plan) -> Job:
+    """Return everything that a rank needs; the images are encoded here."""
+    train_files = FeatureFiles(plan.train, config.data, hashes=plan.hashes)
+    digest = manifest_hash(plan.manifest)
+    return Job(
+        config=rebase(config, Path.cwd()),
+        train=plan.train,
+        val=plan.val,
+        train_files=train_files,
+        val_files=FeatureFiles(plan.val, config.data, beside=[train_files], hashes=plan.hashes),
+        tokenizer=plan.tokenizer,
+        fingerprint=plan.fingerprint,
+        provenance={"data_sha256": digest, "seed": config.seed, "stage": "sft"},
+        priors=priors_of(config),
+    )
 
 
 def _with_reports(studies: list[Study], data: DataConfig, split: str) -> list[Study]:
@@ -197,24 +269,14 @@ def _delete(folder: Path, storage: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check_mark(mark: Path, run: str) -> None:
-    """Fail fast when the folder belongs to another run: SFTError ``resume_mismatch``."""
-    if mark.is_file():
-        check_fingerprint(mark.read_text(encoding="utf-8"), run)
-
-
-def _mark(mark: Path, run: str) -> None:
-    """Write the run's fingerprint into its folder."""
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_writer(mark) as out:
-        out.write(run)
-
-
-def _is_complete(layout: RunLayout, epochs: int, run: str) -> bool:
-    if not (layout.best("sft").is_dir() and layout.last("sft").is_dir()):
-        return False
-    provenance = read_checkpoint_config(layout.last("sft"))["provenance"]
-    return is_same_run(provenance["fingerprint"], run) and provenance["epoch"] == epochs
+def _mark(config: Config, plan: Plan) -> None:
+    """Write the run's fingerprint, and the settings behind it, into its folder."""
+    layout = RunLayout(config.run_dir)
+    layout.stage("sft").mkdir(parents=True, exist_ok=True)
+    with atomic_writer(layout.sft_settings) as out:
+        json.dump(binding_settings(config, "sft"), out, indent=1)
+    with atomic_writer(layout.sft_fingerprint) as out:
+        out.write(plan.fingerprint)
 
 
 def _trainer(job: Job, storage: str) -> TorchTrainer:

@@ -1,4 +1,4 @@
-"""``lmrrg doctor``: show what is installed, what is missing, and what each backend needs."""
+"""``lmrrg doctor``: show what is installed and what is missing, or check a run before it starts."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Literal
 
 from lmrrg.cli.renamed import add_renamed_option
+from lmrrg.config.description import config_help
 
-Level = Literal["ok", "optional", "missing"]
+EPILOG = config_help()
+
+Level = Literal["ok", "optional", "missing", "problem"]
 
 _GIB = 2**30
 _DISK_GIB = 5
@@ -49,6 +52,13 @@ class Check:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     parser.add_argument(
+        "--config",
+        help="YAML file with the settings of a run: check what can be known before it starts",
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings that win over the file's"
+    )
+    parser.add_argument(
         "--published-dir", type=Path, help="folder with the weights of the published reward backend"
     )
     add_renamed_option(parser, "--reference-dir", "--published-dir")
@@ -56,22 +66,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print every check; return 1 when something that every run needs is missing."""
-    checks = [
-        *_machine(),
-        *_packages(),
-        _engine(),
-        *_imports(),
-        *_published_backend(args.published_dir),
-        _browser(),
-    ]
+    """Print every check; return 1 where something that a run needs is missing or wrong."""
+    checks = _run_checks(args) if args.config else _machine_checks(args.published_dir)
     if args.json:
         print(json.dumps([asdict(check) for check in checks], indent=2))
     else:
         width = max(len(check.name) for check in checks)
         for check in checks:
             print(f"{check.level:8}  {check.name:{width}}  {check.detail}")
-    return 1 if any(check.level == "missing" for check in checks) else 0
+    return 1 if any(check.level in ("missing", "problem") for check in checks) else 0
+
+
+def _run_checks(args: argparse.Namespace) -> list[Check]:
+    # Imported here: the doctor of a machine must be able to say that a package is missing.
+    from lmrrg.cli.run_checks import check_run
+    from lmrrg.config.loading import load_config
+
+    return check_run(load_config(args.config, args.overrides))
+
+
+def _machine_checks(published: Path | None) -> list[Check]:
+    return [
+        *_machine(),
+        *_packages(),
+        _engine(),
+        *_imports(),
+        *_published_backend(published),
+        _browser(),
+    ]
 
 
 def _machine() -> Iterator[Check]:

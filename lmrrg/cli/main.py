@@ -18,7 +18,7 @@ COMMANDS = {
     "evaluate": "generate reports with a checkpoint and score them",
     "explain": "show matched, missed and invented findings of every report, in colour",
     "demo": "run SFT, PPO, evaluation and the run report with one config",
-    "doctor": "say what is installed, what is missing, and what each backend needs",
+    "doctor": "say what is installed and what is missing, or check a run before it starts",
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,16 @@ from lmrrg.manifest import read_studies
 from lmrrg.model.checkpoint import read_checkpoint_config
 from lmrrg.run.layout import RunLayout
 from lmrrg.run.tracking import read_metrics
+from lmrrg.studies import Study
 
 
 def studies_line(manifest: Path) -> str:
     """Return how many studies a manifest holds, in all and per split."""
-    studies = read_studies(manifest)
+    return count_studies(read_studies(manifest))
+
+
+def count_studies(studies: Sequence[Study]) -> str:
+    """Return the number of studies, in all and per split."""
     splits = Counter(study.split or "no split" for study in studies)
     counts = ", ".join(f"{count:,} {split}" for split, count in splits.items())
     return f"{len(studies):,} studies: {counts}"

@@ -6,7 +6,7 @@ import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -16,6 +16,8 @@ from lmrrg.config.description import describe_config
 from lmrrg.config.tree import Config
 from lmrrg.config.yaml_file import read_yaml
 from lmrrg.files import atomic_writer
+
+BranchT = TypeVar("BranchT", bound=Settings)
 
 _NAME_OR_FOLDER = ("pretrained", "text_encoder")
 """Settings that name a model or the folder it lies in."""
@@ -48,7 +50,7 @@ def load_config(path: Path | str | None = None, overrides: Sequence[str] = ()) -
         where = origin + (f" with {' '.join(overrides)}" if overrides else "")
         raise ConfigError(_explain(error, where)) from error
     home = os.environ.get("LMRRG_HOME")
-    return _rebase(config, Path(home)) if home else config
+    return rebase(config, Path(home)) if home else config
 
 
 def save_config(config: Config, path: Path) -> None:
@@ -68,14 +70,18 @@ def _merge(tree: dict[str, Any], other: dict[str, Any]) -> None:
             tree[key] = value
 
 
-def _rebase(branch: Any, home: Path) -> Any:
-    """Return the settings with every relative path below ``home``."""
+def rebase(branch: BranchT, home: Path) -> BranchT:
+    """Return the settings with every relative path below ``home``.
+
+    The names of the decoder and of the text encoder are changed only where a folder of that name
+    lies there. Actors have a working directory of their own, so what they get must be absolute.
+    """
     changed: dict[str, Any] = {}
     for name, value in branch:
         if isinstance(value, Path):
             changed[name] = home / value
         elif isinstance(value, Settings):
-            changed[name] = _rebase(value, home)
+            changed[name] = rebase(value, home)
         elif name in _NAME_OR_FOLDER and _is_folder(value, home):
             changed[name] = str(home / value)
     # A copy is not validated again; the rules know no difference between relative and absolute.

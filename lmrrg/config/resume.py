@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from lmrrg.config.base import Stage
@@ -20,6 +21,16 @@ def binding_settings(config: Config, stage: Stage) -> dict[str, Any]:
         for setting in describe_config()
         if stage in setting.stages
     }
+
+
+def changed_keys(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """Return the keys whose values differ, sorted.
+
+    A key of one side alone counts too: an older or newer version had other settings.
+    """
+    return [
+        key for key in sorted(saved.keys() | current.keys()) if saved.get(key) != current.get(key)
+    ]
 
 
 def _value(tree: Any, key: str) -> Any:

@@ -33,6 +33,18 @@ def make_backend(reward: RewardConfig) -> Backend:
     return PublishedBackend(reward.published_dir, cache=reward.published_cache)
 
 
+def check_backend(reward: RewardConfig) -> None:
+    """Check that the files of the backend are there, without loading them.
+
+    Raises:
+        MetricError: ``weights_missing``, with the command that fetches them.
+    """
+    if reward.backend == "published":
+        from lmrrg.metrics.published.weight_files import find_all
+
+        find_all(reward.published_dir)
+
+
 def score_parts(backend: Backend, hypotheses: Sequence[str], references: Sequence[str]) -> Parts:
     """Score N pairs, identical pairs once.
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from transformers import PreTrainedTokenizerBase
 
+from lmrrg.anatomy import REGIONS
 from lmrrg.config.model import ModelConfig
+from lmrrg.config.tree import Config
+from lmrrg.model.decoder import DecoderError
 
 
 def prompt_ids(
@@ -26,6 +29,28 @@ def prompt_ids(
     if config.use_prior:
         ids += _part(tokenizer, " prior report :", prior, config.max_prior_tokens)
     return ids + _encode(tokenizer, "\n")
+
+
+def check_prompt_length(tokenizer: PreTrainedTokenizerBase, config: Config) -> None:
+    """Refuse settings under which the longest prompt leaves no room for the longest report.
+
+    Raises:
+        DecoderError: ``prompt_too_long``.
+    """
+    model = config.model
+    # One word per token at least: what is longer is cut.
+    ids = prompt_ids(
+        tokenizer, model, "a " * model.max_indication_tokens, "a " * model.max_prior_tokens
+    )
+    prompt = len(REGIONS) + 1 + len(ids)
+    report = max(config.data.max_report_tokens, config.rollout.max_new_tokens)
+    if prompt + report > model.decoder.max_positions:
+        raise DecoderError(
+            "prompt_too_long",
+            f"a prompt of {prompt} tokens and a report of {report} are more than "
+            f"model.decoder.max_positions {model.decoder.max_positions}: raise it, shorten the "
+            "instruction, or lower data.max_report_tokens and rollout.max_new_tokens",
+        )
 
 
 def report_ids(tokenizer: PreTrainedTokenizerBase, report: str, max_tokens: int) -> list[int]:

@@ -77,6 +77,11 @@ class RunLayout:
         return self.stage("sft") / "fingerprint"
 
     @property
+    def sft_settings(self) -> Path:
+        """Settings that the fingerprint stands for (JSON)."""
+        return self.stage("sft") / "settings.json"
+
+    @property
     def ppo_states(self) -> Path:
         """Folder of the training states of PPO."""
         return self.stage("ppo") / "state"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lmrrg.config.data import DataConfig
-from lmrrg.config.resume import binding_settings
+from lmrrg.config.resume import binding_settings, changed_keys
 from lmrrg.config.tree import Config
 from lmrrg.data.phantom.drawn import dataset as drawn_phantoms
 from lmrrg.data.sources import READERS_VERSION
@@ -53,12 +53,17 @@ class StudiesOrigin:
     """Size and time of change (ns) of the source's tables, by path."""
     manifest: str | None = None
     """Hash of the manifest; None before it is written."""
+    values: dict[str, Any] | None = None
+    """The settings themselves, by key, to name those that changed."""
 
     @classmethod
     def of(cls, config: Config) -> StudiesOrigin:
         """Return what a manifest would be made from now."""
         return cls(
-            settings=_settings_hash(config), readers=READERS_VERSION, tables=_tables(config.data)
+            settings=_settings_hash(config),
+            readers=READERS_VERSION,
+            tables=_tables(config.data),
+            values=binding_settings(config, "data"),
         )
 
     @classmethod
@@ -76,6 +81,12 @@ class StudiesOrigin:
         """Write this origin, as that of ``manifest``."""
         with atomic_writer(path) as out:
             json.dump(asdict(replace(self, manifest=manifest_hash(manifest))), out)
+
+    def changed_settings(self, current: StudiesOrigin) -> list[str]:
+        """Return the keys of the settings that differ; [] where they are not known."""
+        if self.values is None or current.values is None:
+            return []
+        return changed_keys(self.values, current.values)
 
     def is_of(self, manifest: Path, current: StudiesOrigin) -> bool:
         """Return whether ``manifest`` was made from this, and ``current`` is still the same.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from lmrrg.config.data import DataConfig
 from lmrrg.config.tree import Config
@@ -14,6 +17,13 @@ from lmrrg.run.layout import RunLayout
 from lmrrg.run.origin import StudiesOrigin
 from lmrrg.run.record import data_of_run
 from lmrrg.studies import Split, Study, StudyError
+
+
+class FoundStudies(NamedTuple):
+    """The studies of a source, and the number of rows left out by reason."""
+
+    studies: list[Study]
+    dropped: Mapping[str, int]
 
 
 def prepare_studies(config: Config, *, again: bool = False, progress: bool = True) -> Path:
@@ -43,15 +53,43 @@ def prepare_studies(config: Config, *, again: bool = False, progress: bool = Tru
         # Phantoms are drawn over the old ones: if the import fails, the old manifest must not pass
         # for current.
         layout.studies_origin.unlink(missing_ok=True)
-    elif saved.settings != origin.settings:
-        # Refused before the first phantom is drawn over one that the run needs.
-        raise _other_studies(config, "the settings of the data, or the seed, are other ones")
+    else:
+        # Before the first phantom is drawn over one that the run needs.
+        _refuse_other_settings(config, saved, origin)
     imported = import_checked(config.data, layout.root, config.seed, progress=progress)
-    if bound_to is not None and _hash_of(imported, layout) != bound_to:
-        raise _other_studies(config, "the source, or how it is read, changed")
+    if bound_to is not None:
+        _refuse_other_studies(config, imported, bound_to)
     write_import(layout.studies, imported)
     origin.save(layout.studies_origin, layout.studies)
     return layout.studies
+
+
+def check_studies(
+    config: Config, *, again: bool = False, progress: bool = True
+) -> FoundStudies | None:
+    """Check what :func:`prepare_studies` would do, and write no manifest.
+
+    Returns:
+        What was found, or None where phantoms are still to be drawn.
+
+    Raises:
+        StudyError, TrackingError: as :func:`prepare_studies`.
+    """
+    layout = RunLayout(config.run_dir)
+    origin = StudiesOrigin.of(config)
+    saved = StudiesOrigin.load(layout.studies_origin)
+    if saved.is_of(layout.studies, origin):
+        audit = json.loads(layout.studies_audit.read_text(encoding="utf-8"))
+        return FoundStudies(read_studies(layout.studies), audit["dropped"])
+    bound_to = None if again else data_of_run(config.run_dir)
+    if bound_to is not None and saved.manifest == bound_to:
+        _refuse_other_settings(config, saved, origin)
+    if config.data.source == "phantom":
+        return None
+    imported = import_checked(config.data, layout.root, config.seed, progress=progress)
+    if bound_to is not None:
+        _refuse_other_studies(config, imported, bound_to)
+    return FoundStudies(imported.studies, imported.dropped)
 
 
 def import_checked(data: DataConfig, folder: Path, seed: int, *, progress: bool = True) -> Import:
@@ -82,9 +120,21 @@ def studies_of(config: Config, split: Split) -> list[Study]:
         StudyError: ``manifest_missing`` (call :func:`prepare_studies` first) or ``empty_split``.
     """
     studies = read_studies(RunLayout(config.run_dir).studies, split)
-    if not studies:
-        raise StudyError("empty_split", f"the run's manifest has no studies in the split {split}")
+    require_split(studies, split)
     return studies[: config.data.train_limit if split == "train" else config.data.eval_limit]
+
+
+def require_split(studies: Iterable[Study], split: Split) -> None:
+    """Refuse studies of which none belongs to a split.
+
+    Raises:
+        StudyError: ``empty_split``.
+    """
+    if not any(study.split == split for study in studies):
+        raise StudyError(
+            "empty_split",
+            f"the run's manifest has no studies in the split {split}",
+        )
 
 
 def priors_of(config: Config) -> dict[str, str]:
@@ -99,6 +149,25 @@ def priors_of(config: Config) -> dict[str, str]:
         return {}
     # The whole manifest, not studies_of: a limit on the studies must not take a prior away.
     return prior_reports(read_studies(RunLayout(config.run_dir).studies), config.data.section)
+
+
+def _refuse_other_settings(config: Config, saved: StudiesOrigin, origin: StudiesOrigin) -> None:
+    """Refuse settings that would give other studies: StudyError ``resume_mismatch``."""
+    if saved.settings == origin.settings:
+        return
+    keys = saved.changed_settings(origin)
+    raise _other_studies(
+        config,
+        f"other values of {', '.join(keys)}"
+        if keys
+        else "the settings of the data, or the seed, are other ones",
+    )
+
+
+def _refuse_other_studies(config: Config, imported: Import, bound_to: str) -> None:
+    """Refuse an import that gives another manifest: StudyError ``resume_mismatch``."""
+    if _hash_of(imported, RunLayout(config.run_dir)) != bound_to:
+        raise _other_studies(config, "the source, or how it is read, changed")
 
 
 def _other_studies(config: Config, why: str) -> StudyError:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lmrrg.config.resume import binding_settings
+from lmrrg.config.resume import binding_settings, changed_keys
 from lmrrg.config.tree import Config
 from lmrrg.files import atomic_writer
 from lmrrg.ppo.errors import PPOError
@@ -162,15 +162,7 @@ class StateStore:
             json.dump(record, out)
 
     def _check(self, record: Mapping[str, Any]) -> None:
-        saved = record["identity"]
-        current = self._identity
-        # A key of one side alone counts too: an older or newer version had other settings.
-        different = [
-            key
-            for key in sorted(saved.keys() | current.keys())
-            if saved.get(key) != current.get(key)
-        ]
-        if different:
+        if different := changed_keys(record["identity"], self._identity):
             raise PPOError(
                 "resume_mismatch",
                 f"{self._folder} was written with other values of {', '.join(different)}; take the "

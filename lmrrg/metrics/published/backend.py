@@ -17,7 +17,7 @@ from lmrrg.metrics.published.bertscore import BertScore, bertscore_f1
 from lmrrg.metrics.published.cache import Analysis, AnalysisCache
 from lmrrg.metrics.published.chexbert import CheXbert
 from lmrrg.metrics.published.radgraph import RadGraph, radgraph_f1
-from lmrrg.metrics.published.weight_files import find, missing_files
+from lmrrg.metrics.published.weight_files import find_all
 from lmrrg.metrics.text.bleu import bleu2
 
 # Raise it when a change of this code can change a score: it is part of every cache key.
@@ -49,7 +49,7 @@ class PublishedBackend:
             MetricError: ``weights_missing`` (the message has the command that fetches them),
                 ``weights_mismatch``, ``unsupported_model``.
         """
-        files = {part: find(part, folder) for part in missing_files(folder)}
+        files = find_all(folder)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         budget = token_budget or _TOKEN_BUDGET * (64 if device.type == "cuda" else 1)
         paths = [path for part in files.values() for path in part.values()]

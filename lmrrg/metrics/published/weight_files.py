@@ -72,6 +72,15 @@ def find(part: str, folder: Path | None) -> dict[str, Path]:
     return found
 
 
+def find_all(folder: Path | None) -> dict[str, dict[str, Path]]:
+    """Return the paths of the files of every part, by part and name.
+
+    Raises:
+        MetricError: ``weights_missing``; the message says how to fetch them.
+    """
+    return {part: find(part, folder) for part in SOURCES}
+
+
 def missing_files(folder: Path | None) -> dict[str, list[str]]:
     """Return for each part of the backend the commands that fetch its missing files.
 
