@@ -62,6 +62,7 @@ class ReportService:
             timeout_s=serve_settings.decoder_timeout_s,
             memory_mb=serve_settings.decoder_memory_mb,
             limits=image_limits(self._settings.data),
+            polarity=self._settings.data.polarity,
         )
         return build_api(self, decoders, serve_settings.max_upload_mb << 20, self._image_size)
 

@@ -17,14 +17,14 @@ from PIL import Image
 from lmrrg.anatomy import REGIONS
 from lmrrg.engine.report_engine import ReportEngine
 from lmrrg.files import directory_hash
-from lmrrg.imaging.radiograph import Radiograph
+from lmrrg.imaging.radiograph import IMAGE_WARNING_CODES, Radiograph
 from lmrrg.imaging.reading import to_square
 from lmrrg.model.checkpoint import checkpoint_settings, read_checkpoint_config
 from lmrrg.model.prompts import prompt_ids
 from lmrrg.studies import LABELS
 from lmrrg.views import choose_views
 from lmrrg.vision.files import load_features_from_images
-from serve_app.schemas import ImageInfo, ModelInfo, RegionHeat, ReportResponse
+from serve_app.schemas import ImageInfo, ImageWarning, ModelInfo, RegionHeat, ReportResponse
 from serve_app.settings import ServiceSettings
 
 
@@ -115,16 +115,23 @@ class Reporter:
 
     def _images(self, study: UploadedStudy) -> list[ImageInfo]:
         """Describe the images of a study that the model sees."""
-        size = self._data.image_size
-        return [
-            ImageInfo(
-                view=image.view,
-                source=image.source,
-                burned_in=image.burned_in,
-                preview=_data_url(to_square(image.pixels, size)) if study.details else None,
-            )
-            for image in choose_views(study.images, self._data.max_views)
-        ]
+        preview = self._data.image_size if study.details else None
+        chosen = choose_views(study.images, self._data.max_views)
+        return [image_info(image, preview) for image in chosen]
+
+
+def image_info(image: Radiograph, preview: int | None) -> ImageInfo:
+    """Describe an image; ``preview`` is the side of the square to show, None for no picture."""
+    warnings = [
+        ImageWarning(code=code, message=IMAGE_WARNING_CODES[code]) for code in image.warnings
+    ]
+    return ImageInfo(
+        view=image.view,
+        source=image.source,
+        burned_in=image.burned_in,
+        warnings=warnings,
+        preview=_data_url(to_square(image.pixels, preview)) if preview else None,
+    )
 
 
 def model_info(checkpoint: Path) -> ModelInfo:

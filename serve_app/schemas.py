@@ -33,12 +33,24 @@ class ModelInfo(Schema):
     )
 
 
+class ImageWarning(Schema):
+    """Something about an image that whoever reads the report should know."""
+
+    code: str = Field(
+        description="burned_in_annotation, for_processing, looks_inverted or polarity_corrected"
+    )
+    message: str
+
+
 class ImageInfo(Schema):
     """One image that the model used."""
 
     view: View
     source: str = Field(description="dicom, png or jpeg")
     burned_in: bool = Field(False, description="the DICOM header declares text in the pixels")
+    warnings: list[ImageWarning] = Field(
+        default_factory=list, description="what was found in the image; empty for most"
+    )
     preview: str | None = Field(
         None, description="with details=true: the input of the model, a PNG data URL"
     )

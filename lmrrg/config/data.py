@@ -162,4 +162,14 @@ class DataConfig(Settings):
         "refuse them",
         json_schema_extra=FREE,
     )
+    allow_secondary_capture: bool = Field(
+        False,
+        description="read DICOM secondary captures of modality OT, which are refused otherwise",
+        json_schema_extra=FREE,
+    )
+    polarity: Literal["header", "pixels"] = Field(
+        "header",
+        description="films that look inverted: believe the header and flag them, or turn them",
+        json_schema_extra=enters("sft", "ppo"),
+    )
     phantom: PhantomConfig = PhantomConfig()

@@ -52,7 +52,7 @@ def main() -> None:
 def _answer(request: dict[str, Any], data: bytes, answers: BinaryIO) -> None:
     """Decode one file and write its pixels, or the code of the error."""
     try:
-        image = read_image(data, Limits(**request["limits"]))
+        image = read_image(data, Limits(**request["limits"]), polarity=request["polarity"])
         pixels = image.pixels
         if request["square"] is not None:
             pixels = to_square(pixels, request["square"])
@@ -60,7 +60,7 @@ def _answer(request: dict[str, Any], data: bytes, answers: BinaryIO) -> None:
             "shape": pixels.shape,
             "view": image.view,
             "source": image.source,
-            "burned_in": image.burned_in,
+            "warnings": image.warnings,
         }
         reply(answers, facts, np.ascontiguousarray(pixels, "<f4").data)
     except ImageError as error:

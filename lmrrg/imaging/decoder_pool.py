@@ -27,8 +27,10 @@ from lmrrg.imaging.decoder_child import FRAME, READY
 from lmrrg.imaging.radiograph import (
     DEFAULT_LIMITS,
     IMAGE_ERROR_CODES,
+    IMAGE_WARNING_CODES,
     ImageError,
     Limits,
+    Polarity,
     Radiograph,
 )
 from lmrrg.studies import View
@@ -57,7 +59,10 @@ def image_limits(data: DataConfig) -> Limits:
     16777216
     """
     return Limits(
-        data.max_image_mb << 20, round(data.max_image_megapixels * 1e6), data.burned_in_annotation
+        data.max_image_mb << 20,
+        round(data.max_image_megapixels * 1e6),
+        data.burned_in_annotation,
+        data.allow_secondary_capture,
     )
 
 
@@ -70,6 +75,7 @@ class DecoderPool:
         memory_mb: memory for one file beyond the child's own libraries, MB. Pixels, their file and
             the decoders' buffers need about 20 bytes per pixel.
         limits: limits that are checked before a file is decoded.
+        polarity: as in :func:`~lmrrg.imaging.reading.read_image`.
     """
 
     def __init__(
@@ -79,10 +85,12 @@ class DecoderPool:
         timeout_s: float = 20.0,
         memory_mb: int = 2048,
         limits: Limits = DEFAULT_LIMITS,
+        polarity: Polarity = "header",
     ):
         self._timeout_s = timeout_s
         self._memory_mb = memory_mb
         self._limits = limits
+        self._polarity = polarity
         # One slot for each worker; None stands for a child that is still to be started. Last in,
         # first out: a pool that is seldom busy starts only as many children as it needs.
         self._slots: queue.LifoQueue[_Child | None] = queue.LifoQueue()
@@ -102,7 +110,12 @@ class DecoderPool:
                 ``decoder_crashed`` or ``decoder_busy``.
         """
         with self._child() as child:
-            request = {"limits": asdict(self._limits), "square": square, "cpu_s": self._timeout_s}
+            request = {
+                "limits": asdict(self._limits),
+                "polarity": self._polarity,
+                "square": square,
+                "cpu_s": self._timeout_s,
+            }
             facts, payload = child.ask(request, data, self._timeout_s, 4 * self._limits.max_pixels)
         if "code" in facts:
             code = facts["code"] if facts["code"] in IMAGE_ERROR_CODES else "decoder_crashed"
@@ -175,7 +188,7 @@ class _Child:
         """Send one request and return its answer: the header and the payload.
 
         Args:
-            request: limits, square and CPU time, as ``decoder_child`` takes them.
+            request: limits, polarity, square and CPU time, as ``decoder_child`` takes them.
             data: the bytes of a file.
             timeout_s: longest time until the answer, seconds.
             longest: largest payload that is read, bytes; a larger one means a broken child.
@@ -271,6 +284,7 @@ def _radiograph(facts: dict[str, Any], payload: bytearray) -> Radiograph:
         pixels = np.frombuffer(payload, "<f4").reshape(rows, columns)
         if facts["view"] not in get_args(View) or facts["source"] not in ("dicom", "png", "jpeg"):
             raise ValueError
-        return Radiograph(pixels, facts["view"], facts["source"], bool(facts["burned_in"]))
+        warnings = tuple(code for code in IMAGE_WARNING_CODES if code in facts["warnings"])
+        return Radiograph(pixels, facts["view"], facts["source"], warnings)
     except (KeyError, TypeError, ValueError):
         raise ImageError("decoder_crashed") from None

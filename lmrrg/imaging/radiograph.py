@@ -23,6 +23,12 @@ Pillow uses them for PNG and JPEG: the same grey from every format.
 # Part of an image's range that its 1st to 99th percentile spans at least, else these are shown.
 _LEAST_SPAN = 0.5
 
+# A real film takes more bytes for each pixel, however it is compressed: 1:64 of 8 bits would show
+# nothing. One value all over compresses to a thousandth.
+_LEAST_BYTES_PER_PIXEL = 1 / 64
+# Smaller images are decoded in a moment, whatever they hold.
+_SMALL = 4_000_000
+
 MIN_SIDE = 64
 """Shortest side of an image, pixels; smaller ones are thumbnails or come from a damaged header."""
 
@@ -41,6 +47,7 @@ IMAGE_ERROR_CODES: dict[str, str] = {
     "unsupported_photometric": "a DICOM colour model that is not read",
     "unsupported_bits": "a DICOM image whose samples are not 8 or 16 bits wide",
     "constant_image": "all pixels have the same value",
+    "empty_image": "too few bytes to show anything at the size that the header states",
     "burned_in_annotation": "the header says that text is burned into the pixels",
     "decoder_timeout": "decoding took longer than is allowed",
     "decoder_memory": "decoding needed more memory than is allowed",
@@ -48,6 +55,18 @@ IMAGE_ERROR_CODES: dict[str, str] = {
     "decoder_busy": "all decoders are busy; try again soon",
 }
 """Every code of an :class:`ImageError`, with its meaning; clients rely on the codes."""
+
+
+IMAGE_WARNING_CODES: dict[str, str] = {
+    "burned_in_annotation": "the header says that text is burned into the pixels",
+    "for_processing": "raw values of the detector (FOR PROCESSING), not a film as it is viewed",
+    "looks_inverted": "the film looks inverted: bone dark, air bright",
+    "polarity_corrected": "the film looked inverted and is shown the other way round",
+}
+"""Every code of :attr:`Radiograph.warnings`, with its meaning; clients rely on the codes."""
+
+Polarity = Literal["header", "pixels"]
+"""Who decides which values are bright: the header, or the pixels where they look inverted."""
 
 
 class ImageError(CodedError):
@@ -65,7 +84,7 @@ class Limits:
     """Limits on what a reader accepts; all are checked before pixels are decoded.
 
     >>> Limits(max_bytes=2**20)
-    Limits(max_bytes=1048576, max_pixels=48000000, burned_in='flag')
+    Limits(max_bytes=1048576, max_pixels=48000000, burned_in='flag', secondary_capture=False)
     """
 
     max_bytes: int = 256 * 2**20
@@ -74,6 +93,8 @@ class Limits:
     max_pixels: int = 48_000_000
     burned_in: Literal["flag", "refuse"] = "flag"
     """Whether a DICOM file whose header reports burned-in text is read and flagged, or refused."""
+    secondary_capture: bool = False
+    """Whether DICOM secondary captures of modality OT, which may show anything, are read."""
 
 
 DEFAULT_LIMITS = Limits()
@@ -83,14 +104,19 @@ DEFAULT_LIMITS = Limits()
 class Radiograph:
     """One image as the model expects it: bone is bright, air is dark, pixels are square.
 
-    ``pixels`` is float32 [H, W] in [0, 1]. ``burned_in`` is True where a DICOM header reports that
-    text, which may name the patient, is part of the picture; False where it denies it or is silent.
+    ``pixels`` is float32 [H, W] in [0, 1]. ``warnings`` are keys of :data:`IMAGE_WARNING_CODES`:
+    what was found that refuses no film, but that whoever uses it should know.
     """
 
     pixels: Pixels
     view: View
     source: Literal["dicom", "png", "jpeg"]
-    burned_in: bool = False
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def burned_in(self) -> bool:
+        """Return whether a DICOM header reports that text, which may name the patient, is shown."""
+        return "burned_in_annotation" in self.warnings
 
 
 def check_size(rows: int, columns: int, limits: Limits) -> None:
@@ -122,6 +148,30 @@ def check_bytes(count: int, limits: Limits) -> None:
     """
     if count > limits.max_bytes:
         raise ImageError("too_large", f"more than {limits.max_bytes >> 20} MB")
+
+
+def check_density(count: int, rows: int, columns: int) -> None:
+    """Check that a file has the bytes of a picture, before a large one is decoded.
+
+    A few kilobytes can hold millions of pixels of one value, which would be refused only after
+    seconds of decoding.
+
+    Args:
+        count: bytes of the file.
+        rows: height that its header states, pixels.
+        columns: width, pixels.
+
+    Raises:
+        ImageError: ``empty_image``.
+
+    >>> check_density(46_000, 1000, 1000)
+    >>> check_density(46_000, 6800, 6800)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    lmrrg.imaging.radiograph.ImageError: empty_image: too few bytes to show anything at the size ...
+    """
+    pixels = rows * columns
+    if pixels > _SMALL and count < pixels * _LEAST_BYTES_PER_PIXEL:
+        raise ImageError("empty_image")
 
 
 def stretch(values: NDArray[np.floating], counts: NDArray[np.integer] | None = None) -> Pixels:

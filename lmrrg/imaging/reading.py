@@ -14,13 +14,16 @@ from PIL.ExifTags import Base
 from lmrrg.imaging import png16
 from lmrrg.imaging.dicom.header import is_dicom
 from lmrrg.imaging.dicom.reader import read_dicom
+from lmrrg.imaging.polarity import checked_polarity
 from lmrrg.imaging.radiograph import (
     DEFAULT_LIMITS,
     ImageError,
     Limits,
     Pixels,
+    Polarity,
     Radiograph,
     check_bytes,
+    check_density,
     check_size,
     resize,
     stretch,
@@ -54,12 +57,19 @@ _TURNS: dict[object, Image.Transpose] = {
 """Transposition that makes an image upright, by its EXIF orientation; 1 needs none."""
 
 
-def read_image(source: Path | str | bytes, limits: Limits = DEFAULT_LIMITS) -> Radiograph:
+def read_image(
+    source: Path | str | bytes,
+    limits: Limits = DEFAULT_LIMITS,
+    *,
+    polarity: Polarity = "header",
+) -> Radiograph:
     """Read one radiograph; its format is recognised by the content, never by the file name.
 
     Args:
         source: a path, or the bytes of a file.
-        limits: limits on size, and on burned-in text.
+        limits: limits on size, and on what else is refused.
+        polarity: whether a film that surely looks inverted is only warned of (``header``), or
+            turned (``pixels``).
 
     Raises:
         ImageError: see :data:`~lmrrg.imaging.radiograph.IMAGE_ERROR_CODES`.
@@ -71,11 +81,13 @@ def read_image(source: Path | str | bytes, limits: Limits = DEFAULT_LIMITS) -> R
     data = source if isinstance(source, bytes) else read_bytes(Path(source), limits)
     check_bytes(len(data), limits)
     if data.startswith(_PNG):
-        return Radiograph(_read_picture(data, "PNG", limits), "unknown", "png")
+        shown = checked_polarity(_read_picture(data, "PNG", limits), polarity)
+        return Radiograph(shown[0], "unknown", "png", shown[1])
     if data.startswith(_JPEG):
-        return Radiograph(_read_picture(data, "JPEG", limits), "unknown", "jpeg")
+        shown = checked_polarity(_read_picture(data, "JPEG", limits), polarity)
+        return Radiograph(shown[0], "unknown", "jpeg", shown[1])
     if is_dicom(data):
-        return read_dicom(data, limits)
+        return read_dicom(data, limits, polarity=polarity)
     raise ImageError("not_an_image")
 
 
@@ -125,6 +137,7 @@ def _read_picture(data: bytes, kind: str, limits: Limits) -> Pixels:
         raise ImageError("unreadable") from None
     # `open` has read the header only: the size is refused before the pixels take memory.
     check_size(image.height, image.width, limits)
+    check_density(len(data), image.height, image.width)
     if image.format == "PNG" and getattr(image, "is_animated", False):
         raise ImageError("multi_frame")
     try:

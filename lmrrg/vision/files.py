@@ -101,10 +101,7 @@ class FeatureFiles:
         self._shape = feature_shape(data.image_size)
         cache = Path(data.cache_dir).resolve()
         digests = image_hashes(studies, data, progress=progress) if hashes is None else hashes
-        # The setting for burned-in text is in the name, since "refuse" may not read what "flag" let
-        # in. The limits on size are not: they bound the cost of decoding, which an entry has not.
-        version = encoder_version(data.image_size)
-        folder = cache / f"{version}-reader{READER_REVISION}-{data.burned_in_annotation}"
+        folder = cache / f"{encoder_version(data.image_size)}-{_reader_name(data)}"
         self._files: list[list[_CachedImage]] = []
         for study in studies:
             images = choose_views(study.images, data.max_views)
@@ -149,6 +146,19 @@ class FeatureFiles:
             encoder = image_encoder(self._data.image_size)
             _encode_all([(cached.entry, cached.image)], encoder, self._data, False)
             return read_entry(cached.entry, self._shape)
+
+
+def _reader_name(data: DataConfig) -> str:
+    """Return what of the image reader decides whether an entry holds the right features.
+
+    That is its revision, and each setting that moves a pixel or refuses an image that another value
+    let in. The limits on size are left out: they bound the cost of decoding, which an entry has
+    not.
+    """
+    name = f"reader{READER_REVISION}-{data.burned_in_annotation}"
+    if data.allow_secondary_capture:
+        name += "-captures"
+    return f"{name}-by_pixels" if data.polarity == "pixels" else name
 
 
 def load_features(
@@ -245,11 +255,17 @@ def _squares(missing: list[tuple[Path, Path]], size: int, data: DataConfig) -> I
     limits = image_limits(data)
     if data.decode_workers == 0 or len(missing) < _WORTH_PROCESSES:
         for entry, image in missing:
-            yield _Square(entry, image, _read_here(image, size, limits))
+            yield _Square(entry, image, _read_here(image, size, data))
         return
     # Ample limits: the files are the user's own, and a batch job should not fail on a slow disk.
     with (
-        DecoderPool(data.decode_workers, timeout_s=300, memory_mb=4096, limits=limits) as pool,
+        DecoderPool(
+            data.decode_workers,
+            timeout_s=300,
+            memory_mb=4096,
+            limits=limits,
+            polarity=data.polarity,
+        ) as pool,
         ThreadPoolExecutor(data.decode_workers) as threads,
     ):
 
@@ -262,10 +278,11 @@ def _squares(missing: list[tuple[Path, Path]], size: int, data: DataConfig) -> I
                 yield _Square(entry, image, pixels)
 
 
-def _read_here(image: Path, size: int, limits: Limits) -> Pixels | ImageError:
+def _read_here(image: Path, size: int, data: DataConfig) -> Pixels | ImageError:
     """Return an image's square, or why it is refused."""
     try:
-        return to_square(read_image(image, limits).pixels, size)
+        read = read_image(image, image_limits(data), polarity=data.polarity)
+        return to_square(read.pixels, size)
     except ImageError as error:
         return error
 

@@ -32,8 +32,12 @@ Values = NDArray[np.float64]
 _LEAST_INSIDE = 0.02
 
 
-def display(dataset: Dataset, codes: NDArray[np.unsignedinteger], bits: int) -> Pixels:
+def display(
+    dataset: Dataset, codes: NDArray[np.unsignedinteger], bits: int, *, turned: bool = False
+) -> Pixels:
     """Return stored codes [H, W] of ``bits`` bits each as shown: float32 in [0, 1], padding black.
+
+    With ``turned`` the film is shown inverted to what its header says; padding stays black.
 
     Raises:
         ImageError: ``constant_image``, all that is no padding has one value.
@@ -47,7 +51,8 @@ def display(dataset: Dataset, codes: NDArray[np.unsignedinteger], bits: int) -> 
         kept = np.flatnonzero(counts)
     # Padding keeps the 0 of the table: it is black whatever the window and the inversion are.
     table = np.zeros(1 << bits, np.float32)
-    table[kept] = _shown(dataset, stored[kept], counts[kept])
+    shown = _shown(dataset, stored[kept], counts[kept])
+    table[kept] = 1 - shown if turned else shown
     return table[codes]
 
 

@@ -8,13 +8,14 @@ The steps, and the attributes that they read:
 3. refuse impossible sizes: Rows (0028,0010), Columns (0028,0011), Samples per Pixel (0028,0002),
    Bits Allocated, Bits Stored, High Bit (0028,0100 to 0102), and for a compressed frame the size
    in its own header                                          :mod:`lmrrg.imaging.dicom.codestream`
-4. check Burned In Annotation (0028,0301)
+4. warn by Burned In Annotation (0028,0301) and Presentation Intent Type (0008,0068)
 5. decode Pixel Data (7FE0,0010) and keep the stored bits (PS3.5 8.1.1)
 6. show: padding, modality, values of interest, inversion     :mod:`lmrrg.imaging.dicom.display`
+   and check the inversion by the pixels                      :mod:`lmrrg.imaging.polarity`
 7. make pixels square: Pixel Spacing and its kin              :mod:`lmrrg.imaging.dicom.header`
 
 Refusals come before decoding wherever the header allows it. Nothing of the header but the view and
-the burned-in flag leaves this module.
+the warnings leaves this module.
 """
 
 from __future__ import annotations
@@ -39,12 +40,15 @@ from lmrrg.imaging.dicom.codestream import (
 from lmrrg.imaging.dicom.decode import decode
 from lmrrg.imaging.dicom.display import display, luminance, palette
 from lmrrg.imaging.dicom.header import parse, pixel_height, transfer_syntax, view
+from lmrrg.imaging.polarity import checked_polarity
 from lmrrg.imaging.radiograph import (
     DEFAULT_LIMITS,
     ImageError,
     Limits,
     Pixels,
+    Polarity,
     Radiograph,
+    check_density,
     check_size,
     resize,
 )
@@ -82,6 +86,8 @@ _RADIOGRAPHY = (
     uid.DigitalXRayImageStorageForProcessing,
     uid.SecondaryCaptureImageStorage,
 )
+# Screenshots, scanned films and burnt-in results; the grey and colour kinds of several frames too.
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 # SOI of JPEG and JPEG-LS, SOC and SIZ of JPEG 2000: what the first fragment of a frame begins with.
 _FRAME_STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51")
 # (7FE0,0010) as it is stored in little and in big endian.
@@ -95,7 +101,9 @@ logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 warnings.filterwarnings("ignore", module=r"pydicom\.")
 
 
-def read_dicom(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Radiograph:
+def read_dicom(
+    data: bytes, limits: Limits = DEFAULT_LIMITS, *, polarity: Polarity = "header"
+) -> Radiograph:
     """Decode one DICOM object; padding is black, and pixels that are not square are made square.
 
     Raises:
@@ -104,11 +112,13 @@ def read_dicom(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Radiograph:
     """
     try:
         dataset = parse(data, limits)
-        _check_kind(dataset, data)
+        _check_kind(dataset, data, limits)
         frame = _check_shape(dataset, limits)
-        burned_in = _burned_in(dataset, limits)
-        pixels = _square(_pixels(dataset, frame), pixel_height(dataset), limits)
-        return Radiograph(pixels, view(dataset), "dicom", burned_in)
+        check_density(len(data), int(dataset.Rows), int(dataset.Columns))
+        stated = _stated_warnings(dataset, limits)
+        shown, found = _pixels(dataset, frame, polarity)
+        pixels = _square(shown, pixel_height(dataset), limits)
+        return Radiograph(pixels, view(dataset), "dicom", (*stated, *found))
     except ImageError:
         raise
     except elements.DAMAGE:
@@ -116,14 +126,18 @@ def read_dicom(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Radiograph:
         raise ImageError("unreadable") from None
 
 
-def _check_kind(dataset: FileDataset, data: bytes) -> None:
+def _check_kind(dataset: FileDataset, data: bytes, limits: Limits) -> None:
     """Refuse an object that is not a single radiograph in an encoding that is read.
 
     Raises:
         ImageError: ``wrong_modality``, ``truncated``, ``no_pixels``, ``multi_frame``,
             ``unsupported_photometric`` or ``unsupported_transfer_syntax``.
     """
-    if not _is_radiograph(dataset):
+    if _is_secondary_capture(dataset):
+        if not limits.secondary_capture:
+            detail = "a secondary capture of modality OT; data.allow_secondary_capture reads them"
+            raise ImageError("wrong_modality", detail)
+    elif not _is_radiograph(dataset):
         raise ImageError("wrong_modality")
     if "PixelData" not in dataset:
         # pydicom leaves out an element whose value goes beyond the end of the file.
@@ -135,6 +149,13 @@ def _check_kind(dataset: FileDataset, data: bytes) -> None:
         raise ImageError("unsupported_photometric")
     if transfer_syntax(dataset) not in TRANSFER_SYNTAXES:
         raise ImageError("unsupported_transfer_syntax")
+
+
+def _is_secondary_capture(dataset: FileDataset) -> bool:
+    """Return whether a file of modality OT ("other") is of a class of secondary captures."""
+    storage = elements.text(dataset, "SOPClassUID")
+    is_of_kind = storage == _SECONDARY_CAPTURE or storage.startswith(f"{_SECONDARY_CAPTURE}.")
+    return is_of_kind and elements.text(dataset, "Modality") == "OT"
 
 
 def _is_radiograph(dataset: FileDataset) -> bool:
@@ -287,20 +308,33 @@ def _frame(dataset: FileDataset) -> bytes:
     return repaired_scans(content)
 
 
-def _burned_in(dataset: FileDataset, limits: Limits) -> bool:
-    """Return whether Burned In Annotation (0028,0301) is YES.
+def _stated_warnings(dataset: FileDataset, limits: Limits) -> list[str]:
+    """Return the warnings that the header alone gives.
+
+    They follow Burned In Annotation (0028,0301), and Presentation Intent Type (0008,0068), or the
+    storage class of digital X-ray images for processing.
 
     Raises:
-        ImageError: ``burned_in_annotation``, it is, and ``limits`` refuse that.
+        ImageError: ``burned_in_annotation``, the header reports text, and ``limits`` refuse that.
     """
-    burned_in = "YES" in elements.texts(dataset, "BurnedInAnnotation")
-    if burned_in and limits.burned_in == "refuse":
-        raise ImageError("burned_in_annotation")
-    return burned_in
+    stated = []
+    if "YES" in elements.texts(dataset, "BurnedInAnnotation"):
+        if limits.burned_in == "refuse":
+            raise ImageError("burned_in_annotation")
+        stated.append("burned_in_annotation")
+    storage = elements.text(dataset, "SOPClassUID")
+    if (
+        elements.text(dataset, "PresentationIntentType") == "FOR PROCESSING"
+        or storage == uid.DigitalXRayImageStorageForProcessing
+    ):
+        stated.append("for_processing")
+    return stated
 
 
-def _pixels(dataset: FileDataset, frame: bytes | None) -> Pixels:
-    """Decode Pixel Data (7FE0,0010) and return what is shown, [H, W] in [0, 1].
+def _pixels(
+    dataset: FileDataset, frame: bytes | None, polarity: Polarity
+) -> tuple[Pixels, tuple[str, ...]]:
+    """Decode Pixel Data (7FE0,0010) and return what is shown, [H, W] in [0, 1], and its warnings.
 
     ``frame`` is the compressed frame, None where the pixels are native.
 
@@ -311,10 +345,18 @@ def _pixels(dataset: FileDataset, frame: bytes | None) -> Pixels:
     if array.shape[:2] != (int(dataset.Rows), int(dataset.Columns)):
         raise ImageError("size_mismatch")
     if dataset.PhotometricInterpretation in _GREY:
-        return display(dataset, _codes(dataset, array), dataset.BitsStored)
+        codes = _codes(dataset, array)
+        bits = dataset.BitsStored
+
+        def turned() -> Pixels:
+            return display(dataset, codes, bits, turned=True)
+
+        return checked_polarity(display(dataset, codes, bits), polarity, turned)
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
-        return luminance(*palette(dataset, _codes(dataset, array)))
-    return luminance(array, (1 << dataset.BitsStored) - 1)
+        shown = luminance(*palette(dataset, _codes(dataset, array)))
+    else:
+        shown = luminance(array, (1 << dataset.BitsStored) - 1)
+    return checked_polarity(shown, polarity)
 
 
 def _codes(dataset: FileDataset, array: NDArray[np.integer]) -> NDArray[np.unsignedinteger]:

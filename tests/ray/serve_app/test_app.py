@@ -123,7 +123,7 @@ def test_a_png_becomes_the_report_that_the_model_writes(ready, model, pngs, tiny
     assert body["prior_used"] is False, "and without the prior report"
     assert body["regions"] is None
     assert body["images"] == [
-        {"view": "unknown", "source": "png", "burned_in": False, "preview": None}
+        {"view": "unknown", "source": "png", "burned_in": False, "warnings": [], "preview": None}
     ]
 
 

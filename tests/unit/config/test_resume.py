@@ -27,7 +27,7 @@ model.decoder.pretrained model.decoder.architecture model.decoder.hidden_size
 model.decoder.layers model.decoder.heads model.decoder.intermediate_size
 model.decoder.vocabulary model.decoder.max_positions model.decoder.lora_rank
 model.decoder.dropout
-data.max_views data.image_size data.max_report_tokens data.train_limit
+data.max_views data.image_size data.max_report_tokens data.train_limit data.polarity
 """
 SFT = """
 data.eval_limit

@@ -66,7 +66,7 @@ def slow() -> bytes:
 def test_same_as_in_this_process(pool, data):
     here, there = read_image(data), pool.decode(data)
     np.testing.assert_array_equal(here.pixels, there.pixels)
-    assert (here.view, here.source, here.burned_in) == (there.view, there.source, there.burned_in)
+    assert (here.view, here.source, here.warnings) == (there.view, there.source, there.warnings)
     np.testing.assert_array_equal(pool.decode(data, square=48).pixels, to_square(here.pixels, 48))
     assert there.pixels.flags.writeable
 
@@ -159,7 +159,7 @@ def test_an_impossible_answer_of_a_child_is_refused(monkeypatch):
     with DecoderPool() as pool:
         for facts in (
             {},
-            {"shape": [9, 9], "view": "PA", "source": "png", "burned_in": 0},
+            {"shape": [9, 9], "view": "PA", "source": "png", "warnings": []},
             {"code": "made up"},
         ):
             monkeypatch.setattr(

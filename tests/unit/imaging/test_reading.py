@@ -48,6 +48,13 @@ def test_png_of_16_bits_is_shown_over_its_own_range():
     np.testing.assert_allclose(image.pixels, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_few_bytes_with_millions_of_pixels_are_refused_before_decoding(kind, monkeypatch):
+    black = saved(Image.new("L", (2200, 2200)), kind)
+    monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("decoded"))
+    assert code_of(black) == "empty_image"
+
+
 def test_transparent_parts_are_black():
     alpha = np.full_like(grey(), 255)
     alpha[:20] = 0

@@ -24,18 +24,18 @@ from PIL import Image
 
 from lmrrg.evaluation.systems import checkpoint_record
 from lmrrg.imaging.decoder_pool import DecoderPool
-from lmrrg.imaging.radiograph import ImageError
+from lmrrg.imaging.radiograph import ImageError, Radiograph
 from lmrrg.imaging.reading import read_image, to_square
 from lmrrg.studies import LABELS
 from lmrrg.vision.files import load_features_from_images
 from serve_app.api import MAX_IMAGES, build_api
 from serve_app.app import MAX_PENDING, ReportService, app
 from serve_app.errors import CODE_OF_STATUS, STATUS, ServiceError
-from serve_app.reporter import UploadedStudy, model_info
+from serve_app.reporter import UploadedStudy, image_info, model_info
 from serve_app.schemas import ImageInfo, ModelInfo, ReportResponse
 from tests.support.paths import ROOT
 
-LIMIT = 200_000
+LIMIT = 1_000_000
 SQUARE = 256
 
 
@@ -151,6 +151,19 @@ def test_what_is_not_a_radiograph_is_refused_by_code(client, writer, content, st
     assert not writer.studies
 
 
+def test_the_answer_says_what_was_found_in_an_image():
+    pixels = np.eye(80, dtype=np.float32)
+    found = ("burned_in_annotation", "looks_inverted")
+    told = image_info(Radiograph(pixels, "PA", "dicom", found), None)
+    assert told.burned_in
+    assert [warning.code for warning in told.warnings] == list(found)
+    assert all(warning.message for warning in told.warnings)
+    assert told.preview is None
+    plain = image_info(Radiograph(pixels, "PA", "dicom"), 64)
+    assert (plain.burned_in, plain.warnings) == (False, [])
+    assert plain.preview is not None
+
+
 def test_of_an_image_only_the_square_is_held_and_nothing_else_changes(client, writer, tiny_config):
     """Check that features and previews are bit for bit those of the full image."""
     uploads = [picture(size=(300, 200)), picture("JPEG", (64, 1000)), picture(size=(256, 256))]
@@ -166,10 +179,10 @@ def test_of_an_image_only_the_square_is_held_and_nothing_else_changes(client, wr
         np.testing.assert_array_equal(
             to_square(image.pixels, SQUARE), to_square(full.pixels, SQUARE)
         )
-        assert (image.view, image.source, image.burned_in) == (
+        assert (image.view, image.source, image.warnings) == (
             full.view,
             full.source,
-            full.burned_in,
+            full.warnings,
         )
     assert tiny_config.data.image_size == SQUARE
     few, many = (
@@ -261,7 +274,9 @@ def test_an_upload_above_the_limit_is_refused_while_it_is_read(writer, decoders)
 
 def test_a_decoder_that_runs_out_of_memory_or_dies_costs_one_request(client, writer):
     out = io.BytesIO()
-    Image.fromarray(np.tile(np.arange(6000, dtype=np.uint8), (6000, 1))).save(out, format="PNG")
+    pixels = np.tile(np.arange(6000, dtype=np.uint8), (6000, 1))
+    pixels[:100] = np.random.default_rng(0).integers(0, 256, (100, 6000))
+    Image.fromarray(pixels).save(out, format="PNG")
     good = [("files", ("a.png", picture()))]
     hungry = [("files", ("b.png", out.getvalue()))]
     assert error_of(client.post("/v1/reports", files=good + hungry)) == (413, "decoder_memory")

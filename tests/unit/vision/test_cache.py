@@ -140,14 +140,20 @@ def test_another_users_entry_is_used_without_a_mark(tmp_path, monkeypatch):
     assert touch([tmp_path / "x.npy"]) == []
 
 
-def test_an_image_is_read_again_under_another_burned_in_policy(
-    tiny_studies: list[Study], tiny_config: Config, tmp_path
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("burned_in_annotation", "refuse"),
+        ("allow_secondary_capture", True),
+        ("polarity", "pixels"),
+    ],
+)
+def test_an_image_is_read_again_under_another_policy(
+    tiny_studies: list[Study], tiny_config: Config, tmp_path, setting: str, value: object
 ):
-    def entries(policy: str) -> set[Path]:
-        data = tiny_config.data.model_copy(
-            update={"cache_dir": tmp_path, "burned_in_annotation": policy}
-        )
+    def entries(**settings: object) -> set[Path]:
+        data = tiny_config.data.model_copy(update={"cache_dir": tmp_path, **settings})
         FeatureFiles(tiny_studies[:1], data, progress=False)
         return set(tmp_path.rglob("*.npy"))
 
-    assert entries("flag") < entries("refuse")
+    assert entries() < entries(**{setting: value})

@@ -16,12 +16,15 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import (
     HTJ2K,
     DeflatedExplicitVRLittleEndian,
+    DigitalXRayImageStorageForProcessing,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLSLossless,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
     RLELossless,
+    SecondaryCaptureImageStorage,
 )
 
 from lmrrg.imaging.dicom.codestream import frame_header
@@ -237,6 +240,34 @@ def test_view_by_its_code(code, view):
     item.CodeValue = code
     assert read_image(dicom(ramp(), ViewCodeSequence=[item])).view == view
     assert read_image(dicom(ramp(), ViewCodeSequence=[item], ViewPosition="LL")).view == "lateral"
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {"PresentationIntentType": "FOR PROCESSING"},
+        {"Modality": "DX", "SOPClassUID": DigitalXRayImageStorageForProcessing},
+    ],
+)
+def test_values_for_processing_are_flagged(elements):
+    assert read_image(dicom(ramp(), **elements)).warnings == ("for_processing",)
+    shown = dicom(ramp(), PresentationIntentType="FOR PRESENTATION")
+    assert read_image(shown).warnings == ()
+
+
+@pytest.mark.parametrize(
+    "storage", [SecondaryCaptureImageStorage, MultiFrameGrayscaleWordSecondaryCaptureImageStorage]
+)
+def test_secondary_captures_of_modality_other_are_read_on_request_only(storage):
+    capture = dicom(ramp(), Modality="OT", SOPClassUID=storage)
+    with pytest.raises(ImageError, match=r"wrong_modality: .*data\.allow_secondary_capture"):
+        read_image(capture)
+    allowed = Limits(secondary_capture=True)
+    np.testing.assert_array_equal(
+        read_image(capture, allowed).pixels, read_image(dicom(ramp())).pixels
+    )
+    assert code_of(dicom(ramp(), Modality="OT"), allowed) == "wrong_modality"
+    assert code_of(dicom(ramp(), Modality="CT"), allowed) == "wrong_modality"
 
 
 def test_burned_in_annotation_is_flagged_or_refused():
