@@ -20,12 +20,13 @@ from lmrrg.imaging.radiograph import Pixels, Polarity
 SURE = 0.95
 """Probability above which a film counts as inverted; a film in doubt is believed."""
 _GRID = 8
-# Deviation of the means below which they are noise; that of a film is 0.09 and more.
 _LEAST_SPREAD = 0.05
+"""Deviation of the means below which they are noise; that of a film is 0.09 and more."""
+_MOST_PIXELS = 512  # along the shorter side of a film
 
 
 def describe(pixels: Pixels) -> NDArray[np.float32]:
-    """Return the classifier's inputs for a film [H, W]: float32 [32] with mean 0, deviation at most 1.
+    """Return the classifier's inputs for a film [H, W]: float32 [32] with mean 0.
 
     They are the means of an 8 x 8 grid, averaged with their mirror image, so the left half is
     enough. Inverting a film negates them.
@@ -33,7 +34,9 @@ def describe(pixels: Pixels) -> NDArray[np.float32]:
     >>> describe(np.eye(64, dtype=np.float32)).shape
     (32,)
     """
-    image = Image.fromarray(np.ascontiguousarray(pixels, dtype=np.float32))
+    # 64 means need no more pixels; those of a large film would take longer than its decoding.
+    step = max(1, min(pixels.shape) // _MOST_PIXELS)
+    image = Image.fromarray(np.ascontiguousarray(pixels[::step, ::step], dtype=np.float32))
     grid = np.asarray(image.resize((_GRID, _GRID), Image.Resampling.BOX))
     # Which side a heart lies on, or a film is turned to, says nothing about its polarity.
     half = (grid + grid[:, ::-1])[:, : _GRID // 2].ravel() / 2
