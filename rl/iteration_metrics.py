@@ -29,6 +29,7 @@ _PARTS = (
     "radgraph",
     "bertscore",
     "semb",
+    "incoherence_penalty",
     "length_penalty",
     "repetition_penalty",
     "no_eos_penalty",
@@ -79,6 +80,7 @@ def reward_metrics(
         # A report of the SFT model that could not be scored tells nothing about its study.
         "reward_reference": float(np.nanmean(reference_rewards)),
         "invalid_ratio": float(1 - valid.mean()),
+        "incoherent_ratio": float((scores.faults > 0).mean()),
     }
 
 

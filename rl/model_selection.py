@@ -19,7 +19,7 @@ class ModelSelection:
 
     Candidates are the SFT model, the policy at every validation, and, after the last iteration,
     mixtures of both. The held-out metric decides. A model whose reports have collapsed to a few
-    texts is never chosen.
+    texts, or contradict and repeat themselves more often, is never chosen.
     """
 
     ppo: PPOConfig
@@ -72,8 +72,11 @@ class ModelSelection:
         """Store a candidate that is the best so far; return the best one."""
         self.start = self.start or found
         is_varied = found.is_as_varied(self.start, self.ppo.best_distinct_ratio)
+        is_sound = found.is_as_coherent(self.start, self.ppo.best_incoherent_margin)
         # At an equal metric the later candidate wins: it has learnt longer at no loss.
-        if self.best is None or (is_varied and found.metric >= self.best.metric):
+        is_better = self.best is None or found.metric >= self.best.metric
+        if is_better and is_varied and is_sound:
             self.best = found
             self.save_best(found, fraction)
+        assert self.best is not None  # the first candidate is as varied and coherent as itself
         return self.best

@@ -11,6 +11,7 @@ EXPORTED = {
     "kl_per_sequence": "KL to the SFT model, nats per report",
     "kl_coefficient": "lambda_KL, reward per nat",
     "distinct_ratio": "fraction of different reports",
+    "incoherent_ratio": "fraction of reports that contradict or repeat themselves",
     "parity": "mean |engine - trainer| log-prob, nats",
     "heldout": "held-out metric of greedy reports",
     "grad_norm": "mean gradient norm before clipping",

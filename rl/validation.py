@@ -29,6 +29,8 @@ class HeldOut:
     """RadCliQ-v1, lower is better."""
     distinct_ratio: float
     """Number of different reports divided by the number of reports."""
+    incoherent_ratio: float
+    """Fraction of the reports that contradict or repeat themselves."""
 
     def metrics(self, prefix: str = "heldout") -> dict[str, float]:
         """Return the metrics under their names in the log."""
@@ -37,6 +39,7 @@ class HeldOut:
             f"{prefix}_reward": self.reward,
             f"{prefix}_radcliq_v1": self.radcliq,
             f"{prefix}_distinct_ratio": self.distinct_ratio,
+            f"{prefix}_incoherent_ratio": self.incoherent_ratio,
         }
 
     def is_as_varied(self, start: HeldOut, fraction: float) -> bool:
@@ -45,6 +48,13 @@ class HeldOut:
         ``start`` is the model that PPO started from.
         """
         return self.distinct_ratio >= fraction * start.distinct_ratio
+
+    def is_as_coherent(self, start: HeldOut, margin: float) -> bool:
+        """Return whether at most ``margin`` more of the reports are incoherent than of ``start``.
+
+        ``start`` is the model that PPO started from.
+        """
+        return self.incoherent_ratio <= start.incoherent_ratio + margin
 
     def is_hacked(self, best: HeldOut) -> bool:
         """Return whether the reward is above that of ``best`` but the metric is clearly below it.
@@ -87,6 +97,7 @@ def evaluate_heldout(
         reward=float(np.nanmean(scores.reward)),
         radcliq=float(np.nanmean(scores.radcliq_v1)),
         distinct_ratio=len(set(texts)) / len(texts),
+        incoherent_ratio=float((scores.faults > 0).mean()),
     )
 
 

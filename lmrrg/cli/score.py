@@ -62,6 +62,7 @@ what the numbers mean
                            present, "uncertain_negative" as absent; "uncertain_class" counts
                            possible findings apart from present ones. weighted_f1: each finding
                            counts as often as the references have it
+  coherence                share of reports that do not contradict or repeat themselves, 0 to 1
   bleu_1..4, rouge_l, ...  overlap of words, 0 to 1 (cider 0 to 10). A system that writes one normal
                            report for everyone can win these. Look at RadCliQ, the F1 and "distinct
                            reports" first.

@@ -199,6 +199,11 @@ class PPOConfig(Settings):
         description="distinct-report ratio that the best checkpoint must reach, as a fraction of "
         "the SFT model's; 0: any",
     )
+    best_incoherent_margin: NonNegativeFloat = Field(
+        0.01,
+        description="how much more of the reports than of the SFT model's may be incoherent in the "
+        "best checkpoint, as a fraction; 1: any",
+    )
     mixtures: list[float] = Field(
         [],
         description="fractions of the last policy, between 0 and 1, in averages of its weights and "

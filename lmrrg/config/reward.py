@@ -12,8 +12,28 @@ from lmrrg.config.base import FREE, Settings
 _RENAMED_KEYS = {"reference_dir": "published_dir", "reference_cache": "published_cache"}
 
 
+class RewardParts(Settings):
+    """Weights of what a report earns; the paper's reward is RadCliQ alone."""
+
+    radcliq: NonNegativeFloat = Field(1.0, description="weight of minus RadCliQ-v1, clipped")
+    label_f1: NonNegativeFloat = Field(
+        0.0, description="weight of the F1 of the 14 classes in report and reference, 0 to 1"
+    )
+    coherence: NonNegativeFloat = Field(
+        0.0, description="weight of being coherent: 1 for a report without a fault, 0 for another"
+    )
+
+    @model_validator(mode="after")
+    def _any(self) -> RewardParts:
+        if not any(self.model_dump().values()):
+            raise ValueError("reward.parts gives no part a weight above 0")
+        return self
+
+
 class RewardConfig(Settings):
-    """The RadCliQ reward, and the penalties that guard it."""
+    """The RadCliQ reward, further parts, and the penalties that guard it."""
+
+    parts: RewardParts = RewardParts()
 
     backend: Literal["embedded", "published"] = Field(
         "embedded",
@@ -48,8 +68,13 @@ class RewardConfig(Settings):
     )
     # Wider than usual scores: 1.44 for a report that is identical with its reference, -2.45 for one
     # that has nothing in common with it.
-    clip_low: float = Field(-3.0, description="lowest reward")
-    clip_high: float = Field(1.5, description="highest reward")
+    clip_low: float = Field(-3.0, description="lowest reward for RadCliQ, before its weight")
+    clip_high: float = Field(1.5, description="highest reward for RadCliQ, before its weight")
+    incoherence_penalty: NonNegativeFloat = Field(
+        0.25,
+        description="penalty for each contradiction, repetition or impossibility; such a report "
+        "also earns no more than what is left of it without one side of each; 0: neither",
+    )
     length_penalty: NonNegativeFloat = Field(
         0.0,
         description="penalty per unit of |log(length / reference length)| beyond log 2: reports of "

@@ -102,6 +102,11 @@ class Config(Settings):
             raise ValueError(
                 "reward.published_dir is required with reward.backend=published; see `lmrrg doctor`"
             )
+        if self.ppo.heldout_metric == "label_f1" and self.reward.parts.label_f1:
+            raise ValueError(
+                "ppo.heldout_metric=label_f1 is a part of the reward (reward.parts.label_f1), so "
+                "it cannot judge the reward: take ppo.heldout_metric=rouge_l"
+            )
         # The other half of the positions is for the prompt.
         for name, tokens in (
             ("rollout.max_new_tokens", self.rollout.max_new_tokens),

@@ -22,6 +22,9 @@ from lmrrg.metrics.report_scores import compare_systems, finite_or_none
 from lmrrg.metrics.text.ngram import NLG_METRICS
 from lmrrg.studies import LABELS
 
+_COHERENCE_MARGIN = 0.01
+"""How much lower the share of coherent reports may be after PPO."""
+
 
 def system_record(scored: ScoredSystem, setup: ScoringSetup) -> dict[str, Any]:
     """Return the record of one system in ``results.json``."""
@@ -107,6 +110,18 @@ def guard_records(
             old = before[metric]["value"]
             new = after[metric]["value"]
             guards.append({"title": title, "sft": old, "ppo": new, "ok": new >= old})
+    old = before["coherence"]["value"]
+    new = after["coherence"]["value"]
+    guards.append(
+        {
+            "title": "Share of coherent reports at most 1 point lower",
+            "sft": old,
+            "ppo": new,
+            # Both are counts divided by the same number: without a margin for rounding, a
+            # difference of exactly 1 point might fail.
+            "ok": new >= old - _COHERENCE_MARGIN - 1e-9,
+        }
+    )
     return guards
 
 
@@ -140,7 +155,7 @@ def write_reports(path: Path, scored: ScoredSystem, evaluated: EvaluationSet) ->
                 "backend": raw.stamp.backend,
                 "reward": float(scored.reward.reward[row]),
             }
-            for metric in ("radcliq_v1", "radgraph", "bertscore", "semb"):
+            for metric in ("radcliq_v1", "radgraph", "bertscore", "semb", "coherence"):
                 record[metric] = finite_or_none(raw.columns[metric][row])
             if probabilities is not None:
                 record["probabilities"] = dict(

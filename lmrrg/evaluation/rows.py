@@ -81,6 +81,15 @@ _MODE_COLLAPSE: Group = (
     ],
 )
 
+_COHERENCE: Group = (
+    "Coherence",
+    [
+        MetricRow(
+            "coherence", "Reports that do not contradict or repeat themselves", "higher", "percent"
+        )
+    ],
+)
+
 _IMAGE_USE: Group = (
     "Use of the image",
     [
@@ -128,6 +137,7 @@ def metric_groups(policy: str, backend: str) -> list[Group]:
     return [
         _clinical_quality(ScoreNames.of(backend)),
         _findings_named(policy),
+        _COHERENCE,
         _MODE_COLLAPSE,
         _IMAGE_USE,
         _REGIONS,
@@ -193,14 +203,21 @@ NOTES = (
     ),
     (
         "Reward",
-        "What PPO maximises: the negative of that score, clipped, minus penalties for repetition, "
-        "length and a missing end-of-sequence token (EOS).",
+        "What PPO maximises: the negative of that score, clipped, minus penalties for incoherence, "
+        "repetition, length and a missing end-of-sequence token (EOS).",
     ),
     (
         "Findings named",
         "F1 of the 14 CheXbert classes (or the 5 of the CheXpert competition) that a labeler reads "
         "from the generated report, against the labels of the study. The labeler is CheXbert with "
         "RadCliQ, and rules otherwise.",
+    ),
+    (
+        "Coherence",
+        "A report that says two things of one finding agrees with more references than an honest "
+        "one. Incoherent is a report that states and denies a finding, states it twice, gives it "
+        "two severities or sides that exclude each other, puts a device inside a finding, or "
+        "repeats a sentence in the same or in other words, unless its reference does so too.",
     ),
     (
         "Mode collapse",

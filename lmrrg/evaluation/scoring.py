@@ -102,7 +102,7 @@ def metric_names(convention: str, evaluation: EvaluationConfig) -> list[str]:
     These are the n-gram metrics, and for "raw" also those that no convention changes.
     """
     ngram = [metric for metric in NLG_METRICS if metric != "meteor" or evaluation.meteor]
-    return ngram if convention != "raw" else ["radcliq", "clinical", *ngram]
+    return ngram if convention != "raw" else ["radcliq", "clinical", "coherence", *ngram]
 
 
 def _report_scores(

@@ -1,4 +1,7 @@
-"""The reward of PPO: minus RadCliQ-v1, with penalties against reports that exploit it."""
+"""The reward of PPO: minus RadCliQ-v1, or a weighted sum of it and other parts, minus penalties.
+
+The penalties are against reports that exploit the reward.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,13 @@ from numpy.typing import NDArray
 
 from lmrrg.config.reward import RewardConfig
 from lmrrg.metrics.backends import make_backend, score_parts
+from lmrrg.metrics.coherence.fault import Fault
+from lmrrg.metrics.coherence.find import new_faults, repairs
 from lmrrg.metrics.errors import MetricError
-from lmrrg.metrics.interfaces import Backend
-from lmrrg.metrics.parts import Array, is_empty
+from lmrrg.metrics.interfaces import Backend, Labels
+from lmrrg.metrics.parts import Array, is_empty, set_f1
 from lmrrg.metrics.radcliq import radcliq_v1
+from lmrrg.studies import NEGATIVE
 
 # A report up to twice as long or half as long as the reference is not penalised.
 _FREE_LOG_RATIO = math.log(2)
@@ -29,13 +35,18 @@ class RewardScores:
     """
 
     reward: Array
-    """What PPO maximises, after the clip and the penalties, in [clip_low, clip_high]."""
+    """What PPO maximises, after the clip and the penalties."""
     radcliq_v1: Array
     radgraph: Array
     bertscore: Array
     semb: Array
-    length_penalty: Array
+    label_f1: Array
+    """F1 of the classes of report and reference; NaN where it is no part of the reward."""
+    faults: Array
+    """Number of faults (:func:`~lmrrg.metrics.coherence.find.new_faults`) of the report."""
+    incoherence_penalty: Array
     """Penalties are already weighted, >= 0, and subtracted from the reward."""
+    length_penalty: Array
     repetition_penalty: Array
     no_eos_penalty: Array
     valid: NDArray[np.bool_]
@@ -46,7 +57,7 @@ class RadCliQReward:
 
     **Ours**: r = -RadCliQ-v1, because the paper's 1/RadCliQ has a pole at 0, inside the range of
     the score. An empty report gets exactly the worst score, -2.4501 (inside the clip), and no
-    penalty on top.
+    penalty on top. ``reward.parts`` may add other scores, each times its weight.
     """
 
     def __init__(self, reward: RewardConfig, backend: Backend | None = None):
@@ -76,25 +87,88 @@ class RadCliQReward:
             MetricError: ``length_mismatch``.
         """
         self._check_lengths(len(reports), references, finished, token_ids)
+        faults = list(map(new_faults, reports, references))
         parts = score_parts(self.backend, reports, references)
         radcliq = radcliq_v1(parts.radgraph, parts.bertscore, parts.semb)
+        label_f1 = self._label_f1(reports, references)
+        earned = self._weighted(radcliq, label_f1)
+        incoherence = self._incoherence_penalty(earned, reports, references, faults)
+        earned += self.settings.parts.coherence * np.array([not found for found in faults])
         length, repetition, no_eos = self._penalties(reports, references, token_ids, finished)
-        low = self.settings.clip_low
-        clipped = np.clip(-radcliq, low, self.settings.clip_high)
         # The penalties come after the clip, so that they count for the best reports too; the second
         # bound keeps the reward within the range that the settings promise.
-        reward = np.maximum(low, clipped - length - repetition - no_eos)
+        reward = np.maximum(self._lowest(), earned - incoherence - length - repetition - no_eos)
         return RewardScores(
             reward=reward,
             radcliq_v1=radcliq,
             radgraph=parts.radgraph,
             bertscore=parts.bertscore,
             semb=parts.semb,
+            label_f1=label_f1,
+            faults=np.array(list(map(len, faults)), dtype=np.float64),
+            incoherence_penalty=incoherence,
             length_penalty=length,
             repetition_penalty=repetition,
             no_eos_penalty=no_eos,
             valid=np.isfinite(reward),
         )
+
+    def _weighted(self, radcliq: Array, label_f1: Array) -> Array:
+        """Return the weighted sum of the parts that a report earns word by word, [N]."""
+        weights = self.settings.parts
+        earned = np.zeros(len(radcliq))
+        # 0 times NaN is NaN: a score that is no part of the reward must not spoil it.
+        if weights.radcliq:
+            clipped = np.clip(-radcliq, self.settings.clip_low, self.settings.clip_high)
+            earned += weights.radcliq * clipped
+        if weights.label_f1:
+            earned += weights.label_f1 * label_f1
+        return earned
+
+    def _lowest(self) -> float:
+        """Return the lowest reward: what the lowest RadCliQ earns."""
+        return self.settings.clip_low * (self.settings.parts.radcliq or 1.0)
+
+    def _label_f1(self, reports: Sequence[str], references: Sequence[str]) -> Array:
+        """Return the F1 of the classes of each pair, [N]; NaN where it has no weight."""
+        if not self.settings.parts.label_f1:
+            return np.full(len(reports), np.nan)
+        labeler = self.backend.labeler
+        pairs = zip(labeler.label(reports), labeler.label(references), strict=True)
+        scores = [set_f1(_named(found), _named(true)) for found, true in pairs]
+        unknown = [is_empty(reference) for reference in references]
+        return np.where(unknown, np.nan, np.array(scores, dtype=np.float64))
+
+    def _incoherence_penalty(
+        self,
+        earned: Array,
+        reports: Sequence[str],
+        references: Sequence[str],
+        faults: Sequence[Sequence[Fault]],
+    ) -> Array:
+        """Return what is taken off reports with faults, [N].
+
+        It is a price for each fault, and what the report earns beyond the worst of its repairs. A
+        report that says two things is then worth less than the report that says the wrong one.
+        """
+        price = self.settings.incoherence_penalty
+        penalties = np.zeros(len(reports))
+        if not price:
+            return penalties
+        repaired = [
+            (row, text)
+            for row, found in enumerate(faults)
+            if found
+            for text in repairs(reports[row], found)
+        ]
+        texts = [text for _, text in repaired]
+        own_references = [references[row] for row, _ in repaired]
+        parts = score_parts(self.backend, texts, own_references)
+        radcliq = radcliq_v1(parts.radgraph, parts.bertscore, parts.semb)
+        worths = self._weighted(radcliq, self._label_f1(texts, own_references))
+        for (row, _), worth in zip(repaired, worths, strict=True):
+            penalties[row] = max(penalties[row], earned[row] - worth)
+        return penalties + price * np.array(list(map(len, faults)))
 
     def _penalties(
         self,
@@ -126,6 +200,11 @@ class RadCliQReward:
             raise MetricError(
                 "length_mismatch", f"{count} reports come with lists of {lengths} items"
             )
+
+
+def _named(labels: Labels) -> set[str]:
+    """Return the classes that are present or uncertain."""
+    return {label for label, value in labels.items() if value != NEGATIVE}
 
 
 def length_excess(words: int, reference_words: int) -> float:

@@ -6,11 +6,17 @@ from collections.abc import Mapping
 
 from lmrrg.metrics.bootstrap import Comparison
 from lmrrg.metrics.clinical import ClassScore
+from lmrrg.metrics.coherence.fault import FAULT_KINDS
 from lmrrg.metrics.radcliq import LOWER_IS_BETTER
 from lmrrg.metrics.report_scores import ReportScores
 from lmrrg.metrics.suite import GROUPS
 
-_TITLES = {"radcliq": "clinical text metrics", "clinical": "findings", "nlg": "words"}
+_TITLES = {
+    "radcliq": "clinical text metrics",
+    "clinical": "findings",
+    "coherence": "coherence",
+    "nlg": "words",
+}
 
 
 def format_scores(scores: ReportScores) -> str:
@@ -79,6 +85,8 @@ def _header(scores: ReportScores) -> list[str]:
         f"mean length {texts['mean_words']:.1f} words "
         f"(references {texts['mean_reference_words']:.1f})",
     ]
+    if texts.get("incoherent_reports"):
+        lines.append(_faults_line(texts))
     unreadable = texts.get("unreadable_references", 0)
     if unreadable:
         lines.append(
@@ -86,6 +94,13 @@ def _header(scores: ReportScores) -> list[str]:
             "which have too few known English words"
         )
     return lines
+
+
+def _faults_line(texts: Mapping[str, float]) -> str:
+    """Return how many reports are incoherent, and why; a report may have several reasons."""
+    counts = {kind.replace("_", " "): texts[f"{kind}_reports"] for kind in FAULT_KINDS}
+    reasons = ", ".join(f"{kind} {count:.0f}" for kind, count in counts.items() if count)
+    return f"incoherent reports {texts['incoherent_reports']:.0f}: {reasons}"
 
 
 def _has_own_row(name: str, scores: ReportScores) -> bool:

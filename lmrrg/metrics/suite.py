@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from itertools import chain
@@ -20,6 +21,8 @@ from lmrrg.metrics.clinical import (
     clinical_aggregates,
     positives,
 )
+from lmrrg.metrics.coherence.fault import FAULT_KINDS, Fault
+from lmrrg.metrics.coherence.find import new_faults
 from lmrrg.metrics.embedded.backend import RuleLabeler
 from lmrrg.metrics.embedded.language import is_readable
 from lmrrg.metrics.errors import MetricError, some_studies
@@ -34,6 +37,7 @@ from lmrrg.studies import Section
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "radcliq": RADCLIQ_METRICS,
     "clinical": CLINICAL_METRICS,
+    "coherence": ("coherence",),
     "nlg": NLG_METRICS,
 }
 """What may be asked for: a group's name or a single metric of it."""
@@ -46,6 +50,7 @@ METRIC_VERSIONS: Mapping[str, str] = {
     "cider": "CIDEr-D, pycocoevalcap 1.2 (sigma 6)",
     "bleu2": "RadCliQ tokenisation, smoothing 0.1",
     "f1": "scikit-learn, zero_division 0",
+    "coherence": "1",
 }
 
 
@@ -131,6 +136,10 @@ def score_reports(
         if truth:
             aggregates |= clinical_aggregates(truth, found)
             classes = _class_tables(truth, found)
+    faults = list(map(new_faults, hypotheses, references))
+    if "coherence" in wanted:
+        columns["coherence"] = np.array([not found for found in faults], dtype=np.float64)
+        aggregates["coherence"] = Aggregate.mean(columns["coherence"])
     if not wanted.isdisjoint(NLG_METRICS):
         prepared_hypotheses = list(map(convention.hypothesis, hypotheses))
         prepared_references = list(map(convention.reference, references))
@@ -157,7 +166,7 @@ def score_reports(
         # A group is computed as a whole; only what was asked for is kept.
         columns={name: column for name, column in columns.items() if name in wanted},
         aggregates={name: aggregate for name, aggregate in aggregates.items() if name in wanted},
-        texts=_text_counts(references, hypotheses, readable),
+        texts=_text_counts(references, hypotheses, readable) | _fault_counts(faults),
         classes=classes,
         unscored=tuple(name for name in _ALL_METRICS if name in wanted - aggregates.keys()),
     )
@@ -299,6 +308,15 @@ def _text_counts(
         "mean_words": _mean_words(hypotheses),
         "mean_reference_words": _mean_words(references),
     }
+
+
+def _fault_counts(faults: Sequence[Sequence[Fault]]) -> dict[str, float]:
+    """Return how many reports have any fault, and a fault of each kind."""
+    reports: Counter[str] = Counter()
+    for found in faults:
+        reports.update({fault.kind for fault in found})
+    counts = {f"{kind}_reports": float(reports[kind]) for kind in FAULT_KINDS}
+    return {"incoherent_reports": float(sum(map(bool, faults))), **counts}
 
 
 def _mean_words(texts: Sequence[str]) -> float:

@@ -86,6 +86,7 @@ def ppo_panels(names: ScoreNames) -> tuple[Panel, ...]:
             "Penalties in the reward",
             "subtracted reward",
             {
+                "incoherence": "incoherence_penalty",
                 "repetition": "repetition_penalty",
                 "no EOS": "no_eos_penalty",
                 "length": "length_penalty",
@@ -115,6 +116,11 @@ def ppo_panels(names: ScoreNames) -> tuple[Panel, ...]:
                 "no EOS": "no_eos_ratio",
                 "distinct, validation": "heldout_distinct_ratio",
             },
+        ),
+        Panel(
+            "Incoherent reports",
+            "fraction of reports",
+            {"sampled": "incoherent_ratio", "validation": "heldout_incoherent_ratio"},
         ),
         Panel(
             "Log-probs, vLLM against trainer",

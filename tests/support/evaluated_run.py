@@ -152,6 +152,7 @@ def _write_metrics(config: Config) -> None:
                 "bertscore": 0.5 + 0.008 * step,
                 "semb": 0.6 + 0.005 * step,
                 "radcliq_v1": 0.4 - 0.03 * step,
+                "incoherence_penalty": 0.03 / step,
                 "repetition_penalty": 0.02 / step,
                 "no_eos_penalty": 0.1 / step,
                 "length_penalty": 0.0,
@@ -162,6 +163,7 @@ def _write_metrics(config: Config) -> None:
                 "distinct_ratio": 0.95 - 0.002 * step,
                 "all_normal_ratio": 0.3 + noise,
                 "no_eos_ratio": 0.2 / step,
+                "incoherent_ratio": 0.02 / step,
                 "parity": 1e-6 * (1 + noise),
                 "parity_max": 1e-5 * (1 + noise),
                 "policy_loss": -0.01,
@@ -179,6 +181,7 @@ def _write_metrics(config: Config) -> None:
                         "heldout": 0.4 + 0.005 * step,
                         "heldout_reward": reward,
                         "heldout_distinct_ratio": 0.9,
+                        "heldout_incoherent_ratio": 0.01,
                     },
                 )
 

@@ -23,6 +23,7 @@ from lmrrg.evaluation.evaluate import (
     evaluate_run,
     read_results,
 )
+from lmrrg.evaluation.results import guard_records
 from lmrrg.evaluation.scoring import metric_names
 from lmrrg.evaluation.study_set import other_patient_rows
 from lmrrg.manifest import manifest_hash
@@ -101,6 +102,26 @@ def test_every_table_value_follows_from_the_reports_that_were_written(
         assert metrics["all_normal"]["value"] == pytest.approx(np.mean(silent))
 
 
+def test_coherence_is_the_share_of_reports_without_a_fault(
+    run: Config, results: dict[str, Any]
+) -> None:
+    for system in results["systems"]:
+        assert system["metrics"]["coherence"]["value"] == 1
+        assert system["texts"]["incoherent_reports"] == 0
+    assert all(record["coherence"] == 1 for record in _records(run, "ppo"))
+
+
+@pytest.mark.parametrize(("share", "is_ok"), [(0.97, True), (0.96, True), (0.95, False)])
+def test_the_guard_of_coherence_allows_one_point(share: float, is_ok: bool) -> None:
+    metrics = {"radcliq_v1": {"value": 0.0}, "coherence": {"value": 0.97}}
+    after = metrics | {"coherence": {"value": share}}
+    comparison = {"metrics": {"radcliq_v1": {"high": -0.1}}}
+    guards = guard_records(
+        {"metrics": metrics}, {"metrics": after}, comparison, "positive", "radcliq"
+    )
+    assert [guard["ok"] for guard in guards] == [True, is_ok]
+
+
 def test_intervals_hold_their_value_and_nothing_is_left_out(results: dict[str, Any]) -> None:
     for system in results["systems"]:
         for metric, entry in system["metrics"].items():
@@ -119,7 +140,7 @@ def test_meteor_is_left_out_on_request_alone(run: Config, meteor: bool) -> None:
     for convention in ("raw", "r2gen"):
         assert ("meteor" in select_metrics(metric_names(convention, wanted.evaluation))) == meteor
     in_raw = select_metrics(metric_names("raw", wanted.evaluation))
-    assert in_raw >= select_metrics(["radcliq", "clinical"])
+    assert in_raw >= select_metrics(["radcliq", "clinical", "coherence"])
 
 
 def test_image_use_counts_the_reports_that_change(run: Config, results: dict[str, Any]) -> None:
@@ -182,7 +203,7 @@ def test_equal_systems_show_no_difference_and_fail_the_first_guard(
     value = results["comparison"]["metrics"]["radcliq_v1"]
     assert (value["difference"], value["low"], value["high"]) == (0, 0, 0)
     assert value["p_permutation"] == value["p_bootstrap"] == 1
-    assert [guard["ok"] for guard in results["guards"]] == [False, True, True, True, True]
+    assert [guard["ok"] for guard in results["guards"]] == [False, True, True, True, True, True]
     for path, content in saved.items():
         path.write_bytes(content)
 

@@ -8,17 +8,20 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmrrg.config.reward import RewardConfig
+from lmrrg.config.reward import RewardConfig, RewardParts
 from lmrrg.metrics.backends import make_backend, score_parts
+from lmrrg.metrics.coherence.find import find_faults, repairs
 from lmrrg.metrics.errors import MetricError
 from lmrrg.metrics.parts import Parts
 from lmrrg.metrics.radcliq import WORST_V1, radcliq_v1
 from lmrrg.metrics.reward import RadCliQReward, RewardScores, length_excess, repeated_trigrams
+from tests.support.paths import ROOT
 
-FREE = RewardConfig(repetition_penalty=0, no_eos_penalty=0)
+FREE = RewardConfig(repetition_penalty=0, no_eos_penalty=0, incoherence_penalty=0)
 REPORT = "heart size is normal . no effusion ."
 
 
@@ -92,7 +95,11 @@ def test_reward_stays_inside_the_clip() -> None:
 
 def test_penalties_are_returned_and_subtracted() -> None:
     settings = RewardConfig(
-        length_penalty=0.3, repetition_penalty=0.5, no_eos_penalty=0.25, clip_low=-100
+        length_penalty=0.3,
+        repetition_penalty=0.5,
+        no_eos_penalty=0.25,
+        incoherence_penalty=0,
+        clip_low=-100,
     )
     repeated = " ".join([REPORT] * 4)
     scores = RadCliQReward(settings, WordOverlap()).score(
@@ -171,3 +178,80 @@ def test_length_is_free_up_to_a_factor_of_two() -> None:
     assert (
         length_excess(40, 10) == pytest.approx(length_excess(10, 40)) == pytest.approx(math.log(2))
     )
+
+
+INCOHERENT = yaml.safe_load(
+    (ROOT / "tests/unit/metrics/coherence/incoherent_reports.yaml").read_text(encoding="utf-8")
+)
+OTHER_REFERENCES = [
+    "The lungs are clear. No effusion or pneumothorax. Heart size is normal.",
+    "Small right pneumothorax. Large left pleural effusion.",
+    "Severe cardiomegaly with pulmonary edema. A pacemaker is on the left.",
+    "Consolidation in the right lower lobe. No effusion.",
+]
+
+
+@pytest.mark.parametrize("kind", INCOHERENT)
+def test_no_fault_pays_whatever_the_reference(kind: str) -> None:
+    clean, faulty, references = [], [], []
+    for without, with_fault in INCOHERENT[kind]:
+        # The references in which one of the two sides is right are the ones that tempt.
+        sides = repairs(with_fault, find_faults(with_fault))
+        for reference in filter(None, (without, *sides, *OTHER_REFERENCES)):
+            clean.append(without)
+            faulty.append(with_fault)
+            references.append(reference)
+    scorer = RadCliQReward(RewardConfig())
+    finished = [True] * len(clean)
+    earned = scorer.score(faulty, references, None, finished)
+    honest = scorer.score(clean, references, None, finished)
+    assert (earned.reward < honest.reward).all(), [
+        (faulty[i], references[i]) for i in np.flatnonzero(earned.reward >= honest.reward)
+    ]
+    assert (earned.faults > 0).all()
+    assert not honest.faults.any()
+
+
+def test_an_exact_copy_of_a_reference_with_a_fault_pays_nothing() -> None:
+    text = "No pneumothorax. Heart size is normal. There is no pneumothorax."
+    scores = RadCliQReward(RewardConfig()).score([text], [text], None, [True])
+    assert scores.incoherence_penalty[0] == 0
+    assert scores.radcliq_v1[0] == pytest.approx(-1.4407, abs=1e-4)
+
+
+def test_without_a_price_nothing_is_taken_off_and_faults_are_counted() -> None:
+    contradiction = "No pneumothorax. There is a right pneumothorax."
+    scores = RadCliQReward(RewardConfig(incoherence_penalty=0)).score(
+        [contradiction], ["There is a right pneumothorax."], None, [True]
+    )
+    assert scores.faults[0] == 1
+    assert scores.incoherence_penalty[0] == 0
+    assert scores.reward[0] == -scores.radcliq_v1[0]
+
+
+def test_parts_are_weighted_and_added() -> None:
+    reports = ["Small left effusion.", "Mild edema.", "No effusion. Left effusion."]
+    references = ["Large left effusion. Mild edema."] * 3
+    plain = RadCliQReward(RewardConfig(incoherence_penalty=0))
+    parts = RewardParts(radcliq=0.5, label_f1=0.4, coherence=0.2)
+    mixed = RadCliQReward(RewardConfig(incoherence_penalty=0, parts=parts))
+    alone = plain.score(reports, references, None, [True] * 3)
+    both = mixed.score(reports, references, None, [True] * 3)
+    assert np.isnan(alone.label_f1).all()
+    assert both.label_f1 == pytest.approx([2 / 3, 2 / 3, 2 / 3])
+    expected = -0.5 * alone.radcliq_v1 + 0.4 * both.label_f1 + [0.2, 0.2, 0.0]
+    assert both.reward == pytest.approx(expected)
+
+
+def test_a_part_alone_needs_no_radcliq() -> None:
+    parts = RewardParts(radcliq=0, label_f1=1)
+    scores = RadCliQReward(RewardConfig(parts=parts)).score(
+        ["Mild edema.", "", "Mild edema."], ["Mild edema.", "Mild edema.", ""], None, [True] * 3
+    )
+    assert scores.reward[:2].tolist() == [1, 0]
+    assert scores.valid.tolist() == [True, True, False]
+
+
+def test_a_reward_of_no_part_is_refused() -> None:
+    with pytest.raises(ValueError, match="no part a weight above 0"):
+        RewardParts(radcliq=0)

@@ -201,3 +201,16 @@ def test_different_choices_cannot_be_compared(perfect: ReportScores) -> None:
         compare_systems(perfect, score(NORMAL, split="test"))
     with pytest.raises(MetricError, match=r"not_comparable.*study_ids"):
         compare_systems(perfect, score(NORMAL, study_ids=["a", "b", "c", "d"]))
+
+
+def test_incoherent_reports_are_counted_by_kind() -> None:
+    said = ["Left effusion. No effusion.", "No edema.", "No edema. No edema. Small ptosis."]
+    scores = score_reports(
+        ["Left effusion."] * 3, said, convention=Raw(), backend=None, metrics=["coherence"]
+    )
+    assert scores.columns["coherence"].tolist() == [0, 1, 0]
+    assert scores.intervals["coherence"].value == pytest.approx(1 / 3)
+    counts = {name: n for name, n in scores.texts.items() if name.endswith("_reports") and n}
+    assert counts["incoherent_reports"] == 2
+    assert counts["contradicted_reports"] == counts["repeated_reports"] == 1
+    assert "incoherent reports 2: contradicted 1, repeated 1" in format_scores(scores)

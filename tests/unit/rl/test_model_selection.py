@@ -8,7 +8,7 @@ from lmrrg.config.ppo import PPOConfig
 from rl.model_selection import ModelSelection
 from rl.validation import HeldOut
 
-SFT = HeldOut(metric=0.5, reward=-1.0, radcliq=1.0, distinct_ratio=0.8)
+SFT = HeldOut(metric=0.5, reward=-1.0, radcliq=1.0, distinct_ratio=0.8, incoherent_ratio=0.02)
 
 
 class Run:
@@ -25,8 +25,14 @@ class Run:
         )
 
 
-def held_out(metric: float, *, reward: float = -1.0, distinct_ratio: float = 0.8) -> HeldOut:
-    return HeldOut(metric, reward, 1.0, distinct_ratio)
+def held_out(
+    metric: float,
+    *,
+    reward: float = -1.0,
+    distinct_ratio: float = 0.8,
+    incoherent_ratio: float = 0.0,
+) -> HeldOut:
+    return HeldOut(metric, reward, 1.0, distinct_ratio, incoherent_ratio)
 
 
 def test_the_sft_model_is_the_first_best_model():
@@ -45,9 +51,11 @@ def test_the_sft_model_is_the_first_best_model():
         (held_out(0.49), False),
         (held_out(0.9, distinct_ratio=0.71), False),  # collapsed: below 0.9 x 0.8
         (held_out(0.9, distinct_ratio=0.73), True),
+        (held_out(0.9, incoherent_ratio=0.0325), False),  # more than 0.02 + 0.01
+        (held_out(0.9, incoherent_ratio=0.0275), True),
     ],
 )
-def test_a_better_and_as_varied_policy_replaces_the_best(candidate, is_kept):
+def test_a_better_and_as_varied_and_coherent_policy_replaces_the_best(candidate, is_kept):
     run = Run(SFT, candidate)
     run.selection.evaluate_policy(0)
     metrics = run.selection.evaluate_policy(10)
@@ -61,6 +69,13 @@ def test_variety_is_measured_against_the_sft_model_not_the_last_best_one():
     for iteration in range(3):
         run.selection.evaluate_policy(iteration)
     assert run.selection.best.metric == 0.7
+
+
+def test_any_share_of_incoherent_reports_is_allowed_on_request():
+    run = Run(SFT, held_out(0.6, incoherent_ratio=0.9), best_incoherent_margin=1)
+    for iteration in range(2):
+        run.selection.evaluate_policy(iteration)
+    assert run.selection.best.metric == 0.6
 
 
 def test_more_reward_with_a_lower_metric_raises_the_alarm(caplog):

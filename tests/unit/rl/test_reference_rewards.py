@@ -110,11 +110,16 @@ def test_heldout_reports_are_greedy():
     [(0.3, 0.5, True), (0.49, 0.5, False), (0.3, -0.5, False), (0.6, 0.5, False)],
 )
 def test_alarm_when_reward_rises_and_the_heldout_metric_falls(metric, reward, alarm):
-    assert HeldOut(metric, reward, 0.0, 1.0).is_hacked(HeldOut(0.5, 0.0, 0.0, 1.0)) is alarm
+    assert (
+        HeldOut(metric, reward, 0.0, 1.0, 0.0).is_hacked(HeldOut(0.5, 0.0, 0.0, 1.0, 0.0)) is alarm
+    )
 
 
 @pytest.mark.parametrize(
     ("ratio", "share", "kept"), [(0.5, 0.9, False), (0.54, 0.9, True), (0.01, 0.0, True)]
 )
 def test_a_collapsed_checkpoint_is_no_best_one(ratio, share, kept):
-    assert HeldOut(0.9, 0.9, 0.0, ratio).is_as_varied(HeldOut(0.5, 0.0, 0.0, 0.6), share) is kept
+    assert (
+        HeldOut(0.9, 0.9, 0.0, ratio, 0.0).is_as_varied(HeldOut(0.5, 0.0, 0.0, 0.6, 0.0), share)
+        is kept
+    )

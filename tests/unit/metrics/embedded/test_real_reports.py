@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
+from lmrrg.metrics.coherence.find import is_coherent
 from lmrrg.metrics.embedded.backend import EmbeddedBackend
 from lmrrg.metrics.embedded.labeler import label_report
 from lmrrg.studies import LABELS, POSITIVE
@@ -49,3 +50,11 @@ def test_labels_agree_with_the_silver_labels() -> None:
                 hits += pair == (True, True)
                 wrong += pair in ((True, False), (False, True))
     assert 2 * hits / (2 * hits + wrong) >= 0.885
+
+
+@pytest.mark.skipif(not REPORTS.is_file(), reason="needs real reports ($LMRRG_TEST_DATA)")
+def test_radiologists_are_coherent() -> None:
+    with REPORTS.open(encoding="utf-8") as lines:
+        findings = [json.loads(line)["findings"] for line in lines]
+    faulty = sum(not is_coherent(text) for text in findings)
+    assert faulty <= 0.005 * sum(map(bool, findings))

@@ -14,8 +14,8 @@ STATE = TrainerState(
     version=2,
     controller={"controller": "reward", "weight": 0.07},
     reference_rewards=[(3, -0.5), (1, None)],
-    start=HeldOut(0.3, -0.4, 0.4, 0.8),
-    best=HeldOut(0.4, -0.2, 0.2, 0.9),
+    start=HeldOut(0.3, -0.4, 0.4, 0.8, 0.01),
+    best=HeldOut(0.4, -0.2, 0.2, 0.9, 0.02),
 )
 
 

@@ -1,0 +1,126 @@
+"""The statements of a report: its claims, each with the sentence that it stands in."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+from lmrrg.metrics.coherence.fault import Cut
+from lmrrg.metrics.embedded.claims import Claim, sentence_claims
+from lmrrg.metrics.embedded.lexicon import ANATOMY, LOCATION, graph_lexicon, read_yaml
+from lmrrg.metrics.embedded.sentences import ABSENT, PRESENT, Sentence, read_sentence
+
+_BEFORE_NOUNS = frozenset(["a", "an", "sided", "associated"])
+"""Words, beside entity words, that a noun phrase has before its noun."""
+
+
+class CoherenceLexicon(NamedTuple):
+    """The content of ``coherence.yaml``, which explains each part."""
+
+    single: frozenset[str]
+    vague: frozenset[str]
+    organs: frozenset[str]
+    against_clear_lungs: frozenset[str]
+    limits: frozenset[str]
+    other_films: frozenset[str]
+    referring: frozenset[str]
+    no_place_for_devices: frozenset[str]
+    devices: frozenset[str]
+    inside: frozenset[str]
+    no_such_place: frozenset[str]
+
+
+@cache
+def coherence_lexicon() -> CoherenceLexicon:
+    """Return the words of the rules."""
+    data = read_yaml("coherence.yaml")
+    return CoherenceLexicon(**{name: frozenset(data[name]) for name in CoherenceLexicon._fields})
+
+
+class Statement(NamedTuple):
+    """A claim in its sentence."""
+
+    sentence: int
+    read: Sentence
+    claim: Claim
+    noun: str
+    """The finding's own word, in the form that stands for its meaning."""
+
+    @property
+    def is_single(self) -> bool:
+        """Whether a side, or a body, has one such finding."""
+        return self.claim.finding in coherence_lexicon().single
+
+    @property
+    def whole(self) -> Cut:
+        """All words of its sentence."""
+        return whole_sentence(self.sentence, self.read)
+
+
+def whole_sentence(number: int, read: Sentence) -> Cut:
+    """Return the cut of all words of a sentence."""
+    return Cut(number, 0, len(read.words))
+
+
+def statements_of(number: int, sentence: str) -> list[Statement]:
+    """Return the statements of one lower-case sentence, which has this number in its report.
+
+    >>> [one.noun for one in statements_of(0, "no pleural fluid, mild edema")]
+    ['effusion', 'edema']
+    """
+    read = read_sentence(sentence)
+    return [
+        Statement(number, read, claim, _noun(read, claim)) for claim in sentence_claims(sentence)
+    ]
+
+
+def _noun(read: Sentence, claim: Claim) -> str:
+    if claim.finding in coherence_lexicon().organs:
+        return claim.finding
+    word = read.words[claim.mention[-1]]
+    return graph_lexicon().meaning.get(word, word)
+
+
+def is_same_place(a: Claim, b: Claim) -> bool:
+    """Return whether two findings may be in one place; what is not said agrees with anything."""
+    sides_agree = not a.sides or not b.sides or not a.sides.isdisjoint(b.sides)
+    zones_agree = not a.zones or not b.zones or not a.zones.isdisjoint(b.zones)
+    return sides_agree and zones_agree
+
+
+def is_exact_place(a: Claim, b: Claim) -> bool:
+    """Return whether both findings have the same side and the same zone."""
+    return bool(a.sides and a.zones) and (a.sides, a.zones) == (b.sides, b.zones)
+
+
+def is_limited(denied: Statement) -> bool:
+    """Return whether a denial leaves room for the finding: "no large effusion"."""
+    limits = coherence_lexicon().limits
+    return bool(denied.claim.severity) or not limits.isdisjoint(denied.read.words)
+
+
+def is_reference(statement: Statement) -> bool:
+    """Return whether a mention points back to a finding instead of stating it: "the effusion"."""
+    read = statement.read
+    i = statement.claim.mention[0] - 1
+    if read.kinds[i + 1] == ANATOMY:  # "the heart is enlarged": the article is the organ's
+        return False
+    while i >= 0 and (read.kinds[i] or read.words[i] in _BEFORE_NOUNS):
+        i -= 1
+    return i >= 0 and read.words[i] in coherence_lexicon().referring
+
+
+def content_of(read: Sentence) -> set[tuple[str, int]]:
+    """Return (meaning, assertion) of the entity words of a sentence; anatomy is always there."""
+    meaning = graph_lexicon().meaning
+    return {
+        (meaning.get(word, word), PRESENT if kind in (ANATOMY, LOCATION) else assertion)
+        for word, kind, assertion in zip(*read, strict=True)
+        if kind
+    }
+
+
+def is_bare_denial(statement: Statement) -> bool:
+    """Return whether a statement denies a finding of which there is one, without a limit."""
+    is_denial = statement.claim.assertion == ABSENT
+    return is_denial and statement.is_single and not is_limited(statement)
