@@ -15,10 +15,9 @@ from lmrrg.metrics.coherence.statements import (
     is_exact_place,
     is_limited,
     is_reference,
-    is_same_place,
     whole_sentence,
 )
-from lmrrg.metrics.embedded.claims import claim_lexicon
+from lmrrg.metrics.embedded.claims import claim_lexicon, share_place
 from lmrrg.metrics.embedded.lexicon import DEVICE, OBSERVATION, STATE
 from lmrrg.metrics.embedded.sentences import ABSENT, PRESENT, Sentence
 
@@ -47,7 +46,7 @@ def faults_of_pairs(statements: Sequence[Statement]) -> Iterator[Fault]:
         is_one_statement = a.claim.mention == b.claim.mention or a.claim.finding in rules.organs
         if a.sentence == b.sentence and is_one_statement:
             continue
-        kind = _pair_kind(a, b) if is_same_place(a.claim, b.claim) else None
+        kind = _pair_kind(a, b) if share_place(a.claim, b.claim) else None
         if kind:
             yield Fault(kind, a.claim.finding, _cuts_of_pair(a, b))
 

@@ -81,13 +81,6 @@ def _noun(read: Sentence, claim: Claim) -> str:
     return graph_lexicon().meaning.get(word, word)
 
 
-def is_same_place(a: Claim, b: Claim) -> bool:
-    """Return whether two findings may be in one place; what is not said agrees with anything."""
-    sides_agree = not a.sides or not b.sides or not a.sides.isdisjoint(b.sides)
-    zones_agree = not a.zones or not b.zones or not a.zones.isdisjoint(b.zones)
-    return sides_agree and zones_agree
-
-
 def is_exact_place(a: Claim, b: Claim) -> bool:
     """Return whether both findings have the same side and the same zone."""
     return bool(a.sides and a.zones) and (a.sides, a.zones) == (b.sides, b.zones)

@@ -38,6 +38,7 @@ sft.attention_weight sft.uncertain_policy sft.blank_policy
 PPO = """
 reward.backend reward.published_dir reward.published_cache reward.clip_low reward.clip_high
 reward.length_penalty reward.repetition_penalty reward.no_eos_penalty reward.shuffle_control
+reward.incoherence_penalty reward.parts.radcliq reward.parts.label_f1 reward.parts.coherence
 rollout.dtype rollout.max_sequences rollout.max_new_tokens rollout.temperature
 ppo.algorithm ppo.critic ppo.sibling_baseline ppo.studies_per_iteration ppo.samples_per_study
 ppo.rollout_ahead ppo.epochs ppo.minibatch ppo.microbatch ppo.microbatch_tokens ppo.workers
@@ -46,6 +47,7 @@ ppo.learning_rate_end ppo.value_learning_rate ppo.value_warmup_iterations ppo.gr
 ppo.gamma ppo.gae_lambda ppo.clip ppo.dual_clip ppo.value_clip ppo.value_weight
 ppo.entropy_weight ppo.aggregation ppo.finding_weight ppo.old_log_probs ppo.correction
 ppo.correction_cap ppo.eval_studies ppo.heldout_metric ppo.best_distinct_ratio ppo.mixtures
+ppo.best_incoherent_margin
 ppo.kl.controller ppo.kl.placement ppo.kl.estimator ppo.kl.wording_weight ppo.kl.initial
 ppo.kl.minimum ppo.kl.maximum ppo.kl.target_per_sequence ppo.kl.horizon_episodes
 ppo.kl.reward_scale

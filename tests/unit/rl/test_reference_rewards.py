@@ -35,7 +35,8 @@ class Engines:
 class Scorers:
     def score(self, reports, references, token_ids, finished):
         reward = np.array([float(ids[0]) for ids in token_ids])
-        return SimpleNamespace(reward=reward, radcliq_v1=-reward)
+        faults = np.array([float(text.count("twice")) for text in reports])
+        return SimpleNamespace(reward=reward, radcliq_v1=-reward, faults=faults)
 
 
 class Studies:
@@ -102,6 +103,9 @@ def test_heldout_reports_are_greedy():
     assert engines.calls[0][2] == 0.0
     assert found.metric == label_f1([CLEAR, CLEAR], studies.labels) == pytest.approx(0.5)
     assert found.distinct_ratio == 0.5
+    assert found.incoherent_ratio == 0
+    twice = evaluate_heldout(studies, Engines(text="twice twice"), Scorers(), "label_f1")
+    assert twice.incoherent_ratio == 1  # two faults in each of two reports
     assert evaluate_heldout(studies, engines, Scorers(), "rouge_l").metric == pytest.approx(0.5)
 
 
