@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,10 @@ from typing import Any
 from lmrrg.evaluation.rows import ScoreNames
 from lmrrg.run.tracking import read_metrics
 from lmrrg.run_report.charts import Series, line_chart
+
+
+_MOVING = 10
+"""Iterations of the moving mean."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,15 @@ def ppo_panels(names: ScoreNames) -> tuple[Panel, ...]:
             },
         ),
         Panel(
+            "Policy − SFT model, the same studies",
+            "difference of rewards",
+            {
+                "sampled": "reward_difference",
+                f"sampled, mean of {_MOVING}": "reward_difference_mean",
+                "validation": "heldout_reward_difference",
+            },
+        ),
+        Panel(
             "Components of the reward",
             "score",
             {names.graph: "radgraph", names.bertscore: "bertscore", names.labels: "semb"},
@@ -127,6 +142,7 @@ def ppo_panels(names: ScoreNames) -> tuple[Panel, ...]:
             "|difference|, nats",
             {"mean": "parity", "largest": "parity_max"},
         ),
+        Panel("Clipped ratios", "fraction of tokens", {"clipped": "clip_fraction"}),
         Panel("Policy and value loss", "loss", {"policy": "policy_loss", "value": "value_loss"}),
         Panel("Value head", "explained variance", {"explained variance": "explained_variance"}),
         Panel("Entropy of the policy", "nats per token", {"entropy": "entropy"}),
@@ -156,7 +172,7 @@ def training_curves(run_dir: Path, names: ScoreNames) -> list[dict[str, Any]]:
     )
     drawn_stages = []
     for stage in stages:
-        lines = read_metrics(run_dir, stage.name)
+        lines = _with_differences(read_metrics(run_dir, stage.name))
         panels = []
         for panel in stage.panels:
             series = _series(panel, lines)
@@ -165,6 +181,34 @@ def training_curves(run_dir: Path, names: ScoreNames) -> list[dict[str, Any]]:
         if panels:
             drawn_stages.append({"title": stage.title, "panels": panels})
     return drawn_stages
+
+
+def _with_differences(lines: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """Add to each line what the policy earns beyond the SFT model on the same studies.
+
+    ``reward_difference`` is that of the sampled reports, ``reward_difference_mean`` its mean over
+    the last iterations, ``heldout_reward_difference`` that of greedy reports in a validation,
+    whose first one is the SFT model's.
+    """
+    recent: deque[float] = deque(maxlen=_MOVING)
+    start: float | None = None
+    added = []
+    for line in lines:
+        more: dict[str, float] = {}
+        if {"reward", "reward_reference"} <= line.keys():
+            recent.append(line["reward"] - line["reward_reference"])
+            more["reward_difference"] = recent[-1]
+            more["reward_difference_mean"] = _finite_mean(recent)
+        if "heldout_reward" in line:
+            start = line["heldout_reward"] if start is None else start
+            more["heldout_reward_difference"] = line["heldout_reward"] - start
+        added.append({**line, **more})
+    return added
+
+
+def _finite_mean(values: Iterable[float]) -> float:
+    finite = [value for value in values if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else math.nan
 
 
 def _series(panel: Panel, lines: Sequence[Mapping[str, float]]) -> list[Series]:
