@@ -87,10 +87,10 @@ def _studies(config: Config) -> str:
 
 
 def _decoder(config: Config) -> str:
+    check_pretrained(config.model)
     name = config.model.decoder.pretrained
     if not name:
         return f"a small {config.model.decoder.architecture}, built when the run starts"
-    check_pretrained(config.model)
     check_prompt_length(build_tokenizer(config.model, []), config)
     return f"{name} can be fine-tuned"
 

@@ -290,10 +290,22 @@ def coded_loading(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DecoderError("pretrained_missing", f"cannot load {what}: {error}") from error
-    except (SafetensorError, RuntimeError) as error:
-        raise DecoderError("bad_weights", f"cannot load {what}: {error}") from error
-    except Exception as error:  # the tokenizers library raises `Exception` itself
+        reason = _first_sentence(error)
+        raise DecoderError("pretrained_missing", f"cannot load {what}: {reason}") from error
+    except ImportError as error:
         raise DecoderError(
-            "bad_config", f"cannot load {what}: {type(error).__name__}: {error}"
+            "package_missing",
+            f"cannot load {what}: {_first_sentence(error)}; install that package, or take a model "
+            "in safetensors with a tokenizer.json",
         ) from error
+    except (SafetensorError, RuntimeError) as error:
+        reason = _first_sentence(error)
+        raise DecoderError("bad_weights", f"cannot load {what}: {reason}") from error
+    except Exception as error:  # the tokenizers library raises `Exception` itself
+        reason = f"{type(error).__name__}: {_first_sentence(error)}"
+        raise DecoderError("bad_config", f"cannot load {what}: {reason}") from error
+
+
+def _first_sentence(error: Exception) -> str:
+    """Return the first sentence of a library's message; what follows is mostly advice and links."""
+    return " ".join(str(error).split()).split(". ")[0].rstrip(".")

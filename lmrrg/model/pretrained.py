@@ -1,4 +1,4 @@
-"""Check a pretrained decoder by its settings alone, before anything slow is started."""
+"""Check what a model is built from, before anything slow is started."""
 
 from __future__ import annotations
 
@@ -13,20 +13,24 @@ from lmrrg.model.decoder import (
     coded_loading,
     load_tokenizer,
 )
+from lmrrg.model.region_queries import check_region_files
 
 _BIASED_BY_DISTANCE = ("bloom", "mpt")
 """Model types whose attention always uses ALiBi, a bias that grows with distance."""
 
 
 def check_pretrained(config: ModelConfig) -> None:
-    """Fail fast where the pretrained decoder of the settings cannot be used at all.
+    """Fail fast where region texts, text encoder or pretrained decoder cannot be used at all.
 
-    Nothing but its configuration and its tokenizer is read. A decoder built here needs no check.
+    Of the decoder nothing but its configuration and its tokenizer is read. One that is built here
+    needs no check.
 
     Raises:
+        RegionError: as :func:`~lmrrg.model.region_queries.check_region_files`.
         DecoderError: ``pretrained_missing``, ``bad_config`` (damaged, of an unknown kind, or the
             tokenizer has ids beyond the embedding), ``max_positions`` or ``decoder_attention``.
     """
+    check_region_files(config.text_encoder, config.regions_file)
     name = config.decoder.pretrained
     if not name:
         return

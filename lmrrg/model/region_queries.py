@@ -68,6 +68,16 @@ def check_regions(texts: dict[str, str], where: str) -> dict[str, str]:
     return {name: texts[name].strip() for name in REGIONS}
 
 
+def check_region_files(text_encoder: str, regions_file: Path | None) -> None:
+    """Fail fast where the descriptions or the text encoder cannot be used.
+
+    Raises:
+        RegionError: as :func:`load_regions`, or ``text_encoder_missing``.
+    """
+    load_regions(regions_file)
+    _encoder_folder(text_encoder)
+
+
 def region_queries(
     text_encoder: str = "minilm", regions_file: Path | None = None, cache_dir: Path | None = None
 ) -> torch.Tensor:

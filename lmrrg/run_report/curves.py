@@ -13,7 +13,6 @@ from lmrrg.evaluation.rows import ScoreNames
 from lmrrg.run.tracking import read_metrics
 from lmrrg.run_report.charts import Series, line_chart
 
-
 _MOVING = 10
 """Iterations of the moving mean."""
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
 from lmrrg.config.tree import Config
-from lmrrg.model.decoder import DecoderError, build_tokenizer, load_decoder
+from lmrrg.model.decoder import DecoderError, build_tokenizer, coded_loading, load_decoder
 from tests.conftest import SENTENCES
 from tests.support.new_model import new_model
 
@@ -99,3 +99,14 @@ def test_a_decoder_with_too_few_positions_is_refused(tiny_config: Config, tmp_pa
     GPT2LMHeadModel(GPT2Config(**sizes)).save_pretrained(tmp_path)
     with pytest.raises(DecoderError, match="max_positions: the decoder has 64 positions"):
         new_model(pretrained(tiny_config, tmp_path), [])
+
+
+def test_a_missing_package_is_one_sentence():
+    """As transformers says it: some lines, of which the first sentence is the cause."""
+    said = "\nGGUF needs the gguf package. See the instructions on\nhttps://example.org .\n"
+    with pytest.raises(DecoderError) as caught, coded_loading("the tokenizer of x"):
+        raise ImportError(said)
+    assert caught.value.code == "package_missing"
+    message = str(caught.value)
+    assert "cannot load the tokenizer of x: GGUF needs the gguf package; install" in message
+    assert "\n" not in message
