@@ -6,7 +6,7 @@ Each must end in pixels in [0, 1] or in a coded error, in bounded time and memor
 
 FILE: further files to damage.
 
-Seeds are small films made here: DICOM in seven transfer syntaxes with windows, LUTs, padding,
+Seeds are small films made here: DICOM in eight transfer syntaxes with windows, LUTs, padding,
 colour and palette, PNG and JPEG. Damage: flipped bits, cuts, doubled or removed blocks, edited
 lengths of DICOM elements and of PNG and JPEG segments, numbers replaced by extreme ones, and the
 head of one file before the tail of another. All files go through one decoder child, so that a
@@ -17,11 +17,13 @@ from __future__ import annotations
 
 import argparse
 import io
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import gdcm
 import numpy as np
 import psutil
 import pydicom
@@ -109,7 +111,7 @@ def films(rng: np.random.Generator) -> list[bytes]:
         _colour(stored),
         _palette(stored),
     ]
-    made += [_jpeg_film(stored)]
+    made += [_jpeg_film(stored), _lossless_jpeg_film(stored)]
     grey = Image.fromarray((stored >> 4).astype(np.uint8))
     pictures = [
         (grey, "PNG"),
@@ -218,6 +220,30 @@ def _jpeg_film(stored: np.ndarray) -> bytes:
     out = io.BytesIO()
     made.save_as(out, enforce_file_format=True)
     return out.getvalue()
+
+
+def _lossless_jpeg_film(stored: np.ndarray) -> bytes:
+    """Return a film as JPEG lossless (SOF3), written by GDCM from and to files."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "native.dcm"
+        target = Path(folder) / "lossless.dcm"
+        source.write_bytes(_file(_film(stored), "ExplicitVRLittleEndian"))
+        reader = gdcm.ImageReader()
+        reader.SetFileName(str(source))
+        writer = gdcm.ImageWriter()
+        writer.SetFileName(str(target))
+        change = gdcm.ImageChangeTransferSyntax()
+        change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+        if not reader.Read():
+            raise RuntimeError("GDCM does not read the film")
+        change.SetInput(reader.GetImage())
+        if not change.Change():
+            raise RuntimeError("GDCM does not encode the film")
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        if not writer.Write():
+            raise RuntimeError("GDCM does not write the film")
+        return target.read_bytes()
 
 
 def damaged(seeds: list[bytes], rng: np.random.Generator) -> bytes:
