@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 from lmrrg.config.data import CSVColumn, DataConfig, DataSource, PhantomConfig
 from lmrrg.data.audit import find_duplicates
-from lmrrg.data.importing import audit_path, write_import
-from lmrrg.files import check_outputs
+from lmrrg.data.importing import audit_path, refused_path, write_import
+from lmrrg.files import atomic_writer, check_outputs
+from lmrrg.imaging.batch import RefusedImage
 from lmrrg.run.studies import import_checked
 from lmrrg.studies import LABELS, Section
 
@@ -41,6 +44,8 @@ what comes out:
                    previous study
   <out>.audit.json what was read, kept, dropped and why, splits, views, labels; also printed as a
                    table
+  <out>.refused.csv
+                   with --check-images: the image files that cannot be read, and why
 
 Studies without text in --section, or without a frontal image, are left out and counted. A patient
 is never in two splits: where a data set has no published split, a hash splits patients 80/10/10.
@@ -55,6 +60,10 @@ examples:
       report=ReportText image=Path date=StudyDate --date-format %d.%m.%Y --out ours/studies.jsonl
   lmrrg data phantom --out phantom/studies.jsonl --count 600,100,200 --seed 7
 """
+
+
+_MOST_PRINTED = 50
+"""Refused images that are printed; the file has all."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,6 +119,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="look for copies among the image files (reads all)",
     )
     parser.add_argument(
+        "--check-images",
+        action="store_true",
+        help="read every image: list the refused ones in <out>.refused.csv, count those that look "
+        "inverted",
+    )
+    parser.add_argument(
+        "--skip-refused-images",
+        action="store_true",
+        help="leave out the images that cannot be read (checks all)",
+    )
+    parser.add_argument(
         "--check-views",
         action="store_true",
         help="classify each image as frontal or lateral: fill in missing views, and count the tags "
@@ -145,7 +165,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out.suffix != ".jsonl":
         raise ValueError(f"--out {args.out} must end in .jsonl; the audit is written beside it")
     check_outputs(
-        [args.out, audit_path(args.out)],
+        [args.out, audit_path(args.out), refused_path(args.out)],
         [path for path in (args.source, args.labels) if path is not None],
     )
     train, val, test = args.count
@@ -158,20 +178,42 @@ def run(args: argparse.Namespace) -> int:
         ids=args.ids,
         columns=dict(args.columns),
         date_format=args.date_format,
+        check_images=args.check_images,
+        skip_refused_images=args.skip_refused_images,
         check_views=args.check_views,
         phantom=PhantomConfig(
             generator=args.generator, train=train, val=val, test=test, image_size=args.size
         ),
     )
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    imported = import_checked(data, args.out.parent, args.seed, progress=not args.quiet)
+    imported = import_checked(
+        data, args.out.parent, args.seed, stop_at_refused=False, progress=not args.quiet
+    )
     # Off by default: it reads every image, which takes long for a large data set.
     if args.hash_images:
         imported.duplicates = find_duplicates(imported.studies, progress=not args.quiet)
     audit = write_import(args.out, imported)
     print(imported.table())
+    # A list of an earlier manifest would be out of date.
+    refused_path(args.out).unlink(missing_ok=True)
     print(f"wrote {args.out} and {audit}")
+    if imported.refused:
+        _list_refused(imported.refused, refused_path(args.out), left_out=args.skip_refused_images)
     return 0
+
+
+def _list_refused(refused: Sequence[RefusedImage], path: Path, *, left_out: bool) -> None:
+    """Write the refused images with their codes to a file, and print the first ones."""
+    with atomic_writer(path) as out:
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerows([("image", "code"), *refused])
+    for image in refused[:_MOST_PRINTED]:
+        print(f"refused: {image.path} ({image.code})")
+    if left_out:
+        advice = "they are left out"
+    else:
+        advice = "a run stops at them; --skip-refused-images leaves them out"
+    print(f"{len(refused)} images are refused, all in {path}: {advice}")
 
 
 def _column(text: str) -> tuple[str, str]:

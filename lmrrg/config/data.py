@@ -141,13 +141,25 @@ class DataConfig(Settings):
         description="classify each image as frontal or lateral: fill in missing views, and count "
         "the tags that disagree",
     )
+    check_images: bool = Field(
+        False,
+        description="read every image when the studies are imported: name the refused ones, count "
+        "those that look inverted",
+        json_schema_extra=FREE,
+    )
+    skip_refused_images: bool = Field(
+        False,
+        description="leave out the images that cannot be read (reads every one at the import), "
+        "instead of stopping at them",
+        json_schema_extra=enters("data"),
+    )
     decode_workers: int = Field(
         2,
         ge=0,
         description="child processes that read images; 0: read them in the main process",
         json_schema_extra=FREE,
     )
-    # The next three end a run at an image that breaks them; they never leave one out.
+    # The next three refuse an image that breaks them.
     max_image_mb: PositiveInt = Field(
         256,
         description="largest image file, MB; of deflated DICOM the inflated size",

@@ -27,10 +27,12 @@ def audit_of(
     notes: Mapping[str, str],
     duplicates: Mapping[str, int] | None = None,
     views: Mapping[str, int] | None = None,
+    images: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the counts of an import, ready for JSON.
 
-    Counted are rows, drops by reason, sections, views, splits, labels, priors and duplicates.
+    Counted are rows, drops by reason, sections, views, splits, labels, priors, duplicates, and what
+    the checks of views and images found.
     """
     # Only counts of ids and words enter the audit, so that it can be shared.
     split_sizes: Counter[str] = Counter(study.split or "none" for study in studies)
@@ -52,6 +54,7 @@ def audit_of(
         "labels": {label: _label_counts(studies, label) for label in LABELS},
         "identifier_like_text": identifier_counts(studies),
         "views_by_pixels": dict(views) if views is not None else None,
+        "image_check": dict(images) if images is not None else None,
         "image_duplicates": dict(duplicates) if duplicates is not None else None,
         "notes": dict(notes),
     }
@@ -116,6 +119,8 @@ def _fact_lines(audit: Mapping[str, Any]) -> list[str]:
     lines = [f"patients in two splits: {audit['patients_in_two_splits']}", f"views: {views}"]
     if audit["views_by_pixels"] is not None:
         lines.append(_view_check_line(audit["views_by_pixels"]))
+    if audit["image_check"] is not None:
+        lines.append(_image_check_line(audit["image_check"]))
     lines.append(f"studies with a prior: {audit['priors']:,}")
     lines += [f"{key}: {value}" for key, value in audit["notes"].items()]
     shapes = audit["identifier_like_text"].items()
@@ -132,6 +137,16 @@ def _view_check_line(views: Mapping[str, int]) -> str:
         f"tags that disagree with the pixels: {frontal + lateral:,} of {views['images']:,} "
         f"({frontal:,} tagged frontal, {lateral:,} tagged lateral); "
         f"views filled in from the pixels {views['filled']:,}, not clear {views['not_clear']:,}"
+    )
+
+
+def _image_check_line(images: Mapping[str, Any]) -> str:
+    left_out = f", {images['left_out']:,} left out" if images["left_out"] else ""
+    refused = ", ".join(f"{code} {count:,}" for code, count in images["refused"].items())
+    flagged = ", ".join(f"{code} {count:,}" for code, count in images["flagged"].items())
+    return (
+        f"images read: {images['images']:,}; refused: {refused or 'none'}{left_out}; "
+        f"flagged: {flagged or 'none'}"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from lmrrg.data.priors import link_priors, without_lost_priors
 from lmrrg.data.source import NO_ID, Dropped, Source, labels_of_row
 from lmrrg.data.tables import read_csv
 from lmrrg.files import atomic_writer
+from lmrrg.imaging.batch import RefusedImage
 from lmrrg.manifest import check_patient_disjoint, write_studies
 from lmrrg.progress import progress_bar
 from lmrrg.studies import LABELS, Section, Split, Study, StudyError
@@ -38,6 +39,9 @@ class Import:
         notes: facts about the import, in words.
         duplicates: counts of :func:`~lmrrg.data.audit.find_duplicates`; ``None`` if not asked for.
         views: counts of the view check; ``None`` if not asked for.
+        image_check: counts of :func:`~lmrrg.data.image_check.check_images`; ``None`` if not asked
+            for.
+        refused: the image files that it found cannot be read.
     """
 
     source: str
@@ -48,6 +52,8 @@ class Import:
     notes: Mapping[str, str] = field(default_factory=dict)
     duplicates: Mapping[str, int] | None = None
     views: Mapping[str, int] | None = None
+    image_check: Mapping[str, Any] | None = None
+    refused: Sequence[RefusedImage] = ()
 
     def audit(self) -> dict[str, Any]:
         """Return everything that was counted, ready for JSON."""
@@ -60,6 +66,7 @@ class Import:
             notes=self.notes,
             duplicates=self.duplicates,
             views=self.views,
+            images=self.image_check,
         )
 
     def table(self) -> str:
@@ -119,6 +126,11 @@ def complete_source(
 def audit_path(manifest: Path) -> Path:
     """Return the path of a manifest's audit."""
     return manifest.with_suffix(".audit.json")
+
+
+def refused_path(manifest: Path) -> Path:
+    """Return the path of the list of a manifest's images that cannot be read."""
+    return manifest.with_suffix(".refused.csv")
 
 
 def write_import(manifest: Path, imported: Import) -> Path:

@@ -49,6 +49,7 @@ IMAGE_ERROR_CODES: dict[str, str] = {
     "constant_image": "all pixels have the same value",
     "empty_image": "too few bytes to show anything at the size that the header states",
     "burned_in_annotation": "the header says that text is burned into the pixels",
+    "refused_images": "some images of the data set cannot be read",
     "decoder_timeout": "decoding took longer than is allowed",
     "decoder_memory": "decoding needed more memory than is allowed",
     "decoder_crashed": "the decoder died on this file",

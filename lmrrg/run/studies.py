@@ -9,9 +9,11 @@ from typing import NamedTuple
 
 from lmrrg.config.data import DataConfig
 from lmrrg.config.tree import Config
+from lmrrg.data.image_check import check_images, image_files
 from lmrrg.data.importing import Import, write_import
 from lmrrg.data.priors import prior_reports
 from lmrrg.data.sources import import_studies
+from lmrrg.imaging.batch import refusal
 from lmrrg.manifest import manifest_hash, read_studies, write_studies
 from lmrrg.run.layout import RunLayout
 from lmrrg.run.origin import StudiesOrigin
@@ -92,17 +94,30 @@ def check_studies(
     return FoundStudies(imported.studies, imported.dropped)
 
 
-def import_checked(data: DataConfig, folder: Path, seed: int, *, progress: bool = True) -> Import:
-    """Read the source that ``data`` names; check the views where ``data.check_views`` says so.
+def import_checked(
+    data: DataConfig,
+    folder: Path,
+    seed: int,
+    *,
+    stop_at_refused: bool = True,
+    progress: bool = True,
+) -> Import:
+    """Read the source that ``data`` names, and check its images and views where ``data`` says so.
 
     Args:
         folder: phantoms are drawn into ``folder/phantoms``.
+        stop_at_refused: whether images that the check found unreadable end the import, unless they
+            are left out.
 
     Raises:
         StudyError: the source cannot be read or has no usable study.
-        ImageError: the view check met an image that cannot be read.
+        ImageError: ``refused_images``, images that cannot be read.
     """
     imported = import_studies(data, folder, seed, progress=progress)
+    if data.check_images or data.skip_refused_images:
+        imported = check_images(imported, data, progress=progress)
+        if imported.refused and stop_at_refused and not data.skip_refused_images:
+            raise refusal(imported.refused, len(image_files(imported.studies)))
     if data.check_views:
         # Imported here because it loads torch, which the import of a data set can do without.
         from lmrrg.vision.view_classifier import checked_views

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,9 +13,9 @@ from torch import Tensor
 
 from lmrrg.config.data import DataConfig
 from lmrrg.files import file_hashes
-from lmrrg.imaging.decoder_pool import DecoderPool, image_limits
-from lmrrg.imaging.radiograph import ImageError, Limits, Pixels, Radiograph
-from lmrrg.imaging.reading import read_bytes, read_image, to_square
+from lmrrg.imaging.batch import RefusedImage, groups, read_squares, refusal
+from lmrrg.imaging.radiograph import ImageError, Radiograph
+from lmrrg.imaging.reading import to_square
 from lmrrg.progress import progress_bar
 from lmrrg.studies import Study
 from lmrrg.views import VIEWS, choose_views
@@ -24,8 +23,8 @@ from lmrrg.vision.cache import FeatureError, entry_path, make_room, read_entry, 
 from lmrrg.vision.encoder import FrozenImageEncoder, encoder_version, feature_shape, image_encoder
 from lmrrg.vision.study_features import StudyFeatures
 
-_WORTH_PROCESSES = 64  # images; starting the child processes takes about a second
-_READ_AHEAD = 256  # images whose squares are in memory at most, 64 MB at 256 x 256 pixels
+logger = logging.getLogger(__name__)
+
 _ENTRY_HEADER = 128  # bytes of an entry before its values
 _BATCH = 4  # images; fastest on CPU: the activations of larger batches do not fit its cache
 
@@ -36,8 +35,6 @@ It is part of the cache's keys. Raise it when a change moves a pixel; otherwise 
 would differ from those of an uploaded image.
 """
 
-T = TypeVar("T")
-
 
 class _CachedImage(NamedTuple):
     """One image of a study: its entry in the cache, its file, its index into ``VIEWS``."""
@@ -45,14 +42,6 @@ class _CachedImage(NamedTuple):
     entry: Path
     image: Path
     view: int
-
-
-class _Square(NamedTuple):
-    """One image read for the encoder: its entry, its file, and its pixels or why it is refused."""
-
-    entry: Path
-    image: Path
-    pixels: Pixels | ImageError
 
 
 def image_hashes(
@@ -85,7 +74,7 @@ class FeatureFiles:
     Raises:
         FeatureError: ``cache_corrupt``, an entry of the wrong shape (delete the named file), or
             ``cache_too_small``.
-        ImageError: images that cannot be read; all others are encoded first.
+        ImageError: ``refused_images``, some cannot be read; all others are encoded first.
     """
 
     def __init__(
@@ -219,10 +208,11 @@ def _encode_all(
     Entries are written batch by batch, so a run that was stopped continues where it was.
 
     Raises:
-        ImageError: images that cannot be read, with the path and code of the first one; raised once
-            all others are encoded.
+        ImageError: ``refused_images``, some cannot be read; raised once all others are encoded.
     """
-    refused: list[tuple[Path, ImageError]] = []
+    refused: list[RefusedImage] = []
+    inverted = 0
+    images = read_squares([path for _, path in missing], data, encoder.image_size)
     with progress_bar(
         total=len(missing),
         desc="image features",
@@ -230,75 +220,24 @@ def _encode_all(
         disable=not progress,
         mininterval=1.0,
     ) as bar:
-        for group in _groups(_squares(missing, encoder.image_size, data), _BATCH):
+        for group in groups(zip(missing, images, strict=True), _BATCH):
             entries = []
             pixels = []
-            for square in group:
-                if isinstance(square.pixels, ImageError):
-                    refused.append((square.image, square.pixels))
-                else:
-                    entries.append(square.entry)
-                    pixels.append(square.pixels)
+            for (entry, path), image in group:
+                if isinstance(image, ImageError):
+                    refused.append(RefusedImage(path, image.code))
+                    continue
+                entries.append(entry)
+                pixels.append(image.pixels)
+                inverted += "looks_inverted" in image.warnings
             if entries:
                 encoded = encoder.encode(torch.from_numpy(np.stack(pixels)))
                 for entry, values in zip(entries, encoded.half().cpu().numpy(), strict=True):
                     write_entry(entry, values)
             bar.update(len(group))
+    if inverted:
+        logger.warning(
+            "%d of %d images look inverted; data.polarity=pixels turns them", inverted, len(missing)
+        )
     if refused:
-        path, error = refused[0]
-        count = f"{len(refused)} of {len(missing)} images are refused"
-        raise ImageError(error.code, f"{path}: {error.args[1]} ({count})")
-
-
-def _squares(missing: list[tuple[Path, Path]], size: int, data: DataConfig) -> Iterator[_Square]:
-    """Yield the images as squares of side ``size``, in order; many are read by child processes."""
-    limits = image_limits(data)
-    if data.decode_workers == 0 or len(missing) < _WORTH_PROCESSES:
-        for entry, image in missing:
-            yield _Square(entry, image, _read_here(image, size, data))
-        return
-    # Ample limits: the files are the user's own, and a batch job should not fail on a slow disk.
-    with (
-        DecoderPool(
-            data.decode_workers,
-            timeout_s=300,
-            memory_mb=4096,
-            limits=limits,
-            polarity=data.polarity,
-        ) as pool,
-        ThreadPoolExecutor(data.decode_workers) as threads,
-    ):
-
-        def read(image: Path) -> Pixels | ImageError:
-            return _read_in_child(image, size, limits, pool)
-
-        for chunk in _groups(missing, _READ_AHEAD):
-            squares = threads.map(read, [image for _, image in chunk])
-            for (entry, image), pixels in zip(chunk, squares, strict=True):
-                yield _Square(entry, image, pixels)
-
-
-def _read_here(image: Path, size: int, data: DataConfig) -> Pixels | ImageError:
-    """Return an image's square, or why it is refused."""
-    try:
-        read = read_image(image, image_limits(data), polarity=data.polarity)
-        return to_square(read.pixels, size)
-    except ImageError as error:
-        return error
-
-
-def _read_in_child(
-    image: Path, size: int, limits: Limits, pool: DecoderPool
-) -> Pixels | ImageError:
-    """Return an image's square, or why it is refused; decoded by a process of ``pool``."""
-    try:
-        return pool.decode(read_bytes(image, limits), square=size).pixels
-    except ImageError as error:
-        return error
-
-
-def _groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield the items in lists of ``size``; the last one may be shorter."""
-    iterator = iter(items)
-    while group := list(islice(iterator, size)):
-        yield group
+        raise refusal(refused, len(missing))

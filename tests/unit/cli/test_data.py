@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from lmrrg.cli.main import main
 from lmrrg.config.data import DataSource
 from lmrrg.manifest import read_studies
+from tests.support.trees import LARGE, picture, table
 
 
 def test_phantom_then_jsonl(tmp_path, capsys):
@@ -91,6 +93,40 @@ def test_help_names_every_source(capsys):
     ):
         assert word in shown
     assert max(len(line) for line in shown.splitlines()) <= 120
+
+
+@pytest.fixture
+def damaged(tmp_path) -> Path:
+    """Return the table of three studies, of which the second has no image that can be read."""
+    for number in range(3):
+        picture(tmp_path / f"{number}.png", seed=number)
+    (tmp_path / "1.png").write_bytes(b"nothing")
+    rows = [[f"s{number}", f"p{number}", f"{number}.png", LARGE] for number in range(3)]
+    columns = ["study_id", "patient_id", "image", "findings"]
+    return table(tmp_path / "films.csv", columns, rows)
+
+
+def test_refused_images_are_listed_at_the_import(tmp_path, damaged, capsys):
+    out = tmp_path / "studies.jsonl"
+    listed = tmp_path / "studies.refused.csv"
+    arguments = ["data", "csv", "--source", str(damaged), "--out", str(out), "--quiet"]
+    assert main([*arguments, "--ids", "published", "--check-images"]) == 0
+    shown = capsys.readouterr().out
+    assert "images read: 3; refused: not_an_image 1; flagged: none" in shown
+    assert f"refused: {tmp_path / '1.png'} (not_an_image)" in shown
+    assert "--skip-refused-images leaves them out" in shown
+    assert listed.read_text() == f"image,code\n{tmp_path / '1.png'},not_an_image\n"
+    assert len(read_studies(out)) == 3
+
+    assert main([*arguments, "--ids", "published", "--skip-refused-images"]) == 0
+    assert "no image that can be read" in capsys.readouterr().out
+    assert sorted(study.id for study in read_studies(out)) == ["s0", "s2"]
+    check = json.loads(out.with_suffix(".audit.json").read_text())["image_check"]
+    assert check == {"images": 3, "refused": {"not_an_image": 1}, "flagged": {}, "left_out": 1}
+
+    assert main([*arguments, "--ids", "published"]) == 0
+    assert not listed.exists(), "the list belongs to another manifest"
+    assert json.loads(out.with_suffix(".audit.json").read_text())["image_check"] is None
 
 
 def test_copies_are_looked_for_when_asked(tmp_path, capsys):

@@ -53,12 +53,13 @@ ppo.kl.minimum ppo.kl.maximum ppo.kl.target_per_sequence ppo.kl.horizon_episodes
 ppo.kl.reward_scale
 """
 WHERE_THE_DATA_LIES = "data.path data.images data.ids data.columns data.date_format"
+IMAGES_LEFT_OUT = "data.skip_refused_images"
 
 
 @pytest.mark.parametrize(
     ("stage", "lists"),
     [
-        ("data", (SOURCE, WHERE_THE_DATA_LIES)),
+        ("data", (SOURCE, WHERE_THE_DATA_LIES, IMAGES_LEFT_OUT)),
         ("sft", (SOURCE, MODEL, SFT)),
         ("ppo", (SOURCE, MODEL, PPO)),
     ],

@@ -10,6 +10,7 @@ import pytest
 
 from lmrrg.config.loading import load_config
 from lmrrg.config.tree import Config
+from lmrrg.imaging.radiograph import ImageError
 from lmrrg.manifest import read_studies
 from lmrrg.run.record import record_run
 from lmrrg.run.studies import import_checked, prepare_studies, studies_of
@@ -238,6 +239,20 @@ def test_studies_of_applies_the_limits(tmp_path):
     everything = read_studies(config.run_dir / "studies.jsonl", "train")
     assert studies_of(config, "train") == everything[:4]
     assert len(studies_of(config, "val")) == len(studies_of(config, "test")) == 1
+
+
+def test_a_run_stops_at_refused_images_at_once_or_leaves_them_out(tmp_path, iu):
+    for image in list(read_studies(prepare_studies(iu_run(tmp_path, iu), progress=False)))[:1]:
+        for film in image.images:
+            film.path.write_bytes(b"nothing")
+    config = iu_run(tmp_path, iu, "name=checked", "data.check_images=true")
+    with pytest.raises(
+        ImageError, match=r"refused_images: .*\(not_an_image\).*skip_refused_images"
+    ):
+        prepare_studies(config, progress=False)
+    assert not (config.run_dir / "studies.jsonl").exists()
+    config = iu_run(tmp_path, iu, "name=fewer", "data.skip_refused_images=true")
+    assert len(read_studies(prepare_studies(config, progress=False))) == 2
 
 
 @pytest.mark.parametrize("check", [True, False])

@@ -9,6 +9,7 @@ from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
 
 from lmrrg.config.tree import Config
+from lmrrg.imaging import batch
 from lmrrg.imaging.radiograph import ImageError, Radiograph
 from lmrrg.imaging.reading import read_image
 from lmrrg.studies import Study, StudyImage
@@ -101,7 +102,7 @@ def test_the_cache_is_keyed_by_content(
     moved = tmp_path / "moved.png"
     moved.write_bytes(tiny_studies[1].images[0].path.read_bytes())
     study = replace(tiny_studies[1], images=(StudyImage(moved, "PA"),))
-    monkeypatch.setattr(module, "read_image", lambda _: pytest.fail("encoded again"))
+    monkeypatch.setattr(batch, "read_image", lambda *_, **__: pytest.fail("encoded again"))
     again = load_features([study], config.data, progress=False)
     assert torch.equal(again.patches, first.select([1]).patches)
 
@@ -150,19 +151,32 @@ def test_bad_images_are_named_after_all_others_are_encoded(
     broken.write_bytes(b"no image")
     bad = replace(tiny_studies[0], images=(StudyImage(broken, "PA"),))
     with pytest.raises(
-        ImageError, match=r"not_an_image: .*broken\.png: .* \(1 of 3 images are refused\)"
+        ImageError, match=r"refused_images: 1 of 3 images .*: broken\.png \(not_an_image\);"
     ):
         load_features([bad, *tiny_studies[1:3]], config.data, progress=False)
     assert len(list(config.data.cache_dir.rglob("*.npy"))) == 2
+
+
+def test_inverted_images_are_counted_in_the_log(
+    tiny_studies: list[Study], config: Config, monkeypatch, caplog
+):
+    def lying(path: Path, *_, **__) -> Radiograph:
+        warnings = ("looks_inverted",) if "0-" in Path(path).name else ()
+        return replace(read_image(path), warnings=warnings)
+
+    monkeypatch.setattr(batch, "read_image", lying)
+    load_features(tiny_studies[:3], config.data, progress=False)
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message == "2 of 4 images look inverted; data.polarity=pixels turns them"
 
 
 def test_decoder_processes_give_the_same_features(
     tiny_studies: list[Study], config: Config, monkeypatch
 ):
     here = load_features(tiny_studies[:4], config.data, progress=False)
-    monkeypatch.setattr(module, "_WORTH_PROCESSES", 1)
-    monkeypatch.setattr(module, "_READ_AHEAD", 3)
-    monkeypatch.setattr(module, "read_image", lambda *_: pytest.fail("read in this process"))
+    monkeypatch.setattr(batch, "_WORTH_PROCESSES", 1)
+    monkeypatch.setattr(batch, "_READ_AHEAD", 3)
+    monkeypatch.setattr(batch, "read_image", lambda *_, **__: pytest.fail("read in this process"))
     there = load_features(tiny_studies[:4], replace_cache(config, "processes").data, progress=False)
     assert torch.equal(here.patches, there.patches)
 
