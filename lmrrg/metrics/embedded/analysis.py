@@ -11,7 +11,8 @@ from itertools import chain
 from typing import NamedTuple
 
 from lmrrg.metrics.embedded.batch_cache import CACHED_SENTENCES, SENTENCE_BATCH, BatchCache
-from lmrrg.metrics.embedded.claims import Claim, claim_lexicon, merge_claims, sentence_claims
+from lmrrg.metrics.embedded.claim_lexicon import claim_lexicon
+from lmrrg.metrics.embedded.claims import Claim, merge_claims, sentence_claims
 from lmrrg.metrics.embedded.graph import ReportGraph, join_graphs, sentence_graph
 from lmrrg.metrics.embedded.lexicon import ANATOMY, LOCATION, graph_lexicon
 from lmrrg.metrics.embedded.sentences import (
@@ -21,6 +22,7 @@ from lmrrg.metrics.embedded.sentences import (
     read_sentence,
     sentences_of,
 )
+from lmrrg.metrics.embedded.unnamed import unnamed_words
 
 REPORT_BATCH = 64
 """Reports that are analysed together, see :class:`~lmrrg.metrics.embedded.batch_cache.BatchCache`.
@@ -61,6 +63,8 @@ class SentenceFacts(NamedTuple):
     claims: tuple[Claim, ...]
     weights: tuple[WeightedWord, ...]
     """Its informative words with their weights."""
+    unnamed: tuple[str, ...]
+    """Meanings of the words by which it asserts something that no lexicon names."""
     length: int
     """Its number of words."""
 
@@ -73,6 +77,8 @@ class ReportAnalysis(NamedTuple):
     """The claims of each sentence, one for every mention of a finding."""
     claims: dict[str, tuple[Claim, ...]]
     """Finding -> its distinct claims in the report."""
+    unnamed: tuple[tuple[str, ...], ...]
+    """Of each sentence with a finding that no lexicon names, the meanings of its words."""
     words: dict[tuple[str, int], float]
     """(meaning, assertion) of an informative word -> its weight, summed over the report."""
     vector: dict[str, float]
@@ -102,12 +108,15 @@ def analyse_reports(texts: list[str]) -> list[ReportAnalysis]:
 
 def _join_sentences(sentences: list[str], facts_of: dict[str, SentenceFacts]) -> ReportAnalysis:
     mentions: list[tuple[Claim, ...]] = []
+    unnamed: list[tuple[str, ...]] = []
     words: dict[tuple[str, int], float] = {}
     lengths: dict[str, int] = {}
     repeated: dict[str, int] = {}
     for sentence in sentences:
         facts = facts_of[sentence]
         mentions.append(facts.claims)
+        if facts.unnamed:
+            unnamed.append(facts.unnamed)
         for word, weight in facts.weights:
             words[word] = words.get(word, 0.0) + weight
         if sentence in lengths:
@@ -119,6 +128,7 @@ def _join_sentences(sentences: list[str], facts_of: dict[str, SentenceFacts]) ->
         graph=join_graphs(sentences),
         mentions=tuple(mentions),
         claims=merged,
+        unnamed=tuple(unnamed),
         words=words,
         vector=vector,
         norm=math.sqrt(sum([x * x for x in vector.values()])),
@@ -137,9 +147,17 @@ def _read_facts(sentences: list[str]) -> list[SentenceFacts]:
     for sentence in sentences:
         sentence_graph(sentence)
     return [
-        SentenceFacts(found, _word_weights(read), len(read.words))
+        SentenceFacts(found, _word_weights(read), _unnamed(read, found), len(read.words))
         for found, read in zip(claims, reads, strict=True)
     ]
+
+
+def _unnamed(read: Sentence, claims: tuple[Claim, ...]) -> tuple[str, ...]:
+    """Return the meanings of a sentence's unnamed words; none where it asserts a named finding."""
+    if any([claim.assertion != ABSENT for claim in claims]):
+        return ()
+    meaning = graph_lexicon().meaning
+    return tuple([meaning.get(word, word) for word in unnamed_words(read)])
 
 
 def _word_weights(read: Sentence) -> tuple[WeightedWord, ...]:

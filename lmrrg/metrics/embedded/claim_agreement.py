@@ -10,7 +10,8 @@ import math
 from collections.abc import Set
 from typing import NamedTuple
 
-from lmrrg.metrics.embedded.claims import Claim, claim_lexicon
+from lmrrg.metrics.embedded.claim_lexicon import claim_lexicon
+from lmrrg.metrics.embedded.claims import Claim
 from lmrrg.metrics.embedded.sentences import ABSENT
 
 Claims = dict[str, tuple[Claim, ...]]
@@ -60,28 +61,44 @@ _KIN_CREDIT = 0.45
 """Credit for a relative of a finding, such as an opacity for a pneumonia."""
 _CONTRADICTION = 0.3
 """Extra errors for a finding that the other report denies, in units of its weight."""
+_LEAST_INVENTED = 0.5
+"""What an invented finding weighs at least: to a reader, none is free."""
 _PRIOR = 0.4
 """Weight of agreeing on nothing wrong: two normal reports have an F1 of 1, and no F1 is 0."""
 _ERROR_SCALE = 1.0
 """Weighted errors that halve the second half of the agreement."""
 
 
-def claim_agreement(hypothesis: Claims, reference: Claims) -> float:
-    """Return the clinical agreement of two reports in [0, 1].
+class ClaimAgreement(NamedTuple):
+    """How the claims of two reports compare."""
 
-    Half of it is a weighted F1 of the findings, half is 1 / (1 + weighted errors). Both sides are
-    what :func:`~lmrrg.metrics.embedded.claims.merge_claims` returns. It is symmetric but for a
-    course that only one report names.
+    agreement: float
+    """From 0 to 1."""
+    invented: float
+    """Weight of what the hypothesis asserts and the reference, in no related form, does not."""
+
+
+def claim_agreement(hypothesis: Claims, reference: Claims, unnamed: float = 0.0) -> ClaimAgreement:
+    """Compare the claims of two reports.
+
+    Half of the agreement is a weighted F1 of the findings, half is 1 / (1 + weighted errors). It
+    is symmetric but for a course that only one report names and for invented findings, none of
+    which weighs less than 0.5.
+
+    Args:
+        hypothesis: what :func:`~lmrrg.metrics.embedded.claims.merge_claims` returns.
+        reference: the same of the other report.
+        unnamed: weight of the hypothesis' invented findings that are no claims.
 
     >>> from lmrrg.metrics.embedded.claims import merge_claims, sentence_claims
     >>> def claims(sentence):
     ...     return merge_claims(sentence_claims(sentence))
     >>> truth = claims("small left effusion")
-    >>> round(claim_agreement(claims("tiny effusion on the left"), truth), 3)
+    >>> round(claim_agreement(claims("tiny effusion on the left"), truth).agreement, 3)
     0.872
-    >>> round(claim_agreement(claims("small right effusion"), truth), 3)
+    >>> round(claim_agreement(claims("small right effusion"), truth).agreement, 3)
     0.444
-    >>> round(claim_agreement(claims("no effusion"), truth), 3)
+    >>> round(claim_agreement(claims("no effusion"), truth).agreement, 3)
     0.335
     """
     weight = claim_lexicon().weight
@@ -98,15 +115,19 @@ def claim_agreement(hypothesis: Claims, reference: Claims) -> float:
             total += weight[finding] * match.total
     only_a = _weights(affirmed_a.keys() - affirmed_b.keys())
     only_b = _weights(affirmed_b.keys() - affirmed_a.keys())
-    credit, forgiven = _kin_credit(only_a, only_b)
+    kin = _kin_credit(only_a, only_b)
+    invented = _of_other_families(kin.unrelated, affirmed_b)
     # A finding of one side alone that the other side mentions is one that the other denies.
     contradicted = sum([w for finding, w in only_a.items() if finding in reference])
     contradicted += sum([w for finding, w in only_b.items() if finding in hypothesis])
-    alone = sum(only_a.values()) + sum(only_b.values())
-    errors += alone - forgiven + _CONTRADICTION * contradicted
+    # An invented finding of a new family weighs at least the minimum.
+    more = [max(0.0, _LEAST_INVENTED - only_a[finding]) for finding in invented]
+    invented_weight = unnamed + sum(more) + sum([only_a[finding] for finding in invented])
+    alone = sum(only_a.values()) + unnamed + sum(more) + sum(only_b.values())
+    errors += alone - kin.forgiven + _CONTRADICTION * contradicted
     total += alone + _CONTRADICTION * contradicted
-    f1 = (2 * (matched + credit) + _PRIOR) / (total + _PRIOR)
-    return 0.5 * f1 + 0.5 / (1 + errors / _ERROR_SCALE)
+    f1 = (2 * (matched + kin.credit) + _PRIOR) / (total + _PRIOR)
+    return ClaimAgreement(0.5 * f1 + 0.5 / (1 + errors / _ERROR_SCALE), invented_weight)
 
 
 class _Match(NamedTuple):
@@ -264,20 +285,39 @@ def _weights(findings: Set[str]) -> dict[str, float]:
     return {f: weight[f] for f in sorted(findings, key=lambda f: (-weight[f], f))}
 
 
-def _kin_credit(only_a: dict[str, float], only_b: dict[str, float]) -> tuple[float, float]:
-    """Return the credit for findings that stand for a relative, and the errors that it forgives.
+def _of_other_families(findings: list[str], claims: Claims) -> list[str]:
+    """Return the findings of whose families the claims assert none."""
+    if not findings:
+        return []
+    kin = claim_lexicon().kin
+    families = [kin[finding] for finding in claims]
+    return [finding for finding in findings if kin[finding] not in families]
 
-    Each finding stands for one relative at most.
-    """
+
+class _KinCredit(NamedTuple):
+    """What findings are worth that stand for a relative."""
+
+    credit: float
+    forgiven: float
+    """Errors that the credit forgives."""
+    unrelated: list[str]
+    """The findings of the first report without a relative in the second."""
+
+
+def _kin_credit(only_a: dict[str, float], only_b: dict[str, float]) -> _KinCredit:
+    """Let each finding stand for one relative at most."""
     kin = claim_lexicon().kin
     free = dict(only_b)
     credit = 0.0
     forgiven = 0.0
+    unrelated: list[str] = []
     for finding, weight in only_a.items():
         relative = next((other for other in free if kin[other] == kin[finding]), None)
-        if relative is not None:
+        if relative is None:
+            unrelated.append(finding)
+        else:
             lesser = min(weight, free.pop(relative))
             credit += _KIN_CREDIT * lesser
             # Without the credit, both findings would be errors.
             forgiven += 2 * _KIN_CREDIT * lesser
-    return credit, forgiven
+    return _KinCredit(credit, forgiven, unrelated)

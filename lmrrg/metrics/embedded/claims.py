@@ -9,13 +9,13 @@ their attributes are in ``lexicons/claims.yaml``.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cache, lru_cache
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import NamedTuple
 
 from lmrrg.metrics.embedded.batch_cache import SENTENCE_BATCH
+from lmrrg.metrics.embedded.claim_lexicon import claim_lexicon
 from lmrrg.metrics.embedded.labeler import topics_of
-from lmrrg.metrics.embedded.lexicon import ANATOMY, Phrases, phrase_table, read_yaml
+from lmrrg.metrics.embedded.lexicon import ANATOMY
 from lmrrg.metrics.embedded.sentences import (
     ABSENT,
     PRESENT,
@@ -47,7 +47,7 @@ _MEASURED = frozenset(["x", "by", "to"])
 _SPECIAL_WORDS = frozenset(["clear", "one"])
 _BOTH_SIDES = 2
 _NONE: frozenset[str] = frozenset()
-_UNMEASURED: frozenset[float] = frozenset()
+_NO_SIZES: frozenset[float] = frozenset()
 
 
 class Claim(NamedTuple):
@@ -75,38 +75,12 @@ class Claim(NamedTuple):
     mildest: int = 0
     """The least severity of joined mentions; they contradict each other where it is less than
     ``severity``."""
-    sizes: frozenset[float] = _UNMEASURED
+    sizes: frozenset[float] = _NO_SIZES
     """Measures in mm; of a device, its distance from the place."""
     places: frozenset[str] = _NONE
     """Where a device ends, by the codes of ``places`` in ``claims.yaml``."""
     number: int = 0
     """1, 2, 3, or 9 for "multiple"; 0 where it is not mentioned."""
-
-
-@dataclass(frozen=True)
-class ClaimLexicon:
-    """Findings with their weights and relatives, and the words of their attributes."""
-
-    phrases: Phrases
-    """Phrases that name a finding; the meaning "" hides what looks like one."""
-    weight: dict[str, float]
-    """Finding -> what missing it costs; 1 is a finding that a reader must act on."""
-    kin: dict[str, str]
-    """Finding -> its family; relatives get part of the credit for each other."""
-    clear_lungs: tuple[str, ...]
-    """Findings that "clear" denies."""
-    sides: dict[str, str]
-    zones: dict[str, str]
-    severity: dict[str, int]
-    change: dict[str, str]
-    numbers: dict[str, int]
-    units: dict[str, float]
-    """Unit of length -> mm."""
-    places: dict[str, str]
-    proper: dict[str, frozenset[str]]
-    """Device -> the places where it may end."""
-    attributes: frozenset[str]
-    """All words of the attributes."""
 
 
 class _Mention(NamedTuple):
@@ -116,41 +90,6 @@ class _Mention(NamedTuple):
     end: int
     finding: str
     assertion: int
-
-
-@cache
-def claim_lexicon() -> ClaimLexicon:
-    """Return the lexicon of the claims."""
-    data = read_yaml("claims.yaml")
-    # "Acute" is listed apart from the findings: it has no family but itself.
-    findings = data["findings"] | {"acute": data["acute"] | {"kin": "acute"}}
-    attribute_words = [
-        data[name].keys()
-        for name in ("sides", "zones", "severity", "change", "numbers", "units", "places")
-    ]
-    return ClaimLexicon(
-        phrases=phrase_table(_phrases(findings, data["nothing"])),
-        weight={name: finding["weight"] for name, finding in findings.items()},
-        kin={name: finding["kin"] for name, finding in findings.items()},
-        clear_lungs=tuple(data["clear_lungs"]),
-        sides=data["sides"],
-        zones=data["zones"],
-        severity=data["severity"],
-        change=data["change"],
-        numbers=data["numbers"],
-        units=data["units"],
-        places=data["places"],
-        proper={device: frozenset(places) for device, places in data["proper"].items()},
-        attributes=frozenset().union(*attribute_words),
-    )
-
-
-def _phrases(findings: dict[str, Any], nothing: list[str]) -> list[tuple[str, str]]:
-    """Return (phrase, finding) of every finding, and (phrase, "") of what only looks like one."""
-    phrases: list[tuple[str, str]] = []
-    for name, finding in findings.items():
-        phrases += [(phrase, name) for phrase in finding["phrases"]]
-    return phrases + [(phrase, "") for phrase in nothing]
 
 
 @lru_cache(maxsize=SENTENCE_BATCH)
@@ -179,7 +118,7 @@ def merge_claims(claims: Iterable[Claim]) -> dict[str, tuple[Claim, ...]]:
 
     Mentions of one finding in one place are joined, also where they contradict each other; so are
     mentions on both sides that differ in nothing else. A finding that is denied in one place and
-    asserted in another is asserted.
+    asserted in another is asserted; of several denials the first is kept.
 
     >>> small_left, large_right, right = (
     ...     sentence_claims(s)[0]
@@ -192,17 +131,20 @@ def merge_claims(claims: Iterable[Claim]) -> dict[str, tuple[Claim, ...]]:
     merged: dict[str, tuple[Claim, ...]] = {}
     for claim in claims:
         known = merged.get(claim.finding)
-        if known is None or (known[0].assertion == ABSENT and claim.assertion != ABSENT):
+        if known is None:
             merged[claim.finding] = (claim,)
-        elif claim.assertion != ABSENT or known[0].assertion == ABSENT:
-            merged[claim.finding] = _with_claim(known, claim)
+        elif claim.assertion != ABSENT:
+            if known[0].assertion == ABSENT:
+                merged[claim.finding] = (claim,)
+            else:
+                merged[claim.finding] = _with_claim(known, claim)
     return merged
 
 
 def _with_claim(known: tuple[Claim, ...], claim: Claim) -> tuple[Claim, ...]:
     """Return the claims of one finding with one more, joined to the first that it agrees with."""
     for i, other in enumerate(known):
-        if claim.assertion == ABSENT or share_place(other, claim) or _are_twins(other, claim):
+        if share_place(other, claim) or _are_twins(other, claim):
             return (*known[:i], _join(other, claim), *known[i + 1 :])
     return (*known, claim)
 
@@ -278,9 +220,9 @@ def _named_at(read: Sentence, start: int) -> tuple[int, list[_Mention]]:
     found: list[_Mention] = []
     for phrase, finding in claim_lexicon().phrases[words[start]]:
         after = start + len(phrase)
-        if end not in (start, after):
-            break  # the phrases are sorted by length: this one is shorter
         if words[start:after] == phrase:
+            if end not in (start, after):
+                break  # the phrases are sorted by length: this one is shorter
             end = after
             if finding:
                 found.append(_Mention(start, end, finding, read.assertions[end - 1]))
@@ -305,7 +247,7 @@ def _owned_words(read: Sentence, mentions: list[_Mention]) -> list[list[int]]:
 
     These are the words before it, and those after "in", "is" and the like.
     """
-    if claim_lexicon().attributes.isdisjoint(read.words):  # two sentences of five
+    if claim_lexicon().attributes.keys().isdisjoint(read.words):  # two sentences of five
         return [[] for _ in mentions]
     # Two findings may start at one word: "clear" denies two.
     starts: dict[int, list[int]] = {}
@@ -382,12 +324,12 @@ def _parts(read: Sentence, attributes: list[int]) -> list[tuple[int, ...]]:
     """
     if len(attributes) <= _BOTH_SIDES:  # too few for two sides and something else
         return [tuple(attributes)]
-    sides = claim_lexicon().sides
+    meaning = claim_lexicon().attributes
     segments = _segments(read, attributes)
     of_side: dict[str, list[int]] = {}
     common: list[int] = []
     for segment in segments:
-        side = {letter for i in segment for letter in sides.get(read.words[i], "")}
+        side = {letter for i in segment for letter in meaning[read.words[i]].sides}
         if len(side) == 1:
             of_side.setdefault(side.pop(), []).extend(segment)
         else:
@@ -395,7 +337,7 @@ def _parts(read: Sentence, attributes: list[int]) -> list[tuple[int, ...]]:
     is_apart = len(of_side) == _BOTH_SIDES and any(len(part) > 1 for part in of_side.values())
     if not is_apart:
         return [tuple(attributes)]
-    common = [i for i in common if read.words[i] not in sides]
+    common = [i for i in common if not meaning[read.words[i]].sides]
     return [tuple(sorted([*common, *part])) for part in of_side.values()]
 
 
@@ -418,22 +360,31 @@ def _claim(read: Sentence, mention: _Mention, attributes: tuple[int, ...]) -> Cl
     named = tuple(range(start, end))
     if not attributes:
         return Claim(finding, assertion, _NONE, _NONE, 0, _NONE, named)
-    words = [read.words[i] for i in attributes]
-    severity = max([lexicon.severity.get(word, 0) for word in words])
+    sides: list[str] = []
+    zones: list[str] = []
+    changes: list[str] = []
+    severity = 0
+    number = 0
+    for i in attributes:
+        meaning = lexicon.attributes[read.words[i]]
+        sides.extend(meaning.sides)
+        zones.extend(meaning.zone)
+        changes.extend(meaning.change)
+        severity = max(severity, meaning.severity)
+        number = max(number, meaning.number)
     return Claim(
         finding,
         assertion,
-        # A side word may stand for both sides: its entry has two letters.
-        frozenset("".join([lexicon.sides.get(word, "") for word in words])),
-        frozenset([lexicon.zones[word] for word in words if word in lexicon.zones]),
+        frozenset(sides),
+        frozenset(zones),
         severity,
-        frozenset([lexicon.change[word] for word in words if word in lexicon.change]),
+        frozenset(changes),
         named,
         attributes,
         severity,
-        _sizes(read, attributes),
+        _NO_SIZES if lexicon.units.keys().isdisjoint(read.words) else _sizes(read, attributes),
         _places(read, attributes) if finding in lexicon.proper else _NONE,
-        max([lexicon.numbers.get(word, 0) for word in words]),
+        number,
     )
 
 
@@ -451,7 +402,7 @@ def _sizes(read: Sentence, attributes: tuple[int, ...]) -> frozenset[float]:
                 i -= 1
             if numbers:
                 sizes.append(round(max(numbers) * units[read.words[unit]], 3))
-    return frozenset(sizes) or _UNMEASURED
+    return frozenset(sizes) or _NO_SIZES
 
 
 def _is_number(word: str) -> bool:
@@ -481,7 +432,7 @@ def _is_attribute(read: Sentence, i: int, mention: _Mention) -> bool:
     # are no attributes of it.
     if mention.assertion != ABSENT and read.assertions[i] == ABSENT:
         return False
-    if word in lexicon.places and word not in lexicon.zones:
+    if word in lexicon.places:
         # "Subclavian catheter": the way of a device is no place where it ends.
         return mention.finding in lexicon.proper and not mention.start <= i < mention.end
     return _SIDED_NAMES.isdisjoint(read.words[i + 1 : i + 2])

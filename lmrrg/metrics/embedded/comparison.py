@@ -18,9 +18,15 @@ from typing import NamedTuple
 from lmrrg.metrics.embedded.analysis import ReportAnalysis
 from lmrrg.metrics.embedded.claim_agreement import claim_agreement
 from lmrrg.metrics.embedded.graph import graph_scores, weighted_f1
+from lmrrg.metrics.embedded.sentences import PRESENT, UNCERTAIN
 
 _CLAIMS_WEIGHT = 0.7
 """Weight of the clinical claims in BERTScore's stand-in; the rest is the overlap of words."""
+
+_UNNAMED = 0.6
+"""Weight of an invented finding that no lexicon names."""
+_INVENTED_SCALE = 3.0
+"""Invented weight of 1 / scale halves how normal a report is."""
 
 # A hypothesis may have this many words at no cost: ratio * words of the reference + extra words.
 _LENGTH_RATIO = 1.25
@@ -63,10 +69,11 @@ def compare(hypothesis: ReportAnalysis, reference: ReportAnalysis) -> PairScores
     if hypothesis.lengths == reference.lengths:
         return PairScores(*levels, bertscore=1.0, semb=1.0)
     factor = padding_factor(hypothesis, reference)
-    agreement = claim_agreement(hypothesis.claims, reference.claims)
+    unnamed = _UNNAMED * _invented_sentences(hypothesis, reference) if hypothesis.unnamed else 0.0
+    claims = claim_agreement(hypothesis.claims, reference.claims, unnamed)
     overlap = weighted_f1(hypothesis.words, reference.words)
-    mixture = _CLAIMS_WEIGHT * agreement + (1 - _CLAIMS_WEIGHT) * overlap
-    cosine = _cosine(hypothesis, reference)
+    mixture = _CLAIMS_WEIGHT * claims.agreement + (1 - _CLAIMS_WEIGHT) * overlap
+    cosine = _cosine(hypothesis, reference, claims.invented, unnamed)
     return PairScores(*levels, bertscore=factor * mixture, semb=factor * cosine)
 
 
@@ -85,16 +92,40 @@ def padding_factor(hypothesis: ReportAnalysis, reference: ReportAnalysis) -> flo
     return 1 / (math.sqrt(excess) * (1 + _REPEAT_COST * repeated / length))
 
 
-def _cosine(a: ReportAnalysis, b: ReportAnalysis) -> float:
-    """Return the cosine of two vectors of findings; 0 where it is negative or a vector is 0."""
-    if not a.norm or not b.norm:
-        return 0.0
+def _invented_sentences(hypothesis: ReportAnalysis, reference: ReportAnalysis) -> int:
+    """Return the number of sentences with an unnamed finding that the reference does not share.
+
+    It shares one that has half of its words or more, and does not deny them.
+    """
+    known = reference.words
+    invented = 0
+    for words in hypothesis.unnamed:
+        shared = [word for word in words if (word, PRESENT) in known or (word, UNCERTAIN) in known]
+        invented += 2 * len(shared) < len(words)
+    return invented
+
+
+def _cosine(
+    hypothesis: ReportAnalysis, reference: ReportAnalysis, invented: float, unnamed: float
+) -> float:
+    """Return the cosine of two vectors of findings; 0 where it is negative or a vector is 0.
+
+    A report is the less normal the more it invents, and what has no name is a component of its own.
+    """
     # The shorter vector is looped over.
-    if len(a.vector) < len(b.vector):
-        dot = _dot(a.vector, b.vector)
+    if len(hypothesis.vector) < len(reference.vector):
+        dot = _dot(hypothesis.vector, reference.vector)
     else:
-        dot = _dot(b.vector, a.vector)
-    return max(0.0, dot / (a.norm * b.norm))
+        dot = _dot(reference.vector, hypothesis.vector)
+    square = hypothesis.norm**2 + unnamed**2
+    normal = hypothesis.vector.get("normal", 0.0)
+    if invented and normal:
+        left = normal / (1 + _INVENTED_SCALE * invented)
+        square += left**2 - normal**2
+        dot += (left - normal) * reference.vector.get("normal", 0.0)
+    if not square or not reference.norm:
+        return 0.0
+    return max(0.0, dot / (math.sqrt(square) * reference.norm))
 
 
 def _dot(a: dict[str, float], b: dict[str, float]) -> float:

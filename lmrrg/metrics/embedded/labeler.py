@@ -22,6 +22,7 @@ from lmrrg.metrics.embedded.sentences import (
     read_sentence,
     sentences_of,
 )
+from lmrrg.metrics.embedded.unnamed import calls_abnormal
 from lmrrg.studies import LABELS, NEGATIVE, POSITIVE, UNCERTAIN
 
 LabelValue = tuple[str, int]
@@ -161,7 +162,8 @@ def label_sentence(sentence: str) -> tuple[LabelValue, ...]:
     read = read_sentence(sentence)
     found = _mentions(read)
     found += [(label, value) for _, label, value in topics_of(read)]
-    if _has_other_abnormality(read):
+    is_open = all(label == _DEVICES for label, _ in found)
+    if _has_other_abnormality(read) or (is_open and calls_abnormal(read)):
         found.append((_ABNORMAL, POSITIVE))
     return tuple(found)
 

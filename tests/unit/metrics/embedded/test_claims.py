@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from lmrrg.metrics.embedded.claim_agreement import attribute_likeness, claim_agreement
-from lmrrg.metrics.embedded.claims import Claim, claim_lexicon, merge_claims, sentence_claims
+from lmrrg.metrics.embedded.claim_agreement import attribute_likeness
+from lmrrg.metrics.embedded.claim_agreement import claim_agreement as compare_claims
+from lmrrg.metrics.embedded.claim_lexicon import claim_lexicon
+from lmrrg.metrics.embedded.claims import Claim, merge_claims, sentence_claims
 from lmrrg.metrics.embedded.sentences import ABSENT, PRESENT, UNCERTAIN, sentences_of
 
 
@@ -13,6 +15,12 @@ def claims_of(text: str) -> dict[str, tuple[Claim, ...]]:
     return merge_claims(
         [claim for sentence in sentences_of(text) for claim in sentence_claims(sentence)]
     )
+
+
+def claim_agreement(
+    hypothesis: dict[str, tuple[Claim, ...]], reference: dict[str, tuple[Claim, ...]]
+) -> float:
+    return compare_claims(hypothesis, reference).agreement
 
 
 def claim_of(text: str, finding: str) -> Claim:
