@@ -17,7 +17,8 @@ from lmrrg.metrics.coherence.statements import (
     is_reference,
     whole_sentence,
 )
-from lmrrg.metrics.embedded.claims import claim_lexicon, share_place
+from lmrrg.metrics.embedded.claim_lexicon import claim_lexicon
+from lmrrg.metrics.embedded.claims import share_place
 from lmrrg.metrics.embedded.lexicon import DEVICE, OBSERVATION, STATE
 from lmrrg.metrics.embedded.sentences import ABSENT, PRESENT, Sentence
 

@@ -32,8 +32,10 @@ class ClaimLexicon:
     """Finding -> its family; relatives get part of the credit for each other."""
     clear_lungs: tuple[str, ...]
     """Findings that "clear" denies."""
-    attributes: dict[str, AttributeWord]
-    """Word -> what it says of a finding."""
+    meanings: dict[str, AttributeWord]
+    """Word of an attribute -> what it says of a finding."""
+    attributes: frozenset[str]
+    """All words of the attributes."""
     units: dict[str, float]
     """Unit of length -> mm."""
     places: dict[str, str]
@@ -47,12 +49,14 @@ def claim_lexicon() -> ClaimLexicon:
     data = read_yaml("claims.yaml")
     # "Acute" is listed apart from the findings: it has no family but itself.
     findings = data["findings"] | {"acute": data["acute"] | {"kin": "acute"}}
+    meanings = _meanings(data)
     return ClaimLexicon(
         phrases=phrase_table(_phrases(findings, data["nothing"])),
         weight={name: finding["weight"] for name, finding in findings.items()},
         kin={name: finding["kin"] for name, finding in findings.items()},
         clear_lungs=tuple(data["clear_lungs"]),
-        attributes=_attributes(data),
+        meanings=meanings,
+        attributes=frozenset(meanings),
         units=data["units"],
         places=data["places"],
         proper={device: frozenset(places) for device, places in data["proper"].items()},
@@ -67,7 +71,7 @@ def _phrases(findings: dict[str, Any], nothing: list[str]) -> list[tuple[str, st
     return phrases + [(phrase, "") for phrase in nothing]
 
 
-def _attributes(data: dict[str, Any]) -> dict[str, AttributeWord]:
+def _meanings(data: dict[str, Any]) -> dict[str, AttributeWord]:
     """Return word -> what it says, for the words of every attribute; units and places say nothing.
 
     Those need the words around them.

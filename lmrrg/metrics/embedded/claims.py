@@ -247,7 +247,7 @@ def _owned_words(read: Sentence, mentions: list[_Mention]) -> list[list[int]]:
 
     These are the words before it, and those after "in", "is" and the like.
     """
-    if claim_lexicon().attributes.keys().isdisjoint(read.words):  # two sentences of five
+    if claim_lexicon().attributes.isdisjoint(read.words):  # two sentences of five
         return [[] for _ in mentions]
     # Two findings may start at one word: "clear" denies two.
     starts: dict[int, list[int]] = {}
@@ -324,7 +324,7 @@ def _parts(read: Sentence, attributes: list[int]) -> list[tuple[int, ...]]:
     """
     if len(attributes) <= _BOTH_SIDES:  # too few for two sides and something else
         return [tuple(attributes)]
-    meaning = claim_lexicon().attributes
+    meaning = claim_lexicon().meanings
     segments = _segments(read, attributes)
     of_side: dict[str, list[int]] = {}
     common: list[int] = []
@@ -366,7 +366,7 @@ def _claim(read: Sentence, mention: _Mention, attributes: tuple[int, ...]) -> Cl
     severity = 0
     number = 0
     for i in attributes:
-        meaning = lexicon.attributes[read.words[i]]
+        meaning = lexicon.meanings[read.words[i]]
         sides.extend(meaning.sides)
         zones.extend(meaning.zone)
         changes.extend(meaning.change)
