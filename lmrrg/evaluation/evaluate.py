@@ -57,7 +57,7 @@ TRAINED = {"sft": "SFT", "ppo": "PPO"}
 
 
 def evaluate_run(config: Config, open_generator: OpenGenerator | None = None) -> Path:
-    """Compare SFT, PPO and the three baselines on the run's evaluation split.
+    """Compare SFT, PPO and the four baselines on the run's evaluation split.
 
     Writes into ``run_dir/evaluation/``: ``results.json``; ``results.md``, which is also printed;
     ``<system>.jsonl`` with the reports; and ``regions.safetensors`` with the region attention of
@@ -88,7 +88,7 @@ def evaluate_run(config: Config, open_generator: OpenGenerator | None = None) ->
     examples = choose_examples(evaluated.studies, config.evaluation.examples, config.seed)
     open_generator = open_generator or _vllm(config)
     systems = _trained_systems(checkpoints, evaluated, examples, config, open_generator)
-    systems += baseline_systems(evaluated, training, config.data, config.seed)
+    systems += baseline_systems(evaluated, training, config.data, setup.backend, config.seed)
     scored = {one.system.name: one for one in _score(systems, evaluated, setup)}
     results = {
         "schema": SCHEMA,

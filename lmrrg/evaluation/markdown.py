@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lmrrg.evaluation.results import beaten_by_a_constant
 from lmrrg.evaluation.rows import MetricRow, groups_with_values, signed
 
 _ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
@@ -14,7 +15,9 @@ def results_table(results: Mapping[str, Any]) -> str:
     """Return the results as Markdown: one row per metric, one column per system, with intervals."""
     stamp = results["stamp"]
     systems = results["systems"]
+    beaten = beaten_by_a_constant(systems, stamp["backend"]["name"])
     lines = [
+        *[f"**{sentence}**\n" for sentence in beaten],
         f"**{results['notice']}**",
         "",
         f"{stamp['studies']} studies of split {stamp['split']}, section {stamp['section']}, "

@@ -125,6 +125,33 @@ def guard_records(
     return guards
 
 
+def beaten_by_a_constant(systems: Sequence[Mapping[str, Any]], backend: str) -> list[str]:
+    """Return a sentence for each trained system that scores no better than one constant report.
+
+    Args:
+        systems: the :func:`system_record` of each system.
+        backend: name of the metric backend.
+    """
+    constants = [
+        system["metrics"]["radcliq_v1"]["value"]
+        for system in systems
+        if system["name"] in ("constant", "best_constant")
+    ]
+    if not constants:  # one checkpoint alone
+        return []
+    best = min(constants)
+    metric = ScoreNames.of(backend).radcliq
+    sentences = []
+    for system in systems:
+        value = system["metrics"]["radcliq_v1"]["value"]
+        if system["checkpoint"] and value >= best:
+            sentences.append(
+                f"{system['title']} is no better than one report for everybody: "
+                f"{metric} {value:.3f}, the best constant report has {best:.3f}."
+            )
+    return sentences
+
+
 def failed_checks(systems: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the title and message of each failed sanity check of the trained systems.
 

@@ -18,6 +18,7 @@ from lmrrg.config.data import DataConfig
 from lmrrg.config.rollout import RolloutConfig
 from lmrrg.evaluation.baselines import (
     BASELINES,
+    best_constant_report,
     medoid_report,
     nearest_rows,
     pooled_image_features,
@@ -26,6 +27,7 @@ from lmrrg.evaluation.baselines import (
 from lmrrg.evaluation.errors import EvaluationError
 from lmrrg.evaluation.study_set import EvaluationSet, blank_features, other_patient_rows
 from lmrrg.files import directory_hash
+from lmrrg.metrics.interfaces import Backend
 from lmrrg.metrics.localisation import localise_all
 from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.model.generator import ReportGenerator
@@ -189,14 +191,19 @@ def model_system(
 
 
 def baseline_systems(
-    evaluated: EvaluationSet, training: Sequence[Study], settings: DataConfig, seed: int
+    evaluated: EvaluationSet,
+    training: Sequence[Study],
+    settings: DataConfig,
+    backend: Backend,
+    seed: int,
 ) -> list[SystemReports]:
-    """Return the three systems of :mod:`lmrrg.evaluation.baselines`.
+    """Return the four systems of :mod:`lmrrg.evaluation.baselines`.
 
     Args:
         evaluated: the N studies.
         training: the studies whose reports the baselines copy.
         settings: section and feature cache.
+        backend: the metric that chooses the best constant report.
         seed: decides the random reports.
 
     Raises:
@@ -211,6 +218,7 @@ def baseline_systems(
     nearest = nearest_rows(queries, _pooled_training_features(training, settings))
     written = {
         "constant": [medoid_report(reports)] * count,
+        "best_constant": [best_constant_report(reports, backend)] * count,
         "nearest": [reports[row] for row in nearest],
         "random": [reports[row] for row in random_rows(count, len(reports), seed)],
     }

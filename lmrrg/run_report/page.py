@@ -17,7 +17,7 @@ from lmrrg.config.tree import Config
 from lmrrg.evaluation.errors import EvaluationError
 from lmrrg.evaluation.evaluate import read_results
 from lmrrg.evaluation.examples import REGION_RULE
-from lmrrg.evaluation.results import failed_checks
+from lmrrg.evaluation.results import beaten_by_a_constant, failed_checks
 from lmrrg.evaluation.rows import NOTES, ScoreNames, signed
 from lmrrg.files import atomic_writer
 from lmrrg.manifest import read_studies
@@ -116,6 +116,7 @@ def _headline(results: Mapping[str, Any]) -> dict[str, Any]:
     label = f"PPO − SFT, mean {stamp['metric_title']} (left is better)"
     return {
         "kind": kind,
+        "beaten": beaten_by_a_constant(results["systems"], stamp["backend"]["name"]),
         "title": title,
         "difference": signed(value["difference"], plus=True),
         "low": signed(value["low"], plus=True),

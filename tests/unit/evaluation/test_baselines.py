@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -13,11 +15,16 @@ from hypothesis import strategies as st
 
 from lmrrg.evaluation.baselines import (
     BaselineError,
+    best_constant_report,
     medoid_report,
     nearest_rows,
     pooled_image_features,
     random_rows,
 )
+from lmrrg.metrics.backends import score_parts
+from lmrrg.metrics.embedded.backend import EmbeddedBackend
+from lmrrg.metrics.parts import Parts
+from lmrrg.metrics.radcliq import radcliq_v1
 from lmrrg.vision.study_features import StudyFeatures
 
 VOCABULARY = ("lungs", "heart", "clear", "normal", "small", "effusion", "left", ".")
@@ -44,6 +51,37 @@ def test_medoid_has_the_highest_mean_similarity(reports: list[str]) -> None:
     chosen = reports.index(medoid_report(reports))
     assert means[chosen] == pytest.approx(max(means), abs=1e-9)
     assert all(mean < means[chosen] + 1e-9 for mean in means[:chosen])
+
+
+def test_the_best_constant_has_the_lowest_mean_radcliq() -> None:
+    reports = [
+        "The lungs are clear.",
+        "There is a large left pleural effusion.",
+        "The heart is normal in size. The lungs are clear. No pleural effusion or pneumothorax.",
+        "The lungs are clear. The heart is normal in size.",
+        "The lungs are clear.",
+    ]
+    backend = EmbeddedBackend()
+    means = {}
+    for report in reports:
+        parts = score_parts(backend, [report] * len(reports), reports)
+        means[report] = radcliq_v1(parts.radgraph, parts.bertscore, parts.semb).mean()
+    assert best_constant_report(reports, backend) == min(means, key=means.__getitem__)
+    assert len(set(means.values())) == 4
+
+
+def test_a_metric_that_scores_nothing_has_no_best_constant() -> None:
+    with pytest.raises(BaselineError, match="not_scored"):
+        best_constant_report(["hjklm qwrt", "hjklm zxcv"], NoScores())
+
+
+class NoScores(EmbeddedBackend):
+    """A metric that can score no report."""
+
+    def score(self, hypotheses: Sequence[str], references: Sequence[str]) -> Parts:
+        """Return parts of which one is missing."""
+        scored = super().score(hypotheses, references)
+        return dataclasses.replace(scored, radgraph=np.full(len(hypotheses), np.nan))
 
 
 def test_medoid_needs_words() -> None:

@@ -23,7 +23,7 @@ from lmrrg.evaluation.evaluate import (
     evaluate_run,
     read_results,
 )
-from lmrrg.evaluation.results import guard_records
+from lmrrg.evaluation.results import beaten_by_a_constant, guard_records
 from lmrrg.evaluation.scoring import metric_names
 from lmrrg.evaluation.study_set import other_patient_rows
 from lmrrg.manifest import manifest_hash
@@ -76,7 +76,7 @@ def test_every_table_value_follows_from_the_reports_that_were_written(
     run: Config, results: dict[str, Any]
 ) -> None:
     truth = studies_of(run, "test")
-    for system in ("sft", "ppo", "constant", "nearest", "random"):
+    for system in ("sft", "ppo", "constant", "best_constant", "nearest", "random"):
         records, metrics = _records(run, system), _metrics(results, system)
         assert [r["id"] for r in records] == [study.id for study in truth]
         assert [r["reference_labels"] for r in records] == [
@@ -395,3 +395,27 @@ def test_the_backend_reads_the_findings(
     ]
     assert all(r["reference_labels"] == r["labels"] == {"Edema": POSITIVE} for r in reports)
     assert results["systems"][0]["metrics"]["micro_f1_14_uncertain_positive"]["value"] == 1
+
+
+def _scored(name: str, radcliq: float, checkpoint: bool = False) -> dict[str, Any]:
+    return {
+        "name": name,
+        "title": name.upper(),
+        "checkpoint": {"path": "x"} if checkpoint else None,
+        "metrics": {"radcliq_v1": {"value": radcliq}},
+    }
+
+
+def test_a_system_that_one_report_for_everybody_beats_is_named() -> None:
+    systems = [
+        _scored("sft", 0.5, checkpoint=True),
+        _scored("ppo", 0.3, checkpoint=True),
+        _scored("constant", 0.6),
+        _scored("best_constant", 0.4),
+        _scored("random", 0.9),
+    ]
+    (sentence,) = beaten_by_a_constant(systems, "embedded")
+    assert sentence.startswith("SFT is no better than one report for everybody: RadCliQ-embedded")
+    assert "0.500" in sentence
+    assert "0.400" in sentence
+    assert beaten_by_a_constant(systems[:2], "embedded") == []

@@ -16,7 +16,7 @@ from lmrrg.evaluation.errors import EvaluationError
 from lmrrg.evaluation.study_set import blank_features, evaluation_set, other_patient_rows
 from lmrrg.evaluation.systems import baseline_systems, checkpoint_record, reference_nll
 from lmrrg.imaging.radiograph import Radiograph
-from lmrrg.metrics.embedded.backend import RuleLabeler
+from lmrrg.metrics.embedded.backend import EmbeddedBackend, RuleLabeler
 from lmrrg.metrics.embedded.labeler import label_report
 from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.model.prompts import prompt_ids, report_ids
@@ -119,13 +119,18 @@ def test_the_nearest_baseline_finds_the_same_image_and_all_write_training_report
     systems = {
         one.name: one
         for one in baseline_systems(
-            data, list(reversed(tiny_studies)), tiny_config.data, tiny_config.seed
+            data,
+            list(reversed(tiny_studies)),
+            tiny_config.data,
+            EmbeddedBackend(),
+            tiny_config.seed,
         )
     }
     assert systems["nearest"].reports == data.references
-    assert len(set(systems["constant"].reports)) == 1
+    for name in ("constant", "best_constant"):
+        assert len(set(systems[name].reports)) == 1
     for one in systems.values():
         assert set(one.reports) <= set(data.references)
         assert one.finished == [True] * len(tiny_studies)
     with pytest.raises(EvaluationError, match="no_training"):
-        baseline_systems(data, [], tiny_config.data, tiny_config.seed)
+        baseline_systems(data, [], tiny_config.data, EmbeddedBackend(), tiny_config.seed)
