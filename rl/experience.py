@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from lmrrg.ppo.advantages import (
     emphasise,
     generalised_advantages,
     sibling_advantages,
+    study_deviation,
     token_rewards,
     whiten,
 )
@@ -73,6 +74,8 @@ class ScoredBatch:
     """Version of the trainer's weights."""
     probed_parity: Parity | None = None
     """See :class:`rl.sampling.SampledBatch`."""
+    partial_rewards: list[np.ndarray] = field(default_factory=list)
+    """Rewards of each report's partial reports, for ``ppo.credits_sentences``; NaN: not scored."""
 
 
 def make_sample(
@@ -122,6 +125,7 @@ def make_experience(
     kl_weight: float,
     ppo: PPOConfig,
     findings: Tensor | None = None,
+    credit: Tensor | None = None,
 ) -> Experience:
     """Compute rewards, advantages and importance weights of every token.
 
@@ -133,6 +137,8 @@ def make_experience(
         kl_weight: lambda_KL, reward per nat.
         ppo: algorithm, gamma, lambda, KL estimator and placement, correction.
         findings: bool [B, T], tokens that carry findings; for ``ppo.needs_finding_tokens``.
+        credit: centred credit of each token's sentence [B, T], reward; for
+            ``ppo.credits_sentences``.
     """
     is_scored = torch.from_numpy(np.isfinite(rewards))
     mask = sample.rollout.mask & is_scored[:, None]
@@ -146,6 +152,7 @@ def make_experience(
         # Charged in the reward or in the loss, never in both.
         0.0 if ppo.kl.placement == "loss" else kl_weight,
         ppo,
+        None if credit is None else ppo.credit_weight * credit,
     )
     if findings is not None and ppo.finding_weight != 1:
         advantages = emphasise(advantages, findings, mask, ppo.finding_weight)
@@ -188,8 +195,13 @@ def _advantages(
     mask: Tensor,
     kl_weight: float,
     ppo: PPOConfig,
+    credit: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Return advantages and returns, both [B, T], by the algorithm of ``ppo``."""
+    """Return advantages and returns, both [B, T], by the algorithm of ``ppo``.
+
+    ``credit`` [B, T] is added to the advantages. The critic does not learn it: it is centred, so
+    that it adds nothing to the expected return.
+    """
     is_scored = mask.any(dim=1)
     if ppo.algorithm == "ppo":
         if ppo.sibling_baseline:
@@ -198,12 +210,21 @@ def _advantages(
         advantages, returns = generalised_advantages(
             per_token, values, mask, ppo.gamma, ppo.gae_lambda
         )
-        return whiten(advantages, mask), returns
+        return whiten(_with_credit(advantages, credit, mask), mask), returns
     # Without a critic the whole report is one action: the KL is part of the return it is judged by.
     per_report = token_rewards(rewards, kl, mask, kl_weight).sum(dim=1)
-    is_grpo = ppo.algorithm == "grpo"
-    compared = sibling_advantages(per_report, study, is_scored, scaled=is_grpo)
-    advantages = fill(compared[:, None].expand(mask.shape), mask)
-    # GRPO has scaled them study by study; whitening would undo that.
-    advantages = advantages if is_grpo else whiten(advantages, mask)
+    if ppo.algorithm == "grpo":
+        compared = sibling_advantages(per_report, study, is_scored, scaled=True)
+        if credit is not None:
+            credit = credit / study_deviation(per_report, study, is_scored)[:, None]
+        # Both are scaled study by study; whitening would undo that.
+        advantages = _with_credit(compared[:, None].expand(mask.shape), credit, mask)
+    else:
+        compared = sibling_advantages(per_report, study, is_scored, scaled=False)
+        advantages = _with_credit(compared[:, None].expand(mask.shape), credit, mask)
+        advantages = whiten(advantages, mask)
     return advantages, fill(values, mask)  # the values, so that no critic is trained
+
+
+def _with_credit(advantages: Tensor, credit: Tensor | None, mask: Tensor) -> Tensor:
+    return fill(advantages if credit is None else advantages + credit, mask)

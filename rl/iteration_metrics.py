@@ -43,6 +43,7 @@ def iteration_metrics(
     sample = batch.sample
     return (
         reward_metrics(batch.rewards, sample.abnormal, batch.reference_rewards)
+        | credit_metrics(batch.partial_rewards)
         | kl_metrics(batch.policy.log_probs, batch.reference, sample.rollout.mask)
         | text_metrics(sample)
         | experience_metrics(experience, batch.policy)
@@ -81,6 +82,21 @@ def reward_metrics(
         "reward_reference": float(np.nanmean(reference_rewards)),
         "invalid_ratio": float(1 - valid.mean()),
         "incoherent_ratio": float((scores.faults > 0).mean()),
+    }
+
+
+def credit_metrics(partial: Sequence[np.ndarray]) -> dict[str, float]:
+    """Return how many partial reports were scored for the credit of sentences, and how many not.
+
+    Args:
+        partial: rewards of each report's partial reports; NaN: not scored.
+    """
+    every = np.concatenate([np.empty(0), *partial])
+    if not len(every):  # no sentence is credited
+        return {}
+    return {
+        "credited_sentences": len(every) / len(partial),
+        "credit_invalid_ratio": float(np.mean(~np.isfinite(every))),
     }
 
 

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from actors.reward import RewardPool, joined
 from actors.rollout import RolloutPool
 from lmrrg.config.ppo import PPOConfig
@@ -19,7 +21,8 @@ from lmrrg.files import atomic_writer
 from lmrrg.metrics.reward import RewardScores
 from lmrrg.ppo.correction import Parity
 from rl.experience import Sample, make_sample
-from rl.study_pool import StudyPool, StudySampler, stream_seed
+from rl.sentence_credit import Sentences
+from rl.study_pool import StudyBatch, StudyPool, StudySampler, stream_seed
 
 _AHEAD = "ahead.json"
 
@@ -31,13 +34,21 @@ class Scoring:
         rewards: the scorers.
         thread: the only thread that uses them meanwhile.
         references: reference report of each study.
+        sentences: writes the partial reports that are scored too; None: there are none.
     """
 
-    def __init__(self, rewards: RewardPool, thread: ThreadPoolExecutor, references: list[str]):
+    def __init__(
+        self,
+        rewards: RewardPool,
+        thread: ThreadPoolExecutor,
+        references: list[str],
+        sentences: Sentences | None = None,
+    ):
         self._rewards = rewards
         self._thread = thread
         self._references = references
-        self._parts: dict[int, Future[RewardScores]] = {}
+        self._sentences = sentences
+        self._parts: dict[int, Future[ScoredChunk]] = {}
         """Scores of every chunk, by the index of its first study."""
 
     def add(self, studies: list[int], reports: list[list[GeneratedReport]]) -> None:
@@ -47,13 +58,7 @@ class Scoring:
         for study, of_study in zip(studies, reports, strict=True):
             flat += of_study
             references += [self._references[study]] * len(of_study)
-        self._parts[studies[0]] = self._thread.submit(
-            self._rewards.score,
-            [report.text for report in flat],
-            references,
-            [report.token_ids for report in flat],
-            [report.finished for report in flat],
-        )
+        self._parts[studies[0]] = self._thread.submit(self._score, flat, references)
 
     def result(self) -> RewardScores:
         """Wait for all scores; return them study by study, in whatever order the chunks came.
@@ -61,7 +66,52 @@ class Scoring:
         Raises:
             PoolError: no scorer could do it.
         """
-        return joined([self._parts[first].result() for first in sorted(self._parts)])
+        return joined([chunk.scores for chunk in self._chunks()])
+
+    def partial(self) -> list[np.ndarray]:
+        """Return the rewards of each report's partial reports; NaN: not scored.
+
+        Raises:
+            PoolError: no scorer could do it.
+        """
+        rows: list[np.ndarray] = []
+        for chunk in self._chunks():
+            rows += chunk.partial
+        return rows
+
+    def _chunks(self) -> list[ScoredChunk]:
+        return [self._parts[first].result() for first in sorted(self._parts)]
+
+    def _score(self, reports: list[GeneratedReport], references: list[str]) -> ScoredChunk:
+        """Score reports and their partial reports in one call."""
+        every = list(reports)
+        every_reference = list(references)
+        sizes = []
+        for report, reference in zip(reports, references, strict=True):
+            partial = [] if self._sentences is None else self._sentences.partial_reports(report)
+            every += partial
+            every_reference += [reference] * len(partial)
+            sizes.append(len(partial))
+        scores = self._rewards.score(
+            [report.text for report in every],
+            every_reference,
+            [report.token_ids for report in every],
+            [report.finished for report in every],
+        )
+        partial_scores = scores.rows(slice(len(reports), None))
+        rewards = np.where(partial_scores.valid, partial_scores.reward, np.nan)
+        return ScoredChunk(
+            scores=scores.rows(slice(len(reports))),
+            partial=np.split(rewards, np.cumsum(sizes)[:-1]),
+        )
+
+
+@dataclass(frozen=True)
+class ScoredChunk:
+    """Scores of the reports of a chunk, and the rewards of the partial reports of each."""
+
+    scores: RewardScores
+    partial: list[np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -91,6 +141,7 @@ class Sampling:
         rollouts: the engines.
         rewards: the scorers. Nobody else may use engines or scorers between :meth:`take` and
             :meth:`wait_idle`.
+        sentences: writes the partial reports that are scored too; None: there are none.
     """
 
     def __init__(
@@ -101,6 +152,7 @@ class Sampling:
         sampler: StudySampler,
         rollouts: RolloutPool,
         rewards: RewardPool,
+        sentences: Sentences | None = None,
     ):
         self._ppo = ppo
         self._seed = seed
@@ -108,6 +160,7 @@ class Sampling:
         self._sampler = sampler
         self._rollouts = rollouts
         self._rewards = rewards
+        self._sentences = sentences
         # One thread each: neither pool may be used by two threads at a time.
         self._sampling_thread = ThreadPoolExecutor(1, "sampling")
         self._scoring_thread = ThreadPoolExecutor(1, "scoring")
@@ -165,12 +218,15 @@ class Sampling:
         for thread in (self._sampling_thread, self._scoring_thread):
             thread.shutdown(wait=False, cancel_futures=True)
 
+    def _scoring(self, studies: StudyBatch) -> Scoring:
+        return Scoring(self._rewards, self._scoring_thread, studies.references, self._sentences)
+
     def _sample(self, iteration: int) -> SampledBatch:
         visits = self._sampler.batch(iteration)
         studies = self._studies.take(visits)
         # Read before the engines start: new weights come only when they are idle again.
         version = self._rollouts.version
-        scoring = Scoring(self._rewards, self._scoring_thread, studies.references)
+        scoring = self._scoring(studies)
         reports = self._rollouts.generate(
             studies.features,
             studies.prompts,
@@ -186,7 +242,7 @@ class Sampling:
         size = self._ppo.samples_per_study
         reports = [flat[start : start + size] for start in range(0, len(flat), size)]
         studies = self._studies.take(record["visits"])
-        scoring = Scoring(self._rewards, self._scoring_thread, studies.references)
+        scoring = self._scoring(studies)
         scoring.add(list(range(len(reports))), reports)
         sample = make_sample(record["visits"], studies, reports, record["version"])
         return SampledBatch(sample, scoring)

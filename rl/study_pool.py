@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from lmrrg.config.data import DataConfig
 from lmrrg.config.model import ModelConfig
@@ -92,6 +92,11 @@ class StudyPool:
 
     def __len__(self) -> int:
         return len(self.studies)
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Return the tokenizer of the decoder."""
+        return self._tokenizer
 
     def findings(self, token_ids: Sequence[Sequence[int]]) -> Tensor:
         """Return which tokens of B reports carry findings, bool [B, T], False in the padding."""

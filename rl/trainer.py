@@ -35,6 +35,7 @@ from rl.parity_checks import ParityChecks
 from rl.phase_timer import PhaseTimer
 from rl.reference_rewards import ReferenceRewards
 from rl.sampling import SampledBatch, Sampling
+from rl.sentence_credit import Sentences, shuffled_partial_rewards
 from rl.storage.rollout_files import dump_rollout
 from rl.storage.training_states import TrainerState, read_state, write_state
 from rl.study_pool import StudyPool, StudySampler, stream_seed
@@ -99,6 +100,9 @@ class CQRL(Algorithm):
         self.sampler = StudySampler(
             len(self.studies), self.ppo.studies_per_iteration, self.settings.seed
         )
+        self.sentences = (
+            Sentences(self.studies.tokenizer, self.ppo) if self.ppo.credits_sentences else None
+        )
         self.controller = KLController(self.ppo.kl)
         self.reference_rewards = ReferenceRewards(self.settings.seed)
         self.selection = ModelSelection(self.ppo, self._validate, self._save_best)
@@ -114,6 +118,7 @@ class CQRL(Algorithm):
             self.sampler,
             self.crew.rollouts,
             self.crew.rewards,
+            self.sentences,
         )
         self.checks = ParityChecks(
             self.ppo,
@@ -258,6 +263,7 @@ class CQRL(Algorithm):
             reference=self.crew.reference.result(pending_reference),
             version=self.version,
             probed_parity=batch.probed_parity,
+            partial_rewards=batch.scoring.partial(),
         )
 
     def _check(self, batch: ScoredBatch) -> Parity:
@@ -270,10 +276,17 @@ class CQRL(Algorithm):
     def _advantages(self, batch: ScoredBatch) -> Experience:
         """Return what the update learns from; it is kept on disk where that was asked for."""
         rewards = np.where(batch.rewards.valid, batch.rewards.reward, np.nan)
+        partial = batch.partial_rewards
         if self.settings.reward.shuffle_control:
             # The negative control learns from these; the logged rewards are always the true ones.
             seed = stream_seed(self.settings.seed, "shuffle", self.iterations_done)
             rewards = shuffled_rewards(rewards, self.ppo.samples_per_study, seed)
+            partial = shuffled_partial_rewards(partial, seed)
+        credit = None
+        if self.sentences is not None:
+            credit = self.sentences.credit(
+                batch.sample.reports, batch.sample.rollout.study.tolist(), rewards, partial
+            )
         findings = None
         if self.ppo.needs_finding_tokens:
             findings = self.studies.findings([one.token_ids for one in batch.sample.reports])
@@ -285,6 +298,7 @@ class CQRL(Algorithm):
             self.controller.weight,
             self.ppo,
             findings,
+            credit,
         )
         number = self.iterations_done + 1
         if self.ppo.dump_every and number % self.ppo.dump_every == 0:

@@ -167,6 +167,15 @@ class PPOConfig(Settings):
         1.0,
         description="weight in the loss of tokens that carry findings; all other tokens have 1",
     )
+    credit: Literal["last", "leave_one_out", "prefix"] = Field(
+        "last",
+        description="what a token is credited with beside the report's reward: nothing (last), "
+        "what the report loses without its sentence (leave_one_out), or the reward still to come "
+        "after the sentences before it (prefix)",
+    )
+    credit_weight: NonNegativeFloat = Field(
+        1.0, description="weight of the credit of sentences beside the report's own advantage"
+    )
     old_log_probs: Literal["trainer", "engine"] = Field(
         "trainer",
         description="denominator of the probability ratio: the trainer's own forward pass, or the "
@@ -263,6 +272,11 @@ class PPOConfig(Settings):
         """Whether the loss treats tokens that carry findings in another way than the rest."""
         return self.finding_weight != 1 or self.kl.wording_weight > 0
 
+    @property
+    def credits_sentences(self) -> bool:
+        """Whether partial reports are scored to credit each sentence."""
+        return self.credit != "last" and self.credit_weight > 0
+
     @field_validator("mixtures")
     @classmethod
     def _between(cls, fractions: list[float]) -> list[float]:
@@ -279,6 +293,10 @@ class PPOConfig(Settings):
         if self.algorithm == "ppo" and self.sibling_baseline and self.samples_per_study < 2:
             raise ValueError(
                 "sibling_baseline compares samples: samples_per_study must be 2 or more"
+            )
+        if self.credits_sentences and self.samples_per_study < 2:
+            raise ValueError(
+                f"credit {self.credit} compares samples: samples_per_study must be 2 or more"
             )
         if self.algorithm == "ppo" and self.old_log_probs == "engine":
             raise ValueError(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,11 @@ class RewardScores:
     repetition_penalty: Array
     no_eos_penalty: Array
     valid: NDArray[np.bool_]
+
+    def rows(self, part: slice) -> RewardScores:
+        """Return the scores of a part of the reports."""
+        columns = {field.name: getattr(self, field.name)[part] for field in fields(self)}
+        return RewardScores(**columns)
 
 
 class RadCliQReward:

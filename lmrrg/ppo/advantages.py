@@ -105,25 +105,42 @@ def sibling_advantages(returns: Tensor, study: Tensor, valid: Tensor, *, scaled:
     >>> sibling_advantages(returns, study, torch.ones(4).bool(), scaled=False).tolist()
     [-3.0, -1.5, 4.5, 0.0]
     """
-    # In float64: the deviations of a study are small beside its returns.
-    returns = torch.where(valid, returns, torch.zeros_like(returns)).double()
-
-    def sum_over_study(values: Tensor) -> Tensor:
-        """Return for each report the sum over its study [B]."""
-        sums = torch.zeros(int(study.max()) + 1, dtype=torch.float64)
-        return sums.index_add(0, study, values)[study]
-
-    count = sum_over_study(valid.double())
-    deviation = returns - sum_over_study(returns) / count.clamp(min=1)
+    count, deviation = _deviations(returns, study, valid)
     if scaled:
-        square = torch.where(valid, deviation.square(), torch.zeros_like(deviation))
-        variance = sum_over_study(square) / count.clamp(min=1)
-        # 1e-6: a study whose reports all earn the same has no deviation either.
-        advantages = deviation / (variance.sqrt() + 1e-6)
+        advantages = deviation / study_deviation(returns, study, valid)
     else:
         # Leaving the report itself out of the mean only stretches the deviation by n / (n - 1).
         advantages = deviation * count / (count - 1).clamp(min=1)
     return torch.where(valid & (count > 1), advantages, torch.zeros_like(advantages)).float()
+
+
+def study_deviation(returns: Tensor, study: Tensor, valid: Tensor) -> Tensor:
+    """Return the standard deviation of the returns of each report's study, float64 [B], above 0.
+
+    Args:
+        returns: whole return of each report [B]; whatever stands in invalid rows has no influence.
+        study: long [B], the study that each report belongs to.
+        valid: bool [B], the reports that could be scored.
+    """
+    count, deviation = _deviations(returns, study, valid)
+    square = torch.where(valid, deviation.square(), torch.zeros_like(deviation))
+    variance = _sums_over_study(square, study) / count.clamp(min=1)
+    # 1e-6: a study whose reports all earn the same has no deviation either.
+    return variance.sqrt() + 1e-6
+
+
+def _deviations(returns: Tensor, study: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each study's valid reports and each return's distance from their mean, both [B]."""
+    # In float64: the deviations of a study are small beside its returns.
+    returns = torch.where(valid, returns, torch.zeros_like(returns)).double()
+    count = _sums_over_study(valid.double(), study)
+    return count, returns - _sums_over_study(returns, study) / count.clamp(min=1)
+
+
+def _sums_over_study(values: Tensor, study: Tensor) -> Tensor:
+    """Return for each report the sum over its study [B]."""
+    sums = torch.zeros(int(study.max()) + 1, dtype=torch.float64)
+    return sums.index_add(0, study, values)[study]
 
 
 def whiten(

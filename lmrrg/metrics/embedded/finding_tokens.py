@@ -40,7 +40,7 @@ def carries_finding(pieces: Sequence[str]) -> list[bool]:
     >>> carries_finding(["Small", "Ġleft", "Ġeffusion", ".", "ĠNo", "Ġpneumothorax", "."])
     [True, True, True, False, True, False, False]
     """
-    text = "".join(pieces).translate(_TOKENIZER_MARKS).lower()
+    text = "".join(text_of_pieces(pieces)).lower()
     marked = _marked_characters(text)
     carries: list[bool] = []
     start = 0
@@ -51,6 +51,15 @@ def carries_finding(pieces: Sequence[str]) -> list[bool]:
         carries.append(any(marked[start:end]))
         start = end
     return carries
+
+
+def text_of_pieces(pieces: Sequence[str]) -> list[str]:
+    """Return tokens with the spaces and line breaks that their tokenizer writes as marks.
+
+    >>> text_of_pieces(["Clear", "Ġlungs", "Ċ"])
+    ['Clear', ' lungs', '\\n']
+    """
+    return [piece.translate(_TOKENIZER_MARKS) for piece in pieces]
 
 
 def _marked_characters(text: str) -> list[bool]:

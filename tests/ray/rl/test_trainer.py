@@ -33,7 +33,12 @@ pytestmark = pytest.mark.cluster
 def run(ray_cluster, tiny_config, tiny_checkpoint, tmp_path_factory) -> Iterator[SimpleNamespace]:
     """Run three iterations; keep the state after the second one, and the algorithm running."""
     config = ppo_config(
-        tiny_config, tmp_path_factory.mktemp("ppo"), iterations=3, dump_every=1, mixtures=[0.25]
+        tiny_config,
+        tmp_path_factory.mktemp("ppo"),
+        iterations=3,
+        dump_every=1,
+        mixtures=[0.25],
+        credit="leave_one_out",
     )
     manifest = prepare_studies(config, progress=False)
     algorithm = CQRL(CQRLConfig.of(config, tiny_checkpoint))

@@ -45,7 +45,8 @@ ppo.rollout_ahead ppo.epochs ppo.minibatch ppo.microbatch ppo.microbatch_tokens 
 ppo.reference_workers ppo.zero_stage ppo.precision ppo.trainable ppo.learning_rate
 ppo.learning_rate_end ppo.value_learning_rate ppo.value_warmup_iterations ppo.gradient_clip
 ppo.gamma ppo.gae_lambda ppo.clip ppo.dual_clip ppo.value_clip ppo.value_weight
-ppo.entropy_weight ppo.aggregation ppo.finding_weight ppo.old_log_probs ppo.correction
+ppo.entropy_weight ppo.aggregation ppo.finding_weight ppo.credit ppo.credit_weight
+ppo.old_log_probs ppo.correction
 ppo.correction_cap ppo.eval_studies ppo.heldout_metric ppo.best_distinct_ratio ppo.mixtures
 ppo.best_incoherent_margin
 ppo.kl.controller ppo.kl.placement ppo.kl.estimator ppo.kl.wording_weight ppo.kl.initial

@@ -13,6 +13,7 @@ from lmrrg.ppo.errors import PPOError
 from lmrrg.vision.study_features import StudyFeatures
 from rl.experience import Sample, make_experience, make_sample, shuffled_rewards
 from rl.iteration_metrics import (
+    credit_metrics,
     experience_metrics,
     is_all_normal,
     kl_metrics,
@@ -249,3 +250,55 @@ def test_the_loss_charges_k2_for_wording_whatever_the_reward_charges():
 def test_a_comparison_of_samples_needs_two(settings):
     with pytest.raises(ValueError, match="samples_per_study must be 2 or more"):
         PPOConfig(samples_per_study=1, **settings)
+
+
+def credited(sample, scores, credit: torch.Tensor | None, **ppo) -> torch.Tensor:
+    """Return the advantages of two studies with the credit of their tokens."""
+    settings = PPOConfig.model_validate({"credit": "leave_one_out"} | ppo)
+    rewards = np.array([1.0, 0.8, -2.0, -1.0])
+    reference = scores.log_probs - 0.3
+    experience = make_experience(sample, rewards, scores, reference, 0.5, settings, None, credit)
+    return experience.advantages
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "rloo", "grpo"])
+def test_credit_raises_the_advantage_of_its_tokens_alone(sample, scores, algorithm):
+    credit = torch.zeros(sample.rollout.mask.shape)
+    credit[0, 1] = 2.0
+    plain = credited(sample, scores, None, algorithm=algorithm)
+    rated = credited(sample, scores, credit, algorithm=algorithm)
+    lift = rated[0, 1] - rated[0, 0]
+    assert lift > plain[0, 1] - plain[0, 0] + 0.5
+    assert not rated[~sample.rollout.mask].any()
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "rloo", "grpo"])
+def test_credit_of_weight_0_changes_nothing(sample, scores, algorithm):
+    credit = torch.randn(sample.rollout.mask.shape, generator=torch.Generator().manual_seed(1))
+    plain = credited(sample, scores, None, algorithm=algorithm)
+    rated = credited(sample, scores, credit, algorithm=algorithm, credit_weight=0.0)
+    assert torch.equal(plain, rated)
+
+
+def test_the_critic_does_not_learn_the_credit(sample, scores):
+    credit = torch.ones(sample.rollout.mask.shape)
+    returns = []
+    for of_tokens in (None, credit):
+        experience = make_experience(
+            sample,
+            np.zeros(4),
+            scores,
+            scores.log_probs,
+            0.0,
+            PPOConfig(credit="leave_one_out"),
+            None,
+            of_tokens,
+        )
+        returns.append(experience.returns)
+    assert torch.equal(*returns)
+
+
+def test_how_many_sentences_were_credited():
+    assert credit_metrics([]) == {}
+    metrics = credit_metrics([np.array([1.0, math.nan]), np.array([0.5, 0.5])])
+    assert metrics == {"credited_sentences": 2.0, "credit_invalid_ratio": 0.25}

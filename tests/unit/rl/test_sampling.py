@@ -147,3 +147,30 @@ def test_a_scorer_that_fails_stops_the_iteration_and_is_not_scored_as_0():
     scorer.score = lambda *lists: 1 / 0  # type: ignore[method-assign]
     with pytest.raises(ZeroDivisionError):
         sampling(Engines([0, 1, 2], lambda: None), scorer).take(0).scoring.result()
+
+
+class Halves:
+    """Stand in for the sentences: the partial reports of a report are its text twice, once cut."""
+
+    def partial_reports(self, one: GeneratedReport) -> list[GeneratedReport]:
+        return [one, dataclasses.replace(one, finished=not one.finished)][: len(one.token_ids) % 3]
+
+
+def test_partial_reports_are_scored_in_the_same_calls_and_kept_apart():
+    scorer = Scorer()
+    config = load_config(None, [f"ppo.samples_per_study={SAMPLES}"])
+    stand_ins: Any = (Studies(), StudySampler(12, STUDIES, 0), Engines([2, 0, 1], lambda: None))
+    halves: Any = Halves()
+    pool: Any = scorer
+    batch = Sampling(config.ppo, config.seed, *stand_ins, pool, halves).take(0)
+    assert_as_if_scored_at_the_end(batch)
+    rewards = batch.scoring.result().reward
+    for one, reward, partial in zip(
+        batch.sample.reports, rewards, batch.scoring.partial(), strict=True
+    ):
+        assert len(partial) == len(one.token_ids) % 3
+        if len(partial):
+            assert partial[0] == reward
+        if len(partial) == 2:
+            assert partial[1] != reward
+    assert scorer.calls == 3
