@@ -30,7 +30,7 @@ from lmrrg.config.tree import Config
 from lmrrg.errors import run_command
 from lmrrg.manifest import manifest_hash
 from lmrrg.model.checkpoint import CheckpointError, read_checkpoint_config
-from lmrrg.policy.start_checks import check_ppo
+from lmrrg.policy.start_checks import check_own_code, check_ppo
 from lmrrg.progress import progress_bar
 from lmrrg.run.layout import RunLayout
 from lmrrg.run.lock import run_lock
@@ -65,6 +65,7 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
 
     Raises:
         CheckpointError: there is no SFT model.
+        CodedError: ``own_code``, a function that the settings name is not there.
         DecoderError, MetricError: as :func:`~lmrrg.policy.start_checks.check_ppo`.
         StudyError: the studies cannot be read; ``resume_mismatch``, they are not those that the run
             has worked on.
@@ -88,6 +89,7 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
             "or give --sft-checkpoint",
         )
     read_checkpoint_config(sft)
+    check_own_code(config)
     check_ppo(config, sft / "decoder")
     require_storage(config)
     with run_lock(config.run_dir):

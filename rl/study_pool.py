@@ -88,7 +88,7 @@ class StudyPool:
             self._prompts.append(prompt_ids(self._tokenizer, model, study.indication, prior))
             self._references.append(reference)
             self._reference_tokens.append(len(target))
-        self._files = FeatureFiles(self.studies, data)
+        self._files = FeatureFiles(self.studies, data, encoder=model.image_encoder)
 
     def __len__(self) -> int:
         return len(self.studies)

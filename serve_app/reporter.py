@@ -80,7 +80,9 @@ class Reporter:
         """
         started = time.perf_counter()
         model = self._engine.model
-        features = load_features_from_images([study.images for study in studies], self._data)
+        features = load_features_from_images(
+            [study.images for study in studies], self._data, model.config.image_encoder
+        )
         prompts = [
             prompt_ids(model.tokenizer, model.config, study.indication, study.prior)
             for study in studies

@@ -104,7 +104,7 @@ class Examples:
         self.labels = label_targets(studies)
         self._files = files
         self._views = data.max_views
-        self._patches = feature_shape(data.image_size)[0]
+        self._patches = feature_shape(data.image_size, model.image_encoder)[0]
 
     def __len__(self) -> int:
         return len(self.reports)

@@ -40,7 +40,7 @@ def fingerprint(config: Config, manifest: Path, vocabulary: str, images: Iterabl
         "settings": binding_settings(config, "sft"),
         "manifest": manifest_hash(manifest),
         "regions": load_regions(config.model.regions_file),
-        "encoder": encoder_version(config.data.image_size),
+        "encoder": encoder_version(config.data.image_size, config.model.image_encoder),
         "pretrained": [_names_and_sizes(files) for files in folders],
         "vocabulary": hashlib.sha256(vocabulary.encode()).hexdigest(),
     }

@@ -18,6 +18,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pyarrow.fs
@@ -43,7 +44,7 @@ from lmrrg.model.checkpoint import CheckpointError, read_checkpoint_config
 from lmrrg.model.decoder import build_tokenizer
 from lmrrg.model.pretrained import check_pretrained
 from lmrrg.model.prompts import check_prompt_length
-from lmrrg.policy.start_checks import check_ppo
+from lmrrg.policy.start_checks import check_own_code, check_ppo
 from lmrrg.run.layout import RunLayout
 from lmrrg.run.lock import run_lock
 from lmrrg.run.record import record_run
@@ -100,9 +101,11 @@ def run_sft(config: Config) -> Path:
         StudyError: the studies cannot be read; ``resume_mismatch``, the run began with others.
         TrackingError: ``run_in_use``, another command works on the run; ``wandb_key``;
             ``not_writable``; ``checkpoint_store``.
-        CodedError: any other coded error that a rank raised.
+        CodedError: ``own_code``, a function that the settings name is not there; any other coded
+            error that a rank raised.
     """
     config = config.model_copy(update={"storage_path": Path(config.storage_path).resolve()})
+    check_own_code(config)
     check_pretrained(config.model)
     _warn_of_ppo(config)
     require_storage(config)
@@ -217,14 +220,17 @@ def _warn_of_ppo(config: Config) -> None:
 
 def _job(config: Config, plan: Plan) -> Job:
     """Return everything that a rank needs; the images are encoded here."""
-    train_files = FeatureFiles(plan.train, config.data, hashes=plan.hashes)
+    features = partial(
+        FeatureFiles, data=config.data, hashes=plan.hashes, encoder=config.model.image_encoder
+    )
+    train_files = features(plan.train)
     digest = manifest_hash(plan.manifest)
     return Job(
         config=rebase(config, Path.cwd()),
         train=plan.train,
         val=plan.val,
         train_files=train_files,
-        val_files=FeatureFiles(plan.val, config.data, beside=[train_files], hashes=plan.hashes),
+        val_files=features(plan.val, beside=[train_files]),
         tokenizer=plan.tokenizer,
         fingerprint=plan.fingerprint,
         provenance={"data_sha256": digest, "seed": config.seed, "stage": "sft"},

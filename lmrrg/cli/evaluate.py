@@ -46,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--convention",
-        choices=("raw", "r2gen"),
-        help="text handling of BLEU, METEOR, ROUGE-L and CIDEr; r2gen is shown beside raw "
+        choices=("raw", "r2gen", "coco"),
+        help="text handling of BLEU, METEOR, ROUGE-L and CIDEr; the others are shown beside raw "
         "(default: evaluation.convention)",
     )
     parser.add_argument(
@@ -105,17 +105,20 @@ def _settings(args: argparse.Namespace) -> Config:
         overrides.append(f"data.eval_split={args.split}")
     if args.convention:
         overrides.append(f"evaluation.convention={args.convention}")
-    if args.checkpoint is not None and args.config is None:
-        overrides = _image_settings(args.checkpoint) + overrides
+    if args.checkpoint is not None:
+        overrides = _image_settings(args.checkpoint, with_sizes=args.config is None) + overrides
     return load_config(args.config, overrides)
 
 
-def _image_settings(checkpoint: Path) -> list[str]:
-    """Return the size and the number of images that the checkpoint was trained with."""
+def _image_settings(checkpoint: Path, *, with_sizes: bool) -> list[str]:
+    """Return the encoder, and the size and number of images, of the checkpoint's training."""
     from lmrrg.model.checkpoint import checkpoint_settings
 
-    _, inputs = checkpoint_settings(checkpoint)
-    return [f"data.image_size={inputs.image_size}", f"data.max_views={inputs.max_views}"]
+    model, inputs = checkpoint_settings(checkpoint)
+    encoder = f"model.image_encoder={model.image_encoder}"
+    if not with_sizes:
+        return [encoder]
+    return [encoder, f"data.image_size={inputs.image_size}", f"data.max_views={inputs.max_views}"]
 
 
 def _sanity(system: dict[str, Any]) -> list[Any]:

@@ -15,7 +15,7 @@ from lmrrg.model.checkpoint import read_checkpoint_config
 from lmrrg.model.decoder import build_tokenizer
 from lmrrg.model.pretrained import check_pretrained
 from lmrrg.model.prompts import check_prompt_length
-from lmrrg.policy.start_checks import check_ppo_decoder, check_ppo_settings
+from lmrrg.policy.start_checks import check_own_code, check_ppo_decoder, check_ppo_settings
 from lmrrg.run.layout import RunLayout
 from lmrrg.run.storage import require_storage, require_store
 from lmrrg.run.studies import check_studies, require_split
@@ -74,6 +74,10 @@ def _tracking(config: Config) -> str:
 def _reward(config: Config) -> str:
     check_backend(config.reward)
     return f"{config.reward.backend} backend"
+
+
+def _own_code(config: Config) -> str:
+    return ", ".join(check_own_code(config)) or "none"
 
 
 def _studies(config: Config) -> str:
@@ -135,6 +139,7 @@ _CHECKS: tuple[tuple[str, Callable[[Config], str]], ...] = (
     ("cluster", _cluster),
     ("tracking", _tracking),
     ("reward", _reward),
+    ("your own functions", _own_code),
     ("decoder", _decoder),
     ("decoder in PPO", _decoder_for_ppo),
     ("PPO settings", _ppo_settings),

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from lmrrg.config.base import STAGES_KEY, Stage
 from lmrrg.config.tree import Config
+from lmrrg.own_code import OwnCode
 
 _EVERY_STAGE: tuple[Stage, ...] = get_args(Stage)
 _SYMBOLS: dict[type, tuple[str, str]] = {
@@ -88,6 +89,8 @@ def _with_limits(annotation: Any, constraints: Iterable[Any]) -> str:
 
 def _name(annotation: Any) -> str:
     origin = get_origin(annotation)
+    if annotation == OwnCode:
+        return "module:function"
     if origin is Annotated:
         plain, *constraints = get_args(annotation)
         return _with_limits(plain, constraints)

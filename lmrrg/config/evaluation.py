@@ -7,15 +7,16 @@ from typing import Literal
 from pydantic import Field, PositiveInt
 
 from lmrrg.config.base import Settings
+from lmrrg.own_code import OwnCode
 
 
 class EvaluationConfig(Settings):
     """The final comparison of SFT, PPO and the baselines."""
 
-    convention: Literal["r2gen", "raw"] = Field(
+    convention: Literal["raw", "r2gen", "coco"] = Field(
         "raw",
-        description="text handling of BLEU, METEOR, ROUGE-L and CIDEr: untouched, or as in "
-        "R2Gen-style tables",
+        description="text handling of BLEU, METEOR, ROUGE-L and CIDEr: untouched, or as well as in "
+        "R2Gen-style tables, or as in COCO (lower case, no punctuation)",
     )
     vocabulary_threshold: PositiveInt | None = Field(
         None,
@@ -29,6 +30,11 @@ class EvaluationConfig(Settings):
     )
     uncertain_policy: Literal["positive", "negative"] = Field(
         "positive", description="how the F1 scores count a label of -1 (uncertain)"
+    )
+    extra_metrics: list[OwnCode] = Field(
+        [],
+        description="metrics of your own: module:function, which gets N reports and their N "
+        "references and returns N numbers",
     )
     bootstrap: PositiveInt = Field(1000, description="bootstrap resamples of every interval")
     meteor: bool = Field(

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from lmrrg.config.base import Settings
+from lmrrg.own_code import OwnCode
 
 
 class DecoderConfig(Settings):
@@ -57,8 +58,10 @@ class DecoderConfig(Settings):
 class ModelConfig(Settings):
     """The LM-RRG network around the decoder."""
 
-    image_encoder: Literal["efficientnet_lite0"] = Field(
-        "efficientnet_lite0", description="frozen image encoder"
+    image_encoder: Literal["efficientnet_lite0"] | OwnCode = Field(
+        "efficientnet_lite0",
+        description="frozen image encoder; module:function: one of your own, which gets "
+        "data.image_size",
     )
     text_encoder: str = Field(
         "minilm",

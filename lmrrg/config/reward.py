@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from lmrrg.config.base import FREE, Settings
+from lmrrg.own_code import OwnCode
 
 _RENAMED_KEYS = {"reference_dir": "published_dir", "reference_cache": "published_cache"}
 
@@ -39,6 +40,11 @@ class RewardConfig(Settings):
         "embedded",
         description="embedded: rules, nothing to download; published: the metric models that their "
         "authors published",
+    )
+    function: OwnCode | None = Field(
+        None,
+        description="a reward of your own, in place of minus RadCliQ-v1: module:function, which "
+        "gets N reports and N references and returns N numbers, higher for better reports",
     )
     published_dir: Path | None = Field(
         None, description="folder with the models of the published backend; required for it"

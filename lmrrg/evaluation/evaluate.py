@@ -45,6 +45,8 @@ from lmrrg.manifest import manifest_hash, read_studies
 from lmrrg.metrics.backends import make_backend
 from lmrrg.metrics.text.conventions import Convention, Raw, make_convention, r2gen_dataset
 from lmrrg.metrics.text.meteor.score import prepare_meteor
+from lmrrg.own_code import load_own
+from lmrrg.policy.start_checks import check_own_code
 from lmrrg.progress import progress_bar
 from lmrrg.run.layout import RunLayout
 from lmrrg.run.record import git_state, record_run
@@ -83,7 +85,8 @@ def evaluate_run(config: Config, open_generator: OpenGenerator | None = None) ->
     setup = _scoring_setup(training, chosen, config)
     # From the whole manifest: a prior study may be in no split, or beyond the limit.
     priors = prior_reports(read_studies(layout.studies), config.data.section)
-    evaluated = evaluation_set(chosen, config.data, setup.backend.labeler, priors)
+    encoder = config.model.image_encoder
+    evaluated = evaluation_set(chosen, config.data, setup.backend.labeler, priors, encoder)
     record_run(config, layout.studies)
     examples = choose_examples(evaluated.studies, config.evaluation.examples, config.seed)
     open_generator = open_generator or _vllm(config)
@@ -144,7 +147,8 @@ def evaluate_checkpoint(
     training = [study for study in studies if study.split == "train"]
     setup = _scoring_setup(training, chosen, config)
     priors = prior_reports(studies, config.data.section)
-    evaluated = evaluation_set(chosen, config.data, setup.backend.labeler, priors)
+    encoder = config.model.image_encoder
+    evaluated = evaluation_set(chosen, config.data, setup.backend.labeler, priors, encoder)
     system = model_system(
         "checkpoint",
         checkpoint.name,
@@ -230,16 +234,22 @@ def _vllm(config: Config) -> OpenGenerator:
 def _scoring_setup(
     training: Sequence[Study], evaluated: Sequence[Study], config: Config
 ) -> ScoringSetup:
-    """Return how reports are scored: untouched text always, and "r2gen" where the settings ask.
+    """Return how reports are scored: untouched text always, and the convention of the settings.
 
     "r2gen" depends on the data set of the evaluated studies and on the words of the training
     reports.
     """
+    # Loaded first: a wrong name must not cost hours of generation.
+    check_own_code(config)
+    own = {
+        name: load_own(name, "evaluation.extra_metrics") for name in config.evaluation.extra_metrics
+    }
     conventions: dict[str, Convention] = {"raw": Raw()}
-    if config.evaluation.convention == "r2gen":
+    name = config.evaluation.convention
+    if name != "raw":
         reports = [study.report(config.data.section) for study in training]
         dataset = r2gen_dataset(study.source for study in evaluated)
-        conventions["r2gen"] = make_convention(config.evaluation, reports, dataset)
+        conventions[name] = make_convention(config.evaluation, reports, dataset)
     return ScoringSetup(
         conventions=conventions,
         backend=make_backend(config.reward),
@@ -248,6 +258,7 @@ def _scoring_setup(
         section=config.data.section,
         split=config.data.eval_split,
         seed=config.seed,
+        own_metrics=own,
     )
 
 

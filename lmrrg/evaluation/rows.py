@@ -65,6 +65,9 @@ class ScoreNames:
         )
 
 
+OWN = "own."
+"""Prefix of the keys of ``evaluation.extra_metrics`` in ``results.json``."""
+
 Group = tuple[str, list[MetricRow]]
 """The title of some rows, and the rows."""
 
@@ -115,7 +118,7 @@ _REGIONS: Group = (
     ],
 )
 
-# "raw" and "r2gen" differ in the text that these metrics read; no other metric depends on it.
+# The conventions differ in the text that these metrics read; no other metric depends on it.
 _NGRAM_TITLES = {
     "bleu_1": "BLEU-1",
     "bleu_2": "BLEU-2",
@@ -143,6 +146,7 @@ def metric_groups(policy: str, backend: str) -> list[Group]:
         _REGIONS,
         _language("raw"),
         _language("r2gen"),
+        _language("coco"),
     ]
 
 
@@ -157,6 +161,11 @@ def groups_with_values(results: Mapping[str, Any]) -> list[Group]:
         with_values = [row for row in rows if row.key in measured]
         if with_values:
             groups.append((title, with_values))
+    own = sorted(key for key in measured if key.startswith(OWN))
+    if own:
+        # Which direction is better, only their author knows.
+        rows = [MetricRow(key, key.removeprefix(OWN)) for key in own]
+        groups.append(("Metrics of your own", rows))
     return groups
 
 
@@ -204,7 +213,8 @@ NOTES = (
     (
         "Reward",
         "What PPO maximises: the negative of that score, clipped, minus penalties for incoherence, "
-        "repetition, length and a missing end-of-sequence token (EOS).",
+        "repetition, length and a missing end-of-sequence token (EOS). A reward.function of your "
+        "own takes the place of the score.",
     ),
     (
         "Findings named",
@@ -241,7 +251,7 @@ NOTES = (
         "Conventions",
         "raw: untouched text. r2gen: the preprocessing of most published results, with rare words "
         "of the references replaced by <unk> and long references cut; only these values can be "
-        "compared with published ones.",
+        "compared with published ones. coco: lower case without punctuation.",
     ),
 )
 """Title and text of each explanation below a table."""

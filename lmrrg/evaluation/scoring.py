@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lmrrg.config.evaluation import EvaluationConfig
 from lmrrg.config.reward import RewardConfig
+from lmrrg.evaluation.rows import OWN
 from lmrrg.evaluation.study_set import EvaluationSet
 from lmrrg.evaluation.systems import ImageUse, SystemReports
+from lmrrg.metrics.backends import pair_scores
 from lmrrg.metrics.clinical import class_auc, positives
 from lmrrg.metrics.errors import MetricError
-from lmrrg.metrics.interfaces import Backend
+from lmrrg.metrics.interfaces import Backend, PairScorer
 from lmrrg.metrics.localisation import study_means
 from lmrrg.metrics.parts import is_empty
 from lmrrg.metrics.report_scores import ReportScores
@@ -41,6 +43,8 @@ class ScoringSetup:
     split: Split
     seed: int
     """Seed of the bootstrap."""
+    own_metrics: Mapping[str, PairScorer] = field(default_factory=dict)
+    """The functions of ``evaluation.extra_metrics`` by name."""
 
 
 @dataclass(frozen=True)
@@ -147,12 +151,27 @@ def _study_values(
     # The mean over no study would be NaN, which a results file cannot hold.
     if any(evaluated.abnormal):
         values["reward_abnormal"] = reward.reward[evaluated.abnormal]
+    for name, scorer in setup.own_metrics.items():
+        values[OWN + name] = _own_values(name, scorer, system.reports, evaluated.references)
     if system.image_use is not None:
         values |= _image_use_values(system.reports, system.image_use)
     if system.localisation:
         for name, means in study_means(system.localisation).items():
             values[f"region_{name}"] = means
     return {name: np.asarray(column, dtype=np.float64) for name, column in values.items()}
+
+
+def _own_values(
+    name: str, scorer: PairScorer, reports: Sequence[str], references: Sequence[str]
+) -> Values:
+    values = pair_scores(scorer, name, reports, references)
+    missing = int((~np.isfinite(values)).sum())
+    if missing:
+        # A mean over the others would be the score of an easier data set.
+        raise MetricError(
+            "own_code", f"{name} has no number for {missing} of {len(values)} reports"
+        )
+    return values
 
 
 def _image_use_values(reports: Sequence[str], use: ImageUse) -> dict[str, ArrayLike]:

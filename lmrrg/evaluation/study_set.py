@@ -14,6 +14,7 @@ from lmrrg.imaging.radiograph import Radiograph
 from lmrrg.metrics.interfaces import Labeler
 from lmrrg.metrics.localisation import RegionTruth
 from lmrrg.studies import Study, is_abnormal
+from lmrrg.vision.encoder import PACKAGED
 from lmrrg.vision.files import load_features, load_features_from_images
 from lmrrg.vision.region_truth import region_truth
 from lmrrg.vision.study_features import StudyFeatures
@@ -37,6 +38,8 @@ class EvaluationSet:
     features: StudyFeatures
     regions: list[RegionTruth | None]
     """Where the regions are, for phantoms; no model sees it."""
+    encoder: str = PACKAGED
+    """The image encoder that the features are from: ``model.image_encoder``."""
 
     @property
     def abnormal(self) -> list[bool]:
@@ -49,6 +52,7 @@ def evaluation_set(
     settings: DataConfig,
     labeler: Labeler,
     priors: Mapping[str, str] | None = None,
+    encoder: str = PACKAGED,
 ) -> EvaluationSet:
     """Load the image features of the studies whose report has the evaluated section.
 
@@ -60,6 +64,7 @@ def evaluation_set(
         settings: section, image size and feature cache.
         labeler: reads the labels where the data has none.
         priors: prior reports by study id, from :func:`lmrrg.data.priors.prior_reports`.
+        encoder: ``model.image_encoder``.
 
     Raises:
         EvaluationError: ``no_studies``, none of the studies has the section.
@@ -76,7 +81,7 @@ def evaluation_set(
     if len(labels) < len(used):
         labels = [dict(found) for found in labeler.label(references)]
         labels_from = "labeler"
-    features = load_features(used, settings)
+    features = load_features(used, settings, encoder=encoder)
     _, views, patches, _ = features.patches.shape
     return EvaluationSet(
         studies=used,
@@ -86,6 +91,7 @@ def evaluation_set(
         labels_from=labels_from,
         features=features,
         regions=[region_truth(study, views, patches) for study in used],
+        encoder=encoder,
     )
 
 
@@ -117,10 +123,12 @@ def other_patient_rows(patients: Sequence[str], seed: int) -> list[int]:
     return [other for _, other in sorted(zip(rows, other_rows, strict=True))]
 
 
-def blank_features(features: StudyFeatures, settings: DataConfig) -> StudyFeatures:
+def blank_features(
+    features: StudyFeatures, settings: DataConfig, encoder: str = PACKAGED
+) -> StudyFeatures:
     """Return the features of the same studies and views with every image black."""
     size = settings.image_size
     # All black images have the same features, so one is encoded and repeated without a copy.
     black = Radiograph(np.zeros((size, size), np.float32), "unknown", "png")
-    patches = load_features_from_images([[black]], settings).patches[0, 0]
+    patches = load_features_from_images([[black]], settings, encoder).patches[0, 0]
     return StudyFeatures(patches.expand_as(features.patches), features.views, features.view_mask)

@@ -150,7 +150,7 @@ def model_system(
     record = checkpoint_record(checkpoint)
     patients = [study.patient for study in evaluated.studies]
     other = evaluated.features.select(other_patient_rows(patients, seed))
-    blank = blank_features(evaluated.features, settings)
+    blank = blank_features(evaluated.features, settings, evaluated.encoder)
     with closing(open_generator(checkpoint)) as generator:
         model = generator.model
         # The checkpoint's own settings decide whether it reads the indication and the prior.
@@ -215,7 +215,9 @@ def baseline_systems(
     count = len(evaluated.studies)
     # By the features of the frozen encoder, which are the same for every trained system.
     queries = pooled_image_features(evaluated.features)
-    nearest = nearest_rows(queries, _pooled_training_features(training, settings))
+    nearest = nearest_rows(
+        queries, _pooled_training_features(training, settings, evaluated.encoder)
+    )
     written = {
         "constant": [medoid_report(reports)] * count,
         "best_constant": [best_constant_report(reports, backend)] * count,
@@ -302,9 +304,11 @@ def _classify_and_attend(
     return torch.cat(logits).sigmoid().cpu().double().numpy(), torch.cat(attention)
 
 
-def _pooled_training_features(studies: Sequence[Study], settings: DataConfig) -> Tensor:
+def _pooled_training_features(
+    studies: Sequence[Study], settings: DataConfig, encoder: str
+) -> Tensor:
     """Return the pooled image features of many studies [N, C]."""
-    files = FeatureFiles(studies, settings)
+    files = FeatureFiles(studies, settings, encoder=encoder)
     chunks = _batches(len(studies), _CHUNK)
     return torch.cat([pooled_image_features(files.select(rows)) for rows in chunks])
 

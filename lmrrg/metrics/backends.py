@@ -9,7 +9,7 @@ import numpy as np
 
 from lmrrg.config.reward import RewardConfig
 from lmrrg.metrics.errors import MetricError
-from lmrrg.metrics.interfaces import Backend
+from lmrrg.metrics.interfaces import Backend, PairScorer
 from lmrrg.metrics.parts import Array, Parts, is_empty
 
 
@@ -43,6 +43,26 @@ def check_backend(reward: RewardConfig) -> None:
         from lmrrg.metrics.published.weight_files import find_all
 
         find_all(reward.published_dir)
+
+
+def pair_scores(
+    scorer: PairScorer, name: str, hypotheses: Sequence[str], references: Sequence[str]
+) -> Array:
+    """Return what a function of somebody's own gives for N pairs, float64 [N].
+
+    Raises:
+        MetricError: ``own_code``, the function ``name`` does not give N numbers.
+    """
+    try:
+        values = np.asarray(scorer(list(hypotheses), list(references)), dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        # Not the error's text, which may quote a report.
+        why = f"{name} does not give numbers: {type(error).__name__}"
+        raise MetricError("own_code", why) from error
+    if values.shape != (len(hypotheses),):
+        why = f"{name} gives values of shape {values.shape} for {len(hypotheses)} reports"
+        raise MetricError("own_code", why)
+    return values
 
 
 def score_parts(backend: Backend, hypotheses: Sequence[str], references: Sequence[str]) -> Parts:

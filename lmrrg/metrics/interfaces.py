@@ -1,4 +1,4 @@
-"""The interfaces of backends and labelers."""
+"""The interfaces of backends, labelers and functions of somebody's own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ from lmrrg.metrics.parts import Parts
 
 Labels = Mapping[str, int]
 """The classes that a report mentions: 1 positive, 0 negative, -1 uncertain."""
+
+
+class PairScorer(Protocol):
+    """A reward or a metric of somebody's own: ``reward.function``, ``evaluation.extra_metrics``."""
+
+    def __call__(self, hypotheses: list[str], references: list[str]) -> Sequence[float]:
+        """Return one number for each of N pairs; NaN for one that cannot be scored."""
 
 
 class Labeler(Protocol):

@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmrrg.config.reward import RewardConfig
-from lmrrg.metrics.backends import make_backend, score_parts
+from lmrrg.metrics.backends import make_backend, pair_scores, score_parts
 from lmrrg.metrics.coherence.fault import Fault
 from lmrrg.metrics.coherence.find import new_faults, repairs
 from lmrrg.metrics.errors import MetricError
-from lmrrg.metrics.interfaces import Backend, Labels
+from lmrrg.metrics.interfaces import Backend, Labels, PairScorer
 from lmrrg.metrics.parts import Array, is_empty, set_f1
 from lmrrg.metrics.radcliq import radcliq_v1
+from lmrrg.own_code import load_own
 from lmrrg.studies import NEGATIVE
 
 # A report up to twice as long or half as long as the reference is not penalised.
@@ -69,6 +70,9 @@ class RadCliQReward:
         """Load the backend that ``reward`` names, or use the one given."""
         self.settings = reward
         self.backend = make_backend(reward) if backend is None else backend
+        self._function: PairScorer | None = None
+        if reward.function is not None:
+            self._function = load_own(reward.function, "reward.function")
 
     def score(
         self,
@@ -96,7 +100,7 @@ class RadCliQReward:
         parts = score_parts(self.backend, reports, references)
         radcliq = radcliq_v1(parts.radgraph, parts.bertscore, parts.semb)
         label_f1 = self._label_f1(reports, references)
-        earned = self._weighted(radcliq, label_f1)
+        earned = self._weighted(self._main_score(radcliq, reports, references), label_f1)
         incoherence = self._incoherence_penalty(earned, reports, references, faults)
         earned += self.settings.parts.coherence * np.array([not found for found in faults])
         length, repetition, no_eos = self._penalties(reports, references, token_ids, finished)
@@ -118,13 +122,16 @@ class RadCliQReward:
             valid=np.isfinite(reward),
         )
 
-    def _weighted(self, radcliq: Array, label_f1: Array) -> Array:
-        """Return the weighted sum of the parts that a report earns word by word, [N]."""
+    def _weighted(self, main_score: Array, label_f1: Array) -> Array:
+        """Return the weighted sum of the parts that a report earns word by word, [N].
+
+        ``main_score`` is what :meth:`_main_score` returns.
+        """
         weights = self.settings.parts
         earned = np.zeros(len(radcliq))
         # 0 times NaN is NaN: a score that is no part of the reward must not spoil it.
         if weights.radcliq:
-            clipped = np.clip(-radcliq, self.settings.clip_low, self.settings.clip_high)
+            clipped = np.clip(main_score, self.settings.clip_low, self.settings.clip_high)
             earned += weights.radcliq * clipped
         if weights.label_f1:
             earned += weights.label_f1 * label_f1
@@ -170,10 +177,34 @@ class RadCliQReward:
         own_references = [references[row] for row, _ in repaired]
         parts = score_parts(self.backend, texts, own_references)
         radcliq = radcliq_v1(parts.radgraph, parts.bertscore, parts.semb)
-        worths = self._weighted(radcliq, self._label_f1(texts, own_references))
+        main_score = self._main_score(radcliq, texts, own_references)
+        worths = self._weighted(main_score, self._label_f1(texts, own_references))
         for (row, _), worth in zip(repaired, worths, strict=True):
             penalties[row] = max(penalties[row], earned[row] - worth)
         return penalties + price * np.array(list(map(len, faults)))
+
+    def _main_score(
+        self, radcliq: Array, reports: Sequence[str], references: Sequence[str]
+    ) -> Array:
+        """Return minus RadCliQ-v1, or what the function of the settings gives instead, [N].
+
+        Empty texts never reach the function: an empty report is the worst, an empty reference NaN.
+        """
+        if self._function is None:
+            return -radcliq
+        pairs = list(zip(reports, references, strict=True))
+        earned = np.array(
+            [np.nan if is_empty(pair[1]) else self.settings.clip_low for pair in pairs]
+        )
+        rows = [row for row, pair in enumerate(pairs) if not any(map(is_empty, pair))]
+        if rows:
+            earned[rows] = pair_scores(
+                self._function,
+                str(self.settings.function),
+                [reports[row] for row in rows],
+                [references[row] for row in rows],
+            )
+        return earned
 
     def _penalties(
         self,

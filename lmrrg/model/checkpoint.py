@@ -150,7 +150,8 @@ def checkpoint_settings(directory: Path) -> tuple[ModelConfig, VisualInputs]:
     """
     settings = read_checkpoint_config(directory)
     try:
-        return ModelConfig.model_validate(settings["model"]), _inputs(settings["inputs"])
+        model = ModelConfig.model_validate(settings["model"])
+        return model, _inputs(settings["inputs"], model.image_encoder)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError("bad_config", f"{directory}/config.json: {error}") from error
 
@@ -278,7 +279,7 @@ def _write(model: ReportGenerator, folder: Path, extra: Mapping[str, Any]) -> No
     model.tokenizer.save_pretrained(folder / "decoder")
 
 
-def _inputs(stored: Mapping[str, Any]) -> VisualInputs:
+def _inputs(stored: Mapping[str, Any], encoder: str) -> VisualInputs:
     """Return the visual inputs of a checkpoint.
 
     Raises:
@@ -291,7 +292,7 @@ def _inputs(stored: Mapping[str, Any]) -> VisualInputs:
             raise ValueError(
                 f"image_size and max_views must be positive whole numbers, not {dict(stored)}"
             )
-    here = VisualInputs.of(inputs.image_size, inputs.max_views)
+    here = VisualInputs.of(inputs.image_size, inputs.max_views, encoder)
     if inputs.encoder_version != here.encoder_version:
         raise ValueError(
             f"the model was trained on images encoded by {inputs.encoder_version}, "

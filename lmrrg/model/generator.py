@@ -22,7 +22,7 @@ from lmrrg.model.decoder import build_decoder, build_tokenizer, check_attention,
 from lmrrg.model.extractor import RegionExtractor
 from lmrrg.model.region_queries import region_queries
 from lmrrg.vision.cache import FeatureError
-from lmrrg.vision.encoder import encoder_version, feature_shape
+from lmrrg.vision.encoder import PACKAGED, encoder_version, feature_shape
 from lmrrg.vision.study_features import StudyFeatures
 
 VISUAL_TOKENS = len(REGIONS) + 1
@@ -40,13 +40,14 @@ class VisualInputs:
     encoder_version: str
 
     @classmethod
-    def of(cls, image_size: int, max_views: int) -> VisualInputs:
-        """Describe what this code's image encoder makes of squares of ``image_size`` pixels.
+    def of(cls, image_size: int, max_views: int, encoder: str = PACKAGED) -> VisualInputs:
+        """Describe what an image encoder makes of squares of ``image_size`` pixels.
 
         Raises:
             FeatureError: ``image_size``, the side is not a multiple of 32 pixels.
         """
-        return cls(image_size, max_views, *feature_shape(image_size), encoder_version(image_size))
+        shape = feature_shape(image_size, encoder)
+        return cls(image_size, max_views, *shape, encoder_version(image_size, encoder))
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,7 @@ def build_generator(
     Raises:
         DecoderError, RegionError, FeatureError: a part cannot be built from the settings.
     """
-    inputs = VisualInputs.of(data.image_size, data.max_views)
+    inputs = VisualInputs.of(data.image_size, data.max_views, config.image_encoder)
     queries = region_queries(config.text_encoder, config.regions_file, data.cache_dir)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

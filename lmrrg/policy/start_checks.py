@@ -8,6 +8,7 @@ from lmrrg.config.tree import Config
 from lmrrg.metrics.backends import check_backend
 from lmrrg.model.decoder import DecoderError
 from lmrrg.model.pretrained import load_settings, ppo_obstacle
+from lmrrg.own_code import is_own, load_own
 from lmrrg.ppo.errors import PPOError
 
 
@@ -63,3 +64,19 @@ def check_ppo_settings(config: Config) -> None:
             f"ppo.iterations are {config.ppo.iterations}: take more iterations or a shorter "
             "warm-up",
         )
+
+
+def check_own_code(config: Config) -> list[str]:
+    """Load every function of somebody's own that the settings name, and return the names.
+
+    Raises:
+        CodedError: ``own_code``, as :func:`~lmrrg.own_code.load_own`.
+    """
+    named = [("evaluation.extra_metrics", name) for name in config.evaluation.extra_metrics]
+    if is_own(config.model.image_encoder):
+        named.append(("model.image_encoder", config.model.image_encoder))
+    if config.reward.function is not None:
+        named.append(("reward.function", config.reward.function))
+    for setting, name in named:
+        load_own(name, setting)
+    return [name for _, name in named]

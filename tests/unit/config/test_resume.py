@@ -36,7 +36,8 @@ sft.learning_rate sft.weight_decay sft.warmup sft.gradient_clip sft.classificati
 sft.attention_weight sft.uncertain_policy sft.blank_policy
 """
 PPO = """
-reward.backend reward.published_dir reward.published_cache reward.clip_low reward.clip_high
+reward.backend reward.function reward.published_dir reward.published_cache
+reward.clip_low reward.clip_high
 reward.length_penalty reward.repetition_penalty reward.no_eos_penalty reward.shuffle_control
 reward.incoherence_penalty reward.parts.radcliq reward.parts.label_f1 reward.parts.coherence
 rollout.dtype rollout.max_sequences rollout.max_new_tokens rollout.temperature

@@ -24,15 +24,25 @@ from lmrrg.evaluation.evaluate import (
     read_results,
 )
 from lmrrg.evaluation.results import beaten_by_a_constant, guard_records
-from lmrrg.evaluation.scoring import metric_names
+from lmrrg.evaluation.rows import metric_groups
+from lmrrg.evaluation.scoring import _own_values, metric_names
 from lmrrg.evaluation.study_set import other_patient_rows
 from lmrrg.manifest import manifest_hash
 from lmrrg.metrics.embedded.backend import EmbeddedBackend
 from lmrrg.metrics.embedded.labeler import label_report
+from lmrrg.metrics.errors import MetricError
 from lmrrg.metrics.suite import select_metrics
 from lmrrg.run.studies import studies_of
 from lmrrg.studies import POSITIVE, Study, StudyImage
-from tests.support.evaluated_run import NORMAL, MemoryEngine, Written, finished_run, memory_engines
+from tests.support.evaluated_run import (
+    NORMAL,
+    SETTINGS,
+    MemoryEngine,
+    Written,
+    finished_run,
+    memory_engines,
+)
+from tests.support.own.lab import shared_words
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +140,45 @@ def test_intervals_hold_their_value_and_nothing_is_left_out(results: dict[str, A
     assert {"raw.bleu_4", "r2gen.bleu_4", "raw.rouge_l", "r2gen.cider"} <= set(
         _metrics(results, "random")
     )
+
+
+def test_a_metric_of_ones_own_is_scored_compared_and_shown(
+    run: Config, results: dict[str, Any]
+) -> None:
+    key = "own.tests.support.own.lab:shared_words"
+    records = _records(run, "ppo")
+    expected = shared_words(
+        [record["report"] for record in records], [record["reference"] for record in records]
+    )
+    found = _metrics(results, "ppo")[key]
+    assert found["value"] == pytest.approx(np.mean(expected))
+    assert found["low"] < found["value"] < found["high"]
+    assert results["comparison"]["metrics"][key]["difference"] > 0
+    table = (run.run_dir / "evaluation" / "results.md").read_text()
+    assert "Metrics of your own" in table
+    assert "tests.support.own.lab:shared_words" in table
+
+
+@pytest.mark.parametrize("name", ["unknown", "one_too_few"])
+def test_a_metric_of_ones_own_without_a_number_for_each_report_is_refused(
+    run: Config, name: str
+) -> None:
+    own = f"tests.support.own.lab:{name}"
+    config = load_config(None, [*SETTINGS, f"evaluation.extra_metrics=[{own}]"])
+    setup = _scoring_setup([], studies_of(run, "test")[:2], config)
+    with pytest.raises(MetricError, match="own_code"):
+        _own_values(own, setup.own_metrics[own], ["Clear."] * 2, ["Clear."] * 2)
+
+
+def test_coco_is_shown_beside_raw(run: Config) -> None:
+    config = load_config(None, ["evaluation.convention=coco"])
+    setup = _scoring_setup([], studies_of(run, "test"), config)
+    assert [setup.conventions[name].describe() for name in ("raw", "coco")] == [
+        {"name": "raw"},
+        {"name": "coco"},
+    ]
+    titles = [title for title, _ in metric_groups("positive", "radcliq")]
+    assert "Language, coco convention" in titles
 
 
 @pytest.mark.parametrize("meteor", [True, False])
