@@ -128,7 +128,7 @@ class RadCliQReward:
         ``main_score`` is what :meth:`_main_score` returns.
         """
         weights = self.settings.parts
-        earned = np.zeros(len(radcliq))
+        earned = np.zeros(len(main_score))
         # 0 times NaN is NaN: a score that is no part of the reward must not spoil it.
         if weights.radcliq:
             clipped = np.clip(main_score, self.settings.clip_low, self.settings.clip_high)
