@@ -34,7 +34,7 @@ from lmrrg.policy.start_checks import check_own_code, check_ppo
 from lmrrg.progress import progress_bar
 from lmrrg.run.layout import RunLayout
 from lmrrg.run.lock import run_lock
-from lmrrg.run.record import record_run
+from lmrrg.run.record import record_ppo_start, record_run
 from lmrrg.run.storage import require_storage, require_store
 from lmrrg.run.studies import prepare_studies
 from lmrrg.run.tracking import RunTracker, read_metrics, require_wandb_key
@@ -112,6 +112,7 @@ def _run_locked(config: Config, sft: Path) -> Path:
     if store.iteration() < config.ppo.iterations:
         require_wandb_key(config.tracking)
         record_run(config, manifest)
+        record_ppo_start(config.run_dir, sft)
         connect(config.ray)
         with preemption_notice() as preempted, full_disk_named(config.run_dir):
             _train_to_the_end(config, sft, store, preempted)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from actors.placement import address_of, require_listener
 from lmrrg.cli.doctor import Check
@@ -17,6 +16,7 @@ from lmrrg.model.pretrained import check_pretrained
 from lmrrg.model.prompts import check_prompt_length
 from lmrrg.policy.start_checks import check_own_code, check_ppo_decoder, check_ppo_settings
 from lmrrg.run.layout import RunLayout
+from lmrrg.run.record import sft_of_run
 from lmrrg.run.storage import require_storage, require_store
 from lmrrg.run.studies import check_studies, require_split
 from lmrrg.run.tracking import require_wandb_key
@@ -121,15 +121,14 @@ def _sft(config: Config) -> str:
 
 
 def _ppo(config: Config) -> str:
-    layout = RunLayout(config.run_dir)
-    sft: Path = layout.best("sft")
+    sft = sft_of_run(config.run_dir)
     if not sft.is_dir():
         return "not begun: SFT comes first"
     read_checkpoint_config(sft)
     check_ppo_decoder(sft / "decoder")
     if not config.ppo.resume:
         return "will start again: ppo.resume=false"
-    done = states_of(config, sft, layout.studies, Mirror.of(config)).iteration()
+    done = states_of(config, sft, RunLayout(config.run_dir).studies, Mirror.of(config)).iteration()
     return f"{done} of {config.ppo.iterations} iterations done"
 
 

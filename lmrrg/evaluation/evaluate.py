@@ -49,7 +49,7 @@ from lmrrg.own_code import load_own
 from lmrrg.policy.start_checks import check_own_code
 from lmrrg.progress import progress_bar
 from lmrrg.run.layout import RunLayout
-from lmrrg.run.record import git_state, record_run
+from lmrrg.run.record import git_state, record_run, sft_of_run
 from lmrrg.run.studies import studies_of
 from lmrrg.studies import Study
 
@@ -77,7 +77,7 @@ def evaluate_run(config: Config, open_generator: OpenGenerator | None = None) ->
         StudyError: the run has no readable manifest.
     """
     layout = RunLayout(config.run_dir)
-    checkpoints = {name: layout.best(name) for name in TRAINED}
+    checkpoints = {"sft": sft_of_run(layout.root), "ppo": layout.best("ppo")}
     for checkpoint in checkpoints.values():
         checkpoint_record(checkpoint)  # fails here, before hours of work, where one is missing
     training = studies_of(config, "train")

@@ -82,6 +82,11 @@ class RunLayout:
         return self.stage("sft") / "settings.json"
 
     @property
+    def ppo_start(self) -> Path:
+        """Path of the SFT model that PPO started from (text)."""
+        return self.stage("ppo") / "sft_checkpoint"
+
+    @property
     def ppo_states(self) -> Path:
         """Folder of the training states of PPO."""
         return self.stage("ppo") / "state"

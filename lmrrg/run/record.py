@@ -87,6 +87,24 @@ def data_of_run(run_dir: Path) -> str | None:
     return _of_record(path, "data_sha256") if path.is_file() else None
 
 
+def record_ppo_start(run_dir: Path, sft: Path) -> None:
+    """Record the model directory that PPO starts from; another run may have made it."""
+    path = RunLayout(run_dir).ppo_start
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_writer(path) as out:
+        out.write(str(sft))
+
+
+def sft_of_run(run_dir: Path) -> Path:
+    """Return the SFT model of a run: what its PPO started from, else its own."""
+    layout = RunLayout(run_dir)
+    if not layout.ppo_start.is_file():
+        return layout.best("sft")
+    recorded = Path(layout.ppo_start.read_text(encoding="utf-8"))
+    # A run folder that was moved takes its own model with it.
+    return recorded if recorded.is_dir() else layout.best("sft")
+
+
 def git_state() -> dict[str, Any]:
     """Return ``{"commit", "dirty"}`` of the checkout that holds this package.
 
