@@ -46,7 +46,8 @@ def connect(settings: RayConfig) -> None:
     if ray.is_initialized():
         return
     if address := address_of(settings):
-        _join(address, settings.preflight_timeout_s)
+        require_listener(settings)
+        _join(address)
         return
     ray.init(
         address="local",
@@ -63,7 +64,7 @@ def address_of(settings: RayConfig) -> str | None:
     return settings.address or os.environ.get("RAY_ADDRESS") or None
 
 
-def _join(address: str, timeout: float) -> None:
+def _join(address: str) -> None:
     """Join a running cluster.
 
     Raises:
@@ -72,25 +73,27 @@ def _join(address: str, timeout: float) -> None:
     # Ray asks the head 20 times, some 40 s each. One time is enough: what does not answer then is
     # no Ray head, or a network that is down.
     ray_constants.NUM_REDIS_GET_RETRIES = 1
-    require_listener(address, timeout)
     try:
         ray.init(address=address, log_to_driver=True)
     except (OSError, RuntimeError) as error:
         raise _unreachable(address, error) from error
 
 
-def require_listener(address: str, timeout: float) -> None:
-    """Fail at once where nothing listens at ``host:port``; other forms of addresses pass.
+def require_listener(settings: RayConfig) -> None:
+    """Fail at once where nothing listens at the cluster's ``host:port``; other addresses pass.
 
     Raises:
         PlacementError: ``cluster_unreachable``: the connection is refused, the host is unknown, or
-            nothing answers within ``timeout`` seconds.
+            nothing answers within ``ray.preflight_timeout_s``.
     """
+    address = address_of(settings) or ""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not (host and port.isdigit()):
         return
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=timeout):
+        with socket.create_connection(
+            (host.strip("[]"), int(port)), timeout=settings.preflight_timeout_s
+        ):
             pass
     except OSError as error:  # of which ConnectionError and TimeoutError are kinds
         raise _unreachable(address, error) from error

@@ -30,7 +30,7 @@ from ray.train.v2.api.config import CheckpointConfig, LoggingConfig, RunConfig, 
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 from transformers import PreTrainedTokenizerBase
 
-from actors.placement import bundle, connect, warn_of_idle_gpus
+from actors.placement import bundle, connect, require_listener, warn_of_idle_gpus
 from lmrrg.config.data import DataConfig
 from lmrrg.config.description import config_help
 from lmrrg.config.loading import load_config, rebase
@@ -124,8 +124,10 @@ def _run_locked(config: Config) -> Path:
     elif is_complete(config, plan):
         return layout.best("sft")
     check_mark(config, plan)
-    job = _job(config, plan)
+    # What fails at once comes before the encoding of the images, which may take hours.
     require_wandb_key(config.tracking)
+    require_listener(config.ray)
+    job = _job(config, plan)
     connect(config.ray)
     warn_of_idle_gpus(config.sft.gpus_per_worker)
     # Only now, when everything has loaded: settings that cannot start leave the run's name free.

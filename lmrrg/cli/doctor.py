@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from lmrrg.cli.renamed import add_renamed_option
+from lmrrg.config.base import ConfigError
 from lmrrg.config.description import config_help
 
 EPILOG = config_help()
@@ -66,7 +67,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print every check; return 1 where something that a run needs is missing or wrong."""
+    """Print every check; return 1 where something that a run needs is missing or wrong.
+
+    Raises:
+        ConfigError: settings without a file, or a bad setting.
+    """
+    if args.overrides and not args.config:
+        raise ConfigError(f"{args.overrides[0]} goes with --config FILE")
     checks = _run_checks(args) if args.config else _machine_checks(args.published_dir)
     if args.json:
         print(json.dumps([asdict(check) for check in checks], indent=2))

@@ -75,6 +75,11 @@ def test_each_problem_is_one_line_with_its_code(settings, capsys, overrides, nam
     assert found[name].startswith(f"{code}: ")
 
 
+def test_settings_without_a_file_are_refused(capsys):
+    assert main(["doctor", "seed=8"]) == 2
+    assert capsys.readouterr().err == "lmrrg doctor: seed=8 goes with --config FILE\n"
+
+
 def test_tracking_without_a_key(settings, capsys, monkeypatch):
     monkeypatch.setattr("lmrrg.run.tracking.wandb.login", lambda prompt: False)
     found = problems(settings, capsys, "tracking.wandb_mode=online")
