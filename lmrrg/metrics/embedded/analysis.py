@@ -14,6 +14,7 @@ from lmrrg.metrics.embedded.batch_cache import CACHED_SENTENCES, SENTENCE_BATCH,
 from lmrrg.metrics.embedded.claim_lexicon import claim_lexicon
 from lmrrg.metrics.embedded.claims import Claim, merge_claims, sentence_claims
 from lmrrg.metrics.embedded.graph import ReportGraph, join_graphs, sentence_graph
+from lmrrg.metrics.embedded.language import WordCounts, are_readable, count_words
 from lmrrg.metrics.embedded.lexicon import ANATOMY, LOCATION, graph_lexicon
 from lmrrg.metrics.embedded.sentences import (
     ABSENT,
@@ -67,6 +68,8 @@ class SentenceFacts(NamedTuple):
     """Meanings of the words by which it asserts something that no lexicon names."""
     length: int
     """Its number of words."""
+    counts: WordCounts
+    """How many of them are known, of the chest and so on."""
 
 
 class ReportAnalysis(NamedTuple):
@@ -86,10 +89,11 @@ class ReportAnalysis(NamedTuple):
     norm: float
     """Euclidean norm of the vector."""
     lengths: dict[str, int]
-    """Sentence -> its number of words, times how often it occurs; empty for a text without a word.
-    """
+    """Sentence -> its number of words, times how often it occurs; empty for an unreadable text."""
     repeated: tuple[tuple[str, int], ...]
     """(sentence, its number of words once) of every sentence that occurs again."""
+    strange: int
+    """Number of words that are none of English or of radiology."""
 
 
 def analyse_reports(texts: list[str]) -> list[ReportAnalysis]:
@@ -122,6 +126,9 @@ def _join_sentences(sentences: list[str], facts_of: dict[str, SentenceFacts]) ->
         if sentence in lengths:
             repeated[sentence] = facts.length
         lengths[sentence] = lengths.get(sentence, 0) + facts.length
+    counts = [facts_of[sentence].counts for sentence in sentences]
+    # Sentences of requests alone have no word.
+    is_readable = any(lengths.values()) and are_readable(counts)
     merged = merge_claims(chain.from_iterable(mentions))
     vector = finding_vector(merged)
     return ReportAnalysis(
@@ -132,9 +139,9 @@ def _join_sentences(sentences: list[str], facts_of: dict[str, SentenceFacts]) ->
         words=words,
         vector=vector,
         norm=math.sqrt(sum([x * x for x in vector.values()])),
-        # Sentences of punctuation alone have no word.
-        lengths=lengths if any(lengths.values()) else {},
+        lengths=lengths if is_readable else {},
         repeated=tuple(repeated.items()),
+        strange=sum([count.words - count.known for count in counts]),
     )
 
 
@@ -147,8 +154,14 @@ def _read_facts(sentences: list[str]) -> list[SentenceFacts]:
     for sentence in sentences:
         sentence_graph(sentence)
     return [
-        SentenceFacts(found, _word_weights(read), _unnamed(read, found), len(read.words))
-        for found, read in zip(claims, reads, strict=True)
+        SentenceFacts(
+            found,
+            _word_weights(read),
+            _unnamed(read, found),
+            len(read.words),
+            count_words(sentence),
+        )
+        for sentence, found, read in zip(sentences, claims, reads, strict=True)
     ]
 
 

@@ -24,7 +24,7 @@ from lmrrg.metrics.embedded.labeler import label_report
 from lmrrg.metrics.parts import Parts
 from lmrrg.metrics.text.bleu import bleu2
 
-_VERSION = "7"
+_VERSION = "8"
 """Raise it when a change of a rule or a lexicon can change a score or a label."""
 
 
@@ -50,7 +50,7 @@ class EmbeddedBackend:
     labeler = RuleLabeler()
 
     def score(self, hypotheses: Sequence[str], references: Sequence[str]) -> Parts:
-        """Return the parts of N pairs, each float64 [N]; all 0 where a side has no word.
+        """Return the parts of N pairs, each float64 [N]; all 0 where a side is unreadable.
 
         Raises:
             ValueError: the two sequences differ in length.

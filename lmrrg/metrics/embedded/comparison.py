@@ -6,7 +6,7 @@
 - CheXbert's stand-in: the cosine of vectors of findings with their side and severity.
 
 Both stand-ins shrink with sentences that a hypothesis repeats or adds beyond the reference's
-length. A sentence encoder does not mind them, a reader does, and a policy that is trained on the
+length, and with words that are none. A sentence encoder does not mind them, a reader does, and a policy that is trained on the
 score would find them.
 """
 
@@ -35,6 +35,8 @@ _LONGEST = 1.7
 """Beyond this many times the allowed length nothing more is lost."""
 _REPEAT_COST = 2.5
 """Cost of a repeated word, in units of the reference's words."""
+_FREE_STRANGE = 0.1
+"""Part of a report's words that may be unknown, as rare and misspelt words are."""
 
 
 class PairScores(NamedTuple):
@@ -49,11 +51,11 @@ class PairScores(NamedTuple):
 
 
 WORDLESS = PairScores(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-"""The parts of a pair of which one side has no word."""
+"""The parts of a pair of which one side is unreadable."""
 
 
 def compare(hypothesis: ReportAnalysis, reference: ReportAnalysis) -> PairScores:
-    """Return the parts of one pair; :data:`WORDLESS` itself where a side has no word.
+    """Return the parts of one pair; :data:`WORDLESS` itself where a side is unreadable.
 
     >>> from lmrrg.metrics.embedded.analysis import analyse_reports
     >>> left, again, right = analyse_reports(["Left effusion.", "Left effusion", "Right effusion."])
@@ -78,7 +80,7 @@ def compare(hypothesis: ReportAnalysis, reference: ReportAnalysis) -> PairScores
 
 
 def padding_factor(hypothesis: ReportAnalysis, reference: ReportAnalysis) -> float:
-    """Return the factor in (0, 1] for words beyond the allowed length and for repeated sentences.
+    """Return the factor in (0, 1] for too many, repeated and unknown words.
 
     A sentence may occur once, or as often as in the reference, at no cost.
     """
@@ -88,8 +90,11 @@ def padding_factor(hypothesis: ReportAnalysis, reference: ReportAnalysis) -> flo
         needed = max(reference.lengths.get(sentence, 0), once)
         repeated += max(0, hypothesis.lengths[sentence] - needed)
     allowed = _LENGTH_RATIO * length + _LENGTH_EXTRA
-    excess = min(max(sum(hypothesis.lengths.values()) / allowed, 1.0), _LONGEST)
-    return 1 / (math.sqrt(excess) * (1 + _REPEAT_COST * repeated / length))
+    written = sum(hypothesis.lengths.values())
+    excess = min(max(written / allowed, 1.0), _LONGEST)
+    # Words that are none cost like repeated ones.
+    strange = max(0.0, hypothesis.strange - reference.strange - _FREE_STRANGE * written)
+    return 1 / (math.sqrt(excess) * (1 + _REPEAT_COST * (repeated + strange) / length))
 
 
 def _invented_sentences(hypothesis: ReportAnalysis, reference: ReportAnalysis) -> int:

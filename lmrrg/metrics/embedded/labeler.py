@@ -14,7 +14,8 @@ from typing import Any
 
 from lmrrg.metrics.embedded import sentences
 from lmrrg.metrics.embedded.batch_cache import CACHED_SENTENCES
-from lmrrg.metrics.embedded.lexicon import OBSERVATION, Phrases, phrase_table, read_yaml
+from lmrrg.metrics.embedded.language import is_readable
+from lmrrg.metrics.embedded.lexicon import ANATOMY, LOCATION, OBSERVATION, Phrases, phrase_table, read_yaml
 from lmrrg.metrics.embedded.sentences import (
     ABSENT,
     CHOICE,
@@ -35,6 +36,9 @@ _LESION = "Lung Lesion"
 _ABNORMAL = "abnormal"
 """A pseudo-class: something outside the other classes that rules out "No Finding"."""
 
+_NORMAL = "normal"
+"""A pseudo-class: a statement of normality, which "No Finding" needs."""
+
 _VALUE_OF_ASSERTION = {
     sentences.PRESENT: POSITIVE,
     sentences.ABSENT: NEGATIVE,
@@ -45,6 +49,11 @@ _STRENGTH = {POSITIVE: 3, UNCERTAIN: 2, NEGATIVE: 1}
 _WITHIN_LIMITS = frozenset(["within", "limits"])
 _TURNS = frozenset([",", "with"])
 """Words after which a sentence may go on to something else."""
+_LINKS = frozenset(["the", "a", "an", "of", "is", "are", "was", "were", "appears", "appear", "has", "been"])
+"""Words inside the description of a mention, "the fracture *of the* wire"."""
+_SEEN_IN = frozenset(["is", "are", "was", "seen", "noted", "identified", "present", "again", "located"])
+"""Words between a mention and where it is."""
+_PLACES = frozenset(["of", "in", "within", "involving", "at", "on", "from"])
 _SHAPE_WINDOW = 4
 """Words before an opacity in which its shape or size is looked for."""
 _BLOCK_WINDOW = 3
@@ -66,6 +75,15 @@ class _Topic:
 
 
 @dataclass(frozen=True)
+class _Elsewhere:
+    """Words beside a mention that show that it means something else."""
+
+    words: frozenset[str]
+    unless: frozenset[str]
+    """Words that show that it does mean its class."""
+
+
+@dataclass(frozen=True)
 class _Rules:
     """The content of ``labels.yaml``, which explains each part."""
 
@@ -78,6 +96,11 @@ class _Rules:
     within_limit: frozenset[str]
     topics: dict[str, _Topic]
     """Word that names an organ -> the organ."""
+    elsewhere: dict[str, _Elsewhere]
+    """Class -> words beside which its mention is none of it."""
+    outline: frozenset[str]
+    states: frozenset[str]
+    denied: frozenset[str]
     normal: frozenset[str]
     stable: frozenset[str]
     abnormal: frozenset[str]
@@ -95,6 +118,13 @@ def _rules() -> _Rules:
         probable=frozenset(data["probable"]),
         within_limit=frozenset(data["within_limit"]),
         topics=_topics(data["topics"]),
+        elsewhere={
+            label: _Elsewhere(frozenset(rule["words"].split()), frozenset(rule["unless"].split()))
+            for label, rule in data["elsewhere"].items()
+        },
+        outline=frozenset(data["outline"].split()),
+        states=frozenset(data["states"]),
+        denied=frozenset(data["denied"]),
         normal=frozenset(data["normal"]),
         stable=frozenset(data["stable"]),
         abnormal=frozenset(data["abnormal"].split()),
@@ -126,26 +156,28 @@ def label_report(text: str) -> dict[str, int]:
     """Return the classes of :data:`lmrrg.studies.LABELS` that a report mentions, in their order.
 
     Values are 1 positive, 0 negative, -1 uncertain; over several mentions positive beats uncertain
-    beats negative. "No Finding" is 1 when the report names nothing abnormal, devices aside;
-    otherwise it is not there. A text without a word has no label.
+    beats negative. "No Finding" is 1 when the report states normality or denies a finding, and
+    names nothing abnormal, devices aside; otherwise it is not there. A text that is no English
+    report of a chest has no label.
 
     >>> label_report("The heart is enlarged. Possible pneumonia. No pneumothorax.")
     {'Cardiomegaly': 1, 'Pneumonia': -1, 'Pneumothorax': 0}
     >>> label_report("Lungs are clear. Right PICC in the SVC.")
     {'Support Devices': 1, 'No Finding': 1}
-    >>> label_report("")
-    {}
+    >>> label_report(""), label_report("I cannot read this image.")
+    ({}, {})
     """
+    if not is_readable(text):
+        return {}
     labels: dict[str, int] = {}
-    has_word = False
     for sentence in sentences_of(text):
-        has_word = has_word or any(map(str.isalnum, sentence))
         for label, value in label_sentence(sentence):
             if label not in labels or _STRENGTH[value] > _STRENGTH[labels[label]]:
                 labels[label] = value
     # A device is no finding, as in CheXbert: "PICC in the SVC, lungs clear" has "No Finding".
-    findings = [value for label, value in labels.items() if label != _DEVICES]
-    if has_word and all(value == NEGATIVE for value in findings):
+    findings = [value for label, value in labels.items() if label not in (_DEVICES, _NORMAL)]
+    is_normal = _NORMAL in labels or NEGATIVE in findings
+    if is_normal and all(value == NEGATIVE for value in findings):
         labels[_NO_FINDING] = POSITIVE
     return {label: labels[label] for label in LABELS if label in labels}
 
@@ -154,10 +186,11 @@ def label_report(text: str) -> dict[str, int]:
 def label_sentence(sentence: str) -> tuple[LabelValue, ...]:
     """Return (class, value) of every mention in one lower-case sentence.
 
-    The class "abnormal" stands for anything abnormal outside the 14 classes.
+    The class "abnormal" stands for anything abnormal outside the 14 classes, "normal" for a
+    statement of normality.
 
     >>> label_sentence("tortuous aorta without effusion")
-    (('Pleural Effusion', 0), ('abnormal', 1))
+    (('Pleural Effusion', 0), ('abnormal', 1), ('normal', 1))
     """
     read = read_sentence(sentence)
     found = _mentions(read)
@@ -165,7 +198,21 @@ def label_sentence(sentence: str) -> tuple[LabelValue, ...]:
     is_open = all(label == _DEVICES for label, _ in found)
     if _has_other_abnormality(read) or (is_open and calls_abnormal(read)):
         found.append((_ABNORMAL, POSITIVE))
+    if _states_normality(read):
+        found.append((_NORMAL, POSITIVE))
     return tuple(found)
+
+
+def _states_normality(read: Sentence) -> bool:
+    """Return whether something is called normal, or any finding is denied."""
+    rules = _rules()
+    for word, kind, assertion in zip(*read, strict=True):
+        if assertion == ABSENT:
+            if kind == OBSERVATION or word in rules.denied:
+                return True
+        elif word in rules.states:
+            return True
+    return _WITHIN_LIMITS.issubset(read.words)
 
 
 def _has_other_abnormality(read: Sentence) -> bool:
@@ -192,7 +239,7 @@ def _mentions(read: Sentence) -> list[LabelValue]:
         for phrase, label in rules.mentions.get(words[i], ()):
             if words[i : i + len(phrase)] == phrase:
                 length = len(phrase)
-                if label:
+                if label and not _is_elsewhere(read, i, i + length, label):
                     mention = _mention(read, i, i + length, label)
                     if mention[0] == _OPACITY and _is_interstitial(words, i, i + length):
                         interstitial.append(mention)
@@ -204,6 +251,53 @@ def _mentions(read: Sentence) -> list[LabelValue]:
     if any(label in rules.explains_interstitial and value != NEGATIVE for label, value in found):
         return found
     return found + interstitial
+
+
+def _is_elsewhere(read: Sentence, start: int, end: int, label: str) -> bool:
+    """Return whether a mention is of another organ or thing: "hepatic mass", "broken wire"."""
+    rule = _rules().elsewhere.get(label)
+    if rule is None or rule.words.isdisjoint(read.words):
+        return False
+    around = [*_words_before(read, start), *read.words[start : end - 1], *_words_after(read, end)]
+    return not rule.words.isdisjoint(around) and rule.unless.isdisjoint(around)
+
+
+def _words_before(read: Sentence, start: int) -> list[str]:
+    """Return the words that describe the mention which starts here, also those of its subject.
+
+    Examples: "sternal wire is *fractured*", "pericardial *effusion*".
+    """
+    words, kinds, _ = read
+    found: list[str] = []
+    for i in range(start - 1, -1, -1):
+        if not kinds[i] and words[i] not in _LINKS and not _joins_anatomy(kinds, words, i):
+            break
+        found.append(words[i])
+    return found
+
+
+def _joins_anatomy(kinds: tuple[str, ...], words: tuple[str, ...], i: int) -> bool:
+    """Return whether a word joins two organs of one finding: "pleural and pericardial"."""
+    return words[i] in ("and", "or") and kinds[i - 1] == ANATOMY == kinds[i + 1] and i > 0
+
+
+def _words_after(read: Sentence, end: int) -> list[str]:
+    """Return the words after a mention that say where it is: "... in the left humerus"."""
+    words, kinds, _ = read
+    i = end
+    while i < len(words) and words[i] in _SEEN_IN:
+        i += 1
+    if i < len(words) and words[i] in _PLACES:
+        i += 1
+    elif i > end:
+        return []
+    found: list[str] = []
+    while i < len(words) and (kinds[i] or words[i] in _LINKS):
+        if i == end and kinds[i] not in (ANATOMY, LOCATION):
+            break
+        found.append(words[i])
+        i += 1
+    return found
 
 
 def _is_interstitial(words: tuple[str, ...], start: int, end: int) -> bool:
@@ -272,7 +366,7 @@ def _organ_values(read: Sentence, organ: int, previous: int, following: int) -> 
     """
     topic = _rules().topics[read.words[organ]]
     judgements = _judgements(read, topic)
-    after = _values_after(read, judgements, organ + 1, following)
+    after = _values_after(read, judgements, organ + 1, following, topic)
     if after:
         return after
     own = {j: value for j, value in judgements.items() if not _is_of_other(read, topic, j, organ)}
@@ -309,7 +403,9 @@ def _is_over_limit(words: tuple[str, ...], i: int) -> bool:
     return _rules().within_limit.isdisjoint(words[max(0, i - 2) : i])
 
 
-def _values_after(read: Sentence, judgements: dict[int, int], start: int, end: int) -> list[int]:
+def _values_after(
+    read: Sentence, judgements: dict[int, int], start: int, end: int, topic: _Topic
+) -> list[int]:
     """Return the values of the judging words after an organ.
 
     Once the organ is normal, what follows a comma or "with" is about something else.
@@ -318,9 +414,24 @@ def _values_after(read: Sentence, judgements: dict[int, int], start: int, end: i
     for i in range(start, end):
         if read.words[i] in _TURNS and NEGATIVE in values:
             break
-        if i in judgements:
+        if i in judgements and not _describes_next(read, topic, i, end):
             values.append(judgements[i])
     return values
+
+
+def _describes_next(read: Sentence, topic: _Topic, i: int, end: int) -> bool:
+    """Return whether an abnormal word describes what follows it: "enlarged pulmonary arteries"."""
+    if read.words[i] not in topic.abnormal:
+        return False
+    outline = _rules().outline
+    for j in range(i + 1, end):
+        if not read.kinds[j]:
+            return False
+        if read.words[j] in outline or read.words[j] in topic.abnormal:
+            return False
+        if read.kinds[j] in (ANATOMY, OBSERVATION):
+            return True
+    return False
 
 
 def _is_of_other(read: Sentence, topic: _Topic, i: int, organ: int) -> bool:

@@ -1,43 +1,135 @@
-"""Decide whether the rules can read a text: they know English reports of the chest only (ours)."""
+"""Decide whether the rules can read a text: they know English reports of the chest only (ours).
+
+The words are listed in ``lexicons/language.yaml``.
+"""
 
 from __future__ import annotations
 
 import re
-from functools import cache
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import NamedTuple
 
-from lmrrg.metrics.embedded.lexicon import graph_lexicon
+from lmrrg.metrics.embedded.batch_cache import SENTENCE_BATCH
+from lmrrg.metrics.embedded.lexicon import (
+    ANATOMY,
+    DEVICE,
+    OBSERVATION,
+    graph_lexicon,
+    read_yaml,
+)
+from lmrrg.metrics.embedded.sentences import read_sentence, sentences_of
 
-_WORD = re.compile(r"[^\W\d_]+")
+_WORD = re.compile(r"[^\W\d_]+\d*")
+_MASK = re.compile("x{2,}|unk")
+"""A word that was taken out of a report."""
 # Other languages share the Latin words with English ("pleural", "normal", "pneumothorax"), so one
-# known word is not enough. Of 5,977 findings and impressions in IU X-ray the lexicon knows at least
-# 40% of the words; of German, Dutch and Romance reports at most a third.
-_LEAST_KNOWN = 0.35
-# Words of ordinary English that the lexicon leaves out because they carry no finding. Those that
-# are words of another European language, too, ("in", "no", "on") are not among them.
-_ENGLISH = """
-and are as at be been both but by can could did does each for from had has have if is it its may
-might of or patient please should some such than that the their then there these they this those
-to upon was well were when where which while will with within without would you your
-"""
+# known word is not enough. Of the reports of IU X-ray nearly all words are known.
+_LEAST_KNOWN = 0.6
+_LEAST_KNOWN_IN_GENERAL = 0.75
+"""The same for a text without a word of the chest, such as "no acute disease"."""
+_OF_A_CHEST = 2
+"""Words of the chest from which on a text may have twice as many of other parts of the body."""
+
+
+class WordCounts(NamedTuple):
+    """How many words of a text are of each kind."""
+
+    words: int
+    """All words but masked ones."""
+    known: int
+    """Words of the lexicons and of ordinary English."""
+    chest: int
+    """Organs, findings and devices of the chest."""
+    elsewhere: int
+    """Words of other parts of the body."""
+    general: int
+    """Words of general statements such as "normal"."""
+
+
+@dataclass(frozen=True)
+class _Words:
+    kinds: dict[str, tuple[bool, bool, bool]]
+    """Known word -> whether it is one of the chest, of elsewhere, of a general statement."""
+    refusing: frozenset[str]
+    """First words of the phrases of a refusal."""
+    refusal: re.Pattern[str]
 
 
 def is_readable(text: str) -> bool:
-    """Return whether a text has a known word of the chest, and enough known words around it.
+    """Return whether a text is an English report of the chest.
 
     >>> is_readable("Small left effusion."), is_readable("Derrame pleural izquierdo.")
     (True, False)
+    >>> is_readable("I cannot interpret chest images."), is_readable("Tear of the meniscus.")
+    (False, False)
     """
-    words = _WORD.findall(text.lower())
-    if not any(word in graph_lexicon().kind for word in words):
+    return are_readable(map(count_words, sentences_of(text)))
+
+
+def are_readable(counts: Iterable[WordCounts]) -> bool:
+    """Return whether sentences with these counts make an English report of the chest."""
+    words, known, chest, elsewhere, general = 0, 0, 0, 0, 0
+    for sentence in counts:
+        words += sentence[0]
+        known += sentence[1]
+        chest += sentence[2]
+        elsewhere += sentence[3]
+        general += sentence[4]
+    # A film of the chest and the knee is one of the chest; a knee with one word of it is none.
+    if elsewhere > (chest if chest < _OF_A_CHEST else 2 * chest):
         return False
-    known = _known_words()
-    return sum(word in known for word in words) >= _LEAST_KNOWN * len(words)
+    if chest:
+        return known >= _LEAST_KNOWN * words
+    return bool(general) and known >= _LEAST_KNOWN_IN_GENERAL * words
+
+
+@lru_cache(maxsize=SENTENCE_BATCH)
+def count_words(sentence: str) -> WordCounts:
+    """Return how many words of a lower-case sentence are of each kind; none of a refusal.
+
+    >>> count_words("no pleural effusion")
+    WordCounts(words=3, known=3, chest=1, elsewhere=0, general=1)
+    >>> count_words("i am sorry")
+    WordCounts(words=0, known=0, chest=0, elsewhere=0, general=0)
+    """
+    lists = _words()
+    words = read_sentence(sentence).words if sentence.isascii() else _WORD.findall(sentence)
+    if not lists.refusing.isdisjoint(words) and lists.refusal.search(sentence):
+        return WordCounts(0, 0, 0, 0, 0)
+    count, known, chest, elsewhere, general = 0, 0, 0, 0, 0
+    for word in words:
+        kinds = lists.kinds.get(word)
+        if kinds is not None:
+            known += 1
+            chest += kinds[0]
+            elsewhere += kinds[1]
+            general += kinds[2]
+        elif word[0].isalpha() and not _MASK.fullmatch(word):
+            count += 1
+    return WordCounts(count + known, known, chest, elsewhere, general)
 
 
 @cache
-def _known_words() -> frozenset[str]:
+def _words() -> _Words:
+    data = read_yaml("language.yaml")
     lexicon = graph_lexicon()
+    vague = frozenset(data["vague"].split())
+    elsewhere = frozenset(data["elsewhere"].split())
+    chest = [word for word, kind in lexicon.kind.items() if kind in (ANATOMY, OBSERVATION, DEVICE)]
     cues = (word for cue in lexicon.cues for word in cue)
-    return frozenset(
-        [*lexicon.kind, *lexicon.glued, *lexicon.meaning, *lexicon.dull, *cues, *_ENGLISH.split()]
+    lists = (data["words"].split(), lexicon.kind, lexicon.meaning, lexicon.dull, cues, elsewhere)
+    general = frozenset(data["general"].split())
+    is_chest = frozenset(chest) - vague - elsewhere
+    refusals = data["refusals"]
+    return _Words(
+        kinds={
+            word: (word in is_chest, word in elsewhere, word in general)
+            for words in lists
+            for word in words
+            if word[0].isalpha()
+        },
+        refusing=frozenset(phrase.split()[0] for phrase in refusals),
+        refusal=re.compile(r"\b(?:" + "|".join(map(re.escape, refusals)) + r")\b"),
     )

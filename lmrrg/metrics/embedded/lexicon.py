@@ -7,6 +7,7 @@ classes) and ``salience.yaml`` (fitted weights). Most changes of a rule are chan
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -30,6 +31,21 @@ WORD_CLASSES = (ANATOMY, LOCATION, OBSERVATION, DEVICE, MODIFIER, STATE)
 Phrases = dict[str, list[tuple[tuple[str, ...], str]]]
 """First word -> [(all words, what the phrase means)], longest first."""
 
+_SPELLINGS = [
+    (re.compile(american), british)
+    for american, british in (
+        ("edema", "oedema"),
+        ("esophag", "oesophag"),
+        ("^(hem)(?=[ao])", "haem"),
+        ("(?<=isch)em", "aem"),
+        ("(?<=an)em(?=i[ac])", "aem"),
+        ("tumor", "tumour"),
+        ("(?<=cent)er(?=s?$|ed$)", "re"),
+        ("(?<=[a-z]{3})iz(?=e|ing|ation)", "is"),
+    )
+]
+"""American -> British spelling."""
+
 _FOLDER = Path(__file__).parent / "lexicons"
 
 
@@ -44,7 +60,7 @@ class GraphLexicon:
     kind: dict[str, str]
     """Word -> one of :data:`WORD_CLASSES`."""
     glued: dict[str, tuple[str, ...]]
-    """A word that lost its hyphen or space -> its parts."""
+    """A word that stands for others -> these: without a hyphen, short or in British spelling."""
     skeletal: frozenset[str]
     """Words that make a sentence one about bones."""
     thoracic: frozenset[str]
@@ -97,7 +113,8 @@ def graph_lexicon() -> GraphLexicon:
     cues = _cues(read_yaml("cues.yaml"))
     return GraphLexicon(
         kind=kind,
-        glued={word: tuple(parts.split()) for word, parts in words["glued"].items()},
+        glued=_british([*kind, *(word for cue in cues for word in cue)])
+        | {word: tuple(parts.split()) for word, parts in words["glued"].items()},
         skeletal=frozenset(words["skeletal"].split()),
         thoracic=frozenset(words["thoracic"].split()),
         meaning=_meanings(read_yaml("synonyms.yaml")["synonyms"]),
@@ -121,6 +138,22 @@ def _word_classes(words: dict[str, Any]) -> dict[str, str]:
     return kind
 
 
+def _british(words: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return the British spelling of every word that has one -> (the word,).
+
+    >>> _british(["edema", "hematoma", "lung", "visualized"])
+    {'oedema': ('edema',), 'haematoma': ('hematoma',), 'visualised': ('visualized',)}
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for word in words:
+        spelled = word
+        for american, british in _SPELLINGS:
+            spelled = american.sub(british, spelled)
+        if spelled != word:
+            found[spelled] = (word,)
+    return found
+
+
 def _meanings(lines: list[str]) -> dict[str, str]:
     """Return word -> first word of its line of synonyms; the last line that has a word counts."""
     meaning: dict[str, str] = {}
@@ -142,12 +175,12 @@ def _cues(data: dict[str, Any]) -> dict[tuple[str, ...], str]:
 def _cue_phrases(data: dict[str, Any]) -> list[tuple[str, str]]:
     """Return (phrase, meaning) of every line of the file.
 
-    Negation and uncertainty come last, since a later meaning replaces an earlier one of the same
+    Negation, uncertainty and requests come last, since a later meaning replaces an earlier one of the same
     words.
     """
     found = [(phrase, "neutral") for phrase in data["neutral"]]
     found += [(phrase, "breaker") for phrase in data["breakers"]]
-    for assertion in ("negation", "uncertainty"):
+    for assertion in ("negation", "uncertainty", "request"):
         for direction, phrases in data[assertion].items():
             found += [(phrase, f"{assertion}.{direction}") for phrase in phrases]
     return found

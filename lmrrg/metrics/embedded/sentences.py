@@ -1,12 +1,17 @@
 """Split a report into sentences, and read each word as asserted, denied or uncertain.
 
 Ours: rules of the NegEx family. A *cue* is a phrase of ``lexicons/cues.yaml``, such as "no", "may
-represent" or "is not seen". Its *scope* is the run of words that it denies or makes uncertain:
+represent" or "is not seen". Its *scope* is the run of words that it denies, makes uncertain or
+takes out of the report:
 
 - a *forward* cue (``before`` and ``near`` in the lexicon: it stands before its finding) reaches to
   the end of its clause;
 - a *backward* cue (``after``: it stands after its finding) reaches back to the start of its clause;
+- ``around``: "resolved" and the like reach back where a finding stands before, else forward;
 - ``itself``: the cue denies its own words alone ("no change");
+- ``answer``: "none" and the like deny the finding right before ("effusion: none");
+- a ``request`` ("evaluate for pneumonia", "if pneumonia is suspected") says nothing about the
+  image: its words are dropped;
 - ``neutral``: the words look like a cue and are none ("not only");
 - a *breaker* ("but", "however") ends every scope and starts a clause.
 
@@ -21,8 +26,11 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from lmrrg.metrics.embedded.batch_cache import SENTENCE_BATCH
+from lmrrg.metrics.embedded.layout import plain_prose, without_heading
 from lmrrg.metrics.embedded.lexicon import (
     ANATOMY,
+    DEVICE,
+    LOCATION,
     MODIFIER,
     OBSERVATION,
     STATE,
@@ -34,22 +42,22 @@ from lmrrg.metrics.embedded.lexicon import (
 PRESENT = 0
 ABSENT = 1
 UNCERTAIN = 2
+_ASKED = 3
+"""The words of a request, which :func:`read_sentence` drops."""
 
-_SENTENCE_END = re.compile(
-    # a full stop that is no decimal point; other marks; an empty line; the number of a list item
-    r"\.(?!\d)|[;!?]|\n\s*\n|(?<!\S)\d+[.)](?!\S)"
-    # the bullet of a list item; the heading of a line in a structured report ("heart: ...")
-    r"|\n\s*(?=[-*•])|\n(?=[a-z][a-z /]{2,40}:)"
-)
-_NUMBER_OR_BREAK = re.compile(r"[\d\n]")
+_SENTENCE_END = re.compile(r"\.(?!\d)|[;!?]")
+"""A full stop that is no decimal point, and other marks."""
 _STOPS = str.maketrans(";!?", "...")
+_DIGIT = re.compile(r"\d")
 _WORD = re.compile(r"\d+(?:\.\d+)?|[a-z]+(?:\d+)?(?:'[a-z]+)?|,")
 
 _BE = frozenset(["is", "are", "was", "were", "be", "been"])
-_VERBS = _BE | {"appear", "appears", "remain", "remains", "has", "have"}
+_VERBS = _BE | {"appear", "appears", "remain", "remains", "has", "have", "persists", "persist"}
+_PLURALS = frozenset(["are", "were", "have"])
 _SEEN = frozenset(["seen", "identified", "noted", "visualized", "demonstrated", "appreciated"]) | {
     "present",
     "evident",
+    "detected",
 }
 _JOINTS = frozenset([",", "and", "with"])
 """Words that may join a clause to the one before."""
@@ -59,16 +67,32 @@ _NEAR_ENDS = frozenset([",", "with"])
 """Words that end the scope of a ``near`` cue in any case."""
 _NEGATED_LISTS = frozenset([",", "and", "no", "without"])
 """Words that show that the words before them were one more item of a list."""
+_REQUEST_ENDS = _BE | {"because", "due", "secondary", "limited", "demonstrates", "reveals", "shows"}
+"""Words that end a request once it has named something: "evaluation for edema is limited"."""
 _TIPS = frozenset(["tip", "tips"])
+_FACTS = frozenset(["observation", "device"])
+"""Classes of words that a negation is about."""
 CHOICE = frozenset(["or", "versus", "vs"])
 """Words between two findings of which one is meant."""
 
-_FORWARD = {"negation.before": ABSENT, "negation.near": ABSENT, "uncertainty.before": UNCERTAIN}
-_BACKWARD = {"negation.after": ABSENT, "uncertainty.after": UNCERTAIN}
+_FORWARD = {
+    "negation.before": ABSENT,
+    "negation.near": ABSENT,
+    "negation.around": ABSENT,
+    "uncertainty.before": UNCERTAIN,
+    "request.before": _ASKED,
+}
+_BACKWARD = {
+    "negation.after": ABSENT,
+    "negation.answer": ABSENT,
+    "uncertainty.after": UNCERTAIN,
+    "request.after": _ASKED,
+}
 _TURNED_BACK = {
     "negation.before": "negation.after",
     "uncertainty.before": "uncertainty.after",
 }
+_NEAR = frozenset(["negation.near", "negation.around"])
 
 
 class Sentence(NamedTuple):
@@ -85,20 +109,22 @@ class Sentence(NamedTuple):
 def sentences_of(text: str) -> list[str]:
     """Return the sentences of a report in lower case, without their final stops.
 
-    Prose, the "a . b . c ." form of tokenised data sets, numbered lists and reports with one
-    heading a line are read alike.
+    Prose, lists, one sentence a line and all that :mod:`lmrrg.metrics.embedded.layout` knows are
+    read alike.
 
     >>> sentences_of("Heart size is 5.5 cm. No effusion; lungs are clear.")
     ['heart size is 5.5 cm', 'no effusion', 'lungs are clear']
     >>> sentences_of("1. No pneumothorax\\n2. Mild edema")
     ['no pneumothorax', 'mild edema']
     """
-    text = text.lower().replace(" vs.", " vs")
-    if _NUMBER_OR_BREAK.search(text):
+    text = plain_prose(text)
+    if _DIGIT.search(text):
         parts = _SENTENCE_END.split(text)
     else:
-        # Without a number or a line break only stops end a sentence; this way is much faster.
+        # Without a number every stop ends a sentence; this way is much faster.
         parts = text.translate(_STOPS).split(".")
+    if ":" in text:
+        parts = [without_heading(part.strip()) for part in parts]
     return [sentence for sentence in map(str.strip, parts) if sentence]
 
 
@@ -125,6 +151,8 @@ def read_sentence(sentence: str) -> Sentence:
         assertions = [PRESENT] * len(words)
     else:
         assertions = _ScopeReader(words, kinds, lexicon).read()
+        if _ASKED in assertions:
+            words, kinds, assertions = _without_requests(words, kinds, assertions)
     if not CHOICE.isdisjoint(words):
         _doubt_choices(words, kinds, assertions)
     return Sentence(tuple(words), tuple(kinds), tuple(assertions))
@@ -140,6 +168,8 @@ class _ScopeReader:
         self.assertions = [PRESENT] * len(words)
         self.scope = PRESENT
         """Assertion that the open forward cue gives to the next words; PRESENT: none is open."""
+        self.scope_start = 0
+        """Index of the cue that opened the scope."""
         self.is_near = False
         """Whether the open cue is a ``near`` one, whose scope ends at the next comma or "with"."""
         self.clause_start = 0
@@ -172,22 +202,64 @@ class _ScopeReader:
         return "", 1
 
     def _apply_cue(self, cue: str, start: int, length: int) -> None:
-        if cue in _TURNED_BACK and self._ends_its_clause(start, start + length):
-            cue = _TURNED_BACK[cue]
-            self._start_clause_after_last_comma(start)
+        cue = self._meaning_here(cue, start, start + length)
         if cue == "breaker":
             self.scope = PRESENT
-            self._start_clause(start + 1)
+            self._start_clause(start + length)
         elif cue in _BACKWARD:
-            self._reach_back(cue, start)
+            self._reach_back(cue, start, start + length)
         elif cue == "negation.itself":
             self.assertions[start : start + length] = [ABSENT] * length
             # "No effusion, no change in the edema": what has a course is there.
             self.scope = PRESENT
-        elif cue in _FORWARD and self.scope != ABSENT:
+        elif cue in _FORWARD and self.scope not in (ABSENT, _ASKED):
             # "No signs to suggest pneumonia": a doubt inside a denial does not end the denial.
             self.scope = _FORWARD[cue]
-            self.is_near = cue == "negation.near"
+            self.scope_start = start
+            self.is_near = cue in _NEAR
+        elif cue in _FORWARD and self.scope == ABSENT and self.is_near:
+            self.is_near = cue in _NEAR
+
+    def _meaning_here(self, cue: str, start: int, end: int) -> str:
+        """Return what a cue with several meanings means where it stands; "neutral" for nothing."""
+        if cue == "negation.around" and self._names_fact(self._item_start(start), start):
+            cue = "negation.after"
+        if cue == "negation.answer":
+            return cue if self._answers(start, end) else "neutral"
+        if cue == "negation.course":
+            # "No enlargement of the nodule" leaves a nodule, "of the heart" denies what it names.
+            is_known = self._names_fact(end, self._clause_end(end))
+            return "negation.itself" if is_known else "negation.before"
+        if cue == "negation.after" and self.words[end : end + 1] and self.words[end][0].isdigit():
+            return "neutral"  # "the tube was withdrawn 2 cm": moved
+        if cue in _TURNED_BACK and self._ends_its_clause(start, end):
+            return _TURNED_BACK[cue]
+        return cue
+
+    def _names_fact(self, start: int, end: int) -> bool:
+        """Return whether one of these words is a finding or a device."""
+        return not _FACTS.isdisjoint(self.kinds[start:end])
+
+    def _item_start(self, end: int) -> int:
+        """Return where the last item of the clause before ``end`` starts."""
+        for i in range(end - 1, self.clause_start - 1, -1):
+            if self.words[i] in _JOINTS:
+                return i + 1
+        return self.clause_start
+
+    def _clause_end(self, start: int) -> int:
+        """Return the index of the comma that follows, or the sentence's length."""
+        for i in range(start, len(self.words)):
+            if self.words[i] == ",":
+                return i
+        return len(self.words)
+
+    def _answers(self, start: int, end: int) -> bool:
+        """Return whether "none" or the like ends its clause right after a finding or its verb."""
+        if start == 0 or self.words[end : end + 1] not in ([], [","]):
+            return False
+        subject = start - 2 if self.words[start - 1] in _BE else start - 1
+        return subject >= 0 and self.kinds[subject] in _FACTS
 
     def _ends_its_clause(self, start: int, end: int) -> bool:
         """Return whether a forward cue has nothing after it, so that it reaches back instead.
@@ -200,17 +272,50 @@ class _ScopeReader:
             return False
         return bool(self.kinds[start - 1]) or self.words[start - 1] in _VERBS
 
-    def _reach_back(self, cue: str, end: int) -> None:
+    def _reach_back(self, cue: str, start: int, end: int) -> None:
         """Give the clause before a backward cue its assertion: "the edema has resolved"."""
-        clause = slice(self.clause_start, end)
+        clause_start = self._reach(cue, start, end)
         # A tube whose tip is not seen is still there.
-        if cue == "negation.after" and not _TIPS.isdisjoint(self.words[clause]):
+        is_tip = not _TIPS.isdisjoint(self.words[clause_start:start])
+        if cue == "negation.after" and is_tip:
             return
-        self.assertions[clause] = [_BACKWARD[cue]] * (end - self.clause_start)
+        reached = _BACKWARD[cue]
+        if reached == _ASKED:
+            self.assertions[clause_start:end] = [_ASKED] * (end - clause_start)
+            return
+        for i in range(clause_start, start):
+            if self.assertions[i] != _ASKED:
+                self.assertions[i] = reached
+
+    def _reach(self, cue: str, start: int, end: int) -> int:
+        """Return the index of the first word that a backward cue reaches.
+
+        A list goes together: "effusion, edema and nodule have resolved". Otherwise only the last
+        item is meant: "chest tube, pneumothorax has resolved", "opacity, edema is not excluded".
+        """
+        words = self.words
+        if not _PLURALS.isdisjoint(words[start:end]) or words[start - 1] in _PLURALS:
+            return self.clause_start
+        # "Cardiomegaly with edema resolved", but "opacity with effusion has resolved".
+        has_verb = not _VERBS.isdisjoint(words[start - 1 : end])
+        last = start
+        while last > self.clause_start and words[last - 1] != ",":
+            if words[last - 1] == "with" and not has_verb:
+                break
+            last -= 1
+        is_item = last > self.clause_start and self._names_fact(last, start)
+        if not is_item or words[last] in ("and", "or"):
+            return self.clause_start
+        is_list = cue == "negation.after" and not CHOICE.isdisjoint(words[last:start])
+        return self.clause_start if is_list else last
 
     def _pass_word(self, i: int) -> None:
         """Update the state at a word that is part of no cue."""
         word = self.words[i]
+        if self.scope == _ASKED and word in _REQUEST_ENDS:
+            if any(self.kinds[self.scope_start : i]):
+                self.scope = PRESENT
+                self._start_clause(i)
         if word in _VERBS:
             self.clause_has_verb = True
         elif word in _JOINTS:
@@ -218,10 +323,25 @@ class _ScopeReader:
                 self.scope = PRESENT
             if self.clause_has_verb:
                 self._start_clause(i + 1)
-        elif self.scope == ABSENT and self.kinds[i] == STATE and self.words[i - 1] != "not":
-            # "No pneumothorax heart size normal": a state describes something that is there.
-            # After "not" it is the state itself that is denied ("not normal").
+        elif self.scope == ABSENT and self._begins_without_joint(i):
             self.scope = PRESENT
+            self._start_clause(i)
+
+    def _begins_without_joint(self, i: int) -> bool:
+        """Return whether a new fact begins at a word without any joint before it.
+
+        Examples: "no pneumothorax heart size normal", "no pneumothorax small left effusion".
+        """
+        before = self.words[i - 1]
+        if self.kinds[i] == STATE:
+            # A state describes something that is there; after "not" the state is denied itself.
+            return before != "not"
+        if self.kinds[i - 1] != OBSERVATION or self.words[i] not in self.lexicon.affirming:
+            return False
+        end = i
+        while end < len(self.words) and self.kinds[end]:
+            end += 1
+        return self._names_fact(i, end) and CHOICE.isdisjoint(self.words[i:])
 
     def _scope_ends_at(self, joint: int) -> bool:
         """Return whether an open scope ends at this comma, "and" or "with"."""
@@ -234,18 +354,35 @@ class _ScopeReader:
     def _new_fact_begins(self, start: int) -> bool:
         """Return whether the words from ``start`` are a new statement, not one more list item.
 
-        Three signs are known: "and there is ..."; a degree after a denial ("no pneumothorax, mild
-        edema"), unless an "or" follows ("no consolidation, small effusion, or pneumothorax"); a
-        clause with a verb of its own.
+        Five signs are known: "and there is ..."; a comma after "no ... is seen"; a degree or side
+        ("no pneumothorax, mild edema"), unless an "or" follows ("no consolidation, small effusion,
+        or pneumothorax"); a device after a finding; a clause with a verb of its own.
         """
         following = self.words[start:]
         if not following:
             return False
         if following[0] == "there":
             return True
-        if self.scope == ABSENT and following[0] in self.lexicon.affirming:
-            return CHOICE.isdisjoint(following) or self._is_clause(start)
+        is_list = not CHOICE.isdisjoint(following)
+        if following[0] in self.lexicon.affirming and not self._is_sided_list(start):
+            return not is_list or self._is_clause(start)
+        if self.scope == ABSENT and not is_list and self._is_new_subject(start):
+            return True
         return self._is_clause(start)
+
+    def _is_sided_list(self, start: int) -> bool:
+        """Return whether both items of a list have a side: "no right effusion, left effusion"."""
+        if self.kinds[start] != LOCATION:
+            return False
+        return LOCATION in self.kinds[self.scope_start : start - 1]
+
+    def _is_new_subject(self, start: int) -> bool:
+        """Return whether a new subject follows a complete denial, or a device follows a finding."""
+        if self.words[start - 1] == "," and self.words[start - 2] in _SEEN:
+            return self.words[start] not in self.lexicon.cue_lengths
+        end = self._clause_end(start)
+        denied = self.kinds[self.scope_start : start - 1]
+        return DEVICE in self.kinds[start:end] and DEVICE not in denied
 
     def _is_clause(self, start: int) -> bool:
         """Return whether a subject with its verb or state begins at ``start``.
@@ -277,17 +414,22 @@ class _ScopeReader:
         predicate = observation + 2
         if predicate >= len(self.words) or self.words[verb] not in _VERBS:
             return False
+        if self.words[predicate] in _SEEN:
+            # "... and effusion is seen" ends the list, "..., effusion is seen at the base" does not.
+            return predicate + 1 < len(self.words)
         return self.kinds[predicate] in (STATE, MODIFIER)
 
     def _start_clause(self, start: int) -> None:
         self.clause_start = start
         self.clause_has_verb = False
 
-    def _start_clause_after_last_comma(self, end: int) -> None:
-        """Limit a turned cue to its own list item: "atelectasis, edema difficult to exclude"."""
-        for i in range(self.clause_start, end):
-            if self.words[i] == ",":
-                self.clause_start = i + 1
+
+def _without_requests(
+    words: list[str], kinds: list[str], assertions: list[int]
+) -> tuple[list[str], list[str], list[int]]:
+    """Return the three lists without the words of requests."""
+    kept = [i for i, assertion in enumerate(assertions) if assertion != _ASKED]
+    return [words[i] for i in kept], [kinds[i] for i in kept], [assertions[i] for i in kept]
 
 
 def _doubt_choices(words: list[str], kinds: list[str], assertions: list[int]) -> None:

@@ -108,7 +108,9 @@ def test_positive_beats_uncertain_beats_negative() -> None:
         ("Heart size is normal. Lungs are clear. No effusion.", True),
         ("Lungs are clear. Right PICC in the SVC.", True),
         ("Lungs are clear. Sternotomy wires and surgical clips.", True),
-        ("Low lung volumes with bronchovascular crowding.", True),
+        # Neither normal nor a denied finding; with a normal heart it is.
+        ("Low lung volumes with bronchovascular crowding.", False),
+        ("Low lung volumes with bronchovascular crowding. Normal heart.", True),
         ("Rotated view limits the evaluation, with scoliosis.", False),
         ("Lungs are clear. Tortuous aorta.", False),
         ("Lungs are clear. Degenerative changes of the spine.", False),

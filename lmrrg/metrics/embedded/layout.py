@@ -1,0 +1,217 @@
+"""Turn the forms in which reports are written into one: lower-case sentences (ours).
+
+Lists, one sentence a line, headings, dashes, HTML line breaks, questions and shorthand such as
+"s/p" become plain sentences. A wrapped line goes on: the line break inside a sentence ends nothing.
+The headings and the shorthand are listed in ``lexicons/layout.yaml``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+from lmrrg.metrics.embedded.lexicon import ANATOMY, DEVICE, graph_lexicon, read_yaml
+
+_UNUSUAL = re.compile(r"[\n\r\t:?()\[\]/<>\\*_#•·▪◦‣●–—−’]|\d[.)](?!\S)")
+_UNUSUAL_PARTS = ("- ", "  ", " vs.")
+"""What a text holds that is not plain prose; most reports hold none of it."""
+
+_LINE_TAG = re.compile(r"<\s*/?\s*(?:br|p|li|ul|ol|div|h\d|tr|td)\b[^<>]*>|\\[nr]|\r\n?", re.I)
+_NOISE = re.compile(
+    r"<\s*/?\s*(?:b|i|u|em|strong|span|font)\b[^<>]*>|&nbsp;|[*_#]{2,}|\(s\)|[\t\f\v]", re.I
+)
+_DASH = re.compile(r"(?<=\S)(?:[^\S\n]*—[^\S\n]*|[^\S\n]+(?:[–−]|--?)[^\S\n]+)(?=[^\W\d])")
+_BULLET = re.compile(r"\s*(?:[-*+>•·▪◦‣●–—]+(?![\d.])|[•·▪◦‣●]|\(?\d{1,2}[.)](?!\S)|\(?[a-z]\))\s*")
+_INNER_BULLET = re.compile(r"\s[•▪◦‣●]|(?<!\S)\d+[.)](?!\S)")
+_BRACKET = re.compile(r"\s*[()\[\]]\s*")
+
+_ENDS = re.compile(r"[.;!?]\W*$")
+_ENDS_INSIDE = re.compile(r"[a-z)\]][.;!?](?=\s+\S)", re.I)
+_CONTINUES = frozenset(["or", "nor", "of", "and", "than", "which", "that", "to"])
+"""Words with which a sentence hardly begins."""
+_SHORT_LINE = 0.6
+"""A line that, with the next word, is shorter than this part of the longest was not wrapped."""
+_STOPS_OF_PROSE = 0.3
+"""Stops inside the lines, per line without one at its end, from which on a text is prose."""
+
+_ASKED = re.compile(r"(?<!\S)\?+\s*(?=[a-z])|(?<=[(,])\?+\s*(?=[a-z])")
+_ANSWERED = re.compile(
+    r"\s*\?+\s*(?=(?:no|none|nil|negative|absent|not \w+|yes|present|positive)\s*(?:[.;!?,]|$))"
+)
+_QUESTION = re.compile(r"(?<=[\w)])\s*\?+")
+_HEADED = re.compile(r"([a-z][a-z /,&-]*?)\s*:\s*(.*)")
+
+
+@dataclass(frozen=True)
+class _Headings:
+    """The content of ``layout.yaml``, which explains each part."""
+
+    results: frozenset[str]
+    requests: frozenset[str]
+    organs: frozenset[str]
+    vague: frozenset[str]
+    self_evident: frozenset[str]
+    unfinished: frozenset[str]
+    inline: re.Pattern[str]
+    """The space before a heading in the middle of a line."""
+    request_section: re.Pattern[str]
+    """A section of the request, up to the next heading."""
+    shorthand: dict[str, str]
+    short: re.Pattern[str]
+    """Any of the shorthand."""
+
+
+@cache
+def _headings() -> _Headings:
+    data = read_yaml("layout.yaml")
+    # The longest come first, as a regular expression takes the first that fits.
+    found = sorted([*data["results"], *data["requests"], *data["organs"]], key=len, reverse=True)
+    any_heading = "(?:" + "|".join(map(re.escape, found)) + r")\s*:"
+    requests = "(?:" + "|".join(map(re.escape, data["requests"])) + r")\s*:"
+    short = sorted(data["shorthand"], key=len, reverse=True)
+    return _Headings(
+        results=frozenset(data["results"]),
+        requests=frozenset(data["requests"]),
+        organs=frozenset(data["organs"]),
+        vague=frozenset(data["vague"].split()),
+        self_evident=frozenset(data["self_evident"].split()),
+        unfinished=frozenset(data["unfinished"].split()),
+        inline=re.compile(rf",?\s(?<![a-z]\s)(?={any_heading})|(?<=[a-z)]),?\s(?={any_heading})"),
+        request_section=re.compile(rf"\b{requests}(?:(?!\b{any_heading}).)*(?=\b{any_heading})"),
+        shorthand=data["shorthand"],
+        short=re.compile(r"\b(?:" + "|".join(map(re.escape, short)) + r")(?![\w/])"),
+    )
+
+
+def plain_prose(text: str) -> str:
+    """Return a report in lower case as prose whose sentences end in ".", ";" or "!".
+
+    >>> plain_prose("- No effusion<br>- Heart size\\n  is normal")
+    'no effusion. heart size is normal'
+    >>> plain_prose("Pneumothorax? No. ?pneumonia s/p lobectomy")
+    'pneumothorax: no. possible pneumonia status post lobectomy'
+    """
+    if not _UNUSUAL.search(text) and not any(part in text for part in _UNUSUAL_PARTS):
+        return text.lower()
+    text = _NOISE.sub(" ", _LINE_TAG.sub("\n", text.replace("’", "'")))
+    if "\n" in text:
+        text = _join_lines(text)
+    text = _INNER_BULLET.sub(". ", _DASH.sub(". ", text)).lower().replace(" vs.", " vs")
+    if "/" in text:
+        headings = _headings()
+        text = headings.short.sub(lambda match: headings.shorthand[match.group()], text)
+    if "?" in text:
+        text = _ANSWERED.sub(": ", _ASKED.sub("possible ", text))
+        text = _QUESTION.sub(" is questioned.", text)
+    if ":" in text:
+        headings = _headings()
+        text = headings.inline.sub(". ", headings.request_section.sub("", text))
+    # What stands in brackets is an aside.
+    return " ".join(_BRACKET.sub(", ", text).split())
+
+
+def without_heading(sentence: str) -> str:
+    """Return a lower-case sentence without its heading; "" where it only says what was asked for.
+
+    The name of an organ stays where the rest does not say what it is about.
+
+    >>> without_heading("findings: no effusion"), without_heading("indication: effusion")
+    ('no effusion', '')
+    >>> without_heading("lungs: the lungs are clear"), without_heading("lungs: clear")
+    ('the lungs are clear', 'lungs: clear')
+    """
+    match = _HEADED.fullmatch(sentence)
+    if match is None:
+        return sentence
+    headings = _headings()
+    heading, rest = match.groups()
+    if heading in headings.requests:
+        return ""
+    if heading in headings.results:
+        return without_heading(rest)
+    if heading in headings.organs and _stands_alone(rest):
+        return rest
+    return sentence
+
+
+def _stands_alone(text: str) -> bool:
+    """Return whether words after a heading say themselves what they are about."""
+    headings = _headings()
+    kind = graph_lexicon().kind
+    return any(
+        word in headings.self_evident
+        or (kind.get(word) in (ANATOMY, DEVICE) and word not in headings.vague)
+        for word in re.findall("[a-z]+", text)
+    )
+
+
+def _join_lines(text: str) -> str:
+    """Return a text without line breaks, with a stop where one of them ended a sentence."""
+    lines = _Lines([line.strip() for line in text.split("\n")])
+    plain = [_BULLET.sub("", line, count=1) if _BULLET.match(line) else line for line in lines.lines]
+    joined = [plain[0]]
+    for i in range(1, len(plain)):
+        joined += [" " if lines.goes_on(i) else ". ", plain[i]]
+    return "".join(joined)
+
+
+class _Lines:
+    """The lines of a text, and whether each goes on with the sentence of the line before."""
+
+    def __init__(self, lines: list[str]):
+        self.lines = lines
+        self.written = [line for line in lines if line]
+
+    def goes_on(self, i: int) -> bool:
+        """Return whether the break before line ``i`` stands inside a sentence."""
+        before, line = self.lines[i - 1], self.lines[i]
+        if not before or not line or _ENDS.search(before) or _starts_item(line):
+            return False
+        if before.endswith(":"):
+            return True
+        last = before.lower().split()[-1]
+        first = line.split()[0]
+        if last in _headings().unfinished or last.endswith(",") or first.lower() in _CONTINUES:
+            return True
+        length = len(before) + 1 + len(first)
+        if length < _SHORT_LINE * self.longest:
+            return False
+        if self.has_items:
+            return True
+        if first[0].isupper() and not first.isupper():
+            return False
+        if self.has_stops:
+            return True
+        # Without stops, a small letter goes on with the line before if that one was full.
+        return first[0].islower() and self.has_capitals and length > self.longest
+
+    @cached_property
+    def longest(self) -> int:
+        """Letters of the longest line."""
+        return max(map(len, self.written))
+
+    @cached_property
+    def has_items(self) -> bool:
+        """Whether the text is a list with bullets or numbers."""
+        return sum(map(_starts_item, self.written)) > 1
+
+    @cached_property
+    def has_capitals(self) -> bool:
+        """Whether some line begins with a capital, so that a small letter is a sign."""
+        return any(line[0].isupper() and not line.split()[0].isupper() for line in self.written)
+
+    @cached_property
+    def has_stops(self) -> bool:
+        """Whether the writer ended sentences with stops, so that a line without one goes on."""
+        open_lines = sum(not _ENDS.search(line) for line in self.written)
+        inside = sum(len(_ENDS_INSIDE.findall(line)) for line in self.written)
+        return bool(_ENDS.search(self.written[-1])) or inside >= _STOPS_OF_PROSE * open_lines
+
+
+def _starts_item(line: str) -> bool:
+    """Return whether a line begins with a bullet, a number or a heading."""
+    if _BULLET.match(line):
+        return True
+    match = _HEADED.match(line.lower())
+    return match is not None and len(match.group(1)) <= 40
