@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from lmrrg.metrics.embedded.batch_cache import SENTENCE_BATCH
 from lmrrg.metrics.embedded.claim_lexicon import claim_lexicon
-from lmrrg.metrics.embedded.labeler import topics_of
 from lmrrg.metrics.embedded.lexicon import ANATOMY
+from lmrrg.metrics.embedded.reading.topics import topics_of
 from lmrrg.metrics.embedded.sentences import (
     ABSENT,
     PRESENT,

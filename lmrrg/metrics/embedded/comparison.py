@@ -6,8 +6,8 @@
 - CheXbert's stand-in: the cosine of vectors of findings with their side and severity.
 
 Both stand-ins shrink with sentences that a hypothesis repeats or adds beyond the reference's
-length, and with words that are none. A sentence encoder does not mind them, a reader does, and a policy that is trained on the
-score would find them.
+length, and with words that are none. A sentence encoder does not mind them, a reader does, and a
+policy that is trained on the score would find them.
 """
 
 from __future__ import annotations

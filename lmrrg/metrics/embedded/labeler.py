@@ -8,14 +8,14 @@ the others.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache, lru_cache
-from typing import Any
+from functools import lru_cache
 
 from lmrrg.metrics.embedded import sentences
 from lmrrg.metrics.embedded.batch_cache import CACHED_SENTENCES
 from lmrrg.metrics.embedded.language import is_readable
-from lmrrg.metrics.embedded.lexicon import ANATOMY, LOCATION, OBSERVATION, Phrases, phrase_table, read_yaml
+from lmrrg.metrics.embedded.lexicon import ANATOMY, LOCATION, OBSERVATION
+from lmrrg.metrics.embedded.reading.label_rules import label_rules
+from lmrrg.metrics.embedded.reading.topics import VALUE_OF_ASSERTION, topics_of
 from lmrrg.metrics.embedded.sentences import (
     ABSENT,
     CHOICE,
@@ -39,117 +39,20 @@ _ABNORMAL = "abnormal"
 _NORMAL = "normal"
 """A pseudo-class: a statement of normality, which "No Finding" needs."""
 
-_VALUE_OF_ASSERTION = {
-    sentences.PRESENT: POSITIVE,
-    sentences.ABSENT: NEGATIVE,
-    sentences.UNCERTAIN: UNCERTAIN,
-}
 _STRENGTH = {POSITIVE: 3, UNCERTAIN: 2, NEGATIVE: 1}
 """Of two mentions of one class, the stronger value wins."""
 _WITHIN_LIMITS = frozenset(["within", "limits"])
-_TURNS = frozenset([",", "with"])
-"""Words after which a sentence may go on to something else."""
-_LINKS = frozenset(["the", "a", "an", "of", "is", "are", "was", "were", "appears", "appear", "has", "been"])
+_LINKS = frozenset(
+    ["the", "a", "an", "of", "is", "are", "was", "were", "appears", "appear", "has", "been"]
+)
 """Words inside the description of a mention, "the fracture *of the* wire"."""
-_SEEN_IN = frozenset(["is", "are", "was", "seen", "noted", "identified", "present", "again", "located"])
+_SEEN_IN = frozenset(
+    ["is", "are", "was", "seen", "noted", "identified", "present", "again", "located"]
+)
 """Words between a mention and where it is."""
 _PLACES = frozenset(["of", "in", "within", "involving", "at", "on", "from"])
 _SHAPE_WINDOW = 4
 """Words before an opacity in which its shape or size is looked for."""
-_BLOCK_WINDOW = 3
-"""Words after an organ's name that may make it part of another name ("heart failure")."""
-
-
-@dataclass(frozen=True)
-class _Topic:
-    """An organ that is judged by the words near it."""
-
-    label: str
-    """Class that is positive where the organ is abnormal."""
-    borderline_at_limit: bool
-    """Whether "upper limits of normal" counts as abnormal."""
-    blocked_by: frozenset[str]
-    """Words that show that the organ's name means something else ("cardiac monitor")."""
-    abnormal: frozenset[str]
-    """Words that call the organ abnormal."""
-
-
-@dataclass(frozen=True)
-class _Elsewhere:
-    """Words beside a mention that show that it means something else."""
-
-    words: frozenset[str]
-    unless: frozenset[str]
-    """Words that show that it does mean its class."""
-
-
-@dataclass(frozen=True)
-class _Rules:
-    """The content of ``labels.yaml``, which explains each part."""
-
-    mentions: Phrases
-    hints: frozenset[tuple[str, ...]]
-    opacities: frozenset[str]
-    shapes: frozenset[str]
-    explains_interstitial: frozenset[str]
-    probable: frozenset[str]
-    within_limit: frozenset[str]
-    topics: dict[str, _Topic]
-    """Word that names an organ -> the organ."""
-    elsewhere: dict[str, _Elsewhere]
-    """Class -> words beside which its mention is none of it."""
-    outline: frozenset[str]
-    states: frozenset[str]
-    denied: frozenset[str]
-    normal: frozenset[str]
-    stable: frozenset[str]
-    abnormal: frozenset[str]
-
-
-@cache
-def _rules() -> _Rules:
-    data = read_yaml("labels.yaml")
-    return _Rules(
-        mentions=phrase_table(_phrases(data)),
-        hints=frozenset(tuple(phrase.split()) for phrase in data["hints"]),
-        opacities=frozenset(data["focal"]["opacities"]),
-        shapes=frozenset(data["focal"]["shapes"]),
-        explains_interstitial=frozenset(data["explains_interstitial"]),
-        probable=frozenset(data["probable"]),
-        within_limit=frozenset(data["within_limit"]),
-        topics=_topics(data["topics"]),
-        elsewhere={
-            label: _Elsewhere(frozenset(rule["words"].split()), frozenset(rule["unless"].split()))
-            for label, rule in data["elsewhere"].items()
-        },
-        outline=frozenset(data["outline"].split()),
-        states=frozenset(data["states"]),
-        denied=frozenset(data["denied"]),
-        normal=frozenset(data["normal"]),
-        stable=frozenset(data["stable"]),
-        abnormal=frozenset(data["abnormal"].split()),
-    )
-
-
-def _phrases(data: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return (phrase, class) of every mention, and (phrase, "") of what only looks like one."""
-    phrases: list[tuple[str, str]] = []
-    for label, mentions in data["mentions"].items():
-        phrases += [(phrase, label) for phrase in mentions]
-    return phrases + [(phrase, "") for phrase in data["nothing"]]
-
-
-def _topics(data: dict[str, Any]) -> dict[str, _Topic]:
-    topics: dict[str, _Topic] = {}
-    for label, topic in data.items():
-        rule = _Topic(
-            label,
-            topic["borderline_at_limit"],
-            frozenset(topic["blocked_by"]),
-            frozenset(topic["abnormal"]),
-        )
-        topics |= dict.fromkeys(topic["words"], rule)
-    return topics
 
 
 def label_report(text: str) -> dict[str, int]:
@@ -205,7 +108,7 @@ def label_sentence(sentence: str) -> tuple[LabelValue, ...]:
 
 def _states_normality(read: Sentence) -> bool:
     """Return whether something is called normal, or any finding is denied."""
-    rules = _rules()
+    rules = label_rules()
     for word, kind, assertion in zip(*read, strict=True):
         if assertion == ABSENT:
             if kind == OBSERVATION or word in rules.denied:
@@ -220,7 +123,7 @@ def _has_other_abnormality(read: Sentence) -> bool:
     # "Prominent but within normal limits" is normal.
     if _WITHIN_LIMITS.issubset(read.words):
         return False
-    abnormal = _rules().abnormal
+    abnormal = label_rules().abnormal
     return any(
         assertion != ABSENT and word in abnormal
         for word, assertion in zip(read.words, read.assertions, strict=True)
@@ -229,7 +132,7 @@ def _has_other_abnormality(read: Sentence) -> bool:
 
 def _mentions(read: Sentence) -> list[LabelValue]:
     """Return the class and value of every phrase that names a class."""
-    rules = _rules()
+    rules = label_rules()
     words = read.words
     found: list[LabelValue] = []
     interstitial: list[LabelValue] = []
@@ -255,7 +158,7 @@ def _mentions(read: Sentence) -> list[LabelValue]:
 
 def _is_elsewhere(read: Sentence, start: int, end: int, label: str) -> bool:
     """Return whether a mention is of another organ or thing: "hepatic mass", "broken wire"."""
-    rule = _rules().elsewhere.get(label)
+    rule = label_rules().elsewhere.get(label)
     if rule is None or rule.words.isdisjoint(read.words):
         return False
     around = [*_words_before(read, start), *read.words[start : end - 1], *_words_after(read, end)]
@@ -307,9 +210,9 @@ def _is_interstitial(words: tuple[str, ...], start: int, end: int) -> bool:
 
 def _mention(read: Sentence, start: int, end: int, label: str) -> LabelValue:
     """Return the class and value of the words from ``start`` to ``end``, which name ``label``."""
-    rules = _rules()
+    rules = label_rules()
     words = read.words
-    value = _VALUE_OF_ASSERTION[read.assertions[end - 1]]
+    value = VALUE_OF_ASSERTION[read.assertions[end - 1]]
     if value == POSITIVE and words[start:end] in rules.hints:
         value = UNCERTAIN
     elif value == UNCERTAIN and _is_probable(read, start):
@@ -329,124 +232,4 @@ def _is_probable(read: Sentence, i: int) -> bool:
     start = i
     while start > 0 and read.assertions[start - 1] == sentences.UNCERTAIN:
         start -= 1
-    return read.words[start] in _rules().probable and CHOICE.isdisjoint(read.words[start:])
-
-
-def topics_of(read: Sentence) -> list[tuple[int, str, int]]:
-    """Return (index, class, value) of every organ that a sentence judges: heart, mediastinum.
-
-    An organ that is merely called stable is uncertain.
-
-    >>> topics_of(read_sentence("heart size is normal"))
-    [(0, 'Cardiomegaly', 0)]
-    >>> topics_of(read_sentence("heart monitor leads"))
-    []
-    """
-    rules = _rules()
-    words = read.words
-    if rules.topics.keys().isdisjoint(words):
-        return []
-    organs = [i for i, word in enumerate(words) if word in rules.topics]
-    # Each organ is judged by the words between the organs next to it.
-    borders = [-1, *organs, len(words)]
-    found: list[tuple[int, str, int]] = []
-    for number, organ in enumerate(organs):
-        topic = rules.topics[words[organ]]
-        if topic.blocked_by.isdisjoint(words[organ + 1 : organ + 1 + _BLOCK_WINDOW]):
-            values = _organ_values(read, organ, borders[number], borders[number + 2])
-            if values:
-                found.append((organ, topic.label, _first_of_verdicts(values)))
-    return found
-
-
-def _organ_values(read: Sentence, organ: int, previous: int, following: int) -> list[int]:
-    """Return the values of the words that judge an organ; ``previous``, ``following``: next organs.
-
-    Words after the organ come first, then the nearest word before it, then any word.
-    """
-    topic = _rules().topics[read.words[organ]]
-    judgements = _judgements(read, topic)
-    after = _values_after(read, judgements, organ + 1, following, topic)
-    if after:
-        return after
-    own = {j: value for j, value in judgements.items() if not _is_of_other(read, topic, j, organ)}
-    # "Enlarged heart": of the words before the organ the last one counts.
-    nearest = [value for j, value in own.items() if previous < j < organ][-1:]
-    return nearest or list(own.values())
-
-
-def _judgements(read: Sentence, topic: _Topic) -> dict[int, int]:
-    """Return index -> value of the words that judge a topic, wherever in the sentence."""
-    found: dict[int, int] = {}
-    for i in range(len(read.words)):
-        value = _judgement(read, topic, i)
-        if value is not None:
-            found[i] = value
-    return found
-
-
-def _judgement(read: Sentence, topic: _Topic, i: int) -> int | None:
-    """Return the value that one word gives to a topic, if any."""
-    rules = _rules()
-    word = read.words[i]
-    if word in topic.abnormal or (topic.borderline_at_limit and _is_over_limit(read.words, i)):
-        return _VALUE_OF_ASSERTION[read.assertions[i]]
-    if word in rules.normal:
-        return NEGATIVE
-    return UNCERTAIN if word in rules.stable else None
-
-
-def _is_over_limit(words: tuple[str, ...], i: int) -> bool:
-    """Return whether "upper limits of normal" starts here, without "at" or "near" before it."""
-    if words[i] != "upper" or words[i + 1 : i + 2] not in (("limits",), ("limit",)):
-        return False
-    return _rules().within_limit.isdisjoint(words[max(0, i - 2) : i])
-
-
-def _values_after(
-    read: Sentence, judgements: dict[int, int], start: int, end: int, topic: _Topic
-) -> list[int]:
-    """Return the values of the judging words after an organ.
-
-    Once the organ is normal, what follows a comma or "with" is about something else.
-    """
-    values: list[int] = []
-    for i in range(start, end):
-        if read.words[i] in _TURNS and NEGATIVE in values:
-            break
-        if i in judgements and not _describes_next(read, topic, i, end):
-            values.append(judgements[i])
-    return values
-
-
-def _describes_next(read: Sentence, topic: _Topic, i: int, end: int) -> bool:
-    """Return whether an abnormal word describes what follows it: "enlarged pulmonary arteries"."""
-    if read.words[i] not in topic.abnormal:
-        return False
-    outline = _rules().outline
-    for j in range(i + 1, end):
-        if not read.kinds[j]:
-            return False
-        if read.words[j] in outline or read.words[j] in topic.abnormal:
-            return False
-        if read.kinds[j] in (ANATOMY, OBSERVATION):
-            return True
-    return False
-
-
-def _is_of_other(read: Sentence, topic: _Topic, i: int, organ: int) -> bool:
-    """Return whether the word at ``i`` describes a finding between it and the organ.
-
-    In "large effusion obscures the heart", "large" is the size of the effusion.
-    """
-    if read.words[i] not in topic.abnormal:
-        return False
-    return any(
-        read.kinds[j] == OBSERVATION and read.words[j] not in topic.abnormal
-        for j in range(i + 1, organ)
-    )
-
-
-def _first_of_verdicts(values: list[int]) -> int:
-    """Return the value that counts: abnormal before normal before merely stable."""
-    return next(value for value in (POSITIVE, NEGATIVE, UNCERTAIN) if value in values)
+    return read.words[start] in label_rules().probable and CHOICE.isdisjoint(read.words[start:])

@@ -175,8 +175,8 @@ def _cues(data: dict[str, Any]) -> dict[tuple[str, ...], str]:
 def _cue_phrases(data: dict[str, Any]) -> list[tuple[str, str]]:
     """Return (phrase, meaning) of every line of the file.
 
-    Negation, uncertainty and requests come last, since a later meaning replaces an earlier one of the same
-    words.
+    Negation, uncertainty and requests come last, since a later meaning replaces an earlier one of
+    the same words.
     """
     found = [(phrase, "neutral") for phrase in data["neutral"]]
     found += [(phrase, "breaker") for phrase in data["breakers"]]

@@ -1,22 +1,7 @@
-"""Split a report into sentences, and read each word as asserted, denied or uncertain.
+"""Split a report into sentences, and read each word as asserted, denied or uncertain (ours).
 
-Ours: rules of the NegEx family. A *cue* is a phrase of ``lexicons/cues.yaml``, such as "no", "may
-represent" or "is not seen". Its *scope* is the run of words that it denies, makes uncertain or
-takes out of the report:
-
-- a *forward* cue (``before`` and ``near`` in the lexicon: it stands before its finding) reaches to
-  the end of its clause;
-- a *backward* cue (``after``: it stands after its finding) reaches back to the start of its clause;
-- ``around``: "resolved" and the like reach back where a finding stands before, else forward;
-- ``itself``: the cue denies its own words alone ("no change");
-- ``answer``: "none" and the like deny the finding right before ("effusion: none");
-- a ``request`` ("evaluate for pneumonia", "if pneumonia is suspected") says nothing about the
-  image: its words are dropped;
-- ``neutral``: the words look like a cue and are none ("not only");
-- a *breaker* ("but", "however") ends every scope and starts a clause.
-
-To change what a phrase means, edit ``cues.yaml``. To change how far a scope reaches, edit
-:class:`_ScopeReader`: each rule is one method with an example.
+How far a negation reaches is in :mod:`lmrrg.metrics.embedded.reading.scopes`, which forms a report
+may have in :mod:`lmrrg.metrics.embedded.reading.layout`.
 """
 
 from __future__ import annotations
@@ -26,73 +11,18 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from lmrrg.metrics.embedded.batch_cache import SENTENCE_BATCH
-from lmrrg.metrics.embedded.layout import plain_prose, without_heading
-from lmrrg.metrics.embedded.lexicon import (
-    ANATOMY,
-    DEVICE,
-    LOCATION,
-    MODIFIER,
-    OBSERVATION,
-    STATE,
-    GraphLexicon,
-    graph_lexicon,
-)
-
-# The assertion of a word. PRESENT is 0 (false) and the default: no cue reaches the word.
-PRESENT = 0
-ABSENT = 1
-UNCERTAIN = 2
-_ASKED = 3
-"""The words of a request, which :func:`read_sentence` drops."""
+from lmrrg.metrics.embedded.lexicon import graph_lexicon
+from lmrrg.metrics.embedded.reading.layout import plain_prose, without_heading
+from lmrrg.metrics.embedded.reading.scopes import ABSENT as ABSENT
+from lmrrg.metrics.embedded.reading.scopes import ASKED, CHOICE, doubt_choices, read_scopes
+from lmrrg.metrics.embedded.reading.scopes import PRESENT as PRESENT
+from lmrrg.metrics.embedded.reading.scopes import UNCERTAIN as UNCERTAIN
 
 _SENTENCE_END = re.compile(r"\.(?!\d)|[;!?]")
 """A full stop that is no decimal point, and other marks."""
 _STOPS = str.maketrans(";!?", "...")
 _DIGIT = re.compile(r"\d")
 _WORD = re.compile(r"\d+(?:\.\d+)?|[a-z]+(?:\d+)?(?:'[a-z]+)?|,")
-
-_BE = frozenset(["is", "are", "was", "were", "be", "been"])
-_VERBS = _BE | {"appear", "appears", "remain", "remains", "has", "have", "persists", "persist"}
-_PLURALS = frozenset(["are", "were", "have"])
-_SEEN = frozenset(["seen", "identified", "noted", "visualized", "demonstrated", "appreciated"]) | {
-    "present",
-    "evident",
-    "detected",
-}
-_JOINTS = frozenset([",", "and", "with"])
-"""Words that may join a clause to the one before."""
-_CLAUSE_ENDS = frozenset([",", "given"])
-"""Words after a forward cue that, like the sentence's end, leave no word for it to reach."""
-_NEAR_ENDS = frozenset([",", "with"])
-"""Words that end the scope of a ``near`` cue in any case."""
-_NEGATED_LISTS = frozenset([",", "and", "no", "without"])
-"""Words that show that the words before them were one more item of a list."""
-_REQUEST_ENDS = _BE | {"because", "due", "secondary", "limited", "demonstrates", "reveals", "shows"}
-"""Words that end a request once it has named something: "evaluation for edema is limited"."""
-_TIPS = frozenset(["tip", "tips"])
-_FACTS = frozenset(["observation", "device"])
-"""Classes of words that a negation is about."""
-CHOICE = frozenset(["or", "versus", "vs"])
-"""Words between two findings of which one is meant."""
-
-_FORWARD = {
-    "negation.before": ABSENT,
-    "negation.near": ABSENT,
-    "negation.around": ABSENT,
-    "uncertainty.before": UNCERTAIN,
-    "request.before": _ASKED,
-}
-_BACKWARD = {
-    "negation.after": ABSENT,
-    "negation.answer": ABSENT,
-    "uncertainty.after": UNCERTAIN,
-    "request.after": _ASKED,
-}
-_TURNED_BACK = {
-    "negation.before": "negation.after",
-    "uncertainty.before": "uncertainty.after",
-}
-_NEAR = frozenset(["negation.near", "negation.around"])
 
 
 class Sentence(NamedTuple):
@@ -150,319 +80,17 @@ def read_sentence(sentence: str) -> Sentence:
     if lexicon.cue_lengths.keys().isdisjoint(words):
         assertions = [PRESENT] * len(words)
     else:
-        assertions = _ScopeReader(words, kinds, lexicon).read()
-        if _ASKED in assertions:
+        assertions = read_scopes(words, kinds, lexicon)
+        if ASKED in assertions:
             words, kinds, assertions = _without_requests(words, kinds, assertions)
     if not CHOICE.isdisjoint(words):
-        _doubt_choices(words, kinds, assertions)
+        doubt_choices(words, kinds, assertions)
     return Sentence(tuple(words), tuple(kinds), tuple(assertions))
-
-
-class _ScopeReader:
-    """One pass over a sentence, from left to right, that gives every word its assertion."""
-
-    def __init__(self, words: list[str], kinds: list[str], lexicon: GraphLexicon):
-        self.words = words
-        self.kinds = kinds
-        self.lexicon = lexicon
-        self.assertions = [PRESENT] * len(words)
-        self.scope = PRESENT
-        """Assertion that the open forward cue gives to the next words; PRESENT: none is open."""
-        self.scope_start = 0
-        """Index of the cue that opened the scope."""
-        self.is_near = False
-        """Whether the open cue is a ``near`` one, whose scope ends at the next comma or "with"."""
-        self.clause_start = 0
-        """Index of the first word that a backward cue reaches."""
-        self.clause_has_verb = False
-        """Whether the clause has a verb; only after one does "and" or a comma end the clause."""
-
-    def read(self) -> list[int]:
-        """Return the assertion of every word."""
-        i = 0
-        while i < len(self.words):
-            cue, length = self._cue_at(i)
-            if cue:
-                self._apply_cue(cue, i, length)
-            else:
-                self._pass_word(i)
-            if self.scope != PRESENT:
-                self.assertions[i : i + length] = [self.scope] * length
-            i += length
-        return self.assertions
-
-    def _cue_at(self, start: int) -> tuple[str, int]:
-        """Return the meaning and length of the longest cue that starts here, or ("", 1)."""
-        for length in self.lexicon.cue_lengths.get(self.words[start], ()):
-            cue = tuple(self.words[start : start + length])
-            meaning = self.lexicon.cues.get(cue)
-            if meaning:
-                # Not `length`: the sentence may end before it.
-                return meaning, len(cue)
-        return "", 1
-
-    def _apply_cue(self, cue: str, start: int, length: int) -> None:
-        cue = self._meaning_here(cue, start, start + length)
-        if cue == "breaker":
-            self.scope = PRESENT
-            self._start_clause(start + length)
-        elif cue in _BACKWARD:
-            self._reach_back(cue, start, start + length)
-        elif cue == "negation.itself":
-            self.assertions[start : start + length] = [ABSENT] * length
-            # "No effusion, no change in the edema": what has a course is there.
-            self.scope = PRESENT
-        elif cue in _FORWARD and self.scope not in (ABSENT, _ASKED):
-            # "No signs to suggest pneumonia": a doubt inside a denial does not end the denial.
-            self.scope = _FORWARD[cue]
-            self.scope_start = start
-            self.is_near = cue in _NEAR
-        elif cue in _FORWARD and self.scope == ABSENT and self.is_near:
-            self.is_near = cue in _NEAR
-
-    def _meaning_here(self, cue: str, start: int, end: int) -> str:
-        """Return what a cue with several meanings means where it stands; "neutral" for nothing."""
-        if cue == "negation.around" and self._names_fact(self._item_start(start), start):
-            cue = "negation.after"
-        if cue == "negation.answer":
-            return cue if self._answers(start, end) else "neutral"
-        if cue == "negation.course":
-            # "No enlargement of the nodule" leaves a nodule, "of the heart" denies what it names.
-            is_known = self._names_fact(end, self._clause_end(end))
-            return "negation.itself" if is_known else "negation.before"
-        if cue == "negation.after" and self.words[end : end + 1] and self.words[end][0].isdigit():
-            return "neutral"  # "the tube was withdrawn 2 cm": moved
-        if cue in _TURNED_BACK and self._ends_its_clause(start, end):
-            return _TURNED_BACK[cue]
-        return cue
-
-    def _names_fact(self, start: int, end: int) -> bool:
-        """Return whether one of these words is a finding or a device."""
-        return not _FACTS.isdisjoint(self.kinds[start:end])
-
-    def _item_start(self, end: int) -> int:
-        """Return where the last item of the clause before ``end`` starts."""
-        for i in range(end - 1, self.clause_start - 1, -1):
-            if self.words[i] in _JOINTS:
-                return i + 1
-        return self.clause_start
-
-    def _clause_end(self, start: int) -> int:
-        """Return the index of the comma that follows, or the sentence's length."""
-        for i in range(start, len(self.words)):
-            if self.words[i] == ",":
-                return i
-        return len(self.words)
-
-    def _answers(self, start: int, end: int) -> bool:
-        """Return whether "none" or the like ends its clause right after a finding or its verb."""
-        if start == 0 or self.words[end : end + 1] not in ([], [","]):
-            return False
-        subject = start - 2 if self.words[start - 1] in _BE else start - 1
-        return subject >= 0 and self.kinds[subject] in _FACTS
-
-    def _ends_its_clause(self, start: int, end: int) -> bool:
-        """Return whether a forward cue has nothing after it, so that it reaches back instead.
-
-        Examples: "effusion: no", "pneumonia is suspected".
-        """
-        if end < len(self.words) and self.words[end] not in _CLAUSE_ENDS:
-            return False
-        if start == 0:
-            return False
-        return bool(self.kinds[start - 1]) or self.words[start - 1] in _VERBS
-
-    def _reach_back(self, cue: str, start: int, end: int) -> None:
-        """Give the clause before a backward cue its assertion: "the edema has resolved"."""
-        clause_start = self._reach(cue, start, end)
-        # A tube whose tip is not seen is still there.
-        is_tip = not _TIPS.isdisjoint(self.words[clause_start:start])
-        if cue == "negation.after" and is_tip:
-            return
-        reached = _BACKWARD[cue]
-        if reached == _ASKED:
-            self.assertions[clause_start:end] = [_ASKED] * (end - clause_start)
-            return
-        for i in range(clause_start, start):
-            if self.assertions[i] != _ASKED:
-                self.assertions[i] = reached
-
-    def _reach(self, cue: str, start: int, end: int) -> int:
-        """Return the index of the first word that a backward cue reaches.
-
-        A list goes together: "effusion, edema and nodule have resolved". Otherwise only the last
-        item is meant: "chest tube, pneumothorax has resolved", "opacity, edema is not excluded".
-        """
-        words = self.words
-        if not _PLURALS.isdisjoint(words[start:end]) or words[start - 1] in _PLURALS:
-            return self.clause_start
-        # "Cardiomegaly with edema resolved", but "opacity with effusion has resolved".
-        has_verb = not _VERBS.isdisjoint(words[start - 1 : end])
-        last = start
-        while last > self.clause_start and words[last - 1] != ",":
-            if words[last - 1] == "with" and not has_verb:
-                break
-            last -= 1
-        is_item = last > self.clause_start and self._names_fact(last, start)
-        if not is_item or words[last] in ("and", "or"):
-            return self.clause_start
-        is_list = cue == "negation.after" and not CHOICE.isdisjoint(words[last:start])
-        return self.clause_start if is_list else last
-
-    def _pass_word(self, i: int) -> None:
-        """Update the state at a word that is part of no cue."""
-        word = self.words[i]
-        if self.scope == _ASKED and word in _REQUEST_ENDS:
-            if any(self.kinds[self.scope_start : i]):
-                self.scope = PRESENT
-                self._start_clause(i)
-        if word in _VERBS:
-            self.clause_has_verb = True
-        elif word in _JOINTS:
-            if self._scope_ends_at(i):
-                self.scope = PRESENT
-            if self.clause_has_verb:
-                self._start_clause(i + 1)
-        elif self.scope == ABSENT and self._begins_without_joint(i):
-            self.scope = PRESENT
-            self._start_clause(i)
-
-    def _begins_without_joint(self, i: int) -> bool:
-        """Return whether a new fact begins at a word without any joint before it.
-
-        Examples: "no pneumothorax heart size normal", "no pneumothorax small left effusion".
-        """
-        before = self.words[i - 1]
-        if self.kinds[i] == STATE:
-            # A state describes something that is there; after "not" the state is denied itself.
-            return before != "not"
-        if self.kinds[i - 1] != OBSERVATION or self.words[i] not in self.lexicon.affirming:
-            return False
-        end = i
-        while end < len(self.words) and self.kinds[end]:
-            end += 1
-        return self._names_fact(i, end) and CHOICE.isdisjoint(self.words[i:])
-
-    def _scope_ends_at(self, joint: int) -> bool:
-        """Return whether an open scope ends at this comma, "and" or "with"."""
-        if self.scope == PRESENT:
-            return False
-        if self.is_near and self.words[joint] in _NEAR_ENDS:
-            return True
-        return self._new_fact_begins(joint + 1)
-
-    def _new_fact_begins(self, start: int) -> bool:
-        """Return whether the words from ``start`` are a new statement, not one more list item.
-
-        Five signs are known: "and there is ..."; a comma after "no ... is seen"; a degree or side
-        ("no pneumothorax, mild edema"), unless an "or" follows ("no consolidation, small effusion,
-        or pneumothorax"); a device after a finding; a clause with a verb of its own.
-        """
-        following = self.words[start:]
-        if not following:
-            return False
-        if following[0] == "there":
-            return True
-        is_list = not CHOICE.isdisjoint(following)
-        if following[0] in self.lexicon.affirming and not self._is_sided_list(start):
-            return not is_list or self._is_clause(start)
-        if self.scope == ABSENT and not is_list and self._is_new_subject(start):
-            return True
-        return self._is_clause(start)
-
-    def _is_sided_list(self, start: int) -> bool:
-        """Return whether both items of a list have a side: "no right effusion, left effusion"."""
-        if self.kinds[start] != LOCATION:
-            return False
-        return LOCATION in self.kinds[self.scope_start : start - 1]
-
-    def _is_new_subject(self, start: int) -> bool:
-        """Return whether a new subject follows a complete denial, or a device follows a finding."""
-        if self.words[start - 1] == "," and self.words[start - 2] in _SEEN:
-            return self.words[start] not in self.lexicon.cue_lengths
-        end = self._clause_end(start)
-        denied = self.kinds[self.scope_start : start - 1]
-        return DEVICE in self.kinds[start:end] and DEVICE not in denied
-
-    def _is_clause(self, start: int) -> bool:
-        """Return whether a subject with its verb or state begins at ``start``.
-
-        Examples: "... and the heart is normal", "... and the effusions are unchanged". But "no
-        pneumothorax and effusion is seen" goes on with the denial: being seen is no new fact.
-        """
-        has_anatomy = False
-        for i in range(start, len(self.words)):
-            word = self.words[i]
-            kind = self.kinds[i]
-            # Another joint comes first: what stood before it was one more item of the list.
-            if word in _NEGATED_LISTS:
-                return False
-            if kind == OBSERVATION:
-                return self._has_predicate(i)
-            if has_anatomy and (kind == STATE or (word in _VERBS and not self._is_seen(i + 1))):
-                return True
-            has_anatomy = has_anatomy or kind == ANATOMY
-        return False
-
-    def _is_seen(self, i: int) -> bool:
-        """Return whether the sentence ends here or goes on with "seen" and the like."""
-        return i >= len(self.words) or self.words[i] in _SEEN
-
-    def _has_predicate(self, observation: int) -> bool:
-        """Return whether a verb and a state or modifier follow: "effusions are unchanged"."""
-        verb = observation + 1
-        predicate = observation + 2
-        if predicate >= len(self.words) or self.words[verb] not in _VERBS:
-            return False
-        if self.words[predicate] in _SEEN:
-            # "... and effusion is seen" ends the list, "..., effusion is seen at the base" does not.
-            return predicate + 1 < len(self.words)
-        return self.kinds[predicate] in (STATE, MODIFIER)
-
-    def _start_clause(self, start: int) -> None:
-        self.clause_start = start
-        self.clause_has_verb = False
 
 
 def _without_requests(
     words: list[str], kinds: list[str], assertions: list[int]
 ) -> tuple[list[str], list[str], list[int]]:
     """Return the three lists without the words of requests."""
-    kept = [i for i, assertion in enumerate(assertions) if assertion != _ASKED]
+    kept = [i for i, assertion in enumerate(assertions) if assertion != ASKED]
     return [words[i] for i in kept], [kinds[i] for i in kept], [assertions[i] for i in kept]
-
-
-def _doubt_choices(words: list[str], kinds: list[str], assertions: list[int]) -> None:
-    """Make both findings of a choice uncertain: "scarring or atelectasis". Denied ones stay so."""
-    for i, word in enumerate(words):
-        if word not in CHOICE or assertions[i] == ABSENT:
-            continue
-        before = _entity_run(words, kinds, i - 1, -1)
-        after = _entity_run(words, kinds, i + 1, 1)
-        if _has_observation(before, kinds) and _has_observation(after, kinds):
-            for j in (*before, *after):
-                if assertions[j] == PRESENT:
-                    assertions[j] = UNCERTAIN
-
-
-def _has_observation(indices: list[int], kinds: list[str]) -> bool:
-    return any(kinds[i] == OBSERVATION for i in indices)
-
-
-def _entity_run(words: list[str], kinds: list[str], start: int, step: int) -> list[int]:
-    """Return the indices of the entity words in a row from ``start``, in steps of 1 or -1.
-
-    One other word may stand among them; a second one, a comma or the sentence's end ends the row.
-    """
-    found: list[int] = []
-    has_skipped = False
-    i = start
-    while 0 <= i < len(kinds):
-        if kinds[i]:
-            found.append(i)
-        elif has_skipped or words[i] == ",":
-            break
-        else:
-            has_skipped = True
-        i += step
-    return found

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lmrrg.metrics.embedded import lexicon
 from lmrrg.metrics.embedded.graph import build_graph
-from lmrrg.metrics.embedded.layout import plain_prose
+from lmrrg.metrics.embedded.reading.layout import plain_prose
 from lmrrg.metrics.embedded.sentences import _SENTENCE_END, read_sentence, sentences_of
 
 

@@ -13,9 +13,9 @@ from functools import cache, cached_property
 
 from lmrrg.metrics.embedded.lexicon import ANATOMY, DEVICE, graph_lexicon, read_yaml
 
-_UNUSUAL = re.compile(r"[\n\r\t:?()\[\]/<>\\*_#•·▪◦‣●–—−’]|\d[.)](?!\S)")
-_UNUSUAL_PARTS = ("- ", "  ", " vs.")
-"""What a text holds that is not plain prose; most reports hold none of it."""
+_MARKS = frozenset("\n\r\t:?()[]/<>\\*_#&")
+"""Characters that plain prose does not have; most reports have none of them."""
+_MARKUP = re.compile(r"[<\\\r\t*_#&’]|\(s\)")
 
 _LINE_TAG = re.compile(r"<\s*/?\s*(?:br|p|li|ul|ol|div|h\d|tr|td)\b[^<>]*>|\\[nr]|\r\n?", re.I)
 _NOISE = re.compile(
@@ -23,7 +23,9 @@ _NOISE = re.compile(
 )
 _DASH = re.compile(r"(?<=\S)(?:[^\S\n]*—[^\S\n]*|[^\S\n]+(?:[–−]|--?)[^\S\n]+)(?=[^\W\d])")
 _BULLET = re.compile(r"\s*(?:[-*+>•·▪◦‣●–—]+(?![\d.])|[•·▪◦‣●]|\(?\d{1,2}[.)](?!\S)|\(?[a-z]\))\s*")
-_INNER_BULLET = re.compile(r"\s[•▪◦‣●]|(?<!\S)\d+[.)](?!\S)")
+_INNER_BULLET = re.compile(r"\s[•▪◦‣●]")
+# The digit comes first: a search for one is much faster than for what stands around it.
+_INNER_NUMBER = re.compile(r"\d(?<!\S\d)\d?[.)](?!\S)")
 _BRACKET = re.compile(r"\s*[()\[\]]\s*")
 
 _ENDS = re.compile(r"[.;!?]\W*$")
@@ -92,12 +94,15 @@ def plain_prose(text: str) -> str:
     >>> plain_prose("Pneumothorax? No. ?pneumonia s/p lobectomy")
     'pneumothorax: no. possible pneumonia status post lobectomy'
     """
-    if not _UNUSUAL.search(text) and not any(part in text for part in _UNUSUAL_PARTS):
+    if _is_plain(text):
         return text.lower()
-    text = _NOISE.sub(" ", _LINE_TAG.sub("\n", text.replace("’", "'")))
+    if _MARKUP.search(text):
+        text = _NOISE.sub(" ", _LINE_TAG.sub("\n", text.replace("’", "'")))
     if "\n" in text:
         text = _join_lines(text)
-    text = _INNER_BULLET.sub(". ", _DASH.sub(". ", text)).lower().replace(" vs.", " vs")
+    if not text.isascii() or "- " in text:
+        text = _INNER_BULLET.sub(". ", _DASH.sub(". ", text))
+    text = _INNER_NUMBER.sub(". ", text).lower().replace(" vs.", " vs")
     if "/" in text:
         headings = _headings()
         text = headings.short.sub(lambda match: headings.shorthand[match.group()], text)
@@ -107,8 +112,20 @@ def plain_prose(text: str) -> str:
     if ":" in text:
         headings = _headings()
         text = headings.inline.sub(". ", headings.request_section.sub("", text))
-    # What stands in brackets is an aside.
-    return " ".join(_BRACKET.sub(", ", text).split())
+    if "(" in text or "[" in text:
+        # What stands in brackets is an aside.
+        text = _BRACKET.sub(", ", text)
+    return " ".join(text.split())
+
+
+def _is_plain(text: str) -> bool:
+    """Return whether a text is prose already."""
+    if not text.isascii() or not _MARKS.isdisjoint(text):
+        return False
+    # Spelled out: a loop takes longer than the look-ups.
+    if "- " in text or "  " in text or " vs." in text:
+        return False
+    return not _INNER_NUMBER.search(text)
 
 
 def without_heading(sentence: str) -> str:
@@ -149,7 +166,9 @@ def _stands_alone(text: str) -> bool:
 def _join_lines(text: str) -> str:
     """Return a text without line breaks, with a stop where one of them ended a sentence."""
     lines = _Lines([line.strip() for line in text.split("\n")])
-    plain = [_BULLET.sub("", line, count=1) if _BULLET.match(line) else line for line in lines.lines]
+    plain = [
+        _BULLET.sub("", line, count=1) if _BULLET.match(line) else line for line in lines.lines
+    ]
     joined = [plain[0]]
     for i in range(1, len(plain)):
         joined += [" " if lines.goes_on(i) else ". ", plain[i]]

@@ -1,0 +1,1 @@
+"""How the rules read a report: its layout, the scopes of its cues, its organs."""
