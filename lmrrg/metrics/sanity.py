@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lmrrg.metrics.embedded.language import is_readable
+from lmrrg.metrics.embedded.reading.language import is_readable
 from lmrrg.metrics.errors import MetricError
 from lmrrg.metrics.parts import is_empty
 

@@ -24,7 +24,7 @@ from lmrrg.metrics.clinical import (
 from lmrrg.metrics.coherence.fault import FAULT_KINDS, Fault
 from lmrrg.metrics.coherence.find import new_faults
 from lmrrg.metrics.embedded.backend import RuleLabeler
-from lmrrg.metrics.embedded.language import is_readable
+from lmrrg.metrics.embedded.reading.language import is_readable
 from lmrrg.metrics.errors import MetricError, some_studies
 from lmrrg.metrics.interfaces import Backend, Labeler, Labels
 from lmrrg.metrics.parts import Array, Parts, is_empty

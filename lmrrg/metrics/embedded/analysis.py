@@ -14,8 +14,8 @@ from lmrrg.metrics.embedded.batch_cache import CACHED_SENTENCES, SENTENCE_BATCH,
 from lmrrg.metrics.embedded.claim_lexicon import claim_lexicon
 from lmrrg.metrics.embedded.claims import Claim, merge_claims, sentence_claims
 from lmrrg.metrics.embedded.graph import ReportGraph, join_graphs, sentence_graph
-from lmrrg.metrics.embedded.language import WordCounts, are_readable, count_words
 from lmrrg.metrics.embedded.lexicon import ANATOMY, LOCATION, graph_lexicon
+from lmrrg.metrics.embedded.reading.language import WordCounts, are_readable, count_words
 from lmrrg.metrics.embedded.sentences import (
     ABSENT,
     PRESENT,

@@ -12,9 +12,9 @@ from functools import lru_cache
 
 from lmrrg.metrics.embedded import sentences
 from lmrrg.metrics.embedded.batch_cache import CACHED_SENTENCES
-from lmrrg.metrics.embedded.language import is_readable
 from lmrrg.metrics.embedded.lexicon import ANATOMY, LOCATION, OBSERVATION
 from lmrrg.metrics.embedded.reading.label_rules import label_rules
+from lmrrg.metrics.embedded.reading.language import is_readable
 from lmrrg.metrics.embedded.reading.topics import VALUE_OF_ASSERTION, topics_of
 from lmrrg.metrics.embedded.sentences import (
     ABSENT,

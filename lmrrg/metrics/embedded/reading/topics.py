@@ -28,6 +28,7 @@ def topics_of(read: Sentence) -> list[tuple[int, str, int]]:
 
     An organ that is merely called stable is uncertain.
 
+    >>> from lmrrg.metrics.embedded.sentences import read_sentence
     >>> topics_of(read_sentence("heart size is normal"))
     [(0, 'Cardiomegaly', 0)]
     >>> topics_of(read_sentence("heart monitor leads"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lmrrg.metrics.embedded.language import is_readable
+from lmrrg.metrics.embedded.reading.language import is_readable
 
 
 @pytest.mark.parametrize(
