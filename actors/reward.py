@@ -140,7 +140,8 @@ def joined(parts: Sequence[RewardScores]) -> RewardScores:
 def _no_scores() -> RewardScores:
     columns: dict[str, np.ndarray] = {}
     for column in fields(RewardScores):
-        columns[column.name] = np.zeros(0, bool if column.name == "valid" else float)
+        is_flag = column.name in ("valid", "judge_missing")
+        columns[column.name] = np.zeros(0, bool if is_flag else float)
     return RewardScores(**columns)
 
 

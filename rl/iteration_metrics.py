@@ -35,6 +35,9 @@ _PARTS = (
     "no_eos_penalty",
 )
 
+_OPTIONAL_PARTS = ("label_f1", "judge")
+"""Scores that a report has where they are part of the reward."""
+
 
 def iteration_metrics(
     batch: ScoredBatch, engine_parity: Parity, experience: Experience, update: UpdateReport
@@ -73,6 +76,10 @@ def reward_metrics(
     rewards = scores.reward[valid]
     of_abnormal = scores.reward[valid & np.asarray(abnormal)]
     metrics = {name: float(getattr(scores, name)[valid].mean()) for name in _PARTS}
+    for name in _OPTIONAL_PARTS:
+        values = getattr(scores, name)[valid]
+        if np.isfinite(values).any():
+            metrics[name] = float(values.mean())
     return metrics | {
         "reward": float(rewards.mean()),
         "reward_std": float(rewards.std()),
@@ -81,6 +88,7 @@ def reward_metrics(
         # A report of the SFT model that could not be scored tells nothing about its study.
         "reward_reference": float(np.nanmean(reference_rewards)),
         "invalid_ratio": float(1 - valid.mean()),
+        "judge_missing_ratio": float(scores.judge_missing.mean()),
         "incoherent_ratio": float((scores.faults > 0).mean()),
     }
 

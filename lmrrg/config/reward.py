@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,9 @@ class RewardParts(Settings):
     coherence: NonNegativeFloat = Field(
         0.0, description="weight of being coherent: 1 for a report without a fault, 0 for another"
     )
+    judge: NonNegativeFloat = Field(
+        0.0, description="weight of the score of a language model (reward.judge), 0 to 1"
+    )
 
     @model_validator(mode="after")
     def _any(self) -> RewardParts:
@@ -31,10 +35,42 @@ class RewardParts(Settings):
         return self
 
 
+class JudgeConfig(Settings):
+    """A language model that judges reports, behind an OpenAI-compatible endpoint."""
+
+    url: str | None = Field(
+        None,
+        description="base address of the endpoint, such as http://localhost:8000/v1; report texts "
+        "are sent there",
+        json_schema_extra=FREE,
+    )
+    model: str | None = Field(None, description="name of the model at the endpoint")
+    api_key_env: str | None = Field(
+        None,
+        description="environment variable that holds the key; null: no key",
+        json_schema_extra=FREE,
+    )
+    timeout_s: PositiveFloat = Field(
+        20,
+        description="time after which a report stays without a score, seconds",
+        json_schema_extra=FREE,
+    )
+    batch: PositiveInt = Field(
+        8, description="reports that each scorer asks for at a time", json_schema_extra=FREE
+    )
+    max_tokens: PositiveInt = Field(512, description="longest answer, tokens")
+    cache: Path | None = Field(
+        Path(".cache/judge"),
+        description="folder where answers are kept, without texts; null: off",
+        json_schema_extra=FREE,
+    )
+
+
 class RewardConfig(Settings):
     """The RadCliQ reward, further parts, and the penalties that guard it."""
 
     parts: RewardParts = RewardParts()
+    judge: JudgeConfig = JudgeConfig()
 
     backend: Literal["embedded", "published"] = Field(
         "embedded",
@@ -111,6 +147,21 @@ class RewardConfig(Settings):
         if values.get("backend") == "reference":
             raise ValueError("reward.backend=reference is now called published")
         return values
+
+    @model_validator(mode="after")
+    def _judge(self) -> RewardConfig:
+        if not self.parts.judge:
+            return self
+        if not self.judge.url or not self.judge.model:
+            raise ValueError("reward.parts.judge needs reward.judge.url and reward.judge.model")
+        rounds = math.ceil(self.chunk / self.judge.batch)
+        if rounds * self.judge.timeout_s > self.timeout_s:
+            raise ValueError(
+                f"a chunk of {self.chunk} reports may wait {rounds} times reward.judge.timeout_s, "
+                f"longer than reward.timeout_s {self.timeout_s:g}: raise that or "
+                "reward.judge.batch, or lower reward.chunk"
+            )
+        return self
 
     @model_validator(mode="after")
     def _clip(self) -> RewardConfig:

@@ -70,12 +70,20 @@ def score_system(
     """Score one system in every convention.
 
     Raises:
-        MetricError: see :func:`lmrrg.metrics.suite.score_reports`.
+        MetricError: see :func:`lmrrg.metrics.suite.score_reports`; ``judge_missing``, the judge
+            of the reward left reports without a score.
     """
     # The reward of PPO, penalties included, also for systems that were not trained with it.
     reward = RadCliQReward(setup.reward, setup.backend).score(
         system.reports, evaluated.references, None, system.finished
     )
+    if reward.judge_missing.any():
+        # A mean over the others would be the reward of an easier data set.
+        raise MetricError(
+            "judge_missing",
+            f"the judge left {reward.judge_missing.sum()} of {len(reward.reward)} reports without "
+            "a score: evaluate again, its answers so far are kept",
+        )
     labels = [dict(found) for found in setup.backend.labeler.label(system.reports)]
     scores = {name: _report_scores(system, evaluated, name, setup) for name in setup.conventions}
     auc = None

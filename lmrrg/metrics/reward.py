@@ -18,6 +18,7 @@ from lmrrg.metrics.coherence.fault import Fault
 from lmrrg.metrics.coherence.find import new_faults, repairs
 from lmrrg.metrics.errors import MetricError
 from lmrrg.metrics.interfaces import Backend, Labels, PairScorer
+from lmrrg.metrics.judge.client import Judge
 from lmrrg.metrics.parts import Array, is_empty, set_f1
 from lmrrg.metrics.radcliq import radcliq_v1
 from lmrrg.own_code import load_own
@@ -43,6 +44,10 @@ class RewardScores:
     semb: Array
     label_f1: Array
     """F1 of the classes of report and reference; NaN where it is no part of the reward."""
+    judge: Array
+    """Score of the judge; NaN where it gave none or is no part of the reward."""
+    judge_missing: NDArray[np.bool_]
+    """Whether the judge was asked and gave no score."""
     faults: Array
     """Number of faults (:func:`~lmrrg.metrics.coherence.find.new_faults`) of the report."""
     incoherence_penalty: Array
@@ -67,12 +72,18 @@ class RadCliQReward:
     """
 
     def __init__(self, reward: RewardConfig, backend: Backend | None = None):
-        """Load the backend that ``reward`` names, or use the one given."""
+        """Load the backend that ``reward`` names, or use the one given.
+
+        Raises:
+            MetricError: see :func:`~lmrrg.metrics.backends.make_backend` and
+                :class:`~lmrrg.metrics.judge.client.Judge`.
+        """
         self.settings = reward
         self.backend = make_backend(reward) if backend is None else backend
         self._function: PairScorer | None = None
         if reward.function is not None:
             self._function = load_own(reward.function, "reward.function")
+        self._judge = Judge(reward.judge) if reward.parts.judge else None
 
     def score(
         self,
@@ -85,7 +96,7 @@ class RadCliQReward:
 
         Repeated 3-grams are counted in ``token_ids`` (None: in the words); ``finished`` is True
         for reports that ended with EOS. Identical pairs are scored once. A report whose reference
-        is empty, or that the backend cannot score, is not valid.
+        is empty, or that the backend or the judge cannot score, is not valid.
 
         >>> scorer = RadCliQReward(RewardConfig())
         >>> scores = scorer.score(["Clear lungs.", ""], ["Clear lungs."] * 2, None, [True, True])
@@ -103,6 +114,10 @@ class RadCliQReward:
         earned = self._weighted(self._main_score(radcliq, reports, references), label_f1)
         incoherence = self._incoherence_penalty(earned, reports, references, faults)
         earned += self.settings.parts.coherence * np.array([not found for found in faults])
+        judged = np.full(len(reports), np.nan)
+        if self._judge is not None:
+            judged = self._judge.score(reports, references)
+            earned += self.settings.parts.judge * judged
         length, repetition, no_eos = self._penalties(reports, references, token_ids, finished)
         # The penalties come after the clip, so that they count for the best reports too; the second
         # bound keeps the reward within the range that the settings promise.
@@ -114,6 +129,8 @@ class RadCliQReward:
             bertscore=parts.bertscore,
             semb=parts.semb,
             label_f1=label_f1,
+            judge=judged,
+            judge_missing=self._unjudged(judged, references),
             faults=np.array(list(map(len, faults)), dtype=np.float64),
             incoherence_penalty=incoherence,
             length_penalty=length,
@@ -136,6 +153,11 @@ class RadCliQReward:
         if weights.label_f1:
             earned += weights.label_f1 * label_f1
         return earned
+
+    def _unjudged(self, judged: Array, references: Sequence[str]) -> NDArray[np.bool_]:
+        """Return which reports the judge left without a score, although there was a reference."""
+        was_asked = [self._judge is not None and not is_empty(text) for text in references]
+        return np.isnan(judged) & np.array(was_asked, dtype=bool)
 
     def _lowest(self) -> float:
         """Return the lowest reward: what the lowest RadCliQ earns."""

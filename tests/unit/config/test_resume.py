@@ -40,6 +40,7 @@ reward.backend reward.function reward.published_dir reward.published_cache
 reward.clip_low reward.clip_high
 reward.length_penalty reward.repetition_penalty reward.no_eos_penalty reward.shuffle_control
 reward.incoherence_penalty reward.parts.radcliq reward.parts.label_f1 reward.parts.coherence
+reward.parts.judge reward.judge.model reward.judge.max_tokens
 rollout.dtype rollout.max_sequences rollout.max_new_tokens rollout.temperature
 ppo.algorithm ppo.critic ppo.sibling_baseline ppo.studies_per_iteration ppo.samples_per_study
 ppo.rollout_ahead ppo.epochs ppo.minibatch ppo.microbatch ppo.microbatch_tokens ppo.workers
