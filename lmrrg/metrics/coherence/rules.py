@@ -148,7 +148,7 @@ class _Sayings(NamedTuple):
 
 
 def _sayings(read: Sentence, own: Sequence[Statement]) -> _Sayings:
-    content = frozenset(content_of(read))
+    content = content_of(read)
     if len(content) < 2 and not own:  # "unchanged": about whatever stood before
         return _Sayings([], [])
     # A placeholder hides a word that may make all the difference.
@@ -162,6 +162,8 @@ def _sayings(read: Sentence, own: Sequence[Statement]) -> _Sayings:
 def repeated_runs(number: int, read: Sentence) -> Iterator[Fault]:
     """Yield the first run of words that follows on itself: "no effusion no effusion"."""
     words = read.words
+    if len(set(words)) == len(words):  # half of the sentences
+        return
     for start in range(len(words)):
         longest = min(_LONGEST_RUN, (len(words) - start) // 2)
         for length in range(_SHORTEST_RUN, longest + 1):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from lmrrg.metrics.coherence.fault import Cut
+from lmrrg.metrics.embedded.batch_cache import CACHED_SENTENCES
 from lmrrg.metrics.embedded.claims import Claim, sentence_claims
 from lmrrg.metrics.embedded.lexicon import ANATOMY, LOCATION, graph_lexicon, read_yaml
 from lmrrg.metrics.embedded.sentences import ABSENT, PRESENT, Sentence, read_sentence
@@ -103,14 +104,16 @@ def is_reference(statement: Statement) -> bool:
     return i >= 0 and read.words[i] in coherence_lexicon().referring
 
 
-def content_of(read: Sentence) -> set[tuple[str, int]]:
+@lru_cache(maxsize=CACHED_SENTENCES)
+def content_of(read: Sentence) -> frozenset[tuple[str, int]]:
     """Return (meaning, assertion) of the entity words of a sentence; anatomy is always there."""
     meaning = graph_lexicon().meaning
-    return {
-        (meaning.get(word, word), PRESENT if kind in (ANATOMY, LOCATION) else assertion)
-        for word, kind, assertion in zip(*read, strict=True)
-        if kind
-    }
+    found: list[tuple[str, int]] = []
+    for word, kind, assertion in zip(*read, strict=True):
+        if kind:
+            is_place = kind in (ANATOMY, LOCATION)
+            found.append((meaning.get(word, word), PRESENT if is_place else assertion))
+    return frozenset(found)
 
 
 def is_bare_denial(statement: Statement) -> bool:

@@ -16,14 +16,13 @@ from lmrrg.metrics.errors import MetricError
 from lmrrg.metrics.judge.answer import Answer, answer_schema, parse_answer
 from lmrrg.metrics.judge.client import Judge
 from lmrrg.metrics.reward import RadCliQReward
-from tests.support.fake_judge import FakeJudge, fake_judge
 
 REFERENCE = "Small left effusion. No pneumothorax."
 PERFECT = '{"matched": 2, "errors": []}'
 HALF = '{"matched": 1, "errors": [{"category": "location", "significance": "urgent"}]}'
 
 
-def judge_of(fake: FakeJudge, **settings: Any) -> Judge:
+def judge_of(fake: Any, **settings: Any) -> Judge:
     return Judge(JudgeConfig(**{"url": fake.url, "model": "m", "cache": None} | settings))
 
 
@@ -58,7 +57,7 @@ def test_an_invalid_answer_is_none(text: str) -> None:
     assert parse_answer(text) is None
 
 
-def test_the_judge_is_asked_with_both_reports_and_the_schema() -> None:
+def test_the_judge_is_asked_with_both_reports_and_the_schema(fake_judge: Any) -> None:
     with fake_judge(lambda request: PERFECT) as fake:
         scores = judge_of(fake).score(["Small left effusion."], [REFERENCE])
     assert scores.tolist() == [1]
@@ -72,7 +71,7 @@ def test_the_judge_is_asked_with_both_reports_and_the_schema() -> None:
     assert all(f"- {category}:" in request["messages"][0]["content"] for category in categories)
 
 
-def test_many_are_asked_at_a_time_and_each_pair_once() -> None:
+def test_many_are_asked_at_a_time_and_each_pair_once(fake_judge: Any) -> None:
     reports = [f"Nodule of {i} mm." for i in range(12)]
     with fake_judge(lambda request: HALF if "of 3 mm" in user_text(request) else PERFECT) as fake:
         scores = judge_of(fake, batch=4).score(reports * 2, [REFERENCE] * 24)
@@ -81,7 +80,7 @@ def test_many_are_asked_at_a_time_and_each_pair_once() -> None:
     assert scores.tolist() == [0.5 if i % 12 == 3 else 1.0 for i in range(24)]
 
 
-def test_an_empty_report_is_worth_nothing_and_an_empty_reference_unknown() -> None:
+def test_an_empty_report_is_worth_nothing_and_an_empty_reference_unknown(fake_judge: Any) -> None:
     with fake_judge(lambda request: PERFECT) as fake:
         scores = judge_of(fake).score(["", "Effusion."], [REFERENCE, " "])
     assert scores[0] == 0
@@ -89,7 +88,9 @@ def test_an_empty_report_is_worth_nothing_and_an_empty_reference_unknown() -> No
     assert not fake.requests
 
 
-def test_whatever_goes_wrong_is_missing_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+def test_whatever_goes_wrong_is_missing_and_counted(
+    fake_judge: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     def answer(request: dict[str, Any]) -> str | int:
         text = user_text(request)
         if "slow" in text:
@@ -110,20 +111,20 @@ def test_whatever_goes_wrong_is_missing_and_counted(caplog: pytest.LogCaptureFix
     assert sum("slow" in text for text in asked) == 1
 
 
-def test_an_endpoint_that_is_not_there_is_missing() -> None:
+def test_an_endpoint_that_is_not_there_is_missing(fake_judge: Any) -> None:
     with fake_judge(lambda request: PERFECT) as fake:
         pass
     assert np.isnan(judge_of(fake).score(["Effusion."], [REFERENCE])).all()
 
 
-def test_an_endpoint_that_knows_no_schema_is_asked_without() -> None:
+def test_an_endpoint_that_knows_no_schema_is_asked_without(fake_judge: Any) -> None:
     with fake_judge(lambda request: 400 if "response_format" in request else PERFECT) as fake:
         judge = judge_of(fake, batch=1)
         assert judge.score(["A nodule.", "A mass."], [REFERENCE] * 2).tolist() == [1, 1]
     assert ["response_format" in request for request in fake.requests] == [True, False, False]
 
 
-def test_answers_are_kept_without_the_texts(tmp_path: Path) -> None:
+def test_answers_are_kept_without_the_texts(fake_judge: Any, tmp_path: Path) -> None:
     with fake_judge(lambda request: HALF) as fake:
         assert judge_of(fake, cache=tmp_path).score(["A nodule."], [REFERENCE]).tolist() == [0.5]
         again = judge_of(fake, cache=tmp_path)
@@ -137,7 +138,7 @@ def test_answers_are_kept_without_the_texts(tmp_path: Path) -> None:
     assert all(json.loads(path.read_text()) == json.loads(HALF) for path in files)
 
 
-def test_what_is_missing_is_not_kept_and_damage_is_mended(tmp_path: Path) -> None:
+def test_what_is_missing_is_not_kept_and_damage_is_mended(fake_judge: Any, tmp_path: Path) -> None:
     replies = iter(["rubbish", PERFECT, HALF])
     with fake_judge(lambda request: next(replies)) as fake:
         judge = judge_of(fake, cache=tmp_path)
@@ -148,7 +149,9 @@ def test_what_is_missing_is_not_kept_and_damage_is_mended(tmp_path: Path) -> Non
         assert judge.score(["A nodule."], [REFERENCE]).tolist() == [0.5]
 
 
-def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_comes_from_the_environment(
+    fake_judge: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("JUDGE_KEY", "secret")
     with fake_judge(lambda request: PERFECT) as fake:
         judge_of(fake, api_key_env="JUDGE_KEY").score(["A nodule."], [REFERENCE])
@@ -159,7 +162,7 @@ def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
             judge_of(fake, api_key_env="JUDGE_KEY")
 
 
-def test_the_reward_adds_the_judge_and_masks_what_it_left_out() -> None:
+def test_the_reward_adds_the_judge_and_masks_what_it_left_out(fake_judge: Any) -> None:
     with fake_judge(lambda r: "?" if "Mild edema" in user_text(r) else HALF) as fake:
         judge = JudgeConfig(url=fake.url, model="m", cache=None)
         settings = RewardConfig(parts=RewardParts(radcliq=1, judge=0.6), judge=judge)

@@ -6,10 +6,12 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+import pytest
 
 Reply = str | int
 """The text of the answer, or the status of a refusal."""
@@ -27,9 +29,14 @@ class FakeJudge:
     most_open: int = 0
 
 
+@pytest.fixture
+def fake_judge() -> Callable[..., AbstractContextManager[FakeJudge]]:
+    """Return a context manager that serves what ``answer(request)`` returns."""
+    return _serve
+
+
 @contextmanager
-def fake_judge(answer: Callable[[dict[str, Any]], Reply]) -> Iterator[FakeJudge]:
-    """Serve on a free port; ``answer`` gets each request's JSON."""
+def _serve(answer: Callable[[dict[str, Any]], Reply]) -> Iterator[FakeJudge]:
     judge = FakeJudge(answer)
     lock = threading.Lock()
 
