@@ -2,9 +2,10 @@
 
     python benchmarks/embedded_accuracy.py --pairs PAIRS.csv --studies REPORTS.jsonl
 
-PAIRS.csv has the columns study, reference, hypothesis, rg_e, rg_er. REPORTS.jsonl has one study a
-line with `uid`, `findings` and `chexbert_findings` (class -> 1, 0, -1). A file that is not given is
-skipped with one sentence.
+PAIRS.csv has the columns study, system, reference, hypothesis, rg_e and rg_er; the fit that
+predicts a held-out pair saw neither its study nor its texts (embedded_fit.py). REPORTS.jsonl has
+one study a line with `uid`, `findings` and `chexbert_findings` (class -> 1, 0, -1). A file that is
+not given is skipped with one sentence.
 """
 
 from __future__ import annotations
@@ -17,14 +18,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from embedded_fit import RIDGE, figures, fit, make_problem, predict, predict_in_folds
+from embedded_fit import figures, make_problem, predict_in_folds
 
 from lmrrg.metrics.embedded.backend import EmbeddedBackend
 from lmrrg.metrics.embedded.labeler import label_report
 from lmrrg.studies import LABELS, POSITIVE
 
-LEAST = 3
-"""Texts in which a word or context must occur to get a weight."""
 FOLDS = 10
 KEEP_OUT = 3
 """Every third study was kept out of the rules and of the fit."""
@@ -33,13 +32,13 @@ KEEP_OUT = 3
 def graph_figures(path: Path) -> None:
     """Print the graph's figures: a third kept out, cross-validated, and as shipped (in sample)."""
     rows = list(csv.DictReader(path.open(encoding="utf-8")))
-    problem = make_problem(rows, LEAST)
+    problem = make_problem(rows)
     truth = problem.truth.numpy()
-    kept_out = np.array([int(row["study"]) % KEEP_OUT == 0 for row in rows])
-    found = predict(fit(problem, torch.tensor(~kept_out), RIDGE), problem)
-    print(f"graph, {kept_out.sum()} pairs kept out:    {figures(found[kept_out], truth[kept_out])}")
-    found = predict_in_folds(problem, [row["study"] for row in rows], FOLDS, RIDGE)
+    found = predict_in_folds(problem, rows, FOLDS)
     print(f"graph, {len(rows)} pairs, {FOLDS} folds:   {figures(found, truth)}")
+    for system in sorted({row["system"] for row in rows}):
+        is_its = np.array([row["system"] == system for row in rows])
+        print(f"  {system:17s} {figures(found[is_its], truth[is_its])}")
     parts = EmbeddedBackend().score(
         [row["hypothesis"] for row in rows], [row["reference"] for row in rows]
     )

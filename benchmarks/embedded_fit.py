@@ -1,10 +1,14 @@
 """Fit the report graph's salience table on report pairs with known RadGraph F1.
 
 The pairs are a CSV file with the columns study, reference, hypothesis, rg_e and rg_er. The first
-command prints cross-validated figures, the second fits on all pairs and writes the table:
+command prints held-out figures, the second fits on all pairs and writes the table:
 
-    python benchmarks/embedded_fit.py --pairs PAIRS.csv --group study --folds 5
-    python benchmarks/embedded_fit.py --pairs PAIRS.csv --group study --out salience.yaml
+    python benchmarks/embedded_fit.py --pairs PAIRS.csv --folds 5
+    python benchmarks/embedded_fit.py --pairs PAIRS.csv --out salience.yaml
+
+A held-out pair is predicted by a fit that has seen neither its study nor any of its two texts, in
+whatever pair. Everything that is fitted (which features are kept, weights, sharing constants) is
+fitted without them.
 
 F1 = 2·TP/S of two integers, so a published F1 also gives TP and S once S is known roughly; the fit
 uses all three.
@@ -14,10 +18,12 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
+import re
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -39,6 +45,13 @@ A class may move freely, a single word only for good reason.
 """
 ALWAYS_KEPT = "ktr"
 """First letters of the features that are kept however rare they are."""
+LEAST = 3
+"""In how many of the texts of a fit any other feature must occur."""
+COMMON = 0.1
+"""A hypothesis in a larger share of the pairs is a template: its pairs are held out on their own.
+
+Otherwise every pair with the template would be missing from all fits.
+"""
 RIDGE = 0.00012
 COUNT_WEIGHT = 0.1
 """Weight of the errors of TP and S in the loss, beside that of F1."""
@@ -64,17 +77,18 @@ class Entities:
 
     number: dict[tuple[int, Entity], int]
     sentences: dict[tuple[int, Entity], set[str]]
-    cells: list[tuple[int, int]]
-    """(mention, feature) of every feature that a mention has."""
+    context: list[int]
+    """Mention -> its context, a set of features that many mentions share."""
     owner: list[int]
     """Mention -> its entity."""
 
 
 @dataclass
 class Problem:
-    """Everything about the pairs as tensors."""
+    """Everything about the pairs as tensors; the lists are in an order that every run repeats."""
 
-    design: torch.Tensor  # sparse [mentions, features]
+    design: torch.Tensor  # sparse [contexts, features]
+    context_of_mention: torch.Tensor  # [mentions]
     entity_of_mention: torch.Tensor  # [mentions]
     text_of_entity: torch.Tensor  # [entities]
     pair_of_match: torch.Tensor  # [matches]
@@ -87,7 +101,8 @@ class Problem:
     identical: torch.Tensor  # [pairs], whether both texts are the same
     names: list[str]  # of the features
     truth: torch.Tensor  # [pairs, 2]
-    sizes: list[list[list[int]]]  # candidates of S per level and pair
+    sizes: torch.Tensor  # [pairs, 2, candidates] of S, infinite where there are fewer
+    features_of_text: list[set[str]]
 
 
 def mentions_of(text: str) -> list[Mention]:
@@ -101,26 +116,21 @@ def mentions_of(text: str) -> list[Mention]:
     return found
 
 
-def make_problem(rows: list[dict[str, str]], least: int) -> Problem:
-    """Return the tensors of the fit.
-
-    Args:
-        rows: the pairs, as the CSV file has them.
-        least: in how many texts a feature must occur.
-    """
+def make_problem(rows: list[dict[str, str]]) -> Problem:
+    """Return the tensors of the fit of all pairs, as the CSV file has them."""
     texts = sorted({row["reference"] for row in rows} | {row["hypothesis"] for row in rows})
     number = {text: i for i, text in enumerate(texts)}
     mentions = [mentions_of(text) for text in texts]
-    names = feature_list(mentions, least)
-    entities = number_entities(mentions, names)
+    contexts = sorted({tuple(used) for found in mentions for _, used, _ in found})
+    names = sorted({name for context in contexts for name in context})
+    entities = number_entities(mentions, contexts)
     hypothesis = [number[row["hypothesis"]] for row in rows]
     reference = [number[row["reference"]] for row in rows]
     matches = find_matches(mentions, entities, hypothesis, reference)
     pair_of_match, left, right, same = map(torch.tensor, zip(*matches, strict=True))
-    shape = (len(entities.owner), len(names))
-    cells = torch.tensor(entities.cells).T
     return Problem(
-        design=torch.sparse_coo_tensor(cells, torch.ones(len(entities.cells)), shape),
+        design=design_of(contexts, names),
+        context_of_mention=torch.tensor(entities.context),
         entity_of_mention=torch.tensor(entities.owner),
         text_of_entity=torch.tensor([text for text, _ in entities.number]),
         pair_of_match=pair_of_match,
@@ -133,8 +143,21 @@ def make_problem(rows: list[dict[str, str]], least: int) -> Problem:
         identical=torch.tensor([is_identical(row) for row in rows]),
         names=names,
         truth=torch.tensor([levels_of(row) for row in rows]),
-        sizes=[possible_sizes_of(rows, level) for level in LEVELS],
+        sizes=torch.tensor([possible_sizes_of(row) for row in rows]),
+        features_of_text=[{n for _, used, _ in found for n in used} for found in mentions],
     )
+
+
+def design_of(contexts: Sequence[tuple[str, ...]], names: Sequence[str]) -> torch.Tensor:
+    """Return which context has which feature, sparse [contexts, features]."""
+    column = {name: i for i, name in enumerate(names)}
+    cells = [(i, column[name]) for i, context in enumerate(contexts) for name in context]
+    return torch.sparse_coo_tensor(
+        torch.tensor(cells).T,
+        torch.ones(len(cells)),
+        (len(contexts), len(names)),
+        check_invariants=False,
+    ).coalesce()
 
 
 def is_identical(row: dict[str, str]) -> bool:
@@ -147,34 +170,24 @@ def levels_of(row: dict[str, str]) -> list[float]:
     return [float(row[level]) for level in LEVELS]
 
 
-def possible_sizes_of(rows: list[dict[str, str]], level: str) -> list[list[int]]:
-    """Return the candidates of S of each pair at one level."""
-    return [possible_sizes(float(row[level])) for row in rows]
+def possible_sizes_of(row: dict[str, str]) -> list[list[float]]:
+    """Return the candidates of S of a pair at both levels, filled up to one length."""
+    found = [possible_sizes(f1) for f1 in levels_of(row)]
+    return [[*sizes, *[math.inf] * (LARGEST_SIZE - len(sizes))] for sizes in found]
 
 
-def feature_list(mentions: Sequence[list[Mention]], least: int) -> list[str]:
-    """Return the names of the features that occur in at least ``least`` texts."""
-    texts: Counter[str] = Counter()
-    for found in mentions:
-        # A text counts once for each feature, however often it has it.
-        in_text: set[str] = set()
-        for _, names, _ in found:
-            in_text.update(names)
-        texts.update(in_text)
-    return [name for name, count in texts.items() if count >= least or name[0] in ALWAYS_KEPT]
-
-
-def number_entities(mentions: Sequence[list[Mention]], names: list[str]) -> Entities:
-    """Number the entities of all texts, and list the features of their mentions."""
-    column = {name: i for i, name in enumerate(names)}
+def number_entities(
+    mentions: Sequence[list[Mention]], contexts: Sequence[tuple[str, ...]]
+) -> Entities:
+    """Number the entities of all texts, and list the contexts of their mentions."""
+    number = {context: i for i, context in enumerate(contexts)}
     entities = Entities({}, {}, [], [])
     for text, found in enumerate(mentions):
         for entity, used, sentence in found:
             key = (text, entity)
             entities.number.setdefault(key, len(entities.number))
             entities.sentences.setdefault(key, set()).add(sentence)
-            mention = len(entities.owner)
-            entities.cells += [(mention, column[name]) for name in used if name in column]
+            entities.context.append(number[tuple(used)])
             entities.owner.append(entities.number[key])
     return entities
 
@@ -189,7 +202,7 @@ def find_matches(
     matches: list[Match] = []
     for pair, (h, r) in enumerate(zip(hypothesis, reference, strict=True)):
         common = {entity for entity, _, _ in mentions[h]} & {entity for entity, _, _ in mentions[r]}
-        for entity in common:
+        for entity in sorted(common):
             left = (h, entity)
             right = (r, entity)
             same = bool(entities.sentences[left] & entities.sentences[right])
@@ -222,7 +235,8 @@ class Model(torch.nn.Module):
 
     def forward(self, problem: Problem) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the expected (TP [pairs, 2], S [pairs, 2]) at the levels rg_e and rg_er."""
-        marked, related = torch.sigmoid(torch.sparse.mm(problem.design, self.weights) + self.bias).T
+        logits = torch.sparse.mm(problem.design, self.weights) + self.bias
+        marked, related = torch.sigmoid(logits)[problem.context_of_mention].T
         zeros = torch.zeros(len(problem.text_of_entity))
         owner = problem.entity_of_mention
         # An entity is marked unless every mention is missed; the clamp keeps log1p finite.
@@ -249,8 +263,35 @@ class Model(torch.nn.Module):
         return dependence * torch.minimum(a, b) + (1 - dependence) * a * b
 
 
-def fit(problem: Problem, use: torch.Tensor, ridge: float, steps: int = 200) -> Model:
-    """Fit on the pairs that ``use`` [pairs] selects."""
+def known_features(problem: Problem, use: torch.Tensor) -> torch.Tensor:
+    """Return which features [features] the texts of the pairs of ``use`` have often enough."""
+    texts = torch.cat([problem.hypothesis[use], problem.reference[use]]).unique().tolist()
+    count = Counter(name for text in texts for name in problem.features_of_text[text])
+    least = [1 if name[0] in ALWAYS_KEPT else LEAST for name in problem.names]
+    return torch.tensor([count[n] >= k for n, k in zip(problem.names, least, strict=True)])
+
+
+def with_features(problem: Problem, kept: torch.Tensor) -> Problem:
+    """Return the same problem with the features of ``kept`` [features] alone."""
+    columns = torch.arange(len(problem.names))[kept]
+    names = [problem.names[i] for i in columns.tolist()]
+    return replace(problem, design=problem.design.index_select(1, columns).coalesce(), names=names)
+
+
+def fit(problem: Problem, use: torch.Tensor, ridge: float = RIDGE, steps: int = 200) -> Model:
+    """Fit on the pairs that ``use`` [pairs] selects; a feature that they lack weighs 0."""
+    kept = known_features(problem, use)
+    known = fit_features(with_features(problem, kept), use, ridge, steps)
+    model = Model(len(problem.names))
+    with torch.no_grad():
+        model.weights[kept] = known.weights
+        model.bias.copy_(known.bias)
+        model.dependence.copy_(known.dependence)
+    return model
+
+
+def fit_features(problem: Problem, use: torch.Tensor, ridge: float, steps: int) -> Model:
+    """Fit the weights of all features of a problem."""
     model = Model(len(problem.names))
     penalty = ridge * torch.tensor([PENALTY[name[0]] for name in problem.names])[:, None]
     optimiser = torch.optim.Adam(model.parameters(), lr=0.05)
@@ -287,14 +328,9 @@ def nearest_sizes(problem: Problem, total: torch.Tensor) -> torch.Tensor:
 
     It is 0 where F1 is 0, which gives no hint of S.
     """
-    nearest = torch.zeros_like(total)
-    for level, candidates in enumerate(problem.sizes):
-        for pair, sizes in enumerate(candidates):
-            if sizes:
-                expected = float(total[pair, level])
-                distances = [abs(size - expected) for size in sizes]
-                nearest[pair, level] = sizes[distances.index(min(distances))]
-    return nearest
+    distance = (problem.sizes - total[:, :, None]).abs()
+    nearest = problem.sizes.gather(2, distance.argmin(2, keepdim=True)).squeeze(2)
+    return torch.where(nearest.isinf(), 0.0, nearest)
 
 
 def predict(model: Model, problem: Problem) -> np.ndarray:
@@ -305,17 +341,49 @@ def predict(model: Model, problem: Problem) -> np.ndarray:
 
 
 def predict_in_folds(
-    problem: Problem, groups: Sequence[str], folds: int, ridge: float
+    problem: Problem, rows: Sequence[dict[str, str]], folds: int, ridge: float = RIDGE
 ) -> np.ndarray:
-    """Return F1 [pairs, 2], each pair predicted by a model that was fitted without its fold.
-
-    A checksum of the group chooses the fold: pairs of one study stay together.
-    """
-    fold = torch.tensor([zlib.crc32(group.encode()) % folds for group in groups])
-    found = np.zeros((len(groups), len(LEVELS)))
-    for k in range(folds):
-        found[fold == k] = predict(fit(problem, fold != k, ridge), problem)[fold == k]
+    """Return F1 [pairs, 2], each pair predicted by a fit that saw nothing of it."""
+    found = np.zeros((len(rows), len(LEVELS)))
+    for held_out in held_out_parts(rows, folds):
+        use = torch.tensor(unrelated(rows, held_out))
+        found[held_out] = predict(fit(problem, use, ridge), problem)[held_out]
     return found
+
+
+def held_out_parts(rows: Sequence[dict[str, str]], folds: int) -> list[np.ndarray]:
+    """Return the parts of the pairs that are held out in turn, each [pairs] of bool.
+
+    A checksum of the study chooses the fold. The pairs with a template are a part of their own.
+    """
+    fold = np.array([zlib.crc32(row["study"].encode()) % folds for row in rows])
+    count = Counter(same_words(row["hypothesis"]) for row in rows)
+    share = np.array([count[same_words(row["hypothesis"])] for row in rows]) / len(rows)
+    is_template = share > COMMON
+    parts = [(fold == k) & of_kind for k in range(folds) for of_kind in (is_template, ~is_template)]
+    return [part for part in parts if part.any()]
+
+
+def unrelated(rows: Sequence[dict[str, str]], held_out: np.ndarray) -> list[bool]:
+    """Return which pairs share neither a study nor a text with the held-out ones."""
+    held = [row for row, is_held in zip(rows, held_out, strict=True) if is_held]
+    studies = {row["study"] for row in held}
+    texts = {text for row in held for text in texts_of(row)}
+    return [row["study"] not in studies and texts.isdisjoint(texts_of(row)) for row in rows]
+
+
+def texts_of(row: dict[str, str]) -> set[str]:
+    """Return the words of both texts of a pair."""
+    return {same_words(row["reference"]), same_words(row["hypothesis"])}
+
+
+def same_words(text: str) -> str:
+    """Return the letters and digits of a text: texts that differ in marks alone are the same.
+
+    >>> same_words("T-spine, normal .") == same_words("tspine normal")
+    True
+    """
+    return "".join(re.findall(r"[a-z0-9]+", text.lower()))
 
 
 def figures(found: np.ndarray, truth: np.ndarray) -> str:
@@ -357,33 +425,21 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pairs", type=Path, required=True, help="CSV file of report pairs")
-    parser.add_argument(
-        "--group", default="study", help="column whose values stay together in a fold"
-    )
     parser.add_argument("--folds", type=int, default=5, help="default: %(default)s")
-    parser.add_argument(
-        "--keep-out", type=int, default=0, metavar="N", help="leave out groups with id %% N == 0"
-    )
     parser.add_argument("--ridge", type=float, default=RIDGE, help="default: %(default)s")
-    parser.add_argument(
-        "--least", type=int, default=3, help="a word or context must occur in this many texts"
-    )
     parser.add_argument("--out", type=Path, help="fit on all pairs and write the table here")
     options = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(1)
     rows = list(csv.DictReader(options.pairs.open(encoding="utf-8")))
-    if options.keep_out:
-        rows = [row for row in rows if int(row[options.group]) % options.keep_out]
-    problem = make_problem(rows, options.least)
+    problem = make_problem(rows)
     if options.out:
         everything = torch.ones(len(rows), dtype=torch.bool)
         table = table_of(fit(problem, everything, options.ridge), problem.names)
         text = yaml.safe_dump(table, sort_keys=False, width=120)
         options.out.write_text(HEADER + text, encoding="utf-8")
         return
-    groups = [row[options.group] for row in rows]
-    found = predict_in_folds(problem, groups, options.folds, options.ridge)
+    found = predict_in_folds(problem, rows, options.folds, options.ridge)
     print(f"{len(rows)} pairs, {options.folds} folds:", figures(found, problem.truth.numpy()))
 
 

@@ -1,0 +1,92 @@
+"""The fit's folds and the search for cheats, on a handful of reports."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def benchmark(repo_root: Path, monkeypatch: pytest.MonkeyPatch):
+    """Return a function that imports a module of the folder of benchmarks."""
+    monkeypatch.syspath_prepend(str(repo_root / "benchmarks"))
+
+    def load(name: str) -> ModuleType:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        return importlib.import_module(name)
+
+    return load
+
+
+TEMPLATE = "the heart is normal . the lungs are clear ."
+
+
+def _rows() -> list[dict[str, str]]:
+    """Return pairs of 12 studies, each with a template and with the next study's report."""
+    reports = [f"small left effusion . nodule {i} in the right lung ." for i in range(12)]
+    rows: list[dict[str, str]] = []
+    for i, reference in enumerate(reports):
+        for hypothesis, score in ((TEMPLATE, "0.0"), (reports[(i + 1) % 12], "0.8")):
+            pair = {"study": str(i), "reference": reference, "hypothesis": hypothesis}
+            rows.append(pair | {"rg_e": score, "rg_er": score})
+    return rows
+
+
+def test_no_fit_sees_a_study_or_a_text_of_a_held_out_pair(benchmark):
+    fit = benchmark("embedded_fit")
+    rows = _rows()
+    parts = fit.held_out_parts(rows, folds=3)
+    assert np.sum(parts, axis=0).tolist() == [1] * len(rows)
+    for part in parts:
+        seen = [row for row, use in zip(rows, fit.unrelated(rows, part), strict=True) if use]
+        held = [row for row, is_held in zip(rows, part, strict=True) if is_held]
+        assert {row["study"] for row in seen}.isdisjoint(row["study"] for row in held)
+        texts = {row[side] for row in held for side in ("reference", "hypothesis")}
+        assert texts.isdisjoint(row[side] for row in seen for side in ("reference", "hypothesis"))
+
+
+def test_marks_do_not_make_a_text_another_one(benchmark):
+    fit = benchmark("embedded_fit")
+    assert fit.same_words("T-spine osteophytes.") == fit.same_words("tspine osteophytes .")
+
+
+def test_features_of_held_out_texts_weigh_nothing(benchmark):
+    fit = benchmark("embedded_fit")
+    rows = _rows()
+    problem = fit.make_problem(rows)
+    use = fit.torch.tensor([row["hypothesis"] == TEMPLATE for row in rows])
+    without = fit.torch.tensor([row["study"] == "0" for row in rows]) & use
+    model = fit.fit(problem, without)
+    lacking = ~fit.known_features(problem, without)
+    assert lacking.any()
+    assert not model.weights[lacking].any()
+
+
+def test_gains_of_supported_sentences_do_not_count(benchmark):
+    cheats = benchmark("reward_cheats")
+    assert cheats.is_supported("No effusion.", "There is no pleural effusion.")
+    assert not cheats.is_supported("No effusion.", "There is a pleural effusion.")
+    pair = cheats.Pair("No pneumothorax. Lungs are clear.", "Lungs are clear.")
+    honest = cheats.appending("No pneumothorax.", True)
+    assert cheats.gains([honest], [pair])[0, 0] == 0.0
+    wrong = cheats.appending("There is a mass.", True)
+    assert cheats.gains([wrong], [pair])[0, 0] < 0.0
+
+
+def test_a_replacement_is_measured_against_silence(benchmark):
+    cheats = benchmark("reward_cheats")
+    pair = cheats.Pair("Lungs are clear.", "Lungs are clear. Large mass.")
+    edit = cheats.replacing_last("Small nodule.", True)
+    assert edit.apply(pair.honest) == "Lungs are clear. Small nodule."
+    assert cheats.gains([edit], [pair])[0, 0] < 0.0
+
+
+def test_variants_repeat_a_sentence_with_other_words(benchmark):
+    cheats = benchmark("reward_cheats")
+    report = cheats.with_variants("Left effusion. Clear lungs.", cheats.SIDE, ["left", "right"])
+    assert report == "Left effusion. right effusion. Clear lungs."
