@@ -16,6 +16,7 @@ COMMANDS = {
     "score": "score hypothesis reports against references",
     "compare": "test whether systems differ, from files with their reports",
     "evaluate": "generate reports with a checkpoint and score them",
+    "generate": "write reports for films that have none",
     "explain": "show matched, missed and invented findings of every report, in colour",
     "demo": "run SFT, PPO, evaluation and the run report with one config",
     "doctor": "say what is installed and what is missing, or check a run before it starts",

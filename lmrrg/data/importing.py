@@ -37,6 +37,8 @@ class Import:
         rows: number of rows that the reader found.
         dropped: number of rows left out, by reason.
         notes: facts about the import, in words.
+        examples: the first example of a reason to drop a row, such as the path of a missing file.
+            The audit, which may be shared, has none of them.
         duplicates: counts of :func:`~lmrrg.data.audit.find_duplicates`; ``None`` if not asked for.
         views: counts of the view check; ``None`` if not asked for.
         image_check: counts of :func:`~lmrrg.data.image_check.check_images`; ``None`` if not asked
@@ -50,6 +52,7 @@ class Import:
     rows: int
     dropped: Mapping[str, int] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
+    examples: Mapping[str, str] = field(default_factory=dict)
     duplicates: Mapping[str, int] | None = None
     views: Mapping[str, int] | None = None
     image_check: Mapping[str, Any] | None = None
@@ -70,8 +73,9 @@ class Import:
         )
 
     def table(self) -> str:
-        """Return the audit as text."""
-        return audit_table(self.audit())
+        """Return the audit as text, and the first example of each reason to drop a row."""
+        lines = [f"{which}: {example}" for which, example in self.examples.items()]
+        return "\n".join([audit_table(self.audit()), *lines])
 
 
 def complete_source(
@@ -102,7 +106,7 @@ def complete_source(
     examples: dict[str, str] = {}
     row_count, studies = _read_rows(source, section, dropped, examples, progress)
     # Copied only now: a reader may add notes until its last row is read.
-    notes = dict(source.notes) | examples
+    notes = dict(source.notes)
     studies = _with_splits(studies, seed, source.val_fraction, dropped, notes)
     if not studies:
         reasons = f"none of {row_count} rows of {source.name} makes a study: {dict(dropped)}"
@@ -120,7 +124,7 @@ def complete_source(
     # links, since they find the closest prior among the studies that were kept.
     studies = link_priors(without_lost_priors(studies), source.study_dates)
     check_patient_disjoint(studies)
-    return Import(source.name, section, studies, row_count, dropped, notes)
+    return Import(source.name, section, studies, row_count, dropped, notes, examples)
 
 
 def audit_path(manifest: Path) -> Path:

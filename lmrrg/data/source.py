@@ -18,8 +18,8 @@ NO_ID = "no study or patient id"
 class Dropped:
     """A row of a source that makes no study, and the reason, as the audit counts it.
 
-    ``example`` says what was looked for, such as a path. The audit shows the first one of each
-    reason, so it must not hold what a data set keeps private.
+    ``example`` says what was looked for, such as a path. The first one of each reason is printed,
+    so it must not hold what a data set keeps private.
     """
 
     reason: str

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import pydicom
 from pydicom import uid
 from pydicom.dataset import Dataset, FileDataset
 
 from lmrrg.imaging.dicom import elements
-from lmrrg.imaging.radiograph import Limits, check_bytes
+from lmrrg.imaging.radiograph import ImageError, Limits, check_bytes
 from lmrrg.studies import View
 from lmrrg.views import view_of
 
@@ -20,6 +21,8 @@ _LONG_VRS = frozenset(
     (b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"UC", b"UN", b"UR", b"UT", b"SV", b"UV")
 )
 _TRANSFER_SYNTAX = (0x0002, 0x0010)
+_MOST_META = 1 << 16
+"""Bytes from the start of a file in which its meta information ends."""
 _MOST_STRETCH = 4.0
 """Largest ratio of a pixel's sides that is believed; more is a mistake of the header."""
 
@@ -59,6 +62,25 @@ def parse(data: bytes, limits: Limits) -> FileDataset:
     dataset = pydicom.dcmread(io.BytesIO(inflated), force=True)
     dataset.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
     return dataset
+
+
+def study_uid(path: Path, limits: Limits) -> str:
+    """Return Study Instance UID (0020,000D) of a file; "" where it cannot be read.
+
+    Nothing behind the header is read, but of a deflated file, which is inflated within ``limits``.
+    """
+    try:
+        with path.open("rb") as file:
+            syntax, _ = _file_meta(file.read(_MOST_META))
+        if syntax == uid.DeflatedExplicitVRLittleEndian:
+            check_bytes(path.stat().st_size, limits)
+            return elements.text(parse(path.read_bytes(), limits), "StudyInstanceUID")
+        dataset = pydicom.dcmread(
+            path, force=True, stop_before_pixels=True, specific_tags=["StudyInstanceUID"]
+        )
+        return elements.text(dataset, "StudyInstanceUID")
+    except (ImageError, *elements.DAMAGE):
+        return ""
 
 
 def _file_meta(data: bytes) -> tuple[str, int]:

@@ -306,3 +306,15 @@ def test_optional_columns_may_be_spelled_otherwise(tmp_path):
     columns = ["Study_ID", "Patient_ID", "Image", " Findings ", "SPLIT"]
     path = table(tmp_path / "t.csv", columns, [["a", "p", "a.png", CLEAR, "test"]])
     assert [study.split for study in import_from("csv", path, ids="published").studies] == ["test"]
+
+
+def test_the_sample_path_is_printed_and_not_saved(tmp_path, capsys):
+    path = _lab_table(
+        tmp_path, ["A1", "m", "a.png", "", "", CLEAR], ["A2", "m", "gone/b.png", "", "", CLEAR]
+    )
+    out = tmp_path / "out.jsonl"
+    names = [f"{name}={own}" for name, own in LAB_NAMES.items()]
+    arguments = ["--source", str(path), "--ids", "published", "--out", str(out), "--quiet"]
+    assert main(["data", "csv", *arguments, "--columns", *names]) == 0
+    assert f"first with no image file: {tmp_path}/gone/b.png" in capsys.readouterr().out
+    assert "gone" not in out.with_suffix(".audit.json").read_text()
