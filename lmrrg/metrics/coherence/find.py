@@ -8,7 +8,7 @@ from itertools import chain, islice, product
 
 from lmrrg.metrics.coherence.fault import Cut, Fault, FaultKind
 from lmrrg.metrics.coherence.rules import (
-    against_clear_lungs,
+    against_normality,
     faults_of_pairs,
     impossible,
     on_both_sides,
@@ -71,7 +71,7 @@ def find_faults(text: str) -> tuple[Fault, ...]:
     reads = [read_sentence(sentence) for sentence in sentences]
     stated = [statements_of(number, sentence) for number, sentence in enumerate(sentences)]
     statements = list(islice(chain.from_iterable(stated), _MOST_STATEMENTS))
-    found = [*faults_of_pairs(statements), *against_clear_lungs(reads, statements)]
+    found = [*faults_of_pairs(reads, statements), *against_normality(reads, statements)]
     found += repeated_sentences(reads, stated)
     for number, (read, own) in enumerate(zip(reads, stated, strict=True)):
         found += [*impossible(number, read, own), *on_both_sides(own), *repeated_runs(number, read)]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from lmrrg.metrics.coherence.fault import Cut, Fault, FaultKind
 from lmrrg.metrics.coherence.statements import (
+    PLACEHOLDER,
     Statement,
     coherence_lexicon,
     content_of,
@@ -18,12 +19,10 @@ from lmrrg.metrics.coherence.statements import (
     whole_sentence,
 )
 from lmrrg.metrics.embedded.claim_lexicon import claim_lexicon
-from lmrrg.metrics.embedded.claims import share_place
+from lmrrg.metrics.embedded.claims import Claim, claim_lexicon, share_place
 from lmrrg.metrics.embedded.lexicon import DEVICE, OBSERVATION, STATE
 from lmrrg.metrics.embedded.sentences import ABSENT, PRESENT, Sentence
 
-_PLACEHOLDER = "xxxx"
-"""What stands for a word that was taken out of a report to hide who it is about."""
 _TELLING = frozenset([OBSERVATION, DEVICE, STATE])
 _SHORTEST_RUN = 2
 _LONGEST_RUN = 12
@@ -33,15 +32,26 @@ _JOINTS = frozenset([",", "and", "with", "but", "no", "without", "there"])
 _VIEWS = frozenset(["lateral", "decubitus", "view", "greater", "more", "or", "than", "to"])
 """Words after a side that show that it is no finding's side, or not its only one."""
 _ONE_SIDE = frozenset(["left", "right"])
+_NONE: frozenset[str] = frozenset()
+_BOTH = frozenset(["l", "r"])
+_NORMAL = frozenset([("normal", PRESENT), ("unremarkable", PRESENT)])
+_ACUTE = frozenset(["acute", "active"])
 _ATTRIBUTES_TOO = frozenset(["the", "a", "an", "sided", "pleural", "pulmonary"])
 """Words, beside attributes, that a noun phrase may have before its noun."""
 
 
-def faults_of_pairs(statements: Sequence[Statement]) -> Iterator[Fault]:
+def shows_other_parts(reads: Sequence[Sentence]) -> bool:
+    """Return whether a report is about other films or parts of the body than the chest, too."""
+    return any(not coherence_lexicon().other_films.isdisjoint(read.words) for read in reads)
+
+
+def faults_of_pairs(reads: Sequence[Sentence], statements: Sequence[Statement]) -> Iterator[Fault]:
     """Yield the faults between two statements of one finding at one place."""
     rules = coherence_lexicon()
+    if shows_other_parts(reads):
+        statements = [one for one in statements if one.claim.finding not in rules.of_any_part]
     for a, b in combinations(statements, 2):
-        if a.claim.finding != b.claim.finding or a.noun != b.noun:
+        if a.claim.finding != b.claim.finding or a.nouns.isdisjoint(b.nouns):
             continue
         # Within a sentence, an organ and its enlargement are two mentions of one statement.
         is_one_statement = a.claim.mention == b.claim.mention or a.claim.finding in rules.organs
@@ -69,17 +79,20 @@ def _pair_kind(a: Statement, b: Statement) -> FaultKind | None:
 
 def _contradict(denied: Statement, stated: Statement) -> bool:
     is_vague = stated.claim.finding in coherence_lexicon().vague
-    return not (is_vague or is_limited(denied) or is_reference(stated))
+    return not (is_vague or is_limited(denied, stated) or is_reference(stated))
 
 
 def _is_said_again(a: Statement, b: Statement) -> bool:
     """Return whether a later sentence states a finding once more, instead of speaking of it."""
-    if a.sentence == b.sentence or is_reference(b):
+    if is_reference(b) or PLACEHOLDER in b.read.words:
         return False
-    before = content_of(a.read)
-    after = content_of(b.read)
-    # There may be two nodules in one place, of which each sentence says something else.
-    return a.is_single or before <= after or after <= before
+    if a.sentence == b.sentence:
+        places = [(one.nouns, one.claim.sides, one.claim.zones) for one in (a, b)]
+        return a.is_single and places[0] == places[1]
+    # There may be two nodules in one place: "another nodule", "a second one of 8 mm".
+    lexicon = coherence_lexicon()
+    is_another = not lexicon.limits.isdisjoint(b.read.words)
+    return a.is_single or not (is_another or a.claim.finding in lexicon.vague)
 
 
 def _cuts_of_pair(a: Statement, b: Statement) -> tuple[Cut, Cut]:
@@ -91,36 +104,68 @@ def _cuts_of_pair(a: Statement, b: Statement) -> tuple[Cut, Cut]:
     return Cut(a.sentence, 0, middle), Cut(a.sentence, middle, len(a.read.words))
 
 
-def against_clear_lungs(
+def against_normality(
     reads: Sequence[Sentence], statements: Sequence[Statement]
 ) -> Iterator[Fault]:
-    """Yield the findings that a report with clear lungs states nevertheless."""
-    clear = [number for number, read in enumerate(reads) if _calls_lungs_clear(read)]
-    if not clear:
-        return
-    for statement in statements:
-        claim = statement.claim
-        if claim.assertion == PRESENT and claim.finding in coherence_lexicon().against_clear_lungs:
-            cuts = (whole_sentence(clear[0], reads[clear[0]]), statement.whole)
-            if not is_reference(statement) and clear[0] != statement.sentence:
-                yield Fault("contradicted", claim.finding, cuts)
+    """Yield the findings that a report states although it calls the lungs or the chest normal."""
+    lexicon = coherence_lexicon()
+    for number, read in enumerate(reads):
+        excluded: frozenset[str] = frozenset()
+        clear_sides = _clear_sides(read)
+        if clear_sides:
+            excluded = lexicon.against_clear_lungs
+        elif _calls_chest_normal(read):
+            excluded = lexicon.against_normal_chest
+        for one in statements if excluded else ():
+            is_excluded = one.claim.finding in excluded and one.claim.assertion == PRESENT
+            is_elsewhere = clear_sides and not _is_within(one.claim, clear_sides)
+            if (
+                is_excluded
+                and not is_elsewhere
+                and one.sentence != number
+                and not is_reference(one)
+            ):
+                cuts = (whole_sentence(number, read), one.whole)
+                yield Fault("contradicted", one.claim.finding, cuts)
 
 
-def _calls_lungs_clear(read: Sentence) -> bool:
-    """Return whether a sentence calls both lungs clear, without a limit and of everything."""
+def _clear_sides(read: Sentence) -> frozenset[str]:
+    """Return the sides of the lungs that a sentence calls clear without a limit: "l", "r"."""
     words = read.words
-    if "clear" not in words or "lungs" not in words:
-        return False
+    if "clear" not in words or not coherence_lexicon().limits.isdisjoint(words):
+        return _NONE
     i = words.index("clear")
-    is_bare = coherence_lexicon().limits.isdisjoint(words) and _ONE_SIDE.isdisjoint(words)
-    return is_bare and read.assertions[i] == PRESENT and words[i + 1 : i + 2] != ("of",)
+    if read.assertions[i] != PRESENT or words[i + 1 : i + 2] == ("of",):
+        return _NONE
+    sides = _ONE_SIDE.intersection(words)
+    if "lungs" in words and not sides:
+        return _BOTH
+    return frozenset([side[0] for side in sides]) if "lung" in words and len(sides) == 1 else _NONE
+
+
+def _is_within(claim: Claim, sides: frozenset[str]) -> bool:
+    return sides == _BOTH or bool(claim.sides and claim.sides <= sides)
+
+
+def _calls_chest_normal(read: Sentence) -> bool:
+    """Return whether a sentence says of the whole chest that it is normal, without a limit.
+
+    Examples: "normal chest", "no acute cardiopulmonary process".
+    """
+    lexicon = coherence_lexicon()
+    if not (lexicon.limits - _ACUTE).isdisjoint(read.words):
+        return False
+    said = set(zip(read.words, read.assertions, strict=True))
+    if not lexicon.whole_chest.isdisjoint(read.words):
+        return not _NORMAL.isdisjoint(said)
+    return ("acute", ABSENT) in said and ("cardiopulmonary", ABSENT) in said
 
 
 def repeated_sentences(
     reads: Sequence[Sentence], stated: Sequence[Sequence[Statement]]
 ) -> Iterator[Fault]:
     """Yield the sentences that say what was said before, in the same or in other words."""
-    if any(not coherence_lexicon().other_films.isdisjoint(read.words) for read in reads):
+    if shows_other_parts(reads):
         return
     first: dict[Hashable, int] = {}
     for number, (read, own) in enumerate(zip(reads, stated, strict=True)):
@@ -153,10 +198,10 @@ def _sayings(read: Sentence, own: Sequence[Statement]) -> _Sayings:
         return _Sayings([], [])
     # A placeholder hides a word that may make all the difference.
     whole: list[Hashable] = [read.words]
-    if _PLACEHOLDER not in read.words:
+    if PLACEHOLDER not in read.words:
         whole.append(content)
     is_denial = all(map(is_bare_denial, own))
-    return _Sayings(whole, [(s.noun, s.claim.sides) for s in own] if is_denial else [])
+    return _Sayings(whole, [(s.claim.finding, s.claim.sides) for s in own] if is_denial else [])
 
 
 def repeated_runs(number: int, read: Sentence) -> Iterator[Fault]:

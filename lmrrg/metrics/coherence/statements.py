@@ -11,6 +11,8 @@ from lmrrg.metrics.embedded.claims import Claim, sentence_claims
 from lmrrg.metrics.embedded.lexicon import ANATOMY, LOCATION, graph_lexicon, read_yaml
 from lmrrg.metrics.embedded.sentences import ABSENT, PRESENT, Sentence, read_sentence
 
+PLACEHOLDER = "xxxx"
+"""What stands for a word that was taken out of a report to hide who it is about."""
 _BEFORE_NOUNS = frozenset(["a", "an", "sided", "associated"])
 """Words, beside entity words, that a noun phrase has before its noun."""
 
@@ -22,8 +24,11 @@ class CoherenceLexicon(NamedTuple):
     vague: frozenset[str]
     organs: frozenset[str]
     against_clear_lungs: frozenset[str]
+    against_normal_chest: frozenset[str]
+    whole_chest: frozenset[str]
     limits: frozenset[str]
     other_films: frozenset[str]
+    of_any_part: frozenset[str]
     referring: frozenset[str]
     no_place_for_devices: frozenset[str]
     devices: frozenset[str]
@@ -44,8 +49,8 @@ class Statement(NamedTuple):
     sentence: int
     read: Sentence
     claim: Claim
-    noun: str
-    """The finding's own word, in the form that stands for its meaning."""
+    nouns: frozenset[str]
+    """The finding's own words, in the forms that stand for their meaning."""
 
     @property
     def is_single(self) -> bool:
@@ -66,20 +71,21 @@ def whole_sentence(number: int, read: Sentence) -> Cut:
 def statements_of(number: int, sentence: str) -> list[Statement]:
     """Return the statements of one lower-case sentence, which has this number in its report.
 
-    >>> [one.noun for one in statements_of(0, "no pleural fluid, mild edema")]
-    ['effusion', 'edema']
+    >>> [sorted(one.nouns) for one in statements_of(0, "no pleural fluid, mild edema")]
+    [['effusion', 'pleural'], ['edema']]
     """
     read = read_sentence(sentence)
     return [
-        Statement(number, read, claim, _noun(read, claim)) for claim in sentence_claims(sentence)
+        Statement(number, read, claim, _nouns(read, claim)) for claim in sentence_claims(sentence)
     ]
 
 
-def _noun(read: Sentence, claim: Claim) -> str:
+def _nouns(read: Sentence, claim: Claim) -> frozenset[str]:
     if claim.finding in coherence_lexicon().organs:
-        return claim.finding
-    word = read.words[claim.mention[-1]]
-    return graph_lexicon().meaning.get(word, word)
+        return frozenset([claim.finding])
+    meaning = graph_lexicon().meaning
+    words = [read.words[i] for i in claim.mention]
+    return frozenset([meaning.get(word, word) for word in words])
 
 
 def is_exact_place(a: Claim, b: Claim) -> bool:
@@ -87,10 +93,16 @@ def is_exact_place(a: Claim, b: Claim) -> bool:
     return bool(a.sides and a.zones) and (a.sides, a.zones) == (b.sides, b.zones)
 
 
-def is_limited(denied: Statement) -> bool:
-    """Return whether a denial leaves room for the finding: "no large effusion"."""
-    limits = coherence_lexicon().limits
-    return bool(denied.claim.severity) or not limits.isdisjoint(denied.read.words)
+def is_limited(denied: Statement, stated: Statement | None = None) -> bool:
+    """Return whether a denial leaves room for the finding: "no large effusion".
+
+    What another sentence says of the finding as well is no limit: "no acute fracture" denies an
+    acute fracture.
+    """
+    limits = coherence_lexicon().limits.intersection(denied.read.words)
+    if stated and stated.sentence != denied.sentence and PLACEHOLDER not in limits:
+        limits -= set(stated.read.words)
+    return bool(denied.claim.severity) or bool(limits)
 
 
 def is_reference(statement: Statement) -> bool:
@@ -99,9 +111,12 @@ def is_reference(statement: Statement) -> bool:
     i = statement.claim.mention[0] - 1
     if read.kinds[i + 1] == ANATOMY:  # "the heart is enlarged": the article is the organ's
         return False
+    referring = coherence_lexicon().referring
     while i >= 0 and (read.kinds[i] or read.words[i] in _BEFORE_NOUNS):
+        if read.words[i] in referring:
+            return True
         i -= 1
-    return i >= 0 and read.words[i] in coherence_lexicon().referring
+    return i >= 0 and read.words[i] in referring
 
 
 @lru_cache(maxsize=CACHED_SENTENCES)

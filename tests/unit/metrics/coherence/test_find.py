@@ -26,6 +26,20 @@ def test_a_fault_is_found_and_only_there(kind: str, clean: str, faulty: str) -> 
     assert allowed & {fault.kind for fault in find_faults(faulty)}
 
 
+def lines_of(name: str) -> list[str]:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("text", lines_of("faulty.txt"))
+def test_more_faulty_reports(text: str) -> None:
+    assert not is_coherent(text)
+
+
+@pytest.mark.parametrize("text", lines_of("sound.txt"))
+def test_more_reports_without_a_fault(text: str) -> None:
+    assert is_coherent(text)
+
+
 @pytest.mark.parametrize(
     "text",
     [
