@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from lmrrg.metrics.embedded.batch_cache import CACHED_SENTENCES, SENTENCE_BATCH, BatchCache
 from lmrrg.metrics.embedded.claim_lexicon import claim_lexicon
-from lmrrg.metrics.embedded.claims import Claim, merge_claims, sentence_claims
+from lmrrg.metrics.embedded.claims import Claim, merge_claims, restates, sentence_claims
 from lmrrg.metrics.embedded.graph import ReportGraph, join_graphs, sentence_graph
 from lmrrg.metrics.embedded.lexicon import ANATOMY, LOCATION, graph_lexicon
 from lmrrg.metrics.embedded.reading.language import WordCounts, are_readable, count_words
@@ -44,6 +44,7 @@ _SIDE = 1.2
 _ZONE = 0.6
 _SEVERITY = 0.8
 _SIZE = 1.0
+_COURSE = 0.6
 _TURN = 1.3
 """Radians between a size and another e times as large."""
 _PLACE = 1.0
@@ -53,6 +54,10 @@ _INCIDENTAL = 0.5
 """A report whose findings all weigh less is a normal one."""
 _SEVERE = 3
 """Severities from here on (moderate, severe) are one component, milder ones another."""
+
+_UNCHANGED = frozenset("s")
+_LEAST_CONTENT = 2
+"""Words of a class that a sentence must have to be compared with another by its words."""
 
 WeightedWord = tuple[tuple[str, int], float]
 """((meaning, assertion), weight)"""
@@ -66,6 +71,8 @@ class SentenceFacts(NamedTuple):
     """Its informative words with their weights."""
     unnamed: tuple[str, ...]
     """Meanings of the words by which it asserts something that no lexicon names."""
+    content: frozenset[tuple[str, int]]
+    """(meaning, assertion) of its words of a class."""
     length: int
     """Its number of words."""
     counts: WordCounts
@@ -94,6 +101,8 @@ class ReportAnalysis(NamedTuple):
     """(sentence, its number of words once) of every sentence that occurs again."""
     strange: int
     """Number of words that are none of English or of radiology."""
+    restated: int
+    """Words of further sentences that only say again, or contradict, what one before them says."""
 
 
 def analyse_reports(texts: list[str]) -> list[ReportAnalysis]:
@@ -116,15 +125,20 @@ def _join_sentences(sentences: list[str], facts_of: dict[str, SentenceFacts]) ->
     words: dict[tuple[str, int], float] = {}
     lengths: dict[str, int] = {}
     repeated: dict[str, int] = {}
+    restated: set[str] = set()
+    said = _Said()
     for sentence in sentences:
         facts = facts_of[sentence]
         mentions.append(facts.claims)
         if facts.unnamed:
             unnamed.append(facts.unnamed)
-        for word, weight in facts.weights:
-            words[word] = words.get(word, 0.0) + weight
         if sentence in lengths:
             repeated[sentence] = facts.length
+        elif said.has(facts):
+            restated.add(sentence)
+        if sentence not in restated:
+            for word, weight in facts.weights:
+                words[word] = words.get(word, 0.0) + weight
         lengths[sentence] = lengths.get(sentence, 0) + facts.length
     counts = [facts_of[sentence].counts for sentence in sentences]
     # Sentences of requests alone have no word.
@@ -132,7 +146,7 @@ def _join_sentences(sentences: list[str], facts_of: dict[str, SentenceFacts]) ->
     merged = merge_claims(chain.from_iterable(mentions))
     vector = finding_vector(merged)
     return ReportAnalysis(
-        graph=join_graphs(sentences),
+        graph=join_graphs(sentences, restated),
         mentions=tuple(mentions),
         claims=merged,
         unnamed=tuple(unnamed),
@@ -142,7 +156,39 @@ def _join_sentences(sentences: list[str], facts_of: dict[str, SentenceFacts]) ->
         lengths=lengths if is_readable else {},
         repeated=tuple(repeated.items()),
         strange=sum([count.words - count.known for count in counts]),
+        restated=sum([facts_of[sentence].length for sentence in restated]),
     )
+
+
+class _Said:
+    """What the sentences of a report have said so far."""
+
+    def __init__(self) -> None:
+        self.claims: dict[str, list[Claim]] = {}
+        self.contents: list[frozenset[tuple[str, int]]] = []
+
+    def has(self, facts: SentenceFacts) -> bool:
+        """Return whether a sentence only says again, or contradicts, what was said; remember it."""
+        content = facts.content
+        is_said = bool(content) and any(map(content.issubset, self.contents))
+        is_said = is_said or self._has_claims(facts.claims)
+        if content:
+            self.contents.append(content)
+        for claim in facts.claims:
+            self.claims.setdefault(claim.finding, []).append(claim)
+        return is_said
+
+    def _has_claims(self, claims: tuple[Claim, ...]) -> bool:
+        for claim in claims:
+            others = self.claims.get(claim.finding)
+            # "The lungs are clear. No consolidation": what clear lungs lack may well be named.
+            if not others or (
+                claim.assertion == ABSENT and claim.finding in claim_lexicon().clear_lungs
+            ):
+                return False
+            if not any([restates(claim, other) for other in others]):
+                return False
+        return bool(claims)
 
 
 def _read_facts(sentences: list[str]) -> list[SentenceFacts]:
@@ -154,15 +200,26 @@ def _read_facts(sentences: list[str]) -> list[SentenceFacts]:
     for sentence in sentences:
         sentence_graph(sentence)
     return [
-        SentenceFacts(
-            found,
-            _word_weights(read),
-            _unnamed(read, found),
-            len(read.words),
-            count_words(sentence),
-        )
+        _sentence_facts(sentence, found, read)
         for sentence, found, read in zip(sentences, claims, reads, strict=True)
     ]
+
+
+def _sentence_facts(
+    sentence: str, claims: tuple[Claim, ...], read: Sentence
+) -> SentenceFacts:
+    weights = _word_weights(read)
+    content = frozenset([word for word, weight in weights if weight > _OTHER_WEIGHT])
+    if len(content) < _LEAST_CONTENT:
+        content = frozenset()
+    return SentenceFacts(
+        claims,
+        weights,
+        _unnamed(read, claims),
+        content,
+        len(read.words),
+        count_words(sentence),
+    )
 
 
 def _unnamed(read: Sentence, claims: tuple[Claim, ...]) -> tuple[str, ...]:
@@ -231,8 +288,11 @@ def _add_attributes(vector: dict[str, float], claim: Claim, name: str, weight: f
         vector[f"{finding} {side}"] = _SIDE * weight
     for zone in sorted(claim.zones):
         vector[f"{name} {zone}"] = _ZONE * weight
-    if claim.severity:
+    # Contradictory severities are none.
+    if claim.severity and claim.severity == claim.mildest:
         vector[f"{name} {claim.severity >= _SEVERE}"] = _SEVERITY * weight
+    for change in sorted(claim.change - _UNCHANGED):
+        vector[f"{finding} {change}"] = _COURSE * weight
     if claim.sizes:
         # A point on a circle: close sizes point the same way, one ten times larger the other way.
         angle = _TURN * math.log(max(claim.sizes) + 1)

@@ -37,12 +37,12 @@ _ZONE_COST = _SetCost(unsaid=0.07, overlapping=0.1, disjoint=0.55)
 _UNSAID_SEVERITY_COST = 0.07
 _SEVERITY_COST = (0.0, 0.15, 0.6, 0.75)
 """By the steps between two severities."""
-_CHANGE_COST = 0.25
+_CHANGE_COST = 0.4
 """Both reports name a course, and not the same."""
-_INVENTED_CHANGE_COST = 0.3
+_INVENTED_CHANGE_COST = 0.45
 """A finding is new, worse or better than before, and the reference compares with nothing."""
 _INVENTED_STABLE_COST = 0.1
-_OMITTED_CHANGE_COST = 0.07
+_OMITTED_CHANGE_COST = 0.1
 _SIZE_COST = 0.35
 """For a size e times as large; 0.24 for one twice as large."""
 _GREATEST_SIZE_COST = 0.85

@@ -167,6 +167,29 @@ def share_place(a: Claim, b: Claim) -> bool:
     )
 
 
+def restates(claim: Claim, other: Claim) -> bool:
+    """Return whether a claim says no more of a finding than another one, or contradicts its size.
+
+    >>> small, large, left = (
+    ...     sentence_claims(s)[0] for s in ("small effusion", "large effusion", "left effusion")
+    ... )
+    >>> restates(small, small), restates(large, small), restates(left, small)
+    (True, True, False)
+    """
+    if claim.assertion == ABSENT or other.assertion == ABSENT:
+        return claim.assertion == other.assertion
+    if not share_place(claim, other):
+        return False
+    return bool(claim.severity and other.severity and claim.severity != other.severity) or (
+        claim.sides <= other.sides
+        and claim.zones <= other.zones
+        and claim.change <= other.change
+        and claim.sizes <= other.sizes
+        and claim.places <= other.places
+        and claim.severity in (0, other.severity)
+    )
+
+
 def _are_twins(a: Claim, b: Claim) -> bool:
     """Return whether two claims differ in their side alone."""
     return (a.zones, a.severity, a.sizes, a.places) == (b.zones, b.severity, b.sizes, b.places)

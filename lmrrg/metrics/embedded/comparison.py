@@ -37,6 +37,8 @@ _REPEAT_COST = 2.5
 """Cost of a repeated word, in units of the reference's words."""
 _FREE_STRANGE = 0.1
 """Part of a report's words that may be unknown, as rare and misspelt words are."""
+_RESTATED_COST = 1.0
+"""Cost of a word of a sentence that says the same in other words, or contradicts itself."""
 
 
 class PairScores(NamedTuple):
@@ -82,19 +84,22 @@ def compare(hypothesis: ReportAnalysis, reference: ReportAnalysis) -> PairScores
 def padding_factor(hypothesis: ReportAnalysis, reference: ReportAnalysis) -> float:
     """Return the factor in (0, 1] for too many, repeated and unknown words.
 
-    A sentence may occur once, or as often as in the reference, at no cost.
+    A sentence may occur once, or as often as in the reference, at no cost; as many words as in the
+    reference may say again what was said.
     """
     length = sum(reference.lengths.values())
     repeated = 0
     for sentence, once in hypothesis.repeated:
         needed = max(reference.lengths.get(sentence, 0), once)
         repeated += max(0, hypothesis.lengths[sentence] - needed)
+    restated = max(0, hypothesis.restated - reference.restated)
     allowed = _LENGTH_RATIO * length + _LENGTH_EXTRA
     written = sum(hypothesis.lengths.values())
     excess = min(max(written / allowed, 1.0), _LONGEST)
     # Words that are none cost like repeated ones.
     strange = max(0.0, hypothesis.strange - reference.strange - _FREE_STRANGE * written)
-    return 1 / (math.sqrt(excess) * (1 + _REPEAT_COST * (repeated + strange) / length))
+    again = _REPEAT_COST * (repeated + strange) + _RESTATED_COST * restated
+    return 1 / (math.sqrt(excess) * (1 + again / length))
 
 
 def _invented_sentences(hypothesis: ReportAnalysis, reference: ReportAnalysis) -> int:

@@ -9,6 +9,7 @@ F1 scores here: an entity counts with the chance that RadGraph's model marks it
 
 from __future__ import annotations
 
+from collections.abc import Set
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -107,15 +108,20 @@ def build_graph(text: str) -> ReportGraph:
     return join_graphs(sentences_of(text))
 
 
-def join_graphs(sentences: list[str]) -> ReportGraph:
-    """Return the graph of a report that is already split into its lower-case sentences."""
+def join_graphs(sentences: list[str], restated: Set[str] = frozenset()) -> ReportGraph:
+    """Return the graph of a report that is already split into its lower-case sentences.
+
+    The ``restated`` ones say or contradict what others say; they add nothing to what RG compares.
+    """
     chances: dict[Entity, Chances] = {}
     meanings: set[Entity] = set()
     relations: set[MeaningRelation] = set()
     typed: set[tuple[str, ...]] = set()
-    for graph in map(sentence_graph, dict.fromkeys(sentences)):
-        meanings.update(graph.meanings)
-        relations.update(graph.relations)
+    for sentence in dict.fromkeys(sentences):
+        graph = sentence_graph(sentence)
+        if sentence not in restated:
+            meanings.update(graph.meanings)
+            relations.update(graph.relations)
         typed.update(graph.typed)
         for entity, chance in graph.entities:
             known = chances.get(entity)

@@ -14,7 +14,6 @@ from lmrrg.imaging.radiograph import ImageError, Radiograph
 from lmrrg.imaging.reading import read_image
 from lmrrg.studies import Study, StudyImage
 from lmrrg.views import VIEWS, choose_views
-from lmrrg.vision import files as module
 from lmrrg.vision.cache import FeatureError
 from lmrrg.vision.encoder import feature_shape, image_encoder
 from lmrrg.vision.files import FeatureFiles, load_features, load_features_from_images
