@@ -170,12 +170,21 @@ class _Said:
     def has(self, facts: SentenceFacts) -> bool:
         """Return whether a sentence only says again, or contradicts, what was said; remember it."""
         content = facts.content
-        is_said = bool(content) and any(map(content.issubset, self.contents))
-        is_said = is_said or self._has_claims(facts.claims)
+        is_said = False
         if content:
+            for other in self.contents:
+                if content <= other:
+                    is_said = True
+                    break
             self.contents.append(content)
-        for claim in facts.claims:
-            self.claims.setdefault(claim.finding, []).append(claim)
+        known = self.claims
+        if facts.claims:
+            is_said = is_said or self._has_claims(facts.claims)
+            for claim in facts.claims:
+                if claim.finding in known:
+                    known[claim.finding].append(claim)
+                else:
+                    known[claim.finding] = [claim]
         return is_said
 
     def _has_claims(self, claims: tuple[Claim, ...]) -> bool:
@@ -188,7 +197,7 @@ class _Said:
                 return False
             if not any([restates(claim, other) for other in others]):
                 return False
-        return bool(claims)
+        return True
 
 
 def _read_facts(sentences: list[str]) -> list[SentenceFacts]:
@@ -224,8 +233,9 @@ def _sentence_facts(
 
 def _unnamed(read: Sentence, claims: tuple[Claim, ...]) -> tuple[str, ...]:
     """Return the meanings of a sentence's unnamed words; none where it asserts a named finding."""
-    if any([claim.assertion != ABSENT for claim in claims]):
-        return ()
+    for claim in claims:
+        if claim.assertion != ABSENT:
+            return ()
     meaning = graph_lexicon().meaning
     return tuple([meaning.get(word, word) for word in unnamed_words(read)])
 

@@ -106,6 +106,8 @@ def sentence_claims(sentence: str) -> tuple[Claim, ...]:
     mentions = _mentions(read)
     if not mentions:
         return ()
+    if claim_lexicon().attributes.isdisjoint(read.words):  # two sentences of five
+        return tuple([_claim(read, mention, ()) for mention in mentions])
     claims: list[Claim] = []
     for mention, owned in zip(mentions, _owned_words(read, mentions), strict=True):
         attributes = sorted([i for i in owned if _is_attribute(read, i, mention)])
@@ -270,8 +272,6 @@ def _owned_words(read: Sentence, mentions: list[_Mention]) -> list[list[int]]:
 
     These are the words before it, and those after "in", "is" and the like.
     """
-    if claim_lexicon().attributes.isdisjoint(read.words):  # two sentences of five
-        return [[] for _ in mentions]
     # Two findings may start at one word: "clear" denies two.
     starts: dict[int, list[int]] = {}
     for number, mention in enumerate(mentions):
