@@ -214,9 +214,7 @@ def _read_facts(sentences: list[str]) -> list[SentenceFacts]:
     ]
 
 
-def _sentence_facts(
-    sentence: str, claims: tuple[Claim, ...], read: Sentence
-) -> SentenceFacts:
+def _sentence_facts(sentence: str, claims: tuple[Claim, ...], read: Sentence) -> SentenceFacts:
     weights = _word_weights(read)
     content = frozenset([word for word, weight in weights if weight > _OTHER_WEIGHT])
     if len(content) < _LEAST_CONTENT:
