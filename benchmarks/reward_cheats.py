@@ -411,7 +411,7 @@ def _statements(text: str) -> tuple[frozenset[tuple[str, bool]], frozenset[tuple
     """Return the (finding, whether it is denied) and the meanings that a text states."""
     (analysis,) = analyse_reports([text])
     claims = [(str(finding), claim) for finding, claim in analysis.claims.items()]
-    stated = frozenset((finding, claim.assertion == ABSENT) for finding, claim in claims)
+    stated = frozenset((finding, claim[0].assertion == ABSENT) for finding, claim in claims)
     return stated, frozenset(analysis.graph.meanings)
 
 
