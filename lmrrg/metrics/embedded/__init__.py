@@ -9,8 +9,9 @@ How a pair of reports becomes the parts of RadCliQ, and which module does it:
 2. **Graph** (``graph``, ``relations``, ``salience``). The words with a class are the entities of
    a graph in the RadGraph schema; their order in the sentence gives the relations. ``salience``
    estimates how likely RadGraph's model would mark each entity.
-3. **Claims** (``claims``). Findings with assertion, side, zone, severity and course, weighted by
-   what they mean to a reader.
+3. **Claims** (``claims``, ``claim_lexicon``, ``unnamed``). One for every mention of a finding, with
+   assertion, side, zone, severity, course, size and place, weighted by what it means to a reader;
+   and what a sentence calls abnormal in words that no lexicon knows.
 4. **Labels** (``labeler``). CheXbert's 14 classes; ``claims`` uses its reading of heart and
    mediastinum.
 5. **Analysis** (``analysis``, ``batch_cache``). All of this of one report, read once and cached.

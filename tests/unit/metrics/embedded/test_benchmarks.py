@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -90,3 +91,27 @@ def test_variants_repeat_a_sentence_with_other_words(benchmark):
     cheats = benchmark("reward_cheats")
     report = cheats.with_variants("Left effusion. Clear lungs.", cheats.SIDE, ["left", "right"])
     assert report == "Left effusion. right effusion. Clear lungs."
+
+
+def test_the_docs_have_the_costs_of_errors_as_they_are(benchmark, repo_root: Path):
+    costs = benchmark("error_costs").error_costs()
+    docs = (repo_root / "docs" / "metrics_embedded.md").read_text(encoding="utf-8")
+    written = dict(re.findall(r"^\| (.+?) \| \*\*(-?[\d.]+)\*\* \|", docs, re.MULTILINE))
+    for kind, cost in costs.items():
+        assert float(written[kind]) == pytest.approx(cost.mean, abs=0.1), kind
+
+
+def test_errors_cost_in_the_order_of_their_weight(benchmark):
+    cost = {kind: cost.mean for kind, cost in benchmark("error_costs").error_costs().items()}
+    ordered = [
+        "free wording, for comparison",
+        "distance or size a little off (6 for 7 mm)",
+        "wrong severity, one step",
+        "wrong severity, more",
+        "wrong side",
+        "finding missed",
+    ]
+    costs = [cost[kind] for kind in ordered]
+    assert costs == sorted(costs)
+    assert cost["comparison invented"] > cost["comparison omitted"]
+    assert min(cost["tension missed"], cost["size ten times as large"]) > 0.8
