@@ -19,7 +19,7 @@ from lmrrg.metrics.coherence.statements import (
     whole_sentence,
 )
 from lmrrg.metrics.embedded.claim_lexicon import claim_lexicon
-from lmrrg.metrics.embedded.claims import Claim, claim_lexicon, share_place
+from lmrrg.metrics.embedded.claims import Claim, share_place
 from lmrrg.metrics.embedded.lexicon import DEVICE, OBSERVATION, STATE
 from lmrrg.metrics.embedded.sentences import ABSENT, PRESENT, Sentence
 
