@@ -315,8 +315,8 @@ def _fault_counts(faults: Sequence[Sequence[Fault]]) -> dict[str, float]:
     reports: Counter[str] = Counter()
     for found in faults:
         reports.update({fault.kind for fault in found})
-    counts = {f"{kind}_reports": float(reports[kind]) for kind in FAULT_KINDS}
-    return {"incoherent_reports": float(sum(map(bool, faults))), **counts}
+    counts = {f"{kind}_reports": reports[kind] for kind in FAULT_KINDS}
+    return {"incoherent_reports": sum(map(bool, faults)), **counts}
 
 
 def _mean_words(texts: Sequence[str]) -> float:

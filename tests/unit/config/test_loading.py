@@ -48,6 +48,9 @@ def test_saved_config_is_the_same_config(tmp_path):
         ("model.decoder.vocabulary=10", ["model.decoder.vocabulary", "260"]),
         ("data.max_report_tokens=5000", ["data.max_report_tokens may be at most half"]),
         ("reward.backend=published", ["reward.published_dir"]),
+        ("reward.parts.label_f1=0.3", ["ppo.heldout_metric", "rouge_l"]),
+        ("reward.parts.radcliq=0", ["no part a weight above 0"]),
+        ("reward.parts.judge=0.5", ["reward.judge.url"]),
         ("reward.backend=reference", ["reward.backend=reference is now called published"]),
         ("reward.reference_dir=x", ["reward.reference_dir is now called reward.published_dir"]),
         (
