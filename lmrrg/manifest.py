@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,10 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from lmrrg.files import atomic_writer
-from lmrrg.studies import Label, Split, Study, StudyError, StudyImage, View
-
-_LONGEST_NAME = 40
-"""Characters of an unknown name that a message quotes: in a damaged line it may be report text."""
+from lmrrg.studies import LABELS, Label, Split, Study, StudyError, StudyImage, View
 
 
 def _not_blank(text: str) -> str:
@@ -59,6 +57,11 @@ class _Record(_Checked):
     source: str = ""
     prior: str | None = None
     truth: dict[str, Any] = Field(default_factory=dict)
+
+
+_NAMES = frozenset((*LABELS, "[key]"))
+# One word in small letters, as the name of a field is.
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,19}")
 
 
 def write_studies(path: Path, studies: Iterable[Study]) -> int:
@@ -177,10 +180,20 @@ def _explain(error: ValidationError) -> str:
     """Return fields and reasons, without the values, which may be report text."""
     problems = []
     for problem in error.errors(include_input=False, include_url=False):
-        field = ".".join(_shorten(str(part)) for part in problem["loc"])
+        field = ".".join(_shown(part) for part in problem["loc"])
         problems.append(f"{field}: {problem['msg']}" if field else problem["msg"])
     return "; ".join(problems)
 
 
-def _shorten(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
+def _shown(part: str | int) -> str:
+    """Return a part of a field's place as a message shows it.
+
+    A name that is none of ours is shown only where it looks like one: in a damaged line it may be
+    report text.
+
+    >>> _shown("Edema"), _shown(0), _shown("age"), _shown("Jane Roe")
+    ('Edema', '0', 'age', 'an unknown field')
+    """
+    name = str(part)
+    is_name = isinstance(part, int) or name in _NAMES or _NAME.fullmatch(name)
+    return name if is_name else "an unknown field"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -15,6 +16,8 @@ from lmrrg.views import frontal_first
 
 _SOURCE_CODES = {"csv_missing": "source_missing", "csv_columns": "source_columns"}
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
+# "a.png" or "IM0001": without blanks, and with a suffix or a digit.
+_FILE_NAME = re.compile(r"(?=.{1,100}$)\S*(?:\.(?:png|jpe?g|dcm|dicom)|\d\S*)", re.IGNORECASE)
 
 
 class Texts(NamedTuple):
@@ -153,15 +156,38 @@ def index_images(folder: Path) -> dict[str, Path]:
 
 def first_file(paths: Iterable[Path]) -> Path | None:
     """Return the first path that is a file; ``None`` if none is."""
-    return next((path for path in paths if path.is_file()), None)
+    return next((path for path in paths if is_file(path)), None)
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a path of a table is that of a file; False also for what can be no path.
+
+    A report that stands in the column of images is too long for a name, and the system's error
+    would quote it.
+    """
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def no_image_file(listed: Iterable[StudyImage]) -> Dropped:
     """Return why a row without any image file makes no study, with the first path looked for."""
     first = next(iter(listed), None)
-    return Dropped("no image file", example=str(first.path) if first else "")
+    return Dropped("no image file", example=_shown_path(first.path) if first else "")
+
+
+def _shown_path(path: Path) -> str:
+    """Return a path for people; of one whose name may be a text from a shifted column, the folder.
+
+    >>> _shown_path(Path("films/IM0001")), _shown_path(Path("films/No effusion."))
+    ('films/IM0001', 'films/(a name that is not shown)')
+    """
+    if _FILE_NAME.fullmatch(path.name):
+        return str(path)
+    return f"{path.parent}/(a name that is not shown)"
 
 
 def existing_images(images: Iterable[StudyImage]) -> tuple[StudyImage, ...]:
     """Return those images whose file exists, with the lateral views last."""
-    return frontal_first(image for image in images if image.path.is_file())
+    return frontal_first(image for image in images if is_file(image.path))

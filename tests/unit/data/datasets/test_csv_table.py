@@ -318,3 +318,12 @@ def test_the_sample_path_is_printed_and_not_saved(tmp_path, capsys):
     assert main(["data", "csv", *arguments, "--columns", *names]) == 0
     assert f"first with no image file: {tmp_path}/gone/b.png" in capsys.readouterr().out
     assert "gone" not in out.with_suffix(".audit.json").read_text()
+
+
+@pytest.mark.parametrize("cell", ["The heart is enlarged. " * 20, "No effusion.", "Roe^Jane"])
+def test_a_text_in_the_column_of_images_is_not_quoted(tmp_path, cell):
+    path = _lab_table(tmp_path, ["A1", "m", cell, "", "", CLEAR])
+    with pytest.raises(StudyError, match="no image file") as caught:
+        import_from("csv", path, ids="published", columns=LAB_NAMES)
+    assert cell.strip() not in str(caught.value)
+    assert "a name that is not shown" in str(caught.value)
