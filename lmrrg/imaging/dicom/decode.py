@@ -47,8 +47,11 @@ def decode(dataset: FileDataset, frame: bytes | None) -> NDArray[np.integer]:
             detail = "JPEG lossless is read only where the package python-gdcm is installed"
             raise ImageError("unsupported_transfer_syntax", detail)
         array = _decoded(decoder, dataset, _GDCM, options)
-        # GDCM adds differences modulo 2**16; the bits above the precision of the frame go.
-        return array & ((1 << (precision(frame) or 16)) - 1)
+        # GDCM adds differences modulo 2**16; the bits above the precision of the frame go. Unsigned,
+        # since a mask of all bits is no number of the signed type.
+        width = 8 * array.dtype.itemsize
+        used = min(precision(frame) or width, width)
+        return array.view(f"u{array.dtype.itemsize}") & ((1 << used) - 1)
     return _first_decoded(get_decoder(transfer_syntax(dataset)), dataset, options)
 
 

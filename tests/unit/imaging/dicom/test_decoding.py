@@ -95,6 +95,15 @@ def test_jpeg_lossless_is_exact(bits, syntax, stored_bits):
     np.testing.assert_array_equal(read_image(data).pixels, read_image(dicom(stored)).pixels)
 
 
+@pytest.mark.parametrize("bits", [12, 16])
+def test_jpeg_lossless_of_signed_values(bits):
+    coded = edges(bits)
+    signs = {"PixelRepresentation": 1, "BitsStored": bits, "HighBit": bits - 1}
+    data = film(lossless_jpeg(coded, bits), JPEGLosslessSV1, coded, **signs)
+    native = dataset(coded, **signs)
+    np.testing.assert_array_equal(read_image(data).pixels, read_image(encoded(native)).pixels)
+
+
 def test_jpeg_lossless_without_gdcm_is_refused(monkeypatch):
     data = film(lossless_jpeg(ramp(), 12), JPEGLosslessSV1, ramp(), BitsStored=12, HighBit=11)
     monkeypatch.setattr(decode, "_GDCM", "not installed")
