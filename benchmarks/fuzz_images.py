@@ -308,6 +308,9 @@ def _edit_number(data: bytes, rng: np.random.Generator) -> bytes:
         b"IHDR",
         b"IDAT",
         b"\xff\xc0",
+        b"\xff\xc3",
+        b"\xff\xc4",
+        b"\xff\xda",
         b"\xff\x51",
     )
     starts = [at for mark in marks if (at := data.find(mark, _position(data, rng))) >= 0]

@@ -17,6 +17,7 @@ _FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 # TEM, RST0 to RST7 and SOI stand alone; every other marker is followed by its segment's length.
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 _START_OF_SCAN = 0xDA
+_HUFFMAN_TABLES = 0xC4
 # EOI of JPEG and JPEG-LS, EOC of JPEG 2000.
 _END = b"\xff\xd9"
 # Real files have a few dozen; a damaged one must not keep us busy.
@@ -25,6 +26,10 @@ MOST_PADDING = 4096
 """Bytes behind the pixels that may hold anything; some writers pad to whole pages of memory."""
 LOSSLESS_PROCESS = 0xC3
 """Second byte of SOF3, the frame header of JPEG lossless with Huffman coding."""
+# Bits of a sample, and predictors, that a lossless frame may state (T.81 tables B.2 and B.3).
+_LEAST_BITS = 2
+_MOST_BITS = 16
+_PREDICTORS = range(1, 8)
 # SOF0 and SOF1: all coefficients of a block lie in one scan.
 _SEQUENTIAL = (0xC0, 0xC1)
 # Ss, Se, and Ah with Al of every sequential scan (T.81 table B.3).
@@ -85,6 +90,35 @@ def precision(frame: bytes) -> int | None:
     return None if at is None else frame[at + 4]
 
 
+def is_sound_lossless(frame: bytes) -> bool:
+    """Return whether the segments before the pixels of a JPEG lossless frame fit each other.
+
+    GDCM ends the process on some that do not: a precision outside of 2 to 16 bits, or a scan whose
+    Huffman table is nowhere defined (T.81 B.2.2, B.2.3, B.2.4.2).
+    """
+    segments = _segments(frame)
+    header = segments.get(LOSSLESS_PROCESS, b"")
+    scan = segments.get(_START_OF_SCAN, b"")
+    if len(header) < 6 or not scan or len(scan) != 4 + 2 * scan[0]:
+        return False
+    bits = header[0]
+    # Three bytes for each component in the frame header: its number comes first.
+    components = header[6::3]
+    # Two bytes for each in the scan's: its number, and its Huffman table in the upper four bits.
+    chosen = scan[1:-3:2]
+    tables = scan[2:-3:2]
+    predictor, _, shift = scan[-3:]
+    defined = _huffman_tables(segments.get(_HUFFMAN_TABLES, b""))
+    return (
+        _LEAST_BITS <= bits <= _MOST_BITS
+        and len(header) == 6 + 3 * header[5]
+        and set(chosen) <= set(components)
+        and {table >> 4 for table in tables} <= defined
+        and predictor in _PREDICTORS
+        and shift < bits
+    )
+
+
 def without_padding(frame: bytes) -> bytes | None:
     r"""Return a frame of any of these codings up to its end marker; None where there is none.
 
@@ -117,6 +151,48 @@ def repaired_scans(frame: bytes) -> bytes:
             repaired[selection : selection + 3] = _SEQUENTIAL_SCAN
         at = frame.find(b"\xff\xda", selection)
     return bytes(repaired)
+
+
+def _segments(frame: bytes) -> dict[int, bytes]:
+    """Return the content of the segments up to the first scan's, by marker; equal ones joined."""
+    joined: dict[int, bytes] = {}
+    at = 2  # behind SOI
+    try:
+        for _ in range(_MOST_MARKERS):
+            fill, marker = struct.unpack_from(">BB", frame, at)
+            if fill != 0xFF:
+                break
+            if marker == 0xFF:
+                at += 1
+                continue
+            if marker in _WITHOUT_LENGTH:
+                at += 2
+                continue
+            end = at + 2 + max(2, struct.unpack_from(">H", frame, at + 2)[0])
+            joined[marker] = joined.get(marker, b"") + frame[at + 4 : end]
+            if marker == _START_OF_SCAN:
+                break
+            at = end
+    except struct.error:
+        pass
+    return joined
+
+
+def _huffman_tables(content: bytes) -> set[int]:
+    """Return the numbers of the tables in DHT segments; none where one of them is damaged."""
+    tables = set()
+    at = 0
+    while at < len(content):
+        counts = content[at + 1 : at + 17]
+        entries = sum(counts)
+        # A lossless frame codes the lengths of its differences, 0 to 16, by tables of class 0.
+        if len(counts) < 16 or not 0 < entries <= 17 or content[at] > 3:
+            return set()
+        if any(value > 16 for value in content[at + 17 : at + 17 + entries]):
+            return set()
+        tables.add(content[at])
+        at += 17 + entries
+    return tables if at == len(content) else set()
 
 
 def _jpeg(frame: bytes) -> FrameHeader | None:

@@ -12,7 +12,7 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
 from pydicom.pixels.decoders.base import DecodeOptions, Decoder
 
-from lmrrg.imaging.dicom.codestream import LOSSLESS_PROCESS, precision, process
+from lmrrg.imaging.dicom.codestream import LOSSLESS_PROCESS, is_sound_lossless, precision, process
 from lmrrg.imaging.dicom.elements import DAMAGE
 from lmrrg.imaging.dicom.header import transfer_syntax
 from lmrrg.imaging.radiograph import ImageError
@@ -31,7 +31,8 @@ def decode(dataset: FileDataset, frame: bytes | None) -> NDArray[np.integer]:
         frame: the compressed frame.
 
     Raises:
-        ImageError: ``unsupported_transfer_syntax``, JPEG lossless without the package python-gdcm.
+        ImageError: ``unsupported_transfer_syntax``, JPEG lossless without the package python-gdcm;
+            ``unreadable``, such a frame with a damaged header.
     """
     # Unused bits stay: pydicom would keep the lowest ones, whatever High Bit is.
     options = DecodeOptions(correct_unused_bits=False)
@@ -42,12 +43,14 @@ def decode(dataset: FileDataset, frame: bytes | None) -> NDArray[np.integer]:
         # pylibjpeg clamps differences that the standard reduces modulo 2**P, without an error.
         # GDCM obeys the stated syntax, and some files call a lossless frame baseline.
         dataset.file_meta.TransferSyntaxUID = uid.JPEGLossless
+        if not is_sound_lossless(frame):
+            raise ImageError("unreadable", "the header of the JPEG lossless frame is damaged")
         decoder = get_decoder(uid.JPEGLossless)
         if _GDCM not in decoder.available_plugins:
             detail = "JPEG lossless is read only where the package python-gdcm is installed"
             raise ImageError("unsupported_transfer_syntax", detail)
         array = _decoded(decoder, dataset, _GDCM, options)
-        # GDCM adds differences modulo 2**16; the bits above the precision of the frame go. Unsigned,
+        # GDCM adds differences modulo 2**16; bits above the precision of the frame go. Unsigned,
         # since a mask of all bits is no number of the signed type.
         width = 8 * array.dtype.itemsize
         used = min(precision(frame) or width, width)

@@ -104,6 +104,36 @@ def test_jpeg_lossless_of_signed_values(bits):
     np.testing.assert_array_equal(read_image(data).pixels, read_image(encoded(native)).pixels)
 
 
+SOF3 = b"\xff\xc3"
+DHT = b"\xff\xc4"
+SOS = b"\xff\xda"
+
+
+@pytest.mark.parametrize(
+    ("segment", "offset", "value"),
+    [
+        (SOF3, 4, 48),  # bits of a sample
+        (SOF3, 4, 1),
+        (DHT, 1, 0xD2),  # no table at all
+        (DHT, 4, 1),  # another table than the scan takes
+        (DHT, 21, 200),  # the length of a difference
+        (DHT, 9, 40),  # more entries than there are
+        (SOS, 4, 3),  # components in the scan
+        (SOS, 5, 9),  # a component that the frame has not
+        (SOS, 7, 0),  # predictor
+        (SOS, 7, 8),
+        (SOS, 9, 15),  # point transform
+    ],
+)
+def test_damage_that_would_end_the_process_in_gdcm_is_refused_before(
+    segment, offset, value, monkeypatch
+):
+    monkeypatch.setattr(decode, "_decoded", lambda *_: pytest.fail("decoded"))
+    frame = bytearray(lossless_jpeg(ramp(), 12))
+    frame[frame.index(segment) + offset] = value
+    assert code_of(film(bytes(frame), JPEGLosslessSV1, ramp())) == "unreadable"
+
+
 def test_jpeg_lossless_without_gdcm_is_refused(monkeypatch):
     data = film(lossless_jpeg(ramp(), 12), JPEGLosslessSV1, ramp(), BitsStored=12, HighBit=11)
     monkeypatch.setattr(decode, "_GDCM", "not installed")
