@@ -124,8 +124,9 @@ class DecoderPool:
 
     def close(self) -> None:
         """Wait for the files in work and end the children."""
-        for _ in range(self._workers):
-            child = self._slots.get()
+        # All slots are taken before one is given back: the queue would return that one first.
+        children = [self._slots.get() for _ in range(self._workers)]
+        for child in children:
             if child is not None:
                 child.end()
             self._slots.put(None)

@@ -169,11 +169,13 @@ def test_an_impossible_answer_of_a_child_is_refused(monkeypatch):
 
 
 def test_closing_ends_the_children():
-    pool = DecoderPool()
-    pool.decode(png())
-    (child,) = children_of(pool)
+    pool = DecoderPool(2)
+    with pool._child(), pool._child():  # both at once, so that both are started
+        pass
+    first, second = children_of(pool)
     pool.close()
-    assert not child.is_running()
+    assert not first.is_running()
+    assert not second.is_running()
     assert pool.decode(png()).source == "png", "a closed pool starts again"
     pool.close()
 
