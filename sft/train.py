@@ -325,12 +325,15 @@ def _fit(new_trainer: Callable[[], TorchTrainer]) -> ray.train.Result:
 
     Raises:
         CodedError: as a rank raised it.
+        KeyboardInterrupt: Ctrl-C; Ray Train has stopped the ranks.
         WorkerGroupError: workers were lost once too often.
     """
     failures = 0
     while True:
         try:
             return new_trainer().fit()
+        except SystemExit as end:  # Ray Train's own answer to Ctrl-C
+            raise KeyboardInterrupt from end
         except WorkerGroupError as error:
             if (refusal := _coded_error(error)) is not None:
                 raise refusal from error

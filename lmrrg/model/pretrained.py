@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedConfig
 
 from lmrrg.config.model import ModelConfig
 from lmrrg.model.decoder import (
@@ -15,6 +15,7 @@ from lmrrg.model.decoder import (
 )
 from lmrrg.model.region_queries import check_region_files
 
+_PLAIN_DECODERS = "take Llama, Qwen, Mistral or another decoder with plain attention"
 _BIASED_BY_DISTANCE = ("bloom", "mpt")
 """Model types whose attention always uses ALiBi, a bias that grows with distance."""
 
@@ -35,6 +36,7 @@ def check_pretrained(config: ModelConfig) -> None:
     if not name:
         return
     settings = load_settings(name)
+    _check_kind(settings, name)
     check_attention(settings, config.decoder.max_positions)
     tokens = len(load_tokenizer(name))
     vocabulary = settings.get_text_config().vocab_size
@@ -43,6 +45,28 @@ def check_pretrained(config: ModelConfig) -> None:
             "bad_config",
             f"the tokenizer of {name} has {tokens} tokens, its embedding {vocabulary}: "
             "they do not belong together",
+        )
+
+
+def _check_kind(settings: PreTrainedConfig, name: str) -> None:
+    """Refuse what is no decoder, and one without the attention that training uses.
+
+    Raises:
+        DecoderError: ``bad_config`` or ``decoder_attention``.
+    """
+    kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(settings), None)
+    if kind is None:
+        raise DecoderError(
+            "bad_config",
+            f"{name} is no causal language model but of the type {settings.model_type}; "
+            f"{_PLAIN_DECODERS}",
+        )
+    # Private, and the only sign: without it the error comes from a rank, a minute later.
+    if not kind._supports_sdpa:
+        raise DecoderError(
+            "decoder_attention",
+            f"{name}, a {kind.__name__}, lacks the attention of torch that training uses "
+            f"(scaled_dot_product_attention); {_PLAIN_DECODERS}",
         )
 
 

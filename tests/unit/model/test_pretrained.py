@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from transformers import BloomConfig, Gemma2Config, LlamaConfig, Qwen2Config
+from transformers import BloomConfig, Gemma2Config, LlamaConfig, Qwen2Config, T5Config
 
 from lmrrg.config.model import DecoderConfig, ModelConfig
 from lmrrg.model.decoder import DecoderError, train_tokenizer
@@ -62,5 +62,16 @@ def test_a_decoder_that_cannot_work_is_refused_by_its_settings(
         check_pretrained(config)
         return
     with pytest.raises(DecoderError) as caught:
+        check_pretrained(config)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("settings", "code"), [(BloomConfig(), "decoder_attention"), (T5Config(), "bad_config")]
+)
+def test_what_training_cannot_load_is_refused_by_its_type(tmp_path, settings, code):
+    settings.save_pretrained(tmp_path)
+    config = ModelConfig(decoder=DecoderConfig(pretrained=str(tmp_path)))
+    with pytest.raises(DecoderError, match="take Llama, Qwen, Mistral") as caught:
         check_pretrained(config)
     assert caught.value.code == code

@@ -11,6 +11,7 @@ from ray.train import WorkerGroupError
 
 from lmrrg.config.loading import load_config
 from lmrrg.config.tree import Config
+from lmrrg.errors import INTERRUPTED, run_command
 from lmrrg.imaging.radiograph import ImageError
 from lmrrg.run.layout import RunLayout
 from lmrrg.run.studies import prepare_studies
@@ -84,6 +85,14 @@ def test_what_is_no_failure_of_workers_is_not_tried_again():
     with pytest.raises(OSError, match="the store does not answer"):
         _fit(attempts)
     assert attempts.made == 1
+
+
+def test_ctrl_c_is_told_as_such(capsys: pytest.CaptureFixture[str]):
+    """Ray Train ends the process itself, with exit code 1 and without a word."""
+    attempts = Attempts(SystemExit("aborted"))  # type: ignore[arg-type]
+    code = run_command("sft", lambda: len(str(_fit(attempts))), "the same command continues")
+    assert code == INTERRUPTED
+    assert capsys.readouterr().err == "sft: interrupted; the same command continues\n"
 
 
 def test_the_options_of_a_store_stay_at_the_end():
