@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from lmrrg.metrics.embedded import sentences
 from lmrrg.metrics.embedded.batch_cache import CACHED_SENTENCES
-from lmrrg.metrics.embedded.lexicon import ANATOMY, LOCATION, OBSERVATION
+from lmrrg.metrics.embedded.lexicon import ANATOMY, DEVICE, LOCATION, OBSERVATION
 from lmrrg.metrics.embedded.reading.label_rules import label_rules
 from lmrrg.metrics.embedded.reading.language import is_readable
 from lmrrg.metrics.embedded.reading.topics import VALUE_OF_ASSERTION, topics_of
@@ -51,6 +51,8 @@ _SEEN_IN = frozenset(
 )
 """Words between a mention and where it is."""
 _PLACES = frozenset(["of", "in", "within", "involving", "at", "on", "from"])
+_ENDS = frozenset([",", "and", "or", "but", "with", "without", "no", "to", "near", "over", "by"])
+"""Words after a mention that begin something else."""
 _SHAPE_WINDOW = 4
 """Words before an opacity in which its shape or size is looked for."""
 
@@ -194,9 +196,11 @@ def _words_after(read: Sentence, end: int) -> list[str]:
         i += 1
     elif i > end:
         return []
+    elif i + 1 < len(words) and not kinds[i] and words[i] not in _ENDS and kinds[i + 1]:
+        i += 1  # an unknown word: "fractured median sternotomy wires"
     found: list[str] = []
     while i < len(words) and (kinds[i] or words[i] in _LINKS):
-        if i == end and kinds[i] not in (ANATOMY, LOCATION):
+        if i == end and kinds[i] not in (ANATOMY, LOCATION, DEVICE):
             break
         found.append(words[i])
         i += 1

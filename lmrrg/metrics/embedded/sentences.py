@@ -55,7 +55,8 @@ def sentences_of(text: str) -> list[str]:
         parts = text.translate(_STOPS).split(".")
     if ":" in text:
         parts = [without_heading(part.strip()) for part in parts]
-    return [sentence for sentence in map(str.strip, parts) if sentence]
+    # The number of a list item is no sentence.
+    return [part for part in map(str.strip, parts) if part and not part.isdigit()]
 
 
 @lru_cache(maxsize=SENTENCE_BATCH)

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from functools import cache, cached_property
 
-from lmrrg.metrics.embedded.lexicon import ANATOMY, DEVICE, graph_lexicon, read_yaml
+from lmrrg.metrics.embedded.lexicon import ANATOMY, DEVICE, OBSERVATION, graph_lexicon, read_yaml
 
 _MARKS = frozenset("\n\r\t:?()[]/<>\\*_#&")
 """Characters that plain prose does not have; most reports have none of them."""
@@ -21,11 +21,19 @@ _LINE_TAG = re.compile(r"<\s*/?\s*(?:br|p|li|ul|ol|div|h\d|tr|td)\b[^<>]*>|\\[nr
 _NOISE = re.compile(
     r"<\s*/?\s*(?:b|i|u|em|strong|span|font)\b[^<>]*>|&nbsp;|[*_#]{2,}|\(s\)|[\t\f\v]", re.I
 )
-_DASH = re.compile(r"(?<=\S)(?:[^\S\n]*—[^\S\n]*|[^\S\n]+(?:[–−]|--?)[^\S\n]+)(?=[^\W\d])")
+_DASH_MARK = r"(?:[^\S\n]*—[^\S\n]*|[^\S\n]+(?:[–−]|--?)[^\S\n]+)"
+# "3 - 4 mm" and "T7 - T8" are ranges.
+_DASH = re.compile(rf"(?<=[^\s\d]){_DASH_MARK}(?=\w)|(?<=\d){_DASH_MARK}(?=[^\W\d]{{2}})")
+_DASHED_ANSWER = re.compile(
+    r"(?<=\S)\s+(?:[–−—]|--?)\s+(?=(?:no|none|nil|negative|absent|not seen)\W*(?:$|[.;\n]))", re.I
+)
 _BULLET = re.compile(r"\s*(?:[-*+>•·▪◦‣●–—]+(?![\d.])|[•·▪◦‣●]|\(?\d{1,2}[.)](?!\S)|\(?[a-z]\))\s*")
 _INNER_BULLET = re.compile(r"\s[•▪◦‣●]")
 # The digit comes first: a search for one is much faster than for what stands around it.
 _INNER_NUMBER = re.compile(r"\d(?<!\S\d)\d?[.)](?!\S)")
+_SIGN = re.compile(r"\s*\(\s*(-|\+|neg\w*|pos\w*)\s*\)")
+_SIGNS = {"-": " absent", "n": " absent", "+": " present", "p": " present"}
+"""A sign in brackets: "effusion (-)"."""
 _BRACKET = re.compile(r"\s*[()\[\]]\s*")
 
 _ENDS = re.compile(r"[.;!?]\W*$")
@@ -34,14 +42,18 @@ _CONTINUES = frozenset(["or", "nor", "of", "and", "than", "which", "that", "to"]
 """Words with which a sentence hardly begins."""
 _SHORT_LINE = 0.6
 """A line that, with the next word, is shorter than this part of the longest was not wrapped."""
-_STOPS_OF_PROSE = 0.3
+_LEAST_WIDTH = 35
+"""Letters of the longest line from which on lines may have been wrapped at a width."""
+_STOPS_OF_PROSE = 0.45
 """Stops inside the lines, per line without one at its end, from which on a text is prose."""
 
 _ASKED = re.compile(r"(?<!\S)\?+\s*(?=[a-z])|(?<=[(,])\?+\s*(?=[a-z])")
-_ANSWERED = re.compile(
-    r"\s*\?+\s*(?=(?:no|none|nil|negative|absent|not \w+|yes|present|positive)\s*(?:[.;!?,]|$))"
-)
-_QUESTION = re.compile(r"(?<=[\w)])\s*\?+")
+_QUESTION = re.compile(r"(?<=[\w)])\s*\?+\s*([^.;!?\n]*)")
+"""A question mark, and the sentence that follows."""
+_LONG_ANSWER = 6
+"""Words from which on what follows a question is a sentence of its own."""
+_DENIED = re.compile(r"((?:^|[.;!]\s*)(?:there (?:is|are) )?no [a-z ]+):")
+"""A denial before a colon: what follows is a new fact."""
 _HEADED = re.compile(r"([a-z][a-z /,&-]*?)\s*:\s*(.*)")
 
 
@@ -55,8 +67,9 @@ class _Headings:
     vague: frozenset[str]
     self_evident: frozenset[str]
     unfinished: frozenset[str]
+    answers: frozenset[str]
     inline: re.Pattern[str]
-    """The space before a heading in the middle of a line."""
+    """A heading and the space before it."""
     request_section: re.Pattern[str]
     """A section of the request, up to the next heading."""
     shorthand: dict[str, str]
@@ -79,7 +92,8 @@ def _headings() -> _Headings:
         vague=frozenset(data["vague"].split()),
         self_evident=frozenset(data["self_evident"].split()),
         unfinished=frozenset(data["unfinished"].split()),
-        inline=re.compile(rf",?\s(?<![a-z]\s)(?={any_heading})|(?<=[a-z)]),?\s(?={any_heading})"),
+        answers=frozenset(data["answers"].split()),
+        inline=re.compile(rf"(?:^|,?\s+)({any_heading})"),
         request_section=re.compile(rf"\b{requests}(?:(?!\b{any_heading}).)*(?=\b{any_heading})"),
         shorthand=data["shorthand"],
         short=re.compile(r"\b(?:" + "|".join(map(re.escape, short)) + r")(?![\w/])"),
@@ -101,21 +115,38 @@ def plain_prose(text: str) -> str:
     if "\n" in text:
         text = _join_lines(text)
     if not text.isascii() or "- " in text:
+        text = _DASHED_ANSWER.sub(": ", text)
         text = _INNER_BULLET.sub(". ", _DASH.sub(". ", text))
     text = _INNER_NUMBER.sub(". ", text).lower().replace(" vs.", " vs")
     if "/" in text:
         headings = _headings()
         text = headings.short.sub(lambda match: headings.shorthand[match.group()], text)
     if "?" in text:
-        text = _ANSWERED.sub(": ", _ASKED.sub("possible ", text))
-        text = _QUESTION.sub(" is questioned.", text)
+        text = _QUESTION.sub(_answered, _ASKED.sub("possible ", text))
     if ":" in text:
         headings = _headings()
-        text = headings.inline.sub(". ", headings.request_section.sub("", text))
+        text = _DENIED.sub(r"\1.", text)
+        text = headings.inline.sub(r". \1", headings.request_section.sub("", text))
     if "(" in text or "[" in text:
+        text = _SIGN.sub(lambda match: _SIGNS[match.group(1)[0]], text)
         # What stands in brackets is an aside.
         text = _BRACKET.sub(", ", text)
     return " ".join(text.split())
+
+
+def _answered(question: re.Match[str]) -> str:
+    """Return the mark of a question and what follows as an answer, or as doubt.
+
+    "Effusion? Small." says "effusion: small"; "Effusion? The heart is normal." doubts it.
+    """
+    words = question.group(1).split()
+    lexicon = graph_lexicon()
+    is_answer = 0 < len(words) < _LONG_ANSWER and (
+        words[0].rstrip(",") in _headings().answers or words[0] in lexicon.affirming
+    )
+    if is_answer and not any(lexicon.kind.get(word) in (OBSERVATION, DEVICE) for word in words):
+        return ": " + question.group(1)
+    return " is questioned. " + question.group(1)
 
 
 def _is_plain(text: str) -> bool:
@@ -203,7 +234,8 @@ class _Lines:
         if self.has_stops:
             return True
         # Without stops, a small letter goes on with the line before if that one was full.
-        return first[0].islower() and self.has_capitals and length > self.longest
+        is_full = length > self.longest >= _LEAST_WIDTH
+        return first[0].islower() and self.has_capitals and is_full
 
     @cached_property
     def longest(self) -> int:
@@ -212,7 +244,9 @@ class _Lines:
 
     @cached_property
     def has_items(self) -> bool:
-        """Whether the text is a list with bullets or numbers."""
+        """Whether the text is a list with bullets or headings."""
+        if any(_BULLET.match(line) for line in self.written):
+            return True
         return sum(map(_starts_item, self.written)) > 1
 
     @cached_property

@@ -59,6 +59,10 @@ _REQUEST_ENDS = _BE | {"because", "due", "secondary", "limited", "demonstrates",
 _TIPS = frozenset(["tip", "tips"])
 _FACTS = frozenset(["observation", "device"])
 """Classes of words that a negation is about."""
+_FILLERS = frozenset(["and", "with", "a", "an", "the"])
+"""Words before the first that tells whether a new fact begins."""
+_SUBORDINATE = frozenset(["although", "though", "while", "whereas", "despite", "rather", "instead"])
+"""First words of a sentence whose main clause follows a comma."""
 CHOICE = frozenset(["or", "versus", "vs"])
 """Words between two findings of which one is meant."""
 
@@ -147,18 +151,32 @@ class _ScopeReader:
             self.assertions[start : start + length] = [ABSENT] * length
             # "No effusion, no change in the edema": what has a course is there.
             self.scope = PRESENT
-        elif cue in _FORWARD and self.scope not in (ABSENT, ASKED):
-            # "No signs to suggest pneumonia": a doubt inside a denial does not end the denial.
+        elif cue in _FORWARD and self._may_open(cue, start):
             self.scope = _FORWARD[cue]
             self.scope_start = start
             self.is_near = cue in _NEAR
         elif cue in _FORWARD and self.scope == ABSENT and self.is_near:
             self.is_near = cue in _NEAR
 
+    def _may_open(self, cue: str, start: int) -> bool:
+        """Return whether a forward cue opens a scope here, rather than stand inside another.
+
+        "No signs to suggest pneumonia" stays a denial, "no effusion, possible pneumonia" doubts;
+        "screening for cancer, no nodule" denies.
+        """
+        if self.scope not in (ABSENT, ASKED):
+            return True
+        if self.words[start - 1] != ",":
+            return False
+        is_doubt = cue == "uncertainty.before" and CHOICE.isdisjoint(self.words[start:])
+        return self.scope == ASKED or is_doubt
+
     def _meaning_here(self, cue: str, start: int, end: int) -> str:
         """Return what a cue with several meanings means where it stands; "neutral" for nothing."""
-        if cue == "negation.around" and self._names_fact(self._item_start(start), start):
+        if cue == "negation.around" and self._is_said_before(start, end):
             cue = "negation.after"
+        if cue == "request.opening":
+            return "neutral" if start else "request.before"
         if cue == "negation.answer":
             return cue if self._answers(start, end) else "neutral"
         if cue == "negation.course":
@@ -170,6 +188,13 @@ class _ScopeReader:
         if cue in _TURNED_BACK and self._ends_its_clause(start, end):
             return _TURNED_BACK[cue]
         return cue
+
+    def _is_said_before(self, start: int, end: int) -> bool:
+        """Return whether "resolved" or the like speaks of what stands before it."""
+        if self._names_fact(self._item_start(start), start):
+            return True
+        # "Pleural effusion, now resolved": nothing follows.
+        return start > 0 and not self._names_fact(end, self._clause_end(end))
 
     def _names_fact(self, start: int, end: int) -> bool:
         """Return whether one of these words is a finding or a device."""
@@ -278,6 +303,9 @@ class _ScopeReader:
             return before != "not"
         if self.kinds[i - 1] != OBSERVATION or self.words[i] not in self.lexicon.affirming:
             return False
+        if self.words[i] == "large":
+            # "No pneumothorax large effusion" lost its "or": small ones are rarely denied.
+            return False
         end = i
         while end < len(self.words) and self.kinds[end]:
             end += 1
@@ -289,6 +317,8 @@ class _ScopeReader:
             return False
         if self.is_near and self.words[joint] in _NEAR_ENDS:
             return True
+        if self.words[joint : joint + 2] == [",", "with"]:
+            return True
         return self._new_fact_begins(joint + 1)
 
     def _new_fact_begins(self, start: int) -> bool:
@@ -298,9 +328,13 @@ class _ScopeReader:
         ("no pneumothorax, mild edema"), unless an "or" follows ("no consolidation, small effusion,
         or pneumothorax"); a device after a finding; a clause with a verb of its own.
         """
+        while start < len(self.words) and self.words[start] in _FILLERS:
+            start += 1
         following = self.words[start:]
         if not following:
             return False
+        if self.words[0] in _SUBORDINATE and self.words[start - 1] == ",":
+            return CHOICE.isdisjoint(following)
         if following[0] == "there":
             return True
         is_list = not CHOICE.isdisjoint(following)
@@ -351,11 +385,15 @@ class _ScopeReader:
     def _has_predicate(self, observation: int) -> bool:
         """Return whether a verb and a state or modifier follow: "effusions are unchanged"."""
         verb = observation + 1
+        if (
+            self.words[verb : verb + 1] and self.words[verb] in _SEEN
+        ):  # "effusion noted on the left"
+            return verb + 1 < len(self.words)
         predicate = observation + 2
         if predicate >= len(self.words) or self.words[verb] not in _VERBS:
             return False
         if self.words[predicate] in _SEEN:
-            # "... and effusion is seen" ends the list, "..., effusion is seen in the base" is new.
+            # "... and effusion is seen" ends the list, "..., effusion is seen there" is new.
             return predicate + 1 < len(self.words)
         return self.kinds[predicate] in (STATE, MODIFIER)
 
@@ -371,10 +409,20 @@ def doubt_choices(words: list[str], kinds: list[str], assertions: list[int]) -> 
             continue
         before = _entity_run(words, kinds, i - 1, -1)
         after = _entity_run(words, kinds, i + 1, 1)
+        if _follows_denial(words, assertions, before):
+            continue
         if _has_observation(before, kinds) and _has_observation(after, kinds):
             for j in (*before, *after):
                 if assertions[j] == PRESENT:
                     assertions[j] = UNCERTAIN
+
+
+def _follows_denial(words: list[str], assertions: list[int], run: list[int]) -> bool:
+    """Return whether a choice names what has not changed: "no change in the edema or effusion"."""
+    start = min(run, default=0) - 1
+    while start > 0 and words[start] in ("the", "in", "of"):
+        start -= 1
+    return start >= 0 and assertions[start] == ABSENT
 
 
 def _has_observation(indices: list[int], kinds: list[str]) -> bool:

@@ -58,7 +58,8 @@ def _organ_values(read: Sentence, organ: int, previous: int, following: int) -> 
     """
     topic = label_rules().topics[read.words[organ]]
     judgements = _judgements(read, topic)
-    after = _values_after(read, judgements, organ + 1, following, topic)
+    is_judged = any(previous < j < organ for j in judgements)
+    after = _values_after(read, judgements, organ + 1, following, is_judged)
     if after:
         return after
     own = {j: value for j, value in judgements.items() if not _is_of_other(read, topic, j, organ)}
@@ -72,7 +73,7 @@ def _judgements(read: Sentence, topic: Topic) -> dict[int, int]:
     found: dict[int, int] = {}
     for i in range(len(read.words)):
         value = _judgement(read, topic, i)
-        if value is not None:
+        if value is not None and not _describes_next(read, topic, i):
             found[i] = value
     return found
 
@@ -96,32 +97,31 @@ def _is_over_limit(words: tuple[str, ...], i: int) -> bool:
 
 
 def _values_after(
-    read: Sentence, judgements: dict[int, int], start: int, end: int, topic: Topic
+    read: Sentence, judgements: dict[int, int], start: int, end: int, is_judged: bool
 ) -> list[int]:
     """Return the values of the judging words after an organ.
 
-    Once the organ is normal, what follows a comma or "with" is about something else.
+    Once the organ is normal, or judged before it is named ("normal heart, enlarged aorta"), what
+    follows a comma or "with" is about something else.
     """
     values: list[int] = []
     for i in range(start, end):
-        if read.words[i] in _TURNS and NEGATIVE in values:
+        if read.words[i] in _TURNS and (is_judged or NEGATIVE in values):
             break
-        if i in judgements and not _describes_next(read, topic, i, end):
+        if i in judgements:
             values.append(judgements[i])
     return values
 
 
-def _describes_next(read: Sentence, topic: Topic, i: int, end: int) -> bool:
-    """Return whether an abnormal word describes what follows it: "enlarged pulmonary arteries"."""
+def _describes_next(read: Sentence, topic: Topic, i: int) -> bool:
+    """Return whether an abnormal word describes another thing: "enlarged pulmonary arteries"."""
     if read.words[i] not in topic.abnormal:
         return False
-    outline = label_rules().outline
-    for j in range(i + 1, end):
-        if not read.kinds[j]:
+    own = label_rules().outline | label_rules().topics.keys() | topic.abnormal
+    for word, kind in zip(read.words[i + 1 :], read.kinds[i + 1 :], strict=True):
+        if not kind or word in own:
             return False
-        if read.words[j] in outline or read.words[j] in topic.abnormal:
-            return False
-        if read.kinds[j] in (ANATOMY, OBSERVATION):
+        if kind in (ANATOMY, OBSERVATION):
             return True
     return False
 

@@ -131,6 +131,38 @@ def test_an_empty_report_is_0_in_every_part(pair: tuple[str, str]) -> None:
     assert radcliq_v1(parts.radgraph, parts.bertscore, parts.semb)[0] == pytest.approx(WORST_V1)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x",
+        ".arararar",
+        "I'm sorry, I cannot interpret medical images.",
+        "lorem ipsum dolor sit amet",
+        "Kein Pneumothorax. Herz normal.",
+        "Tear of the medial meniscus with a small joint effusion.",
+        "Indication: pneumonia.",
+    ],
+)
+def test_an_unreadable_report_scores_like_an_empty_one(text: str) -> None:
+    assert v1([text], NORMAL)[0] == pytest.approx(WORST_V1)
+
+
+def test_words_that_are_none_cost() -> None:
+    honest = "Heart size is normal. Lungs are clear. No pleural effusion."
+    gibberish = "Blorf znaki qwertu. Opsim dralk venni ulpa."
+    clean, littered, typo = v1(
+        [honest, f"{honest} {gibberish}", honest.replace("pleural", "plerual")], NORMAL
+    )
+    assert littered > clean + 0.3
+    assert typo < clean + 0.3
+
+
+def test_abbreviations_and_british_spellings_are_the_words_they_stand_for() -> None:
+    worded = "Moderate pulmonary edema. Small right upper lobe pneumothorax."
+    short = "Moderate pulmonary oedema. Small RUL PTX."
+    assert v1([short], worded)[0] == pytest.approx(v1([worded], worded)[0])
+
+
 def test_unrelated_reports_are_near_0() -> None:
     parts = EmbeddedBackend().score(
         ["Endotracheal tube above the carina."], ["Scoliosis. Left rib fracture."]

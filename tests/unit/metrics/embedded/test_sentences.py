@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmrrg.metrics.embedded import lexicon
@@ -164,7 +164,8 @@ def test_a_word_in_two_classes_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
     lexicon.graph_lexicon.cache_clear()
 
 
+@settings(deadline=None)  # the first call reads the lexicons
 @given(st.text(alphabet="aB1.;!? \n\t٣İ"))
 def test_the_short_way_to_split_a_report_is_the_long_one(text):
     long_way = [part.strip() for part in _SENTENCE_END.split(plain_prose(text))]
-    assert sentences_of(text) == [part for part in long_way if part]
+    assert sentences_of(text) == [part for part in long_way if part and not part.isdigit()]

@@ -1,0 +1,32 @@
+"""Labels of sentences that are easily misread, and that no report is read worse in another form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lmrrg.metrics.embedded.labeler import label_report
+from lmrrg.studies import POSITIVE
+
+_SENTENCES = yaml.safe_load(
+    (Path(__file__).parent / "adversarial_sentences.yaml").read_text(encoding="utf-8")
+)
+CASES = [
+    pytest.param(case["text"], case["expect"], id=f"{kind}-{number}")
+    for kind, cases in _SENTENCES.items()
+    for number, case in enumerate(cases)
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), CASES)
+def test_labels_of_a_sentence(text: str, expected: dict[str, int | None]) -> None:
+    found = label_report(text)
+    if not expected:
+        assert found == {}
+    for label, value in expected.items():
+        if value is None:
+            assert found.get(label) != POSITIVE
+        else:
+            assert found.get(label) == value
