@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 from lmrrg.metrics.embedded.batch_cache import SENTENCE_BATCH
 from lmrrg.metrics.embedded.lexicon import graph_lexicon
+from lmrrg.metrics.embedded.reading.choices import doubt_choices
 from lmrrg.metrics.embedded.reading.layout import plain_prose, without_heading
 from lmrrg.metrics.embedded.reading.scopes import ABSENT as ABSENT
-from lmrrg.metrics.embedded.reading.scopes import ASKED, CHOICE, doubt_choices, read_scopes
+from lmrrg.metrics.embedded.reading.scopes import ASKED, CHOICE, read_scopes
 from lmrrg.metrics.embedded.reading.scopes import PRESENT as PRESENT
 from lmrrg.metrics.embedded.reading.scopes import UNCERTAIN as UNCERTAIN
 

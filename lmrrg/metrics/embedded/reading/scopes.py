@@ -57,7 +57,7 @@ _NEGATED_LISTS = frozenset([",", "and", "no", "without"])
 _REQUEST_ENDS = _BE | {"because", "due", "secondary", "limited", "demonstrates", "reveals", "shows"}
 """Words that end a request once it has named something: "evaluation for edema is limited"."""
 _TIPS = frozenset(["tip", "tips"])
-_FACTS = frozenset(["observation", "device"])
+_FACTS = frozenset([OBSERVATION, DEVICE])
 """Classes of words that a negation is about."""
 _FILLERS = frozenset(["and", "with", "a", "an", "the"])
 """Words before the first that tells whether a new fact begins."""
@@ -80,8 +80,7 @@ _BACKWARD = {
     "request.after": ASKED,
 }
 _TURNED_BACK = {
-    "negation.before": "negation.after",
-    "uncertainty.before": "uncertainty.after",
+    name: name.replace("before", "after") for name in ("negation.before", "uncertainty.before")
 }
 _NEAR = frozenset(["negation.near", "negation.around"])
 
@@ -241,8 +240,7 @@ class _ScopeReader:
             return
         reached = _BACKWARD[cue]
         if reached == ASKED:
-            self.assertions[clause_start:end] = [ASKED] * (end - clause_start)
-            return
+            self.assertions[start:end] = [ASKED] * (end - start)
         for i in range(clause_start, start):
             if self.assertions[i] != ASKED:
                 self.assertions[i] = reached
@@ -301,10 +299,10 @@ class _ScopeReader:
         if self.kinds[i] == STATE:
             # A state describes something that is there; after "not" the state is denied itself.
             return before != "not"
-        if self.kinds[i - 1] != OBSERVATION or self.words[i] not in self.lexicon.affirming:
-            return False
-        if self.words[i] == "large":
-            # "No pneumothorax large effusion" lost its "or": small ones are rarely denied.
+        word = self.words[i]
+        affirming = self.lexicon.affirming
+        # "No pneumothorax large effusion" lost its "or": small ones are rarely denied.
+        if self.kinds[i - 1] != OBSERVATION or word == "large" or word not in affirming:
             return False
         end = i
         while end < len(self.words) and self.kinds[end]:
@@ -400,49 +398,3 @@ class _ScopeReader:
     def _start_clause(self, start: int) -> None:
         self.clause_start = start
         self.clause_has_verb = False
-
-
-def doubt_choices(words: list[str], kinds: list[str], assertions: list[int]) -> None:
-    """Make both findings of a choice uncertain: "scarring or atelectasis". Denied ones stay so."""
-    for i, word in enumerate(words):
-        if word not in CHOICE or assertions[i] == ABSENT:
-            continue
-        before = _entity_run(words, kinds, i - 1, -1)
-        after = _entity_run(words, kinds, i + 1, 1)
-        if _follows_denial(words, assertions, before):
-            continue
-        if _has_observation(before, kinds) and _has_observation(after, kinds):
-            for j in (*before, *after):
-                if assertions[j] == PRESENT:
-                    assertions[j] = UNCERTAIN
-
-
-def _follows_denial(words: list[str], assertions: list[int], run: list[int]) -> bool:
-    """Return whether a choice names what has not changed: "no change in the edema or effusion"."""
-    start = min(run, default=0) - 1
-    while start > 0 and words[start] in ("the", "in", "of"):
-        start -= 1
-    return start >= 0 and assertions[start] == ABSENT
-
-
-def _has_observation(indices: list[int], kinds: list[str]) -> bool:
-    return any(kinds[i] == OBSERVATION for i in indices)
-
-
-def _entity_run(words: list[str], kinds: list[str], start: int, step: int) -> list[int]:
-    """Return the indices of the entity words in a row from ``start``, in steps of 1 or -1.
-
-    One other word may stand among them; a second one, a comma or the sentence's end ends the row.
-    """
-    found: list[int] = []
-    has_skipped = False
-    i = start
-    while 0 <= i < len(kinds):
-        if kinds[i]:
-            found.append(i)
-        elif has_skipped or words[i] == ",":
-            break
-        else:
-            has_skipped = True
-        i += step
-    return found
