@@ -23,7 +23,7 @@ from lmrrg.metrics.embedded.sentences import (
     read_sentence,
     sentences_of,
 )
-from lmrrg.metrics.embedded.unnamed import unnamed_words
+from lmrrg.metrics.embedded.unnamed import unnamed_besides, unnamed_words
 
 REPORT_BATCH = 64
 """Reports that are analysed together, see :class:`~lmrrg.metrics.embedded.batch_cache.BatchCache`.
@@ -230,12 +230,11 @@ def _sentence_facts(sentence: str, claims: tuple[Claim, ...], read: Sentence) ->
 
 
 def _unnamed(read: Sentence, claims: tuple[Claim, ...]) -> tuple[str, ...]:
-    """Return the meanings of a sentence's unnamed words; none where it asserts a named finding."""
-    for claim in claims:
-        if claim.assertion != ABSENT:
-            return ()
+    """Return the meanings of the words by which a sentence asserts what no claim names."""
+    named = [i for claim in claims if claim.assertion != ABSENT for i in claim.mention]
+    words = unnamed_besides(read, set(named)) if named else unnamed_words(read)
     meaning = graph_lexicon().meaning
-    return tuple([meaning.get(word, word) for word in unnamed_words(read)])
+    return tuple([meaning.get(word, word) for word in words])
 
 
 def _word_weights(read: Sentence) -> tuple[WeightedWord, ...]:

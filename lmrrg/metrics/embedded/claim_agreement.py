@@ -61,7 +61,7 @@ _KIN_CREDIT = 0.45
 """Credit for a relative of a finding, such as an opacity for a pneumonia."""
 _CONTRADICTION = 0.3
 """Extra errors for a finding that the other report denies, in units of its weight."""
-_LEAST_INVENTED = 0.5
+_LEAST_INVENTED = 0.6
 """What an invented finding weighs at least: to a reader, none is free."""
 _PRIOR = 0.4
 """Weight of agreeing on nothing wrong: two normal reports have an F1 of 1, and no F1 is 0."""
@@ -83,7 +83,7 @@ def claim_agreement(hypothesis: Claims, reference: Claims, unnamed: float = 0.0)
 
     Half of the agreement is a weighted F1 of the findings, half is 1 / (1 + weighted errors). It
     is symmetric but for a course that only one report names and for invented findings, none of
-    which weighs less than 0.5.
+    which weighs less than 0.6.
 
     Args:
         hypothesis: what :func:`~lmrrg.metrics.embedded.claims.merge_claims` returns.

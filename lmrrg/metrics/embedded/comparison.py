@@ -25,7 +25,7 @@ _CLAIMS_WEIGHT = 0.7
 
 _UNNAMED = 0.6
 """Weight of an invented finding that no lexicon names."""
-_INVENTED_SCALE = 3.0
+_INVENTED_SCALE = 4.0
 """Invented weight of 1 / scale halves how normal a report is."""
 
 # A hypothesis may have this many words at no cost: ratio * words of the reference + extra words.

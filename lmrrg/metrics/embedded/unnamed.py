@@ -7,6 +7,7 @@ the picture, the patient or advice? It is taken for a finding, whatever its word
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from functools import cache
 
@@ -29,6 +30,9 @@ _INCIDENTAL = 0.5
 """Named findings that weigh no more leave the labels to the words of ``labels.yaml``."""
 _EXISTS = (("there", "is"), ("there", "are"))
 _MASK = "xxxx"
+_NOT = "not"
+_OPENERS = frozenset(["a", "an", "there"])
+"""Words that begin a new statement: "and a swallowed coin"."""
 _JOINTS = frozenset([",", "and", "with", "but", "except", "although", "though", "while"])
 """Words between clauses: "the lungs are clear with a coin in the stomach"."""
 
@@ -79,20 +83,47 @@ def unnamed_words(read: Sentence) -> tuple[str, ...]:
     ()
     """
     neutral = _neutral()
-    if neutral.plain.issuperset(read.words):
+    if neutral.plain.issuperset(read.words) and _NOT not in read.words:
         return _structure(read)
     if not neutral.advice.isdisjoint(read.words):
         return ()
     found: list[str] = []
-    clause: list[int] = []
+    for clause in _clauses(read):
+        found += _unnamed_in(read, clause)
+    return tuple(found) or _structure(read)
+
+
+def unnamed_besides(read: Sentence, named: Set[int]) -> tuple[str, ...]:
+    """Return the unnamed words of the clauses that begin anew beside a named finding.
+
+    Args:
+        read: a sentence that asserts a named finding.
+        named: indices of the words that name findings.
+
+    >>> from lmrrg.metrics.embedded.sentences import read_sentence
+    >>> unnamed_besides(read_sentence("small effusion and a swallowed coin"), {1})
+    ('swallowed', 'coin')
+    >>> unnamed_besides(read_sentence("small effusion, most marked on the left"), {1})
+    ()
+    """
+    if _OPENERS.isdisjoint(read.words):
+        return ()
+    found: list[str] = []
+    for clause in _clauses(read)[1:]:
+        if clause and read.words[clause[0]] in _OPENERS and named.isdisjoint(clause):
+            found += _unnamed_in(read, clause)
+    return tuple(found)
+
+
+def _clauses(read: Sentence) -> list[list[int]]:
+    """Return the indices of the words of each clause."""
+    clauses: list[list[int]] = [[]]
     for i, word in enumerate(read.words):
         if word in _JOINTS:
-            found += _unnamed_in(read, clause)
-            clause = []
+            clauses.append([])
         else:
-            clause.append(i)
-    found += _unnamed_in(read, clause)
-    return tuple(found) or _structure(read)
+            clauses[-1].append(i)
+    return clauses
 
 
 def calls_abnormal(read: Sentence) -> bool:
@@ -171,6 +202,8 @@ def _unnamed_in(read: Sentence, clause: list[int]) -> list[str]:
         if word in neutral.normal:
             if not is_denied:
                 return []
+            if _NOT in read.words[max(0, i - 2) : i]:
+                names.append(f"not {word}")
         elif is_denied or kind in _PLACED or kind == STATE or not word[0].isalpha():
             continue
         elif word not in neutral.words and len(word) > 1:
