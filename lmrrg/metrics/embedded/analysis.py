@@ -73,6 +73,8 @@ class SentenceFacts(NamedTuple):
     """Meanings of the words by which it asserts something that no lexicon names."""
     content: frozenset[tuple[str, int]]
     """(meaning, assertion) of its words of a class."""
+    findings: frozenset[str]
+    """What its claims are of."""
     length: int
     """Its number of words."""
     counts: WordCounts
@@ -164,40 +166,34 @@ class _Said:
     """What the sentences of a report have said so far."""
 
     def __init__(self) -> None:
-        self.claims: dict[str, list[Claim]] = {}
-        self.contents: list[frozenset[tuple[str, int]]] = []
+        self.sentences: list[SentenceFacts] = []
+        # All of it, to know fast what no sentence has said.
+        self.findings: set[str] = set()
+        self.content: set[tuple[str, int]] = set()
 
     def has(self, facts: SentenceFacts) -> bool:
         """Return whether a sentence only says again, or contradicts, what was said; remember it."""
-        content = facts.content
-        is_said = False
-        if content:
-            for other in self.contents:
-                if content <= other:
-                    is_said = True
-                    break
-            self.contents.append(content)
-        known = self.claims
-        if facts.claims:
-            is_said = is_said or self._has_claims(facts.claims)
-            for claim in facts.claims:
-                if claim.finding in known:
-                    known[claim.finding].append(claim)
-                else:
-                    known[claim.finding] = [claim]
+        is_said = bool(facts.content) and self.content.issuperset(facts.content)
+        is_said = is_said and any([facts.content <= other.content for other in self.sentences])
+        if not is_said and facts.findings and self.findings.issuperset(facts.findings):
+            is_said = all([self._has_claim(claim) for claim in facts.claims])
+        self.sentences.append(facts)
+        self.findings.update(facts.findings)
+        self.content.update(facts.content)
         return is_said
 
-    def _has_claims(self, claims: tuple[Claim, ...]) -> bool:
-        for claim in claims:
-            others = self.claims.get(claim.finding)
-            # "The lungs are clear. No consolidation": what clear lungs lack may well be named.
-            if not others or (
-                claim.assertion == ABSENT and claim.finding in claim_lexicon().clear_lungs
-            ):
-                return False
-            if not any([restates(claim, other) for other in others]):
-                return False
-        return True
+    def _has_claim(self, claim: Claim) -> bool:
+        # "The lungs are clear. No consolidation": what clear lungs lack may well be named.
+        if claim.assertion == ABSENT and claim.finding in claim_lexicon().clear_lungs:
+            return False
+        return any(
+            [
+                restates(claim, other)
+                for facts in self.sentences
+                for other in facts.claims
+                if other.finding == claim.finding
+            ]
+        )
 
 
 def _read_facts(sentences: list[str]) -> list[SentenceFacts]:
@@ -224,6 +220,7 @@ def _sentence_facts(sentence: str, claims: tuple[Claim, ...], read: Sentence) ->
         weights,
         _unnamed(read, claims),
         content,
+        frozenset([claim.finding for claim in claims]),
         len(read.words),
         count_words(sentence),
     )
@@ -231,8 +228,10 @@ def _sentence_facts(sentence: str, claims: tuple[Claim, ...], read: Sentence) ->
 
 def _unnamed(read: Sentence, claims: tuple[Claim, ...]) -> tuple[str, ...]:
     """Return the meanings of the words by which a sentence asserts what no claim names."""
-    named = [i for claim in claims if claim.assertion != ABSENT for i in claim.mention]
-    words = unnamed_besides(read, set(named)) if named else unnamed_words(read)
+    affirmed = [claim.mention for claim in claims if claim.assertion != ABSENT]
+    words = unnamed_besides(read, affirmed) if affirmed else unnamed_words(read)
+    if not words:
+        return ()
     meaning = graph_lexicon().meaning
     return tuple([meaning.get(word, word) for word in words])
 

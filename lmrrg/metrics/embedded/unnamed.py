@@ -7,9 +7,10 @@ the picture, the patient or advice? It is taken for a finding, whatever its word
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 
 from lmrrg.metrics.embedded.claim_lexicon import claim_lexicon
 from lmrrg.metrics.embedded.lexicon import (
@@ -83,8 +84,13 @@ def unnamed_words(read: Sentence) -> tuple[str, ...]:
     ()
     """
     neutral = _neutral()
-    if neutral.plain.issuperset(read.words) and _NOT not in read.words:
-        return _structure(read)
+    if _NOT not in read.words:
+        plain = neutral.plain
+        if plain.issuperset(read.words):
+            return _structure(read)
+        pairs = zip(read.words, read.assertions, strict=True)
+        if not [word for word, said in pairs if said != ABSENT and word not in plain]:
+            return _structure(read)
     if not neutral.advice.isdisjoint(read.words):
         return ()
     found: list[str] = []
@@ -93,21 +99,22 @@ def unnamed_words(read: Sentence) -> tuple[str, ...]:
     return tuple(found) or _structure(read)
 
 
-def unnamed_besides(read: Sentence, named: Set[int]) -> tuple[str, ...]:
-    """Return the unnamed words of the clauses that begin anew beside a named finding.
+def unnamed_besides(read: Sentence, mentions: Iterable[Sequence[int]]) -> tuple[str, ...]:
+    """Return the unnamed words of clauses that begin anew beside named findings.
 
     Args:
         read: a sentence that asserts a named finding.
-        named: indices of the words that name findings.
+        mentions: indices of the words that name each finding.
 
     >>> from lmrrg.metrics.embedded.sentences import read_sentence
-    >>> unnamed_besides(read_sentence("small effusion and a swallowed coin"), {1})
+    >>> unnamed_besides(read_sentence("small effusion and a swallowed coin"), [(1,)])
     ('swallowed', 'coin')
-    >>> unnamed_besides(read_sentence("small effusion, most marked on the left"), {1})
+    >>> unnamed_besides(read_sentence("small effusion, most marked on the left"), [(1,)])
     ()
     """
     if _OPENERS.isdisjoint(read.words):
         return ()
+    named = frozenset(chain.from_iterable(mentions))
     found: list[str] = []
     for clause in _clauses(read)[1:]:
         if clause and read.words[clause[0]] in _OPENERS and named.isdisjoint(clause):
