@@ -26,6 +26,13 @@ _MOST_STATEMENTS = 80
 _MOST_COMBINATIONS = 64
 """Ways to repair a report that are tried; one with two faults has four."""
 _MOST_REPAIRS = 8
+_GRAVEST_FIRST: tuple[FaultKind, ...] = (
+    "repeated",
+    "contradicted",
+    "exclusive",
+    "impossible",
+    "stated_twice",
+)
 
 
 def is_coherent(text: str, reference: str = "") -> bool:
@@ -75,10 +82,12 @@ def find_faults(text: str) -> tuple[Fault, ...]:
     found += repeated_sentences(reads, stated)
     for number, (read, own) in enumerate(zip(reads, stated, strict=True)):
         found += [*impossible(number, read, own), *on_both_sides(own), *repeated_runs(number, read)]
-    # Two sentences that say the same are one fault: the repetition, not what it repeats.
-    repeated = {fault.cuts for fault in found if fault.kind == "repeated"}
-    distinct = dict.fromkeys(found)
-    return tuple([one for one in distinct if one.kind == "repeated" or one.cuts not in repeated])
+    # What one repair mends is one fault, of the gravest kind. Two sentences that say the same are
+    # repeated, whatever they say.
+    faults: dict[tuple[Cut, ...], Fault] = {}
+    for fault in sorted(found, key=lambda fault: _GRAVEST_FIRST.index(fault.kind)):
+        faults.setdefault(fault.cuts, fault)
+    return tuple(faults.values())
 
 
 def repairs(text: str, faults: Sequence[Fault]) -> list[str]:

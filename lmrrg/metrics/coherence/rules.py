@@ -9,6 +9,7 @@ from typing import NamedTuple
 from lmrrg.metrics.coherence.fault import Cut, Fault, FaultKind
 from lmrrg.metrics.coherence.statements import (
     PLACEHOLDER,
+    SIDES,
     Statement,
     coherence_lexicon,
     content_of,
@@ -16,6 +17,7 @@ from lmrrg.metrics.coherence.statements import (
     is_exact_place,
     is_limited,
     is_reference,
+    located,
     whole_sentence,
 )
 from lmrrg.metrics.embedded.claim_lexicon import claim_lexicon
@@ -31,7 +33,6 @@ _JOINTS = frozenset([",", "and", "with", "but", "no", "without", "there"])
 """Words at which a sentence is cut between two findings."""
 _VIEWS = frozenset(["lateral", "decubitus", "view", "greater", "more", "or", "than", "to"])
 """Words after a side that show that it is no finding's side, or not its only one."""
-_ONE_SIDE = frozenset(["left", "right"])
 _NONE: frozenset[str] = frozenset()
 _BOTH = frozenset(["l", "r"])
 _NORMAL = frozenset([("normal", PRESENT), ("unremarkable", PRESENT)])
@@ -57,7 +58,7 @@ def faults_of_pairs(reads: Sequence[Sentence], statements: Sequence[Statement]) 
         is_one_statement = a.claim.mention == b.claim.mention or a.claim.finding in rules.organs
         if a.sentence == b.sentence and is_one_statement:
             continue
-        kind = _pair_kind(a, b) if share_place(a.claim, b.claim) else None
+        kind = _pair_kind(a, b) if share_place(located(a), located(b)) else None
         if kind:
             yield Fault(kind, a.claim.finding, _cuts_of_pair(a, b))
 
@@ -137,7 +138,7 @@ def _clear_sides(read: Sentence) -> frozenset[str]:
     i = words.index("clear")
     if read.assertions[i] != PRESENT or words[i + 1 : i + 2] == ("of",):
         return _NONE
-    sides = _ONE_SIDE.intersection(words)
+    sides = SIDES.intersection(words)
     if "lungs" in words and not sides:
         return _BOTH
     return frozenset([side[0] for side in sides]) if "lung" in words and len(sides) == 1 else _NONE
@@ -265,8 +266,8 @@ def on_both_sides(own: Sequence[Statement]) -> Iterator[Fault]:
         words = statement.read.words
         if not statement.is_single or claim.assertion == ABSENT:
             continue
-        sides = [i for i in claim.attributes if words[i] in _ONE_SIDE]
-        if not _ONE_SIDE.issubset([words[i] for i in sides]):
+        sides = [i for i in claim.attributes if words[i] in SIDES]
+        if not SIDES.issubset([words[i] for i in sides]):
             continue
         span_words = set(words[sides[0] : sides[-1] + 2])
         if span_words.isdisjoint(_JOINTS | _VIEWS):

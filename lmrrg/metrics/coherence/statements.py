@@ -11,6 +11,7 @@ from lmrrg.metrics.embedded.claims import Claim, sentence_claims
 from lmrrg.metrics.embedded.lexicon import ANATOMY, LOCATION, graph_lexicon, read_yaml
 from lmrrg.metrics.embedded.sentences import ABSENT, PRESENT, Sentence, read_sentence
 
+SIDES = frozenset(["left", "right"])
 PLACEHOLDER = "xxxx"
 """What stands for a word that was taken out of a report to hide who it is about."""
 _BEFORE_NOUNS = frozenset(["a", "an", "sided", "associated"])
@@ -86,6 +87,18 @@ def _nouns(read: Sentence, claim: Claim) -> frozenset[str]:
     meaning = graph_lexicon().meaning
     words = [read.words[i] for i in claim.mention]
     return frozenset([meaning.get(word, word) for word in words])
+
+
+def located(statement: Statement) -> Claim:
+    """Return a claim with the sides of its sentence, where it states a finding without its own.
+
+    In "the left lung contains an opacity compatible with consolidation" the opacity has the side.
+    """
+    claim = statement.claim
+    if claim.sides or claim.assertion == ABSENT:
+        return claim
+    sides = SIDES.intersection(statement.read.words)
+    return claim._replace(sides=frozenset([side[0] for side in sides]))
 
 
 def is_exact_place(a: Claim, b: Claim) -> bool:

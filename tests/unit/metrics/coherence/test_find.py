@@ -110,3 +110,8 @@ def test_a_repair_within_a_sentence_keeps_the_rest_of_it() -> None:
 def test_a_very_long_report_is_read_in_time() -> None:
     text = "Small left effusion. No pneumothorax. " * 500
     assert len(repairs(text, find_faults(text))) <= 8
+
+
+def test_what_one_repair_mends_is_one_fault() -> None:
+    text = "There is mild cardiomegaly. Moderate enlargement of the cardiac silhouette is present."
+    assert [fault.kind for fault in find_faults(text)] == ["exclusive"]
