@@ -173,7 +173,8 @@ def _renamed(names: list[str], columns: frozenset[str]) -> list[str]:
 
 
 def _plain(name: str) -> str:
-    return name.strip().casefold()
+    # Two programs may each have written a byte order mark.
+    return name.strip().strip("\ufeff").casefold()
 
 
 def _check_header(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -59,9 +58,8 @@ class _Record(_Checked):
     truth: dict[str, Any] = Field(default_factory=dict)
 
 
-_NAMES = frozenset((*LABELS, "[key]"))
-# One word in small letters, as the name of a field is.
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,19}")
+_NAMES = frozenset((*_Record.model_fields, *_Image.model_fields, *LABELS, "[key]"))
+"""What a message may call a field."""
 
 
 def write_studies(path: Path, studies: Iterable[Study]) -> int:
@@ -180,20 +178,21 @@ def _explain(error: ValidationError) -> str:
     """Return fields and reasons, without the values, which may be report text."""
     problems = []
     for problem in error.errors(include_input=False, include_url=False):
-        field = ".".join(_shown(part) for part in problem["loc"])
-        problems.append(f"{field}: {problem['msg']}" if field else problem["msg"])
+        field = ".".join(map(_shown, problem["loc"]))
+        if problem["type"] == "extra_forbidden":
+            record = _Image if problem["loc"][0] == "images" else _Record
+            problems.append(f"{field}; known are {', '.join(record.model_fields)}")
+        else:
+            problems.append(f"{field}: {problem['msg']}" if field else problem["msg"])
     return "; ".join(problems)
 
 
 def _shown(part: str | int) -> str:
     """Return a part of a field's place as a message shows it.
 
-    A name that is none of ours is shown only where it looks like one: in a damaged line it may be
-    report text.
+    A name that is none of ours is not quoted: in a damaged line it may be report text.
 
-    >>> _shown("Edema"), _shown(0), _shown("age"), _shown("Jane Roe")
-    ('Edema', '0', 'age', 'an unknown field')
+    >>> _shown("Edema"), _shown(0), _shown("Jane Roe")
+    ('Edema', '0', 'an unknown field')
     """
-    name = str(part)
-    is_name = isinstance(part, int) or name in _NAMES or _NAME.fullmatch(name)
-    return name if is_name else "an unknown field"
+    return str(part) if isinstance(part, int) or part in _NAMES else "an unknown field"

@@ -100,3 +100,9 @@ CELLS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0
 def test_any_text_survives(tmp_path_factory: pytest.TempPathFactory, rows: list) -> None:
     path = table(tmp_path_factory.mktemp("csv") / "a.csv", ["id", "report"], rows)
     assert [(row["id"], row["report"]) for row in read(path)] == rows
+
+
+def test_a_second_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"\xef\xbb\xbf\xef\xbb\xbfid,text\n1,Clear.\n")
+    assert list(csv_rows(path, ["id"])) == [{"id": "1", "text": "Clear."}]

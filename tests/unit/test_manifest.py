@@ -209,14 +209,17 @@ def test_a_line_that_is_no_text_or_too_deep_is_named(tmp_path, line):
         ({"prior": {"SECRET": 1}}, "prior: "),
         ({"labels": {"Edema": "SECRET"}}, "labels.Edema: "),
         ({"images": [{"path": "a.png", "view": "SECRET"}]}, "images.0.view: "),
-        ({"images": [{"path": "a.png", "note": "SECRET"}]}, "images.0.note: "),
+        (
+            {"images": [{"path": "a.png", "note": "SECRET"}]},
+            "images.0.an unknown field; known are path, view",
+        ),
         ({"id": "  "}, "id: must not be blank"),
         ({"images": [{"path": ""}]}, "images.0.path: "),
-        ({"x" * 41: "SECRET"}, "1: an unknown field: "),
-        ({"The heart is SECRET": "x"}, "1: an unknown field: "),
+        ({"x" * 41: "SECRET"}, "1: an unknown field; known are id, patient, "),
+        ({"The heart is SECRET": "x"}, "1: an unknown field; "),
         ({"labels": {"Edema": 0.5}}, "labels.Edema: "),
         ({"colour": "SECRET", "split": "SECRET"}, "split: "),
-        ({"colour": "SECRET", "split": "SECRET"}, "colour: "),
+        ({"colour": "SECRET", "split": "SECRET"}, "an unknown field; "),
     ],
 )
 def test_a_refusal_names_the_field_and_quotes_no_value(tmp_path, change, reason):

@@ -59,13 +59,15 @@ def run(args: argparse.Namespace) -> int:
         raise CodedError("bad_output", f"{args.out} exists and is not an empty folder")
     # Imported here: the help need not wait for torch.
     from lmrrg.model.checkpoint import checkpoint_settings, read_checkpoint_config
+    from serve_app.reporter import model_info
 
     checkpoint_settings(args.checkpoint)  # refuses a model that this code cannot run
     layout = RunLayout(args.run or args.checkpoint.resolve().parent.parent)
     audit = _read_json(layout.studies_audit)
     results = _results(layout, args.checkpoint)
     settings = read_checkpoint_config(args.checkpoint)
-    card = model_card(args.out.absolute().name, settings, audit, results)
+    version = model_info(args.checkpoint).version
+    card = model_card(args.out.absolute().name, version, settings, audit, results)
     _write(args.checkpoint, args.out, card)
     print(f"wrote {args.out}: look through its README.md before you publish it")
     if audit is None:

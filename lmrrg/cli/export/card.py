@@ -17,6 +17,7 @@ from serve_app.schemas import NOTICE
 
 def model_card(
     name: str,
+    version: str,
     settings: Mapping[str, Any],
     audit: Mapping[str, Any] | None,
     results: Mapping[str, Any] | None,
@@ -25,6 +26,7 @@ def model_card(
 
     Args:
         name: of the model.
+        version: of the checkpoint, as its reports name it; the folder's own differs by the card.
         settings: the checkpoint's ``config.json``.
         audit: of the run's studies; None where it is not known.
         results: of the run's evaluation of this model; None without one.
@@ -40,6 +42,7 @@ def model_card(
     )
     return environment.get_template("model_card.md").render(
         name=name,
+        version=version,
         notice=NOTICE,
         model=model,
         inputs=settings["inputs"],

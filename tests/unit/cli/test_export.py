@@ -17,6 +17,7 @@ from lmrrg.config.tree import Config
 from lmrrg.files import directory_hash
 from lmrrg.model.checkpoint import load_checkpoint, save_checkpoint
 from lmrrg.run.studies import studies_of
+from serve_app.reporter import model_info
 from tests.support.evaluated_run import finished_run
 from tests.support.new_model import new_model
 
@@ -42,6 +43,7 @@ def test_the_card_has_data_results_limits_and_notice(run: Config, tmp_path: Path
     assert shown.replace("-", "\N{MINUS SIGN}") in card
     for part in ("# my-model", "52 studies kept", "## Limits", "research", "| stage | ppo |"):
         assert part in card
+    assert model_info(run.run_dir / "ppo" / "best").version in card
     assert not any(study.findings in card for study in studies_of(run, "test"))
     assert str(run.run_dir) not in card
 
