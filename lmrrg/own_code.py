@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator
 
 from lmrrg.errors import CodedError
 
-OwnCode = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def _checked_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is not of the form module:function")
+    return name
+
+
+OwnCode = Annotated[str, AfterValidator(_checked_name)]
 """The name of a function, such as ``my_lab.rewards:score``."""
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from lmrrg.config.base import FREE, Settings, enters
-from lmrrg.studies import Label, Section
+from lmrrg.studies import LABELS, Label, Section
 
 DataSource = Literal[
     "phantom",
@@ -185,3 +185,14 @@ class DataConfig(Settings):
         json_schema_extra=enters("sft", "ppo"),
     )
     phantom: PhantomConfig = PhantomConfig()
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _known_columns(cls, columns: Any) -> Any:
+        # Before the types, whose refusals would be one sentence for each kind of column.
+        known = (*get_args(CSVColumn), *LABELS)
+        if isinstance(columns, dict) and (unknown := columns.keys() - set(known)):
+            raise ValueError(
+                f"{', '.join(map(repr, unknown))} is none of our columns: {', '.join(known)}"
+            )
+        return columns

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from lmrrg.config.base import Settings
-from lmrrg.own_code import OwnCode
+from lmrrg.own_code import OwnCode, is_own
 
 
 class DecoderConfig(Settings):
@@ -97,6 +97,14 @@ class ModelConfig(Settings):
         64, description="length at which the previous report is cut, tokens"
     )
     decoder: DecoderConfig = DecoderConfig()
+
+    @field_validator("image_encoder", mode="before")
+    @classmethod
+    def _encoder_name(cls, name: Any) -> Any:
+        # Before the types, whose two refusals would be two sentences.
+        if isinstance(name, str) and name != "efficientnet_lite0" and not is_own(name):
+            raise ValueError(f"{name!r} is neither efficientnet_lite0 nor module:function")
+        return name
 
     @model_validator(mode="after")
     def _extractor_heads(self) -> ModelConfig:

@@ -194,3 +194,21 @@ def test_a_model_in_a_folder_lies_below_the_shared_storage(monkeypatch, tmp_path
         None, ["model.decoder.pretrained=null", f"model.text_encoder={tmp_path}/weights/encoder"]
     ).model
     assert (small.decoder.pretrained, small.text_encoder) == (None, f"{tmp_path}/weights/encoder")
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("data.columns={foo: bar}", "data.columns: 'foo' is none of our columns: study_id,"),
+        (
+            "model.image_encoder=resnet",
+            "'resnet' is neither efficientnet_lite0 nor module:function",
+        ),
+        ("reward.function=score", "reward.function: 'score' is not of the form module:function"),
+    ],
+)
+def test_names_of_ones_own_are_refused_in_one_sentence(override: str, sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, [override])
+    assert sentence in str(caught.value)
+    assert ";" not in str(caught.value)
