@@ -15,7 +15,12 @@ from lmrrg.metrics.embedded.claim_lexicon import claim_lexicon
 from lmrrg.metrics.embedded.claims import Claim, merge_claims, restates, sentence_claims
 from lmrrg.metrics.embedded.graph import ReportGraph, join_graphs, sentence_graph
 from lmrrg.metrics.embedded.lexicon import ANATOMY, LOCATION, graph_lexicon
-from lmrrg.metrics.embedded.reading.language import WordCounts, are_readable, count_words
+from lmrrg.metrics.embedded.reading.language import (
+    WordCounts,
+    count_words,
+    is_chest_report,
+    sum_counts,
+)
 from lmrrg.metrics.embedded.sentences import (
     ABSENT,
     PRESENT,
@@ -142,9 +147,9 @@ def _join_sentences(sentences: list[str], facts_of: dict[str, SentenceFacts]) ->
             for word, weight in facts.weights:
                 words[word] = words.get(word, 0.0) + weight
         lengths[sentence] = lengths.get(sentence, 0) + facts.length
-    counts = [facts_of[sentence].counts for sentence in sentences]
+    counts = sum_counts([facts_of[sentence].counts for sentence in sentences])
     # Sentences of requests alone have no word.
-    is_readable = any(lengths.values()) and are_readable(counts)
+    is_readable = any(lengths.values()) and is_chest_report(counts)
     merged = merge_claims(chain.from_iterable(mentions))
     vector = finding_vector(merged)
     return ReportAnalysis(
@@ -157,7 +162,7 @@ def _join_sentences(sentences: list[str], facts_of: dict[str, SentenceFacts]) ->
         norm=math.sqrt(sum([x * x for x in vector.values()])),
         lengths=lengths if is_readable else {},
         repeated=tuple(repeated.items()),
-        strange=sum([count.words - count.known for count in counts]),
+        strange=counts.words - counts.known,
         restated=sum([facts_of[sentence].length for sentence in restated]),
     )
 

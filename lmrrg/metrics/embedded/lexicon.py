@@ -78,6 +78,8 @@ class GraphLexicon:
     ``breaker``; see :mod:`lmrrg.metrics.embedded.sentences`."""
     cue_lengths: dict[str, list[int]]
     """First word of a cue -> the lengths in words of the cues that begin with it, longest first."""
+    cue_pairs: frozenset[tuple[str, str]]
+    """First two words of every cue that has two."""
 
 
 def read_yaml(name: str) -> dict[str, Any]:
@@ -123,6 +125,7 @@ def graph_lexicon() -> GraphLexicon:
         affirming=frozenset(words["affirming"].split()),
         cues=cues,
         cue_lengths=_cue_lengths(cues),
+        cue_pairs=frozenset((cue[0], cue[1]) for cue in cues if len(cue) > 1),
     )
 
 

@@ -12,12 +12,13 @@ from typing import NamedTuple
 
 from lmrrg.metrics.embedded.batch_cache import SENTENCE_BATCH
 from lmrrg.metrics.embedded.lexicon import graph_lexicon
+from lmrrg.metrics.embedded.reading.assertions import ABSENT as ABSENT
+from lmrrg.metrics.embedded.reading.assertions import ASKED
+from lmrrg.metrics.embedded.reading.assertions import PRESENT as PRESENT
+from lmrrg.metrics.embedded.reading.assertions import UNCERTAIN as UNCERTAIN
 from lmrrg.metrics.embedded.reading.choices import doubt_choices
 from lmrrg.metrics.embedded.reading.layout import plain_prose, without_heading
-from lmrrg.metrics.embedded.reading.scopes import ABSENT as ABSENT
-from lmrrg.metrics.embedded.reading.scopes import ASKED, CHOICE, read_scopes
-from lmrrg.metrics.embedded.reading.scopes import PRESENT as PRESENT
-from lmrrg.metrics.embedded.reading.scopes import UNCERTAIN as UNCERTAIN
+from lmrrg.metrics.embedded.reading.scopes import CHOICE, read_scopes
 
 _SENTENCE_END = re.compile(r"\.(?!\d)|[;!?]")
 """A full stop that is no decimal point, and other marks."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from lmrrg.metrics.embedded.lexicon import OBSERVATION
-from lmrrg.metrics.embedded.reading.scopes import ABSENT, CHOICE, PRESENT, UNCERTAIN
+from lmrrg.metrics.embedded.reading.assertions import ABSENT, PRESENT, UNCERTAIN
+from lmrrg.metrics.embedded.reading.scopes import CHOICE
 
 
 def doubt_choices(words: list[str], kinds: list[str], assertions: list[int]) -> None:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import repeat
 from typing import NamedTuple
 
 from lmrrg.metrics.embedded.batch_cache import SENTENCE_BATCH
@@ -31,6 +32,9 @@ _LEAST_KNOWN_IN_GENERAL = 0.75
 """The same for a text without a word of the chest, such as "no acute disease"."""
 _OF_A_CHEST = 2
 """Words of the chest from which on a text may have twice as many of other parts of the body."""
+_BITS = 16
+_LOW = (1 << _BITS) - 1
+"""Counts of several kinds are packed into one number, 16 bits each."""
 
 
 class WordCounts(NamedTuple):
@@ -48,10 +52,14 @@ class WordCounts(NamedTuple):
     """Words of general statements such as "normal"."""
 
 
+_NONE = WordCounts(0, 0, 0, 0, 0)
+
+
 @dataclass(frozen=True)
 class _Words:
-    kinds: dict[str, tuple[bool, bool, bool]]
-    """Known word -> whether it is one of the chest, of elsewhere, of a general statement."""
+    kinds: dict[str, int]
+    """Known word -> 1, and a 1 in further groups of bits where it is one of the chest, of elsewhere
+    and of a general statement; the last group is for commas and masked words alone."""
     refusing: frozenset[str]
     """First words of the phrases of a refusal."""
     refusal: re.Pattern[str]
@@ -65,18 +73,23 @@ def is_readable(text: str) -> bool:
     >>> is_readable("I cannot interpret chest images."), is_readable("Tear of the meniscus.")
     (False, False)
     """
-    return are_readable(map(count_words, sentences_of(text)))
+    return is_chest_report(sum_counts([count_words(part) for part in sentences_of(text)]))
 
 
-def are_readable(counts: Iterable[WordCounts]) -> bool:
-    """Return whether sentences with these counts make an English report of the chest."""
-    words, known, chest, elsewhere, general = 0, 0, 0, 0, 0
-    for sentence in counts:
-        words += sentence[0]
-        known += sentence[1]
-        chest += sentence[2]
-        elsewhere += sentence[3]
-        general += sentence[4]
+def sum_counts(counts: Iterable[WordCounts]) -> WordCounts:
+    """Return the counts of a text from those of its sentences.
+
+    >>> sum_counts([count_words("no edema"), count_words("x")]).words
+    3
+    """
+    return WordCounts(*map(sum, zip(_NONE, *counts, strict=True)))
+
+
+def is_chest_report(counts: WordCounts) -> bool:
+    """Return whether a text with these counts is an English report of the chest."""
+    words, known, chest, elsewhere, general = counts
+    if not known:
+        return False
     # A film of the chest and the knee is one of the chest; a knee with one word of it is none.
     if elsewhere > (chest if chest < _OF_A_CHEST else 2 * chest):
         return False
@@ -97,18 +110,22 @@ def count_words(sentence: str) -> WordCounts:
     lists = _words()
     words = read_sentence(sentence).words if sentence.isascii() else _WORD.findall(sentence)
     if not lists.refusing.isdisjoint(words) and lists.refusal.search(sentence):
-        return WordCounts(0, 0, 0, 0, 0)
-    count, known, chest, elsewhere, general = 0, 0, 0, 0, 0
-    for word in words:
-        kinds = lists.kinds.get(word)
-        if kinds is not None:
-            known += 1
-            chest += kinds[0]
-            elsewhere += kinds[1]
-            general += kinds[2]
-        elif word[0].isalpha() and not _MASK.fullmatch(word):
-            count += 1
-    return WordCounts(count + known, known, chest, elsewhere, general)
+        return _NONE
+    # One sum over packed counts is three times as fast as a loop that counts each kind.
+    total = sum(map(lists.kinds.get, words, repeat(0)))
+    known = total & _LOW
+    strange = len(words) - known - (total >> 4 * _BITS)
+    if strange:
+        strange = sum(
+            [w not in lists.kinds and w[0].isalpha() and not _MASK.fullmatch(w) for w in words]
+        )
+    return WordCounts(
+        known + strange,
+        known,
+        total >> _BITS & _LOW,
+        total >> 2 * _BITS & _LOW,
+        total >> 3 * _BITS & _LOW,
+    )
 
 
 @cache
@@ -125,11 +142,15 @@ def _words() -> _Words:
     refusals = data["refusals"]
     return _Words(
         kinds={
-            word: (word in is_chest, word in elsewhere, word in general)
+            word: 1
+            + ((word in is_chest) << _BITS)
+            + ((word in elsewhere) << 2 * _BITS)
+            + ((word in general) << 3 * _BITS)
             for words in lists
             for word in words
             if word[0].isalpha()
-        },
+        }
+        | dict.fromkeys([",", "xx", "xxx", "xxxx"], 1 << 4 * _BITS),
         refusing=frozenset(phrase.split()[0] for phrase in refusals),
         refusal=re.compile(r"\b(?:" + "|".join(map(re.escape, refusals)) + r")\b"),
     )

@@ -13,7 +13,7 @@ from functools import cache, cached_property
 
 from lmrrg.metrics.embedded.lexicon import ANATOMY, DEVICE, OBSERVATION, graph_lexicon, read_yaml
 
-_MARKS = frozenset("\n\r\t:?()[]/<>\\*_#&")
+_MARKS = re.compile(r"[\n\r\t:?()\[\]/<>\\*_#&]")
 """Characters that plain prose does not have; most reports have none of them."""
 _MARKUP = re.compile(r"[<\\\r\t*_#&’]|\(s\)")
 
@@ -151,7 +151,7 @@ def _answered(question: re.Match[str]) -> str:
 
 def _is_plain(text: str) -> bool:
     """Return whether a text is prose already."""
-    if not text.isascii() or not _MARKS.isdisjoint(text):
+    if not text.isascii() or _MARKS.search(text):
         return False
     # Spelled out: a loop takes longer than the look-ups.
     if "- " in text or "  " in text or " vs." in text:

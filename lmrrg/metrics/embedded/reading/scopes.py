@@ -30,13 +30,13 @@ from lmrrg.metrics.embedded.lexicon import (
     STATE,
     GraphLexicon,
 )
-
-# The assertion of a word. PRESENT is 0 (false) and the default: no cue reaches the word.
-PRESENT = 0
-ABSENT = 1
-UNCERTAIN = 2
-ASKED = 3
-"""The words of a request, which are dropped."""
+from lmrrg.metrics.embedded.reading.assertions import (
+    ABSENT,
+    ASKED,
+    BACKWARD,
+    FORWARD,
+    PRESENT,
+)
 
 _BE = frozenset(["is", "are", "was", "were", "be", "been"])
 _VERBS = _BE | {"appear", "appears", "remain", "remains", "has", "have", "persists", "persist"}
@@ -48,6 +48,9 @@ _SEEN = frozenset(["seen", "identified", "noted", "visualized", "demonstrated", 
 }
 _JOINTS = frozenset([",", "and", "with"])
 """Words that may join a clause to the one before."""
+_TURNING = _VERBS | _JOINTS
+_ENDABLE = (ABSENT, ASKED)
+"""Scopes that other words than these may end."""
 _CLAUSE_ENDS = frozenset([",", "given"])
 """Words after a forward cue that, like the sentence's end, leave no word for it to reach."""
 _NEAR_ENDS = frozenset([",", "with"])
@@ -66,22 +69,10 @@ _SUBORDINATE = frozenset(["although", "though", "while", "whereas", "despite", "
 CHOICE = frozenset(["or", "versus", "vs"])
 """Words between two findings of which one is meant."""
 
-_FORWARD = {
-    "negation.before": ABSENT,
-    "negation.near": ABSENT,
-    "negation.around": ABSENT,
-    "uncertainty.before": UNCERTAIN,
-    "request.before": ASKED,
-}
-_BACKWARD = {
-    "negation.after": ABSENT,
-    "negation.answer": ABSENT,
-    "uncertainty.after": UNCERTAIN,
-    "request.after": ASKED,
-}
 _TURNED_BACK = {
     name: name.replace("before", "after") for name in ("negation.before", "uncertainty.before")
 }
+_ALONE = [1]
 _NEAR = frozenset(["negation.near", "negation.around"])
 
 
@@ -89,8 +80,7 @@ def read_scopes(words: list[str], kinds: list[str], lexicon: GraphLexicon) -> li
     """Return the assertion of every word: one of the constants above.
 
     Args:
-        words: lower-case words of a sentence.
-        kinds: their classes.
+        words, kinds: lower-case words of a sentence, and their classes.
         lexicon: the cues.
     """
     return _ScopeReader(words, kinds, lexicon).read()
@@ -117,12 +107,15 @@ class _ScopeReader:
 
     def read(self) -> list[int]:
         """Return the assertion of every word."""
+        starts = self.lexicon.cue_lengths
         i = 0
         while i < len(self.words):
-            cue, length = self._cue_at(i)
+            word = self.words[i]
+            # Most words start no cue and change nothing, so they are passed without a call.
+            cue, length = self._cue_at(i) if word in starts else ("", 1)
             if cue:
                 self._apply_cue(cue, i, length)
-            else:
+            elif word in _TURNING or self.scope in _ENDABLE:
                 self._pass_word(i)
             if self.scope != PRESENT:
                 self.assertions[i : i + length] = [self.scope] * length
@@ -131,8 +124,12 @@ class _ScopeReader:
 
     def _cue_at(self, start: int) -> tuple[str, int]:
         """Return the meaning and length of the longest cue that starts here, or ("", 1)."""
-        for length in self.lexicon.cue_lengths.get(self.words[start], ()):
-            cue = tuple(self.words[start : start + length])
+        words = self.words
+        lengths = self.lexicon.cue_lengths[words[start]]
+        if tuple(words[start : start + 2]) not in self.lexicon.cue_pairs:
+            lengths = _ALONE
+        for length in lengths:
+            cue = tuple(words[start : start + length])
             meaning = self.lexicon.cues.get(cue)
             if meaning:
                 # Not `length`: the sentence may end before it.
@@ -144,17 +141,17 @@ class _ScopeReader:
         if cue == "breaker":
             self.scope = PRESENT
             self._start_clause(start + length)
-        elif cue in _BACKWARD:
+        elif cue in BACKWARD:
             self._reach_back(cue, start, start + length)
         elif cue == "negation.itself":
             self.assertions[start : start + length] = [ABSENT] * length
             # "No effusion, no change in the edema": what has a course is there.
             self.scope = PRESENT
-        elif cue in _FORWARD and self._may_open(cue, start):
-            self.scope = _FORWARD[cue]
+        elif cue in FORWARD and self._may_open(cue, start):
+            self.scope = FORWARD[cue]
             self.scope_start = start
             self.is_near = cue in _NEAR
-        elif cue in _FORWARD and self.scope == ABSENT and self.is_near:
+        elif cue in FORWARD and self.scope == ABSENT and self.is_near:
             self.is_near = cue in _NEAR
 
     def _may_open(self, cue: str, start: int) -> bool:
@@ -238,7 +235,7 @@ class _ScopeReader:
         is_tip = not _TIPS.isdisjoint(self.words[clause_start:start])
         if cue == "negation.after" and is_tip:
             return
-        reached = _BACKWARD[cue]
+        reached = BACKWARD[cue]
         if reached == ASKED:
             self.assertions[start:end] = [ASKED] * (end - start)
         for i in range(clause_start, start):
@@ -270,7 +267,7 @@ class _ScopeReader:
     def _pass_word(self, i: int) -> None:
         """Update the state at a word that is part of no cue."""
         word = self.words[i]
-        if self._ends_request(i):
+        if self.scope == ASKED and self._ends_request(i):
             self.scope = PRESENT
             self._start_clause(i)
         if word in _VERBS:
@@ -280,15 +277,13 @@ class _ScopeReader:
                 self.scope = PRESENT
             if self.clause_has_verb:
                 self._start_clause(i + 1)
-        elif self.scope == ABSENT and self._begins_without_joint(i):
+        elif self.scope == ABSENT and self.kinds[i] and self._begins_without_joint(i):
             self.scope = PRESENT
             self._start_clause(i)
 
     def _ends_request(self, i: int) -> bool:
         """Return whether a request ends here: "evaluation for edema *is* limited"."""
-        if self.scope != ASKED or self.words[i] not in _REQUEST_ENDS:
-            return False
-        return any(self.kinds[self.scope_start : i])
+        return self.words[i] in _REQUEST_ENDS and any(self.kinds[self.scope_start : i])
 
     def _begins_without_joint(self, i: int) -> bool:
         """Return whether a new fact begins at a word without any joint before it.
