@@ -30,6 +30,15 @@ class RefusedImage(NamedTuple):
     code: str
 
 
+def read_by_settings(path: Path, data: DataConfig) -> Radiograph:
+    """Read one image in this process, with the limits and the polarity that the settings state.
+
+    Raises:
+        ImageError: see :data:`~lmrrg.imaging.radiograph.IMAGE_ERROR_CODES`.
+    """
+    return read_image(path, image_limits(data), polarity=data.polarity)
+
+
 def read_squares(
     paths: Sequence[Path], data: DataConfig, size: int
 ) -> Iterator[Radiograph | ImageError]:
@@ -96,7 +105,7 @@ def groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 def _read_here(path: Path, data: DataConfig, size: int) -> Radiograph | ImageError:
     try:
-        read = read_image(path, image_limits(data), polarity=data.polarity)
+        read = read_by_settings(path, data)
     except ImageError as error:
         return error
     return replace(read, pixels=to_square(read.pixels, size))

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmrrg.anatomy import REGIONS
+from lmrrg.config.data import DataConfig
 from lmrrg.evaluation.examples import relevant_regions
 from lmrrg.evaluation.rows import ScoreNames, signed
-from lmrrg.imaging.reading import read_image
+from lmrrg.imaging.batch import read_by_settings
 from lmrrg.metrics.clinical import positives
 from lmrrg.metrics.embedded.labeler import label_report
 from lmrrg.run_report.images import heat_map_uri, peak_over_uniform, radiograph_uri
@@ -31,6 +32,7 @@ def example_cards(
     titles: Mapping[str, str],
     attention: NDArray[np.float32],
     stamp: Mapping[str, Any],
+    data: DataConfig,
 ) -> list[dict[str, Any]]:
     """Return what the template shows of each example, in the order of ``ids``.
 
@@ -41,12 +43,13 @@ def example_cards(
         titles: title of each system by its name.
         attention: region cross-attention of the examples [E, 29, V, P].
         stamp: the ``stamp`` of ``results.json``.
+        data: how the run reads images.
     """
     study_by_id = {study.id: study for study in studies}
     cards = []
     for study_id, maps in zip(ids, attention, strict=True):
         records = {system: by_id[study_id] for system, by_id in reports.items()}
-        cards.append(_card(study_by_id[study_id], records, titles, maps, stamp))
+        cards.append(_card(study_by_id[study_id], records, titles, maps, stamp, data))
     return cards
 
 
@@ -56,10 +59,11 @@ def _card(
     titles: Mapping[str, str],
     attention: NDArray[np.float32],
     stamp: Mapping[str, Any],
+    data: DataConfig,
 ) -> dict[str, Any]:
     """Return one example; ``attention`` is [29, V, P]."""
     image = choose_views(study.images, 1)[0]
-    pixels = read_image(image.path).pixels
+    pixels = read_by_settings(image.path, data).pixels
     reference = study.report(stamp["section"])
     # Every system has the same reference labels. They are not always the study's own: without
     # labels in the data, the evaluation read them from the references.

@@ -77,7 +77,9 @@ def _context(layout: RunLayout, config: Config, results: Mapping[str, Any]) -> d
         "example_rule": examples["rule"],
         "region_rule": REGION_RULE,
         "attention_system": titles[examples["attention"]],
-        "examples": example_cards(examples["ids"], studies, reports, titles, attention, stamp),
+        "examples": example_cards(
+            examples["ids"], studies, reports, titles, attention, stamp, config.data
+        ),
         "audit": audit_studies(studies, stamp["section"], imported),
         "config_yaml": yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
         "stamp_json": json.dumps(stamp, indent=2),

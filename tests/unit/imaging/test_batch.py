@@ -8,7 +8,7 @@ import pytest
 
 from lmrrg.config.data import DataConfig
 from lmrrg.imaging import batch
-from lmrrg.imaging.batch import RefusedImage, read_squares, refusal
+from lmrrg.imaging.batch import RefusedImage, read_by_settings, read_squares, refusal
 from lmrrg.imaging.radiograph import ImageError, Radiograph
 from tests.support.trees import picture
 
@@ -47,6 +47,14 @@ def test_the_settings_of_the_reader_count(paths, monkeypatch):
     (turned,) = read_squares(paths[:1], DataConfig(polarity="pixels"), 32)
     assert isinstance(turned, Radiograph)
     assert turned.warnings == ("polarity_corrected",)
+
+
+def test_one_image_is_read_as_the_settings_say(paths, monkeypatch):
+    assert read_by_settings(paths[0], DataConfig()).warnings == ()
+    monkeypatch.setattr("lmrrg.imaging.polarity.looks_inverted", lambda _: True)
+    assert read_by_settings(paths[0], DataConfig()).warnings == ("looks_inverted",)
+    with pytest.raises(ImageError, match="too_large"):
+        read_by_settings(paths[0], DataConfig(max_image_megapixels=0.004))
 
 
 def test_all_refused_images_are_named_with_their_codes():
