@@ -163,19 +163,21 @@ def _is_elsewhere(read: Sentence, start: int, end: int, label: str) -> bool:
     rule = label_rules().elsewhere.get(label)
     if rule is None or rule.words.isdisjoint(read.words):
         return False
-    around = [*_words_before(read, start), *read.words[start : end - 1], *_words_after(read, end)]
+    around = _words_before(read, start, rule.words) + _words_after(read, end, rule.words)
+    around += read.words[start : end - 1]
     return not rule.words.isdisjoint(around) and rule.unless.isdisjoint(around)
 
 
-def _words_before(read: Sentence, start: int) -> list[str]:
+def _words_before(read: Sentence, start: int, others: frozenset[str]) -> list[str]:
     """Return the words that describe the mention which starts here, also those of its subject.
 
-    Examples: "sternal wire is *fractured*", "pericardial *effusion*".
+    ``others`` belong to its description although they have no class. Examples: "sternal wire is *fractured*", "pericardial *effusion*".
     """
     words, kinds, _ = read
     found: list[str] = []
     for i in range(start - 1, -1, -1):
-        if not kinds[i] and words[i] not in _LINKS and not _joins_anatomy(kinds, words, i):
+        is_inside = kinds[i] or words[i] in _LINKS or words[i] in others
+        if not is_inside and not _joins_anatomy(kinds, words, i):
             break
         found.append(words[i])
     return found
@@ -186,7 +188,7 @@ def _joins_anatomy(kinds: tuple[str, ...], words: tuple[str, ...], i: int) -> bo
     return words[i] in ("and", "or") and kinds[i - 1] == ANATOMY == kinds[i + 1] and i > 0
 
 
-def _words_after(read: Sentence, end: int) -> list[str]:
+def _words_after(read: Sentence, end: int, others: frozenset[str]) -> list[str]:
     """Return the words after a mention that say where it is: "... in the left humerus"."""
     words, kinds, _ = read
     i = end
@@ -199,7 +201,7 @@ def _words_after(read: Sentence, end: int) -> list[str]:
     elif i + 1 < len(words) and not kinds[i] and words[i] not in _ENDS and kinds[i + 1]:
         i += 1  # an unknown word: "fractured median sternotomy wires"
     found: list[str] = []
-    while i < len(words) and (kinds[i] or words[i] in _LINKS):
+    while i < len(words) and (kinds[i] or words[i] in _LINKS or words[i] in others):
         if i == end and kinds[i] not in (ANATOMY, LOCATION, DEVICE):
             break
         found.append(words[i])

@@ -106,7 +106,10 @@ def _values_after(
     """
     values: list[int] = []
     for i in range(start, end):
-        if read.words[i] in _TURNS and (is_judged or NEGATIVE in values):
+        is_normal = NEGATIVE in values
+        if read.words[i] in _TURNS and (is_judged or is_normal):
+            break
+        if read.words[i] == "and" and is_normal:  # "... and the pulmonary arteries are enlarged"
             break
         if i in judgements:
             values.append(judgements[i])
