@@ -26,14 +26,11 @@ _ENCODINGS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-# "AccessionNumber", "Report Text (final)", "image_2"; but neither "s1", "MRN-77", a path, a date
-# nor a finding.
-_NAME = re.compile(
-    r"(?!.*\b(?:no|is|are|the|with|there|and|clear|normal)\b)(?=.{2,40}$)"
-    r"[^\W\d_](?:[^\W\d]+|[^\W\d]{2,}\d{1,2})"
-    r"(?:[\s_():#-]+[^\W\d_]+\d?|:?[\s_]\d){0,3}\)?",
-    re.IGNORECASE,
-)
+# What a header has and a report has not: study_id, StudyDate, "Accession Number", "Report Text".
+_SIGN = re.compile(r"[a-z][A-Z]|[a-zA-Z]_[a-zA-Z]|(?i:accession|mrn|uid|text|path|file|\bid\b)")
+# A single word, or words with such a sign; but neither "s1", "MRN-77" nor a date.
+_WORD = re.compile(r"[^\W\d](?:[^\W\d]{1,29}|[^\W\d]{2,28}\d{1,2})")
+_WORDS = re.compile(r"[^\W\d]{2,}(?:[\s()#-]+[^\W\d]+){0,3}\)?")
 _MOST_NAMES = 30
 NOT_TEXT = "is not UTF-8 text; save it as UTF-8 (a spreadsheet calls it 'CSV UTF-8')"
 """What error messages say about a file in another encoding."""
@@ -104,19 +101,27 @@ def text_encoding(start: bytes) -> str:
 def columns_sentence(names: Iterable[str]) -> str:
     """Return what an error message says about the columns that a table has.
 
-    They are named only where there are two or more that look like names: the first line of a table
-    without a header is a row of a patient, which no message may quote.
+    They are named only where they look like names: the first line of a table without a header is a
+    row of a patient, which no message may quote.
 
     >>> columns_sentence(["AccessionNumber", "Report Text", ""])
     'it has AccessionNumber, Report Text'
-    >>> columns_sentence(["s1", "No effusion."])
+    >>> columns_sentence(["study_id", "No effusion"])
+    'it has study_id and 1 that is not shown'
+    >>> columns_sentence(["s1", "No effusion"])
     'its first line may be no header and is not shown'
     """
     present = [name.strip() for name in names if name.strip()]
-    if len(present) < 2 or not all(map(_NAME.fullmatch, present)):
+    if not any(map(_is_sign, present)):
         return "its first line may be no header and is not shown"
-    shown = ", ".join(present[:_MOST_NAMES])
-    return f"it has {shown}" + (", ..." if len(present) > _MOST_NAMES else "")
+    shown = [name for name in present if _WORD.fullmatch(name) or _is_sign(name)][:_MOST_NAMES]
+    hidden = len(present) - len(shown)
+    more = f" and {hidden} that {'is' if hidden == 1 else 'are'} not shown" if hidden else ""
+    return f"it has {', '.join(shown)}{more}"
+
+
+def _is_sign(name: str) -> bool:
+    return len(name) <= 30 and bool(_SIGN.search(name) and _WORDS.fullmatch(name))
 
 
 def _rows(

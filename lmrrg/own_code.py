@@ -38,9 +38,6 @@ def load_own(name: str, setting: str) -> Callable[..., Any]:
 
     >>> load_own("lmrrg.metrics.reward:length_excess", "reward.function")(40, 10)
     0.6931
-    >>> load_own("my_lab:score", "reward.function")
-    Traceback (most recent call last):
-    lmrrg.errors.CodedError: own_code: reward.function names the module my_lab, which is neither ...
 
     Raises:
         CodedError: ``own_code``, there is no such module or function, or its import failed.
