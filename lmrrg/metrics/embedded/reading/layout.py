@@ -227,7 +227,7 @@ class _Lines:
         length = len(before) + 1 + len(first)
         if length < _SHORT_LINE * self.longest:
             return False
-        if self.has_items:
+        if self.has_bullets:
             return True
         if first[0].isupper() and not first.isupper():
             return False
@@ -235,7 +235,8 @@ class _Lines:
             return True
         # Without stops, a small letter goes on with the line before if that one was full.
         is_full = length > self.longest >= _LEAST_WIDTH
-        return first[0].islower() and self.has_capitals and is_full
+        is_sign = first[0].islower() and self.has_capitals
+        return is_sign and (is_full or self.has_headings)
 
     @cached_property
     def longest(self) -> int:
@@ -243,10 +244,13 @@ class _Lines:
         return max(map(len, self.written))
 
     @cached_property
-    def has_items(self) -> bool:
-        """Whether the text is a list with bullets or headings."""
-        if any(_BULLET.match(line) for line in self.written):
-            return True
+    def has_bullets(self) -> bool:
+        """Whether the text is a list with bullets, so that a line without one goes on."""
+        return any(_BULLET.match(line) for line in self.written)
+
+    @cached_property
+    def has_headings(self) -> bool:
+        """Whether several lines begin with a heading."""
         return sum(map(_starts_item, self.written)) > 1
 
     @cached_property

@@ -77,6 +77,17 @@ def test_headings_name_what_the_rest_does_not() -> None:
     assert sentences_of("Heart: normal Lungs: clear") == ["heart: normal", "lungs: clear"]
 
 
+def test_lines_below_headings_are_sentences_of_their_own() -> None:
+    text = (
+        "Chest: Hyperlucent apices\nNo focal airspace disease or consolidation\n"
+        "Healed remote left rib fracture\nShoulder: No fracture or dislocation"
+    )
+    assert sentences_of(text)[1:3] == [
+        "no focal airspace disease or consolidation",
+        "healed remote left rib fracture",
+    ]
+
+
 def test_a_section_of_the_request_ends_at_the_next_heading() -> None:
     text = "History: Cough. Pneumonia last year.\nFindings: No effusion."
     assert sentences_of(text) == ["no effusion"]
