@@ -171,7 +171,8 @@ def _is_elsewhere(read: Sentence, start: int, end: int, label: str) -> bool:
 def _words_before(read: Sentence, start: int, others: frozenset[str]) -> list[str]:
     """Return the words that describe the mention which starts here, also those of its subject.
 
-    ``others`` belong to its description although they have no class. Examples: "sternal wire is *fractured*", "pericardial *effusion*".
+    ``others`` belong to its description although they have no class.
+    Examples: "sternal wire is *fractured*", "pericardial *effusion*".
     """
     words, kinds, _ = read
     found: list[str] = []
