@@ -67,3 +67,16 @@ def test_a_failed_check_names_the_system(files: Path, capsys: pytest.CaptureFixt
     (files / "a.txt").write_text("Clear.\n" * 4)
     assert main([*arguments(files, "a", "b"), "--strict"]) == 1
     assert f"{files / 'a.txt'}: few_distinct_reports" in capsys.readouterr().err
+
+
+def test_a_lab_names_its_columns(tmp_path: Path) -> None:
+    for name, reports in SYSTEMS.items():
+        lines = [
+            f'{row},"{text}","{truth}"'
+            for row, (text, truth) in enumerate(zip(reports, TRUTH, strict=True))
+        ]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["Accession,Written,Truth", *lines]))
+    chosen = [part for name in "ab" for part in ("--hypotheses", str(tmp_path / f"{name}.csv"))]
+    names = ["--text-column", "Truth", "Written", "--id-column", "accession"]
+    assert main(["compare", *chosen, *names, *QUICK]) == 0
+    assert main(["compare", *chosen, *QUICK]) == 2

@@ -37,6 +37,16 @@ def test_the_worst_come_first_and_alone(tmp_path, capsys):
     assert "missed     mild left effusion" in printed
 
 
+def test_a_lab_names_its_columns(tmp_path, capsys):
+    arguments = files(tmp_path, "Pneumothorax.")
+    for name in ("references.csv", "hypotheses.csv"):
+        path = tmp_path / name
+        path.write_text(path.read_text().replace("study_id,report", "Accession,Report Text"))
+    names = ["--text-column", "Report Text", "--id-column", "Accession"]
+    assert main(["explain", *arguments, *names]) == 0
+    assert "invented   pneumothorax" in capsys.readouterr().out
+
+
 def test_an_unknown_study_is_refused(tmp_path, capsys):
     assert main(["explain", *files(tmp_path, "x"), "--study", "zz"]) == 2
     assert "zz" in capsys.readouterr().err
