@@ -20,6 +20,8 @@ _EDGE = "^"
 _CODE_OF_CLASS = {word_class: word_class[0].upper() for word_class in WORD_CLASSES}
 """The capital that stands for a word class in the names of features."""
 _CODES = frozenset([_EDGE, *_CODE_OF_CLASS.values()])
+_SHORTEST_PLURAL = 3
+"""Words of so many letters keep their "s"."""
 _CONTEXT_CACHE = 8192
 """Contexts whose chances are kept; a few thousand occur in most reports."""
 
@@ -80,14 +82,15 @@ def feature_names(
         before: the code of the class of the entity word before, an edge, or any other word itself.
         after: the same of the word after.
 
-    The first letter tells what a feature looks at: "w" the word, "k" its class and assertion, "t"
-    the topic, "r" whether it is linked, "p" and "n" the class of the previous and the next word
+    The first letter tells what a feature looks at: "w" the word, "m" its meaning in the singular,
+    "d" the word with its class and assertion, "k" its class and assertion alone, "t" the topic, "r" whether it is linked, "p" and "n" the class of the previous and the next word
     ("-": no entity word), "b" and "a" the word itself before and after, where it is no entity.
 
     >>> feature_names("effusion", "O1", "c", False, "no", "^")
-    ['w effusion', 'k O1', 't cO1', 'r O10', 'p O1-', 'b no O1', 'n O1^']
+    ['w effusion', 'm effusion', 'd effusion O1', 'k O1', 't cO1', 'r O10', 'p O1-', 'b no O1', 'n O1^']
     """
-    names = [f"w {word}", f"k {own}", f"t {topic}{own}", f"r {own}{int(is_linked)}"]
+    names = [f"w {word}", f"m {_singular_meaning(word)}", f"d {word} {own}"]
+    names += [f"k {own}", f"t {topic}{own}", f"r {own}{int(is_linked)}"]
     if before in _CODES:
         names.append(f"p {own}{before}")
     else:
@@ -97,6 +100,12 @@ def feature_names(
     else:
         names += [f"n {own}-", f"a {own} {after}"]
     return names
+
+
+def _singular_meaning(word: str) -> str:
+    """Return one word for all words of one meaning, in the singular as far as an "s" tells."""
+    meaning = graph_lexicon().meaning.get(word, word)
+    return meaning[:-1] if meaning.endswith("s") and len(meaning) > _SHORTEST_PLURAL else meaning
 
 
 def expectations(
