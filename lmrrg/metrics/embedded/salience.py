@@ -83,14 +83,26 @@ def feature_names(
         after: the same of the word after.
 
     The first letter tells what a feature looks at: "w" the word, "m" its meaning in the singular,
-    "d" the word with its class and assertion, "k" its class and assertion alone, "t" the topic, "r" whether it is linked, "p" and "n" the class of the previous and the next word
-    ("-": no entity word), "b" and "a" the word itself before and after, where it is no entity.
+    "d" the word with its class and assertion, "k" its class and assertion alone, "t" the topic, "r"
+    whether it is linked, "p" and "n" the class of the previous and the next word ("-": no entity
+    word), "b" and "a" the word itself before and after, where it is no entity.
 
-    >>> feature_names("effusion", "O1", "c", False, "no", "^")
-    ['w effusion', 'm effusion', 'd effusion O1', 'k O1', 't cO1', 'r O10', 'p O1-', 'b no O1', 'n O1^']
+    >>> feature_names("effusion", "O1", "c", False, "no", "^")[:5]
+    ['w effusion', 'm effusion', 'd effusion O1', 'k O1', 't cO1']
+    >>> feature_names("effusion", "O1", "c", False, "no", "^")[5:]
+    ['r O10', 'p O1-', 'b no O1', 'n O1^']
     """
-    names = [f"w {word}", f"m {_singular_meaning(word)}", f"d {word} {own}"]
-    names += [f"k {own}", f"t {topic}{own}", f"r {own}{int(is_linked)}"]
+    return _names_of_word(word, own) + _names_of_surroundings(own, topic, is_linked, before, after)
+
+
+def _names_of_word(word: str, own: str) -> list[str]:
+    return [f"w {word}", f"m {_singular_meaning(word)}", f"d {word} {own}", f"k {own}"]
+
+
+def _names_of_surroundings(
+    own: str, topic: str, is_linked: bool, before: str, after: str
+) -> list[str]:
+    names = [f"t {topic}{own}", f"r {own}{int(is_linked)}"]
     if before in _CODES:
         names.append(f"p {own}{before}")
     else:
@@ -123,15 +135,32 @@ def expectations(
 @lru_cache(maxsize=_CONTEXT_CACHE)
 def _chances(context: WordContext) -> tuple[float, float]:
     """Return the two probabilities of a word in its context; contexts repeat, so a cache pays."""
+    word, own, topic, is_linked, before, after = context
+    marked, related = _logits_of_word(word, own)
+    around = _sum_of_weights(_names_of_surroundings(own, topic, is_linked, before, after))
+    marked += around[0]
+    related += around[1]
+    return 1 / (1 + math.exp(-marked)), 1 / (1 + math.exp(-related))
+
+
+@lru_cache(maxsize=_CONTEXT_CACHE)
+def _logits_of_word(word: str, own: str) -> tuple[float, float]:
+    """Return both models' sums over what looks at the word alone, with their biases."""
+    marked, related = _weights()["bias"]
+    word_marked, word_related = _sum_of_weights(_names_of_word(word, own))
+    return marked + word_marked, related + word_related
+
+
+def _sum_of_weights(names: list[str]) -> tuple[float, float]:
+    """Return the sum of the features' weights in both models; a rare word has few."""
     weights = _weights()
-    marked, related = weights["bias"]
-    for name in feature_names(*context):
-        # Most features of a rare word are not in the table: their weight is 0.
+    marked = related = 0.0
+    for name in names:
         weight = weights.get(name)
         if weight is not None:
             marked += weight[0]
             related += weight[1]
-    return 1 / (1 + math.exp(-marked)), 1 / (1 + math.exp(-related))
+    return marked, related
 
 
 @cache
