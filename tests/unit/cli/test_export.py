@@ -43,6 +43,7 @@ def test_the_card_has_data_results_limits_and_notice(run: Config, tmp_path: Path
     assert shown.replace("-", "\N{MINUS SIGN}") in card
     for part in ("# my-model", "52 studies kept", "## Limits", "research", "| stage | ppo |"):
         assert part in card
+    assert "look through it for names" in card
     assert model_info(run.run_dir / "ppo" / "best").version in card
     assert not any(study.findings in card for study in studies_of(run, "test"))
     assert str(run.run_dir) not in card
