@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedConfig
 
@@ -54,7 +55,7 @@ def _check_kind(settings: PreTrainedConfig, name: str) -> None:
     Raises:
         DecoderError: ``bad_config`` or ``decoder_attention``.
     """
-    kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(settings), None)
+    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(settings), None)
     if kind is None:
         raise DecoderError(
             "bad_config",

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from lmrrg.metrics.embedded.batch_cache import SENTENCE_BATCH
 from lmrrg.metrics.embedded.claim_lexicon import claim_lexicon
-from lmrrg.metrics.embedded.lexicon import ANATOMY
-from lmrrg.metrics.embedded.reading.topics import topics_of
+from lmrrg.metrics.embedded.reading.attributes import attributes_of
+from lmrrg.metrics.embedded.reading.mentions import Mention, mentions_of
 from lmrrg.metrics.embedded.sentences import (
     ABSENT,
     PRESENT,
@@ -23,19 +23,9 @@ from lmrrg.metrics.embedded.sentences import (
     Sentence,
     read_sentence,
 )
-from lmrrg.studies import NEGATIVE, POSITIVE
 
-_FINDING_OF_TOPIC = {"Cardiomegaly": "cardiomegaly", "Enlarged Cardiomediastinum": "mediastinum"}
-_ASSERTION_OF_VALUE = {POSITIVE: PRESENT, NEGATIVE: ABSENT}
 _STRENGTH = {PRESENT: 2, UNCERTAIN: 1, ABSENT: 0}
 """Of two claims of one finding, the stronger assertion wins."""
-_VERBS = frozenset(["is", "are", "has", "have", "appears"])
-_OPENERS = _VERBS | {"in", "of", "on", "at", "within", "over", "overlying", "projecting", "along"}
-"""After these words, attributes belong to the finding before: "effusion on the left"."""
-_JOINTS = frozenset([",", "and", "or", "with", "but", "no", "without"])
-"""After these words, attributes belong to the next finding again."""
-_SIDED_NAMES = frozenset(["atrium", "atrial", "ventricle", "ventricular"])
-"""Before these names, "right" and "left" are part of the name and no side of the chest."""
 _SEGMENT_ENDS = frozenset([",", "and", "while", "whereas", "but"])
 """Words between two places of one finding: "large on the right and small on the left"."""
 _LEVELS = {"above": "+", "over": "+", "below": "-", "beneath": "-", "beyond": "-", "past": "-"}
@@ -44,7 +34,6 @@ _LEVEL_WINDOW = 3
 _LANDMARKS = frozenset(["carina", "diaphragm"])
 _MEASURED = frozenset(["x", "by", "to"])
 """Words between the numbers of one measure: "6 x 8 mm"."""
-_SPECIAL_WORDS = frozenset(["clear", "one"])
 _BOTH_SIDES = 2
 _NONE: frozenset[str] = frozenset()
 _NO_SIZES: frozenset[float] = frozenset()
@@ -83,15 +72,6 @@ class Claim(NamedTuple):
     """1, 2, 3, or 9 for "multiple"; 0 where it is not mentioned."""
 
 
-class _Mention(NamedTuple):
-    """The words ``start`` to ``end`` (exclusive) of a sentence, which name a finding."""
-
-    start: int
-    end: int
-    finding: str
-    assertion: int
-
-
 @lru_cache(maxsize=SENTENCE_BATCH)
 def sentence_claims(sentence: str) -> tuple[Claim, ...]:
     """Return the claims of one lower-case sentence, in the order of its words.
@@ -103,14 +83,13 @@ def sentence_claims(sentence: str) -> tuple[Claim, ...]:
     ('pneumothorax', True, frozenset())
     """
     read = read_sentence(sentence)
-    mentions = _mentions(read)
+    mentions = mentions_of(read)
     if not mentions:
         return ()
     if claim_lexicon().attributes.isdisjoint(read.words):  # two sentences of five
         return tuple([_claim(read, mention, ()) for mention in mentions])
     claims: list[Claim] = []
-    for mention, owned in zip(mentions, _owned_words(read, mentions), strict=True):
-        attributes = sorted([i for i in owned if _is_attribute(read, i, mention)])
+    for mention, attributes in zip(mentions, attributes_of(read, mentions), strict=True):
         claims += [_claim(read, mention, part) for part in _parts(read, attributes)]
     return tuple(claims)
 
@@ -214,131 +193,6 @@ def _join(a: Claim, b: Claim) -> Claim:
     )
 
 
-def _mentions(read: Sentence) -> list[_Mention]:
-    """Return every mention of a finding, in the order of the words."""
-    lexicon = claim_lexicon()
-    words = read.words
-    found: list[_Mention] = []
-    end = 0
-    for i, word in enumerate(words):
-        if i < end:  # inside the phrase before: the longest phrase hides the shorter ones in it
-            continue
-        if word in lexicon.phrases:
-            end, named = _named_at(read, i)
-            found += named
-        elif word in _SPECIAL_WORDS:
-            found += _special_mentions(read, i, found)
-    for i, label, value in topics_of(read):
-        if value in _ASSERTION_OF_VALUE:
-            finding = _FINDING_OF_TOPIC[label]
-            found.append(_Mention(i, i + 1, finding, _ASSERTION_OF_VALUE[value]))
-    return sorted(found)
-
-
-def _named_at(read: Sentence, start: int) -> tuple[int, list[_Mention]]:
-    """Return where the longest phrase that starts here ends, and the findings that it names.
-
-    A phrase may name two: a tension pneumothorax is a pneumothorax, and one under tension.
-    """
-    words = read.words
-    end = start
-    found: list[_Mention] = []
-    for phrase, finding in claim_lexicon().phrases[words[start]]:
-        after = start + len(phrase)
-        if words[start:after] == phrase:
-            if end not in (start, after):
-                break  # the phrases are sorted by length: this one is shorter
-            end = after
-            if finding:
-                found.append(_Mention(start, end, finding, read.assertions[end - 1]))
-    return end, found
-
-
-def _special_mentions(read: Sentence, i: int, before: list[_Mention]) -> list[_Mention]:
-    """Return the findings that "clear" or "one" at ``i`` speaks of, after those ``before`` it."""
-    lexicon = claim_lexicon()
-    if read.words[i] == "one":
-        # "A large effusion on the right and a small one on the left".
-        is_pronoun = before and i and read.words[i - 1] in lexicon.attributes
-        return [_Mention(i, i + 1, before[-1].finding, read.assertions[i])] if is_pronoun else []
-    # "The lungs are clear" denies findings that it does not name; "not clear" denies none.
-    if read.assertions[i] != PRESENT:
-        return []
-    return [_Mention(i, i + 1, finding, ABSENT) for finding in lexicon.clear_lungs]
-
-
-def _owned_words(read: Sentence, mentions: list[_Mention]) -> list[list[int]]:
-    """Return for each mention the indices of the words that may describe it.
-
-    These are the words before it, and those after "in", "is" and the like.
-    """
-    # Two findings may start at one word: "clear" denies two.
-    starts: dict[int, list[int]] = {}
-    for number, mention in enumerate(mentions):
-        starts.setdefault(mention.start, []).append(number)
-    owners = _AttributeOwners(mentions)
-    for i, word in enumerate(read.words):
-        if i in starts:
-            owners.on_mentions(starts[i])
-        else:
-            owners.on_word(word, i, read.kinds[i])
-    return owners.finish()
-
-
-class _AttributeOwners:
-    """One pass over a sentence that gives every word to the finding that it may describe."""
-
-    def __init__(self, mentions: list[_Mention]):
-        self.mentions = mentions
-        self.owned: list[list[int]] = [[] for _ in mentions]
-        """Indices of the words of each mention."""
-        self.current: list[int] = []
-        """Numbers of the last mentions, which own what follows an opener ("in", "is")."""
-        self.pending: list[int] = []
-        """Indices of words that wait for the next mention."""
-        self._start_phrase()
-
-    def _start_phrase(self) -> None:
-        self.after_opener = False
-        self.after_joint = False
-        self.has_other_subject = False
-        """Whether the words since the last joint speak of something else than the mention."""
-
-    def on_mentions(self, numbers: list[int]) -> None:
-        """Pass the first word of one or more mentions."""
-        for number in numbers:
-            mention = self.mentions[number]
-            self.owned[number] += [*self.pending, *range(mention.start, mention.end)]
-        self.current = numbers
-        self.pending = []
-        self._start_phrase()
-
-    def on_word(self, word: str, i: int, kind: str) -> None:
-        """Pass a word that starts no mention."""
-        if word == "there" or (self.after_joint and kind == ANATOMY):
-            self.has_other_subject = True
-        if self.has_other_subject and word in _VERBS:
-            # "Effusion and the mediastinum is shifted", "effusion, and there is": a new statement.
-            self.current = []
-            self._start_phrase()
-        elif word in _OPENERS:
-            self.after_opener = True
-        elif word in _JOINTS:
-            self.after_opener = False
-            self.after_joint = True
-        elif self.after_opener and self.current:
-            for number in self.current:
-                self.owned[number].append(i)
-        else:
-            self.pending.append(i)
-
-    def finish(self) -> list[list[int]]:
-        """Return the words of each mention; what no later mention took goes to the last ones."""
-        for number in self.current:
-            self.owned[number] += self.pending
-        return self.owned
-
-
 def _parts(read: Sentence, attributes: list[int]) -> list[tuple[int, ...]]:
     """Return the attributes of one mention, apart for each side where it says more than the side.
 
@@ -376,7 +230,7 @@ def _segments(read: Sentence, attributes: list[int]) -> list[list[int]]:
     return segments
 
 
-def _claim(read: Sentence, mention: _Mention, attributes: tuple[int, ...]) -> Claim:
+def _claim(read: Sentence, mention: Mention, attributes: tuple[int, ...]) -> Claim:
     """Return the claim of a mention with these attributes."""
     lexicon = claim_lexicon()
     start, end, finding, assertion = mention
@@ -443,19 +297,3 @@ def _places(read: Sentence, attributes: tuple[int, ...]) -> frozenset[str]:
             level = next((_LEVELS[word] for word in reversed(around) if word in _LEVELS), "")
             found.append(place + level if place in _LANDMARKS else place)
     return frozenset(found)
-
-
-def _is_attribute(read: Sentence, i: int, mention: _Mention) -> bool:
-    """Return whether a word gives an attribute of this mention."""
-    lexicon = claim_lexicon()
-    word = read.words[i]
-    if word not in lexicon.attributes:
-        return False
-    # "The effusion is not significantly changed": denied words beside a finding that is there
-    # are no attributes of it.
-    if mention.assertion != ABSENT and read.assertions[i] == ABSENT:
-        return False
-    if word in lexicon.places:
-        # "Subclavian catheter": the way of a device is no place where it ends.
-        return mention.finding in lexicon.proper and not mention.start <= i < mention.end
-    return _SIDED_NAMES.isdisjoint(read.words[i + 1 : i + 2])
