@@ -364,12 +364,24 @@ def predict(model: Model, problem: Problem) -> np.ndarray:
 
 
 def predict_in_folds(
-    problem: Problem, rows: Sequence[dict[str, str]], folds: int, ridge: float = RIDGE
+    problem: Problem,
+    rows: Sequence[dict[str, str]],
+    folds: int,
+    ridge: float = RIDGE,
+    known: frozenset[str] = frozenset(),
 ) -> np.ndarray:
-    """Return F1 [pairs, 2], each pair predicted by a fit that saw nothing of it."""
+    """Return F1 [pairs, 2], each pair predicted by a fit that saw nothing of it.
+
+    Args:
+        problem: the tensors of the pairs.
+        rows: the pairs.
+        folds: into how many parts the studies are divided.
+        ridge: see :func:`fit`.
+        known: texts that the fit may see nevertheless, as :func:`same_words` has them.
+    """
     found = np.zeros((len(rows), len(LEVELS)))
     for held_out in held_out_parts(rows, folds):
-        use = torch.tensor(unrelated(rows, held_out))
+        use = torch.tensor(unrelated(rows, held_out, known))
         found[held_out] = predict(fit(problem, use, ridge), problem)[held_out]
     return found
 
@@ -380,18 +392,25 @@ def held_out_parts(rows: Sequence[dict[str, str]], folds: int) -> list[np.ndarra
     A checksum of the study chooses the fold. The pairs with a template are a part of their own.
     """
     fold = np.array([zlib.crc32(row["study"].encode()) % folds for row in rows])
-    count = Counter(same_words(row["hypothesis"]) for row in rows)
-    share = np.array([count[same_words(row["hypothesis"])] for row in rows]) / len(rows)
-    is_template = share > COMMON
+    common = templates(rows)
+    is_template = np.array([same_words(row["hypothesis"]) in common for row in rows])
     parts = [(fold == k) & of_kind for k in range(folds) for of_kind in (is_template, ~is_template)]
     return [part for part in parts if part.any()]
 
 
-def unrelated(rows: Sequence[dict[str, str]], held_out: np.ndarray) -> list[bool]:
-    """Return which pairs share neither a study nor a text with the held-out ones."""
+def templates(rows: Sequence[dict[str, str]]) -> frozenset[str]:
+    """Return the hypotheses that a large share of the pairs have."""
+    count = Counter(same_words(row["hypothesis"]) for row in rows)
+    return frozenset(text for text, number in count.items() if number > COMMON * len(rows))
+
+
+def unrelated(
+    rows: Sequence[dict[str, str]], held_out: np.ndarray, known: frozenset[str] = frozenset()
+) -> list[bool]:
+    """Return which pairs share neither a study nor a text, ``known`` apart, with the held-out."""
     held = [row for row, is_held in zip(rows, held_out, strict=True) if is_held]
     studies = {row["study"] for row in held}
-    texts = {text for row in held for text in texts_of(row)}
+    texts = {text for row in held for text in texts_of(row)} - known
     return [row["study"] not in studies and texts.isdisjoint(texts_of(row)) for row in rows]
 
 
