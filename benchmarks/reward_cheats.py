@@ -9,6 +9,7 @@ the reference that they are scored against:
 
 - *everywhere*: one edit for all reports. It is chosen greedily, several times in a row, on half of
   the studies; its gain is the mean over the other half.
+- *form*: each edit that says the same again or otherwise, on all studies.
 - *silence*: the same for edits that only leave something out. To say less may be honest, so these
   gains are shown but do not count, and replacing a sentence is measured against leaving it out.
 - *per report*: the best sentence for each report among those that name no finding of the reference.
@@ -548,6 +549,11 @@ def search(name: str, reports: Sequence[str], studies: int, pool_size: int) -> f
         print(f"\n{name}, {kind}: mean reward {base:.3f}")
         for done, gain in search_everywhere(silences(), of_kind):
             print(f"  silence    {gain:+.3f}  {done}")
+        # Few, so none has to be chosen: all studies show what each gains.
+        forms = rearrangements()
+        of_forms = gains(forms, of_kind).mean(1)
+        print(f"  form       {of_forms.max():+.3f}  {forms[int(of_forms.argmax())].name}")
+        counted.append(float(of_forms.max()))
         for done, gain in search_everywhere(everything, of_kind):
             print(f"  everywhere {gain:+.3f}  {done}", flush=True)
             counted.append(gain)
