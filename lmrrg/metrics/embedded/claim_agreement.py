@@ -17,6 +17,7 @@ from lmrrg.metrics.embedded.sentences import ABSENT
 Claims = dict[str, tuple[Claim, ...]]
 """Finding -> its distinct claims in one report."""
 _STABLE = frozenset("s")
+_IMPROVED = frozenset("i")
 _LEAST_SIZE = 0.1
 """Smaller measures, in mm, count as this one, so that a ratio exists."""
 
@@ -63,6 +64,8 @@ _CONTRADICTION = 0.3
 """Extra errors for a finding that the other report denies, in units of its weight."""
 _LEAST_INVENTED = 0.6
 """What an invented finding weighs at least: to a reader, none is free."""
+_INVENTED_RESOLUTION = 0.6
+"""A finding has gone, and the reference compares it with nothing, in units of its weight."""
 _PRIOR = 0.4
 """Weight of agreeing on nothing wrong: two normal reports have an F1 of 1, and no F1 is 0."""
 _ERROR_SCALE = 1.0
@@ -124,10 +127,24 @@ def claim_agreement(hypothesis: Claims, reference: Claims, unnamed: float = 0.0)
     more = [max(0.0, _LEAST_INVENTED - only_a[finding]) for finding in invented]
     invented_weight = unnamed + sum(more) + sum([only_a[finding] for finding in invented])
     alone = sum(only_a.values()) + unnamed + sum(more) + sum(only_b.values())
-    errors += alone - kin.forgiven + _CONTRADICTION * contradicted
-    total += alone + _CONTRADICTION * contradicted
+    false = _CONTRADICTION * contradicted + _INVENTED_RESOLUTION * _resolved(hypothesis, reference)
+    errors += alone - kin.forgiven + false
+    total += alone + false
     f1 = (2 * (matched + kin.credit) + _PRIOR) / (total + _PRIOR)
     return ClaimAgreement(0.5 * f1 + 0.5 / (1 + errors / _ERROR_SCALE), invented_weight)
+
+
+def _resolved(hypothesis: Claims, reference: Claims) -> float:
+    """Return the weight of findings that the hypothesis alone says were there and have gone."""
+    weight = claim_lexicon().weight
+    gone = [
+        weight[finding]
+        for finding, claims in hypothesis.items()
+        if claims[0].assertion == ABSENT
+        and not claims[0].change.isdisjoint(_IMPROVED)
+        and not any([claim.change for claim in reference.get(finding, ())])
+    ]
+    return sum(gone)
 
 
 class _Match(NamedTuple):

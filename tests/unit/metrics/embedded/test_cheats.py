@@ -73,3 +73,26 @@ def test_what_the_reference_says_twice_may_be_said_twice() -> None:
 def test_more_about_a_finding_is_no_repeat(more: str) -> None:
     whole, part = rewards([f"Small effusion. {more}", "Small effusion."], f"Small effusion. {more}")
     assert whole > part
+
+
+def test_to_call_everything_resolved_does_not_pay() -> None:
+    """A false finding that has gone is less wrong than one that is there; a policy gains nothing."""
+    gains = []
+    for reference in REFERENCES:
+        for report in sorted({*REPORTS, *REFERENCES} - {reference}):
+            gone = report.replace(". ", " has resolved. ").rstrip(".") + " has resolved."
+            honest, cheat = rewards([report, gone], reference)
+            gains.append(cheat - honest)
+    assert sum(gains) / len(gains) < -0.1
+
+
+def test_what_the_reference_calls_resolved_may_be_resolved() -> None:
+    reference = "The right pneumothorax has resolved. Heart size is normal."
+    same, denied = rewards(
+        [
+            "Heart size is normal. Interval resolution of the right pneumothorax.",
+            "Heart size is normal. No pneumothorax.",
+        ],
+        reference,
+    )
+    assert same > denied
