@@ -76,7 +76,7 @@ def test_more_about_a_finding_is_no_repeat(more: str) -> None:
 
 
 def test_to_call_everything_resolved_does_not_pay() -> None:
-    """A false finding that has gone is less wrong than one that is there; a policy gains nothing."""
+    """A false finding that has gone is less wrong than one that is there, yet nothing is gained."""
     gains = []
     for reference in REFERENCES:
         for report in sorted({*REPORTS, *REFERENCES} - {reference}):
