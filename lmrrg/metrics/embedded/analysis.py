@@ -35,6 +35,7 @@ REPORT_BATCH = 64
 """
 
 # Weights of words in BERTScore's stand-in; an observation weighs 1.
+_PLACED = (ANATOMY, LOCATION)
 _ANATOMY_WEIGHT = 0.6
 _OTHER_WEIGHT = 0.1
 
@@ -61,6 +62,8 @@ _SEVERE = 3
 """Severities from here on (moderate, severe) are one component, milder ones another."""
 
 _UNCHANGED = frozenset("s")
+_NO_CONTENT: frozenset[tuple[str, int]] = frozenset()
+_NO_FINDINGS: frozenset[str] = frozenset()
 _LEAST_CONTENT = 2
 """Words of a class that a sentence must have to be compared with another by its words."""
 
@@ -145,7 +148,7 @@ def _join_sentences(sentences: list[str], facts_of: dict[str, SentenceFacts]) ->
             restated.add(sentence)
         if sentence not in restated:
             for word, weight in facts.weights:
-                words[word] = words.get(word, 0.0) + weight
+                words[word] = words[word] + weight if word in words else weight
         lengths[sentence] = lengths.get(sentence, 0) + facts.length
     counts = sum_counts([facts_of[sentence].counts for sentence in sentences])
     # Sentences of requests alone have no word.
@@ -178,6 +181,8 @@ class _Said:
 
     def has(self, facts: SentenceFacts) -> bool:
         """Return whether a sentence only says again, or contradicts, what was said; remember it."""
+        if not facts.content and not facts.findings:
+            return False
         is_said = bool(facts.content) and self.content.issuperset(facts.content)
         is_said = is_said and any([facts.content <= other.content for other in self.sentences])
         if not is_said and facts.findings and self.findings.issuperset(facts.findings):
@@ -216,16 +221,14 @@ def _read_facts(sentences: list[str]) -> list[SentenceFacts]:
 
 
 def _sentence_facts(sentence: str, claims: tuple[Claim, ...], read: Sentence) -> SentenceFacts:
-    weights = _word_weights(read)
-    content = frozenset([word for word, weight in weights if weight > _OTHER_WEIGHT])
-    if len(content) < _LEAST_CONTENT:
-        content = frozenset()
+    weights, meant = _word_weights(read)
+    content = frozenset(meant)
     return SentenceFacts(
         claims,
-        weights,
+        tuple(weights),
         _unnamed(read, claims),
-        content,
-        frozenset([claim.finding for claim in claims]),
+        content if len(content) >= _LEAST_CONTENT else _NO_CONTENT,
+        frozenset([claim.finding for claim in claims]) if claims else _NO_FINDINGS,
         len(read.words),
         count_words(sentence),
     )
@@ -241,23 +244,25 @@ def _unnamed(read: Sentence, claims: tuple[Claim, ...]) -> tuple[str, ...]:
     return tuple([meaning.get(word, word) for word in words])
 
 
-def _word_weights(read: Sentence) -> tuple[WeightedWord, ...]:
-    """Return ((meaning, assertion), weight) of each informative word of a sentence."""
+def _word_weights(read: Sentence) -> tuple[list[WeightedWord], list[tuple[str, int]]]:
+    """Return ((meaning, assertion), weight) of each informative word, and without it of a class."""
     lexicon = graph_lexicon()
     meaning = lexicon.meaning
     dull = lexicon.dull
     weights: list[WeightedWord] = []
+    content: list[tuple[str, int]] = []
     for word, kind, assertion in zip(read.words, read.kinds, read.assertions, strict=True):
         if word in dull:
             continue
         # As in the graph, only observations can be denied or uncertain.
         if not kind:
             weights.append(((word, PRESENT), _OTHER_WEIGHT))
-        elif kind in (ANATOMY, LOCATION):
-            weights.append(((meaning.get(word, word), PRESENT), _ANATOMY_WEIGHT))
-        else:
-            weights.append(((meaning.get(word, word), assertion), 1.0))
-    return tuple(weights)
+            continue
+        is_placed = kind in _PLACED
+        meant = (meaning.get(word, word), PRESENT if is_placed else assertion)
+        weights.append((meant, _ANATOMY_WEIGHT if is_placed else 1.0))
+        content.append(meant)
+    return weights, content
 
 
 def finding_vector(claims: dict[str, tuple[Claim, ...]]) -> dict[str, float]:

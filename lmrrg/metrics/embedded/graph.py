@@ -35,14 +35,17 @@ MeaningRelation = tuple[Entity, Entity, str]
 
 
 class SentenceGraph(NamedTuple):
-    """Entities and relations of one sentence; plain tuples, because thousands of them are kept."""
+    """Entities and relations of one sentence.
+
+    A union with a set is twice as fast as one with a tuple: the hashes of its items are known.
+    """
 
     entities: tuple[tuple[Entity, Chances], ...]
     """The entities as they stand in the text, with their chances."""
-    meanings: tuple[Entity, ...]
+    meanings: frozenset[Entity]
     """The same entities with one word for all words of one meaning: what RG compares."""
-    relations: tuple[MeaningRelation, ...]
-    typed: tuple[tuple[str, ...], ...]
+    relations: frozenset[MeaningRelation]
+    typed: frozenset[tuple[str, ...]]
     """(tokens, label, relation, target tokens), or (tokens, label) without a relation"""
 
 
@@ -78,21 +81,20 @@ def sentence_graph(sentence: str) -> SentenceGraph:
     """Return the graph of one lower-case sentence.
 
     >>> sentence_graph("no effusion").typed
-    (('effusion', 'OBS-DA'),)
+    frozenset({('effusion', 'OBS-DA')})
     """
     read = read_sentence(sentence)
     entities = entities_of(read)
     meanings = _meanings(entities)
     relations = relations_of(read)
     heads = frozenset([head for head, _, _ in relations])
-    chances = expectations(read, heads)
     typed: list[tuple[str, ...]] = [entity for i, entity in entities.items() if i not in heads]
     typed += [(*entities[h], kind, entities[t][0]) for h, t, kind in relations]
     return SentenceGraph(
-        tuple([(entities[i], chance) for i, chance in chances]),
-        tuple(meanings.values()),
-        tuple(_meaning_relations(sentence_claims(sentence), meanings, relations)),
-        tuple(typed),
+        tuple(zip(entities.values(), expectations(read, heads), strict=True)),
+        frozenset(meanings.values()),
+        frozenset(_meaning_relations(sentence_claims(sentence), meanings, relations)),
+        frozenset(typed),
     )
 
 
@@ -124,8 +126,10 @@ def join_graphs(sentences: list[str], restated: Set[str] = frozenset()) -> Repor
             relations.update(graph.relations)
         typed.update(graph.typed)
         for entity, chance in graph.entities:
-            known = chances.get(entity)
-            chances[entity] = chance if known is None else _joined_chances(known, chance)
+            if entity in chances:
+                chances[entity] = _joined_chances(chances[entity], chance)
+            else:
+                chances[entity] = chance
     size = sum([marked for marked, _ in chances.values()])
     return ReportGraph(chances, meanings, relations, typed, frozenset(sentences), size)
 

@@ -94,23 +94,23 @@ def _relate_inside(kinds: tuple[str, ...], run: list[int], found: list[Relation]
         return (None, run[0]) if kinds[run[0]] in _PLACED else (run[0], None)
     anatomies = [i for i in run if kinds[i] in _PLACED]
     observations = [i for i in run if kinds[i] in _OBSERVED]
-    anatomy = anatomies[-1] if anatomies else None
+    anatomy = anatomies.pop() if anatomies else None
     if anatomy is not None:
-        found.extend((i, anatomy, "modify") for i in anatomies[:-1])
+        found += [(i, anatomy, "modify") for i in anatomies]
     if observations:
         observation = observations.pop()
-        describing = [i for i in run if kinds[i] in _DESCRIBING or i in observations]
-        found.extend((i, observation, "modify") for i in describing)
+        describing = [i for i in run if i != observation and kinds[i] not in _PLACED]
+        found += [(i, observation, "modify") for i in describing]
         if anatomy is not None:
             found.append((observation, anatomy, "located_at"))
         return observation, anatomy
     if anatomy is not None:
         # "Clear lungs": a state is a fact at its organ; a modifier only describes the organ.
-        found.extend((i, anatomy, "located_at") for i in run if kinds[i] == STATE)
-        found.extend((i, anatomy, "modify") for i in run if kinds[i] == MODIFIER)
+        found += [(i, anatomy, "located_at") for i in run if kinds[i] == STATE]
+        found += [(i, anatomy, "modify") for i in run if kinds[i] == MODIFIER]
         return None, anatomy
     # Neither: "mildly enlarged". The last word stands for the observation.
-    found.extend((i, run[-1], "modify") for i in run[:-1])
+    found += [(i, run[-1], "modify") for i in run[:-1]]
     return run[-1], None
 
 

@@ -120,16 +120,14 @@ def _singular_meaning(word: str) -> str:
     return meaning[:-1] if meaning.endswith("s") and len(meaning) > _SHORTEST_PLURAL else meaning
 
 
-def expectations(
-    sentence: Sentence, linked: frozenset[int]
-) -> list[tuple[int, tuple[float, float]]]:
-    """Return (index, (chance to be marked, chance of a relation if marked)) of every entity word.
+def expectations(sentence: Sentence, linked: frozenset[int]) -> list[tuple[float, float]]:
+    """Return (chance to be marked, chance of a relation if marked) of every entity word in turn.
 
     Args:
         sentence: the sentence, read.
         linked: indices of the words at which a relation starts.
     """
-    return [(i, _chances(context)) for i, context in _contexts(sentence, linked)]
+    return [_chances(context) for _, context in _contexts(sentence, linked)]
 
 
 @lru_cache(maxsize=_CONTEXT_CACHE)
@@ -174,7 +172,7 @@ def _weights() -> dict[str, tuple[float, float]]:
 def _contexts(sentence: Sentence, linked: frozenset[int]) -> list[tuple[int, WordContext]]:
     """Return (index, context) of every entity word."""
     words, kinds, assertions = sentence
-    around = [_CODE_OF_CLASS.get(kind, word) for word, kind in zip(words, kinds, strict=True)]
+    around = list(map(_CODE_OF_CLASS.get, kinds, words))
     # One edge serves both ends: the word before the first has the index -1.
     around.append(_EDGE)
     topic = _topic(sentence)

@@ -26,7 +26,7 @@ def radcliq_tokens(report: str) -> list[str]:
     >>> radcliq_tokens("Heart size normal. No effusion.")
     ['heart', 'size', 'normal', '.', 'no', 'effusion', '.']
     """
-    return [token for token in report.lower().replace(".", " .").split(" ") if token]
+    return list(filter(None, report.lower().replace(".", " .").split(" ")))
 
 
 def bleu2(hypotheses: Sequence[str], references: Sequence[str]) -> Array:

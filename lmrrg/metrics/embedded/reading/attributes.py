@@ -16,6 +16,7 @@ _OPENERS = _VERBS | {"in", "of", "on", "at", "within", "over", "overlying", "pro
 """After these words, attributes belong to the finding before: "effusion on the left"."""
 _JOINTS = frozenset([",", "and", "or", "with", "but", "no", "without"])
 """After these words, attributes belong to the next finding again."""
+_TURNS = _OPENERS | _JOINTS | {"there"}
 _SIDED_NAMES = frozenset(["atrium", "atrial", "ventricle", "ventricular"])
 """Before these names, "right" and "left" are part of the name and no side of the chest."""
 
@@ -36,34 +37,41 @@ def attributes_of(read: Sentence, mentions: list[Mention]) -> list[list[int]]:
 
 
 def _owned_words(read: Sentence, mentions: list[Mention]) -> list[list[int]]:
-    """Return for each mention the indices of the words that may describe it.
+    """Return for each mention the indices of the attributes that may describe it.
 
-    These are the words before it, and those after "in", "is" and the like.
+    These are the attributes before it, and those after "in", "is" and the like.
     """
     # Two findings may start at one word: "clear" denies two.
     starts: dict[int, list[int]] = {}
     for number, mention in enumerate(mentions):
         starts.setdefault(mention.start, []).append(number)
     owners = _AttributeOwners(mentions)
+    attributes = claim_lexicon().attributes
     for i, word in enumerate(read.words):
         if i in starts:
             owners.on_mentions(starts[i])
+        elif word in _TURNS:
+            owners.on_turn(word)
         else:
-            owners.on_word(word, i, read.kinds[i])
+            # A zone ("apex") is both.
+            if read.kinds[i] == ANATOMY:
+                owners.on_anatomy()
+            if word in attributes:
+                owners.on_attribute(i)
     return owners.finish()
 
 
 class _AttributeOwners:
-    """One pass over a sentence that gives every word to the finding that it may describe."""
+    """One pass over a sentence that gives every attribute to the finding that it may describe."""
 
     def __init__(self, mentions: list[Mention]):
         self.mentions = mentions
         self.owned: list[list[int]] = [[] for _ in mentions]
-        """Indices of the words of each mention."""
+        """Indices of the attributes of each mention, and of all the words that name it."""
         self.current: list[int] = []
         """Numbers of the last mentions, which own what follows an opener ("in", "is")."""
         self.pending: list[int] = []
-        """Indices of words that wait for the next mention."""
+        """Indices of attributes that wait for the next mention."""
         self._start_phrase()
 
     def _start_phrase(self) -> None:
@@ -81,27 +89,35 @@ class _AttributeOwners:
         self.pending = []
         self._start_phrase()
 
-    def on_word(self, word: str, i: int, kind: str) -> None:
-        """Pass a word that starts no mention."""
-        if word == "there" or (self.after_joint and kind == ANATOMY):
+    def on_turn(self, word: str) -> None:
+        """Pass a word that decides whose the words after it are."""
+        if word == "there":
             self.has_other_subject = True
-        if self.has_other_subject and word in _VERBS:
+        elif self.has_other_subject and word in _VERBS:
             # "Effusion and the mediastinum is shifted", "effusion, and there is": a new statement.
             self.current = []
             self._start_phrase()
         elif word in _OPENERS:
             self.after_opener = True
-        elif word in _JOINTS:
+        else:
             self.after_opener = False
             self.after_joint = True
-        elif self.after_opener and self.current:
+
+    def on_anatomy(self) -> None:
+        """Pass the name of an organ or a part of it."""
+        if self.after_joint:
+            self.has_other_subject = True
+
+    def on_attribute(self, i: int) -> None:
+        """Pass the word of an attribute."""
+        if self.after_opener and self.current:
             for number in self.current:
                 self.owned[number].append(i)
         else:
             self.pending.append(i)
 
     def finish(self) -> list[list[int]]:
-        """Return the words of each mention; what no later mention took goes to the last ones."""
+        """Return the attributes of each mention; what none took later goes to the last ones."""
         for number in self.current:
             self.owned[number] += self.pending
         return self.owned
