@@ -137,14 +137,13 @@ def claim_agreement(hypothesis: Claims, reference: Claims, unnamed: float = 0.0)
 def _resolved(hypothesis: Claims, reference: Claims) -> float:
     """Return the weight of findings that the hypothesis alone says were there and have gone."""
     weight = claim_lexicon().weight
-    gone = [
-        weight[finding]
-        for finding, claims in hypothesis.items()
-        if claims[0].assertion == ABSENT
-        and not claims[0].change.isdisjoint(_IMPROVED)
-        and not any([claim.change for claim in reference.get(finding, ())])
-    ]
-    return sum(gone)
+    gone = 0.0
+    for finding, claims in hypothesis.items():
+        if claims[0].assertion != ABSENT or claims[0].change.isdisjoint(_IMPROVED):
+            continue
+        if not any([claim.change for claim in reference.get(finding, ())]):
+            gone += weight[finding]
+    return gone
 
 
 class _Match(NamedTuple):
