@@ -29,7 +29,8 @@ def speed(studies: list[dict]) -> None:
     hypotheses = texts[:half]
     references = texts[half : 2 * half]
     backend = EmbeddedBackend()
-    backend.score(["lungs clear"], ["clear lungs"])  # reads the lexicons
+    # Reads all lexicons, that of the headings as well.
+    backend.score(["Findings: lungs clear s/p surgery"], ["clear lungs"])
     for name in ("never seen before", "cached references"):
         # CPU time, not wall time: it depends less on what else the machine does.
         start = time.process_time()

@@ -92,8 +92,13 @@ def _relate_inside(kinds: tuple[str, ...], run: list[int], found: list[Relation]
     """
     if len(run) == 1:  # most runs
         return (None, run[0]) if kinds[run[0]] in _PLACED else (run[0], None)
-    anatomies = [i for i in run if kinds[i] in _PLACED]
-    observations = [i for i in run if kinds[i] in _OBSERVED]
+    anatomies: list[int] = []
+    observations: list[int] = []
+    for i in run:
+        if kinds[i] in _PLACED:
+            anatomies.append(i)
+        elif kinds[i] in _OBSERVED:
+            observations.append(i)
     anatomy = anatomies.pop() if anatomies else None
     if anatomy is not None:
         found += [(i, anatomy, "modify") for i in anatomies]

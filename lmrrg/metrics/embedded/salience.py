@@ -9,8 +9,10 @@ assertion and surroundings estimate both probabilities. Their weights are a tabl
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from typing import Any
 
 from lmrrg.metrics.embedded.lexicon import WORD_CLASSES, graph_lexicon, read_yaml
 from lmrrg.metrics.embedded.sentences import Sentence
@@ -102,16 +104,23 @@ def _names_of_word(word: str, own: str) -> list[str]:
 def _names_of_surroundings(
     own: str, topic: str, is_linked: bool, before: str, after: str
 ) -> list[str]:
-    names = [f"t {topic}{own}", f"r {own}{int(is_linked)}"]
-    if before in _CODES:
-        names.append(f"p {own}{before}")
-    else:
-        names += [f"p {own}-", f"b {before} {own}"]
-    if after in _CODES:
-        names.append(f"n {own}{after}")
-    else:
-        names += [f"n {own}-", f"a {own} {after}"]
-    return names
+    return (
+        _names_of_role(own, topic, is_linked)
+        + _names_before(own, before)
+        + _names_after(own, after)
+    )
+
+
+def _names_of_role(own: str, topic: str, is_linked: bool) -> list[str]:
+    return [f"t {topic}{own}", f"r {own}{int(is_linked)}"]
+
+
+def _names_before(own: str, before: str) -> list[str]:
+    return [f"p {own}{before}"] if before in _CODES else [f"p {own}-", f"b {before} {own}"]
+
+
+def _names_after(own: str, after: str) -> list[str]:
+    return [f"n {own}{after}"] if after in _CODES else [f"n {own}-", f"a {own} {after}"]
 
 
 def _singular_meaning(word: str) -> str:
@@ -134,10 +143,15 @@ def expectations(sentence: Sentence, linked: frozenset[int]) -> list[tuple[float
 def _chances(context: WordContext) -> tuple[float, float]:
     """Return the two probabilities of a word in its context; contexts repeat, so a cache pays."""
     word, own, topic, is_linked, before, after = context
-    marked, related = _logits_of_word(word, own)
-    around = _sum_of_weights(_names_of_surroundings(own, topic, is_linked, before, after))
-    marked += around[0]
-    related += around[1]
+    # What looks at one or two of the six repeats even more.
+    around = _sum_of_weights(
+        _known_weights(_names_of_role, own, topic, is_linked)
+        + _known_weights(_names_before, own, before)
+        + _known_weights(_names_after, own, after)
+    )
+    of_word = _logits_of_word(word, own)
+    marked = of_word[0] + around[0]
+    related = of_word[1] + around[1]
     return 1 / (1 + math.exp(-marked)), 1 / (1 + math.exp(-related))
 
 
@@ -145,19 +159,22 @@ def _chances(context: WordContext) -> tuple[float, float]:
 def _logits_of_word(word: str, own: str) -> tuple[float, float]:
     """Return both models' sums over what looks at the word alone, with their biases."""
     marked, related = _weights()["bias"]
-    word_marked, word_related = _sum_of_weights(_names_of_word(word, own))
+    word_marked, word_related = _sum_of_weights(_known_weights(_names_of_word, word, own))
     return marked + word_marked, related + word_related
 
 
-def _sum_of_weights(names: list[str]) -> tuple[float, float]:
-    """Return the sum of the features' weights in both models; a rare word has few."""
+@lru_cache(maxsize=_CONTEXT_CACHE)
+def _known_weights(names: Callable[..., list[str]], *seen: Any) -> list[tuple[float, float]]:
+    """Return both models' weights of the features that they have; a rare word has few."""
     weights = _weights()
+    return [weights[name] for name in names(*seen) if name in weights]
+
+
+def _sum_of_weights(weights: list[tuple[float, float]]) -> tuple[float, float]:
     marked = related = 0.0
-    for name in names:
-        weight = weights.get(name)
-        if weight is not None:
-            marked += weight[0]
-            related += weight[1]
+    for weight in weights:
+        marked += weight[0]
+        related += weight[1]
     return marked, related
 
 

@@ -28,14 +28,14 @@ class Mention(NamedTuple):
 
 def mentions_of(read: Sentence) -> list[Mention]:
     """Return every mention of a finding, in the order of the words."""
-    lexicon = claim_lexicon()
+    phrases = claim_lexicon().phrases
     words = read.words
     found: list[Mention] = []
     end = 0
     for i, word in enumerate(words):
         if i < end:  # inside the phrase before: the longest phrase hides the shorter ones in it
             continue
-        if word in lexicon.phrases:
+        if word in phrases:
             end, named = _named_at(read, i)
             found += named
         elif word in _SPECIAL_WORDS:

@@ -107,10 +107,11 @@ class _ScopeReader:
 
     def read(self) -> list[int]:
         """Return the assertion of every word."""
+        words = self.words
         starts = self.lexicon.cue_lengths
         i = 0
-        while i < len(self.words):
-            word = self.words[i]
+        while i < len(words):
+            word = words[i]
             # Most words start no cue and change nothing, so they are passed without a call.
             cue, length = self._cue_at(i) if word in starts else ("", 1)
             if cue:
