@@ -130,18 +130,13 @@ def analyse_reports(texts: list[str]) -> list[ReportAnalysis]:
 
 
 def _join_sentences(sentences: list[str], facts_of: dict[str, SentenceFacts]) -> ReportAnalysis:
-    mentions: list[tuple[Claim, ...]] = []
-    unnamed: list[tuple[str, ...]] = []
+    found = [facts_of[sentence] for sentence in sentences]
     words: dict[tuple[str, int], float] = {}
     lengths: dict[str, int] = {}
     repeated: dict[str, int] = {}
     restated: set[str] = set()
     said = _Said()
-    for sentence in sentences:
-        facts = facts_of[sentence]
-        mentions.append(facts.claims)
-        if facts.unnamed:
-            unnamed.append(facts.unnamed)
+    for sentence, facts in zip(sentences, found, strict=True):
         if sentence in lengths:
             repeated[sentence] = facts.length
         elif said.has(facts):
@@ -150,16 +145,17 @@ def _join_sentences(sentences: list[str], facts_of: dict[str, SentenceFacts]) ->
             for word, weight in facts.weights:
                 words[word] = words[word] + weight if word in words else weight
         lengths[sentence] = lengths.get(sentence, 0) + facts.length
-    counts = sum_counts([facts_of[sentence].counts for sentence in sentences])
+    counts = sum_counts([facts.counts for facts in found])
     # Sentences of requests alone have no word.
     is_readable = any(lengths.values()) and is_chest_report(counts)
+    mentions = [facts.claims for facts in found]
     merged = merge_claims(chain.from_iterable(mentions))
     vector = finding_vector(merged)
     return ReportAnalysis(
         graph=join_graphs(sentences, restated),
         mentions=tuple(mentions),
         claims=merged,
-        unnamed=tuple(unnamed),
+        unnamed=tuple([facts.unnamed for facts in found if facts.unnamed]),
         words=words,
         vector=vector,
         norm=math.sqrt(sum([x * x for x in vector.values()])),
@@ -175,21 +171,19 @@ class _Said:
 
     def __init__(self) -> None:
         self.sentences: list[SentenceFacts] = []
-        # All of it, to know fast what no sentence has said.
+        self.contents: list[frozenset[tuple[str, int]]] = []
+        # Of all sentences, to know fast what none has said.
         self.findings: set[str] = set()
-        self.content: set[tuple[str, int]] = set()
 
     def has(self, facts: SentenceFacts) -> bool:
         """Return whether a sentence only says again, or contradicts, what was said; remember it."""
-        if not facts.content and not facts.findings:
-            return False
-        is_said = bool(facts.content) and self.content.issuperset(facts.content)
-        is_said = is_said and any([facts.content <= other.content for other in self.sentences])
+        is_said = bool(facts.content) and any(map(facts.content.issubset, self.contents))
         if not is_said and facts.findings and self.findings.issuperset(facts.findings):
             is_said = all([self._has_claim(claim) for claim in facts.claims])
         self.sentences.append(facts)
         self.findings.update(facts.findings)
-        self.content.update(facts.content)
+        if facts.content:
+            self.contents.append(facts.content)
         return is_said
 
     def _has_claim(self, claim: Claim) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from itertools import repeat
 from typing import NamedTuple
 
 from lmrrg.metrics.embedded.batch_cache import SENTENCE_BATCH
@@ -22,7 +23,6 @@ from lmrrg.metrics.embedded.reading.scopes import CHOICE, read_scopes
 
 _SENTENCE_END = re.compile(r"\.(?!\d)|[;!?]")
 """A full stop that is no decimal point, and other marks."""
-_STOPS = str.maketrans(";!?", "...")
 _DIGIT = re.compile(r"\d")
 _WORD = re.compile(r"\d+(?:\.\d+)?|[a-z]+(?:\d+)?(?:'[a-z]+)?|,")
 
@@ -54,7 +54,7 @@ def sentences_of(text: str) -> list[str]:
         parts = _SENTENCE_END.split(text)
     else:
         # Without a number every stop ends a sentence; this way is much faster.
-        parts = text.translate(_STOPS).split(".")
+        parts = text.replace(";", ".").replace("!", ".").replace("?", ".").split(".")
     if ":" in text:
         parts = [without_heading(part.strip()) for part in parts]
     # The number of a list item is no sentence.
@@ -77,8 +77,7 @@ def read_sentence(sentence: str) -> Sentence:
     words: list[str] = _WORD.findall(sentence)
     if not lexicon.glued.keys().isdisjoint(words):
         words = [part for word in words for part in lexicon.glued.get(word, (word,))]
-    kind_of = lexicon.kind.get
-    kinds = [kind_of(word, "") for word in words]
+    kinds = list(map(lexicon.kind.get, words, repeat("")))
     # Most sentences hold no cue, and most no choice: both passes are skipped for them.
     if lexicon.cue_lengths.keys().isdisjoint(words):
         assertions = [PRESENT] * len(words)
