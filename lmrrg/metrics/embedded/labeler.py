@@ -32,6 +32,7 @@ LabelValue = tuple[str, int]
 _NO_FINDING = "No Finding"
 _DEVICES = "Support Devices"
 _OPACITY = "Lung Opacity"
+_EDEMA = "Edema"
 _LESION = "Lung Lesion"
 _ABNORMAL = "abnormal"
 """A pseudo-class: something outside the other classes that rules out "No Finding"."""
@@ -138,6 +139,7 @@ def _mentions(read: Sentence) -> list[LabelValue]:
     words = read.words
     found: list[LabelValue] = []
     interstitial: list[LabelValue] = []
+    hinted: list[LabelValue] = []
     i = 0
     while i < len(words):
         length = 1
@@ -146,12 +148,17 @@ def _mentions(read: Sentence) -> list[LabelValue]:
                 length = len(phrase)
                 if label and not _is_elsewhere(read, i, i + length, label):
                     mention = _mention(read, i, i + length, label)
-                    if mention[0] == _OPACITY and _is_interstitial(words, i, i + length):
+                    if words[i : i + length] in rules.hints:
+                        hinted.append(mention)
+                    elif mention[0] == _OPACITY and _is_interstitial(words, i, i + length):
                         interstitial.append(mention)
                     else:
                         found.append(mention)
                 break
         i += length
+    # "Congestion without overt edema": the finding itself is judged.
+    if (_EDEMA, NEGATIVE) not in found:
+        found += hinted
     # Interstitial markings that the sentence explains as edema are no opacity of their own.
     if any(label in rules.explains_interstitial and value != NEGATIVE for label, value in found):
         return found

@@ -40,6 +40,7 @@ _SPELLINGS = [
         ("(?<=isch)em", "aem"),
         ("(?<=an)em(?=i[ac])", "aem"),
         ("tumor", "tumour"),
+        ("artifact", "artefact"),
         ("(?<=cent)er(?=s?$|ed$)", "re"),
         ("(?<=[a-z]{3})iz(?=e|ing|ation)", "is"),
     )

@@ -18,11 +18,19 @@ from lmrrg.metrics.embedded.reading.assertions import ASKED
 from lmrrg.metrics.embedded.reading.assertions import PRESENT as PRESENT
 from lmrrg.metrics.embedded.reading.assertions import UNCERTAIN as UNCERTAIN
 from lmrrg.metrics.embedded.reading.choices import doubt_choices
+from lmrrg.metrics.embedded.reading.ellipsis import with_names
 from lmrrg.metrics.embedded.reading.layout import plain_prose, without_heading
 from lmrrg.metrics.embedded.reading.scopes import CHOICE, read_scopes
 
 _SENTENCE_END = re.compile(r"\.(?!\d)|[;!?]")
 """A full stop that is no decimal point, and other marks."""
+_ASIDE = re.compile(
+    r"[;.] *(?=(?:(?:a|an|one|small|tiny|trace|mild|minimal|moderate|large|present|seen) )+"
+    r"(?:on|in|at) (?:the )?(?:left|right)(?:$|[.;,]))"
+)
+"""A stop before the place of what the sentence before names: "; a small one on the left"."""
+_ANSWER = re.compile(r"[.;,] *(?=none(?: [a-z]+)?(?:$|[.;,]))")
+"""A mark before the answer to the words before it: "suspected fracture; none seen"."""
 _DIGIT = re.compile(r"\d")
 _WORD = re.compile(r"\d+(?:\.\d+)?|[a-z]+(?:\d+)?(?:'[a-z]+)?|,")
 
@@ -50,6 +58,8 @@ def sentences_of(text: str) -> list[str]:
     ['no pneumothorax', 'mild edema']
     """
     text = plain_prose(text)
+    if ";" in text or " one " in text or "none" in text:
+        text = _ANSWER.sub(" ", _ASIDE.sub(", ", text))
     if _DIGIT.search(text):
         parts = _SENTENCE_END.split(text)
     else:
@@ -77,6 +87,8 @@ def read_sentence(sentence: str) -> Sentence:
     words: list[str] = _WORD.findall(sentence)
     if not lexicon.glued.keys().isdisjoint(words):
         words = [part for word in words for part in lexicon.glued.get(word, (word,))]
+    if "left" in words and "right" in words:
+        words = with_names(words, lexicon)
     kinds = list(map(lexicon.kind.get, words, repeat("")))
     # Most sentences hold no cue, and most no choice: both passes are skipped for them.
     if lexicon.cue_lengths.keys().isdisjoint(words):

@@ -25,7 +25,9 @@ _DASH_MARK = r"(?:[^\S\n]*—[^\S\n]*|[^\S\n]+(?:[–−]|--?)[^\S\n]+)"
 # "3 - 4 mm" and "T7 - T8" are ranges.
 _DASH = re.compile(rf"(?<=[^\s\d]){_DASH_MARK}(?=\w)|(?<=\d){_DASH_MARK}(?=[^\W\d]{{2}})")
 _DASHED_ANSWER = re.compile(
-    r"(?<=\S)\s+(?:[–−—]|--?)\s+(?=(?:no|none|nil|negative|absent|not seen)\W*(?:$|[.;\n]))", re.I
+    r"(?<=\S)\s*(?:—|\s(?:[–−]|--?)\s)\s*"
+    r"(?=(?:no|none|nil|negative|absent|(?:not|none|nil) \w+)\W*(?:$|[.;\n]))",
+    re.I,
 )
 _BULLET = re.compile(r"\s*(?:[-*+>•·▪◦‣●–—]+(?![\d.])|[•·▪◦‣●]|\(?\d{1,2}[.)](?!\S)|\(?[a-z]\))\s*")
 _INNER_BULLET = re.compile(r"\s[•▪◦‣●]")
@@ -34,6 +36,7 @@ _INNER_NUMBER = re.compile(r"\d(?<!\S\d)\d?[.)](?!\S)")
 _SIGN = re.compile(r"\s*\(\s*(-|\+|neg\w*|pos\w*)\s*\)")
 _SIGNS = {"-": " absent", "n": " absent", "+": " present", "p": " present"}
 """A sign in brackets: "effusion (-)"."""
+_COMPARED = {">": " greater than ", "<": " less than "}
 _BRACKET = re.compile(r"\s*[()\[\]]\s*")
 
 _ENDS = re.compile(r"[.;!?]\W*$")
@@ -118,9 +121,7 @@ def plain_prose(text: str) -> str:
         text = _DASHED_ANSWER.sub(": ", text)
         text = _INNER_BULLET.sub(". ", _DASH.sub(". ", text))
     text = _INNER_NUMBER.sub(". ", text).lower().replace(" vs.", " vs")
-    if "/" in text:
-        headings = _headings()
-        text = headings.short.sub(lambda match: headings.shorthand[match.group()], text)
+    text = _spelled_out(text)
     if "?" in text:
         text = _QUESTION.sub(_answered, _ASKED.sub("possible ", text))
     if ":" in text:
@@ -132,6 +133,21 @@ def plain_prose(text: str) -> str:
         # What stands in brackets is an aside.
         text = _BRACKET.sub(", ", text)
     return " ".join(text.split())
+
+
+def _spelled_out(text: str) -> str:
+    """Return a text with the words that shorthand and the signs of comparison stand for.
+
+    >>> _spelled_out("effusion c/w chf, right>left")
+    'effusion consistent with chf, right greater than left'
+    """
+    if "/" in text:
+        headings = _headings()
+        text = headings.short.sub(lambda match: headings.shorthand[match.group()], text)
+    if ">" in text or "<" in text:
+        for sign, meaning in _COMPARED.items():
+            text = text.replace(sign, meaning)
+    return text
 
 
 def _answered(question: re.Match[str]) -> str:

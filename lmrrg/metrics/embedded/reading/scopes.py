@@ -369,6 +369,9 @@ class _ScopeReader:
                 return self._has_predicate(i)
             if has_anatomy and (kind == STATE or (word in _VERBS and not self._is_seen(i + 1))):
                 return True
+            # "..., lungs hazy": an organ and its state end the clause.
+            if has_anatomy and kind == MODIFIER and self._clause_end(i) == i + 1:
+                return True
             has_anatomy = has_anatomy or kind == ANATOMY
         return False
 

@@ -17,6 +17,10 @@ VALUE_OF_ASSERTION = {
     sentences.UNCERTAIN: UNCERTAIN,
 }
 """Assertion of a word -> value of a label."""
+_RATIOS = frozenset(["ctr", "ratio"])
+_NORMAL_RATIO = 0.5
+"""Width of the heart by that of the chest up to which the heart is normal."""
+_LESS = frozenset(["less", "below", "under"])
 _TURNS = frozenset([",", "with"])
 """Words after which a sentence may go on to something else."""
 _BLOCK_WINDOW = 3
@@ -86,7 +90,18 @@ def _judgement(read: Sentence, topic: Topic, i: int) -> int | None:
         return VALUE_OF_ASSERTION[read.assertions[i]]
     if word in rules.normal:
         return NEGATIVE
+    if word[0].isdigit() and not _RATIOS.isdisjoint(read.words[:i]):
+        return _judged_ratio(read.words, i)
     return UNCERTAIN if word in rules.stable else None
+
+
+def _judged_ratio(words: tuple[str, ...], i: int) -> int:
+    """Return the value that a cardiothoracic ratio gives: "0.6", "greater than 50", "56"."""
+    ratio = float(words[i])
+    if ratio > 1:
+        ratio /= 100
+    is_over = "greater" in words[:i] or "over" in words[:i] or ratio > _NORMAL_RATIO
+    return POSITIVE if is_over and _LESS.isdisjoint(words[:i]) else NEGATIVE
 
 
 def _is_over_limit(words: tuple[str, ...], i: int) -> bool:

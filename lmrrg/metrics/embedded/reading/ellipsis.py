@@ -1,0 +1,85 @@
+"""Name a finding again where a sentence denies it on one side and not on the other (ours).
+
+"No effusion on the left, moderate on the right" becomes "no effusion on the left, moderate
+effusion on the right".
+"""
+
+from __future__ import annotations
+
+from lmrrg.metrics.embedded.lexicon import MODIFIER, OBSERVATION, GraphLexicon
+
+_SIDES = frozenset(["left", "right"])
+_JOINTS = frozenset([",", "and", "but", "while", "whereas", "though", "although", "yet", "with"])
+_STANDS_FOR = frozenset(["one", "ones", "that"])
+"""Words in place of the finding's name: "a small one on the left"."""
+_PLACES = frozenset(["on", "in", "at", "to"])
+_PLACED = frozenset(["is", "are", "was", "a", "an", "only", "just", "present", "seen", "noted"]) | {
+    "there",
+    "evident",
+    "visible",
+    "persists",
+    "remains",
+    "some",
+    "more",
+    "still",
+}
+"""Words beside degrees between a joint and the other side."""
+_DENIALS = frozenset(
+    ["no", "not", "without", "absent", "nil", "none", "resolved", "cleared", "gone"]
+)
+_LINKS = frozenset(["the", "side"])
+
+
+def with_names(words: list[str], lexicon: GraphLexicon) -> list[str]:
+    """Return the words of a sentence, with a finding denied on one side named on the other.
+
+    >>> from lmrrg.metrics.embedded.lexicon import graph_lexicon
+    >>> words = "no edema on the right , mild on the left".split()
+    >>> " ".join(with_names(words, graph_lexicon()))
+    'no edema on the right , mild edema on the left'
+    """
+    if _DENIALS.isdisjoint(words):
+        return words
+    named: list[str] = []
+    start = 0
+    for joint, word in enumerate(words):
+        if word not in _JOINTS:
+            continue
+        at = _unnamed_place(words, joint + 1, lexicon)
+        name = _last_finding(words[start:joint], lexicon) if at else []
+        if name:
+            last = at - 1 if words[at - 1] in _STANDS_FOR else at
+            named += [*words[start:last], *name]
+            start = at
+    return [*named, *words[start:]] if start else words
+
+
+def _unnamed_place(words: list[str], start: int, lexicon: GraphLexicon) -> int:
+    """Return where "on the left" begins after nothing but degrees from ``start``, or 0."""
+    i = start
+    while i < len(words) and _is_degree(words[i], lexicon):
+        i += 1
+    side = i + 1
+    while side < len(words) and words[side] in _LINKS:
+        side += 1
+    if i == start or side >= len(words) or words[i] not in _PLACES or words[side] not in _SIDES:
+        return 0
+    return i if words[side + 1 : side + 2] in ([], [","], ["side"]) else 0
+
+
+def _is_degree(word: str, lexicon: GraphLexicon) -> bool:
+    """Return whether a word may stand between a joint and the place of an unnamed finding."""
+    return word in _PLACED or word in _STANDS_FOR or lexicon.kind.get(word) == MODIFIER
+
+
+def _last_finding(words: list[str], lexicon: GraphLexicon) -> list[str]:
+    """Return the last finding that these words deny on one side, and what belongs to its name."""
+    if _SIDES.isdisjoint(words) or _DENIALS.isdisjoint(words):
+        return []
+    for i in range(len(words) - 1, -1, -1):
+        if lexicon.kind.get(words[i]) == OBSERVATION:
+            start = i
+            while start and words[start - 1] in ("pleural", "pulmonary", "airspace"):
+                start -= 1
+            return words[start : i + 1]
+    return []
