@@ -41,6 +41,7 @@ _SPELLINGS = [
         ("(?<=an)em(?=i[ac])", "aem"),
         ("tumor", "tumour"),
         ("artifact", "artefact"),
+        ("favor", "favour"),
         ("(?<=cent)er(?=s?$|ed$)", "re"),
         ("(?<=[a-z]{3})iz(?=e|ing|ation)", "is"),
     )

@@ -27,6 +27,8 @@ _PLACED = frozenset(["is", "are", "was", "a", "an", "only", "just", "present", "
 _DENIALS = frozenset(
     ["no", "not", "without", "absent", "nil", "none", "resolved", "cleared", "gone"]
 )
+_GOES_ON = frozenset(["persists", "remains", "is", "has", "one", "appears", "continues"])
+"""Words after a side that stands for the finding on it: "the right persists"."""
 _LINKS = frozenset(["the", "side"])
 
 
@@ -56,6 +58,9 @@ def with_names(words: list[str], lexicon: GraphLexicon) -> list[str]:
 
 def _unnamed_place(words: list[str], start: int, lexicon: GraphLexicon) -> int:
     """Return where "on the left" begins after nothing but degrees from ``start``, or 0."""
+    if words[start : start + 1] == ["the"] and words[start + 2 : start + 3] != []:
+        is_subject = words[start + 1] in _SIDES and words[start + 2] in _GOES_ON
+        return start + 2 if is_subject else 0
     i = start
     while i < len(words) and _is_degree(words[i], lexicon):
         i += 1

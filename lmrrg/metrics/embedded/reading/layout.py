@@ -13,7 +13,7 @@ from functools import cache, cached_property
 
 from lmrrg.metrics.embedded.lexicon import ANATOMY, DEVICE, OBSERVATION, graph_lexicon, read_yaml
 
-_MARKS = re.compile(r"[\n\r\t:?()\[\]/<>\\*_#&]")
+_MARKS = re.compile(r"[+\n\r\t:?()\[\]/<>\\*_#&]")
 """Characters that plain prose does not have; most reports have none of them."""
 _MARKUP = re.compile(r"[<\\\r\t*_#&’]|\(s\)")
 
@@ -27,6 +27,11 @@ _DASH = re.compile(rf"(?<=[^\s\d]){_DASH_MARK}(?=\w)|(?<=\d){_DASH_MARK}(?=[^\W\
 _DASHED_ANSWER = re.compile(
     r"(?<=\S)\s*(?:—|\s(?:[–−]|--?)\s)\s*"
     r"(?=(?:no|none|nil|negative|absent|(?:not|none|nil) \w+)\W*(?:$|[.;\n]))",
+    re.I,
+)
+_DASHED_REQUEST = re.compile(
+    r"((?:^|\.)\s*(?:indications?|(?:clinical )?history|clinical details|reason for exam|request))"
+    r"\s+(?:[–−—]|--?)\s+",
     re.I,
 )
 _BULLET = re.compile(r"\s*(?:[-*+>•·▪◦‣●–—]+(?![\d.])|[•·▪◦‣●]|\(?\d{1,2}[.)](?!\S)|\(?[a-z]\))\s*")
@@ -118,6 +123,7 @@ def plain_prose(text: str) -> str:
     if "\n" in text:
         text = _join_lines(text)
     if not text.isascii() or "- " in text:
+        text = _DASHED_REQUEST.sub(r"\1: ", text)
         text = _DASHED_ANSWER.sub(": ", text)
         text = _INNER_BULLET.sub(". ", _DASH.sub(". ", text))
     text = _INNER_NUMBER.sub(". ", text).lower().replace(" vs.", " vs")
@@ -144,6 +150,7 @@ def _spelled_out(text: str) -> str:
     if "/" in text:
         headings = _headings()
         text = headings.short.sub(lambda match: headings.shorthand[match.group()], text)
+    text = text.replace("+ve", "positive")
     if ">" in text or "<" in text:
         for sign, meaning in _COMPARED.items():
             text = text.replace(sign, meaning)
@@ -157,8 +164,9 @@ def _answered(question: re.Match[str]) -> str:
     """
     words = question.group(1).split()
     lexicon = graph_lexicon()
+    first = words[0].rstrip(",") if words else ""
     is_answer = 0 < len(words) < _LONG_ANSWER and (
-        words[0].rstrip(",") in _headings().answers or words[0] in lexicon.affirming
+        first in _headings().answers or first in lexicon.affirming
     )
     if is_answer and not any(lexicon.kind.get(word) in (OBSERVATION, DEVICE) for word in words):
         return ": " + question.group(1)

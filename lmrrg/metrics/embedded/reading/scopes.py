@@ -30,25 +30,10 @@ from lmrrg.metrics.embedded.lexicon import (
     STATE,
     GraphLexicon,
 )
-from lmrrg.metrics.embedded.reading.assertions import (
-    ABSENT,
-    ASKED,
-    BACKWARD,
-    FORWARD,
-    PRESENT,
-)
+from lmrrg.metrics.embedded.reading.assertions import ABSENT, ASKED, BACKWARD, FORWARD, PRESENT
+from lmrrg.metrics.embedded.reading.function_words import BE, JOINTS, PLURALS, SEEN, VERBS
 
-_BE = frozenset(["is", "are", "was", "were", "be", "been"])
-_VERBS = _BE | {"appear", "appears", "remain", "remains", "has", "have", "persists", "persist"}
-_PLURALS = frozenset(["are", "were", "have"])
-_SEEN = frozenset(["seen", "identified", "noted", "visualized", "demonstrated", "appreciated"]) | {
-    "present",
-    "evident",
-    "detected",
-}
-_JOINTS = frozenset([",", "and", "with"])
-"""Words that may join a clause to the one before."""
-_TURNING = _VERBS | _JOINTS
+_TURNING = VERBS | JOINTS
 _ENDABLE = (ABSENT, ASKED)
 """Scopes that other words than these may end."""
 _CLAUSE_ENDS = frozenset([",", "given"])
@@ -57,7 +42,7 @@ _NEAR_ENDS = frozenset([",", "with"])
 """Words that end the scope of a ``near`` cue in any case."""
 _NEGATED_LISTS = frozenset([",", "and", "no", "without"])
 """Words that show that the words before them were one more item of a list."""
-_REQUEST_ENDS = _BE | {"because", "due", "secondary", "limited", "demonstrates", "reveals", "shows"}
+_REQUEST_ENDS = BE | {"because", "due", "secondary", "limited", "demonstrates", "reveals", "shows"}
 """Words that end a request once it has named something: "evaluation for edema is limited"."""
 _TIPS = frozenset(["tip", "tips"])
 _FACTS = frozenset([OBSERVATION, DEVICE])
@@ -72,6 +57,7 @@ CHOICE = frozenset(["or", "versus", "vs"])
 _TURNED_BACK = {
     name: name.replace("before", "after") for name in ("negation.before", "uncertainty.before")
 }
+_AT_THE_EDGE = frozenset(["request.opening", "request.closing"])
 _ALONE = [1]
 _NEAR = frozenset(["negation.near", "negation.around"])
 
@@ -102,6 +88,8 @@ class _ScopeReader:
         """Whether the open cue is a ``near`` one, whose scope ends at the next comma or "with"."""
         self.clause_start = 0
         """Index of the first word that a backward cue reaches."""
+        self.subject_start = 0
+        """Where the clause with the last subject starts: "the cavity closed and is not seen"."""
         self.clause_has_verb = False
         """Whether the clause has a verb; only after one does "and" or a comma end the clause."""
 
@@ -172,8 +160,8 @@ class _ScopeReader:
         """Return what a cue with several meanings means where it stands; "neutral" for nothing."""
         if cue == "negation.around" and self._is_said_before(start, end):
             cue = "negation.after"
-        if cue == "request.opening":
-            return "neutral" if start else "request.before"
+        if cue in _AT_THE_EDGE:
+            return self._request_here(cue, start, end)
         if cue == "negation.answer":
             return cue if self._answers(start, end) else "neutral"
         if cue == "negation.course":
@@ -185,6 +173,14 @@ class _ScopeReader:
         if cue in _TURNED_BACK and self._ends_its_clause(start, end):
             return _TURNED_BACK[cue]
         return cue
+
+    def _request_here(self, cue: str, start: int, end: int) -> str:
+        """Return what a request means that is one only where a sentence starts or ends."""
+        if start == 0:
+            return "request.before" if cue == "request.opening" else "neutral"
+        # "Pneumonia follow up": a mere name before.
+        is_request = end == len(self.words) and _TURNING.isdisjoint(self.words[:start])
+        return "request.after" if is_request else "neutral"
 
     def _is_said_before(self, start: int, end: int) -> bool:
         """Return whether "resolved" or the like speaks of what stands before it."""
@@ -200,7 +196,7 @@ class _ScopeReader:
     def _item_start(self, end: int) -> int:
         """Return where the last item of the clause before ``end`` starts."""
         for i in range(end - 1, self.clause_start - 1, -1):
-            if self.words[i] in _JOINTS:
+            if self.words[i] in JOINTS:
                 return i + 1
         return self.clause_start
 
@@ -215,7 +211,7 @@ class _ScopeReader:
         """Return whether "none" or the like ends its clause right after a finding or its verb."""
         if start == 0 or self.words[end : end + 1] not in ([], [","]):
             return False
-        subject = start - 2 if self.words[start - 1] in _BE else start - 1
+        subject = start - 2 if self.words[start - 1] in BE else start - 1
         return subject >= 0 and self.kinds[subject] in _FACTS
 
     def _ends_its_clause(self, start: int, end: int) -> bool:
@@ -227,7 +223,7 @@ class _ScopeReader:
             return False
         if start == 0:
             return False
-        return bool(self.kinds[start - 1]) or self.words[start - 1] in _VERBS
+        return bool(self.kinds[start - 1]) or self.words[start - 1] in VERBS
 
     def _reach_back(self, cue: str, start: int, end: int) -> None:
         """Give the clause before a backward cue its assertion: "the edema has resolved"."""
@@ -250,10 +246,13 @@ class _ScopeReader:
         item is meant: "chest tube, pneumothorax has resolved", "opacity, edema is not excluded".
         """
         words = self.words
-        if not _PLURALS.isdisjoint(words[start:end]) or words[start - 1] in _PLURALS:
+        # "The cavity has closed and *is no longer seen*": the verb's subject stands before.
+        if words[self.clause_start] in VERBS:
+            return self.subject_start
+        if not PLURALS.isdisjoint(words[start:end]) or words[start - 1] in PLURALS:
             return self.clause_start
         # "Cardiomegaly with edema resolved", but "opacity with effusion has resolved".
-        has_verb = not _VERBS.isdisjoint(words[start - 1 : end])
+        has_verb = not VERBS.isdisjoint(words[start - 1 : end])
         last = start
         while last > self.clause_start and words[last - 1] != ",":
             if words[last - 1] == "with" and not has_verb:
@@ -271,9 +270,9 @@ class _ScopeReader:
         if self.scope == ASKED and self._ends_request(i):
             self.scope = PRESENT
             self._start_clause(i)
-        if word in _VERBS:
+        if word in VERBS:
             self.clause_has_verb = True
-        elif word in _JOINTS:
+        elif word in JOINTS:
             if self._scope_ends_at(i):
                 self.scope = PRESENT
             if self.clause_has_verb:
@@ -346,7 +345,7 @@ class _ScopeReader:
 
     def _is_new_subject(self, start: int) -> bool:
         """Return whether a new subject follows a complete denial, or a device follows a finding."""
-        if self.words[start - 1] == "," and self.words[start - 2] in _SEEN:
+        if self.words[start - 1] == "," and self.words[start - 2] in SEEN:
             return self.words[start] not in self.lexicon.cue_lengths
         end = self._clause_end(start)
         denied = self.kinds[self.scope_start : start - 1]
@@ -367,7 +366,7 @@ class _ScopeReader:
                 return False
             if kind == OBSERVATION:
                 return self._has_predicate(i)
-            if has_anatomy and (kind == STATE or (word in _VERBS and not self._is_seen(i + 1))):
+            if has_anatomy and (kind == STATE or (word in VERBS and not self._is_seen(i + 1))):
                 return True
             # "..., lungs hazy": an organ and its state end the clause.
             if has_anatomy and kind == MODIFIER and self._clause_end(i) == i + 1:
@@ -377,23 +376,23 @@ class _ScopeReader:
 
     def _is_seen(self, i: int) -> bool:
         """Return whether the sentence ends here or goes on with "seen" and the like."""
-        return i >= len(self.words) or self.words[i] in _SEEN
+        return i >= len(self.words) or self.words[i] in SEEN
 
     def _has_predicate(self, observation: int) -> bool:
         """Return whether a verb and a state or modifier follow: "effusions are unchanged"."""
         verb = observation + 1
-        if (
-            self.words[verb : verb + 1] and self.words[verb] in _SEEN
-        ):  # "effusion noted on the left"
+        if self.words[verb : verb + 1] and self.words[verb] in SEEN:  # "effusion noted on the left"
             return verb + 1 < len(self.words)
         predicate = observation + 2
-        if predicate >= len(self.words) or self.words[verb] not in _VERBS:
+        if predicate >= len(self.words) or self.words[verb] not in VERBS:
             return False
-        if self.words[predicate] in _SEEN:
+        if self.words[predicate] in SEEN:
             # "... and effusion is seen" ends the list, "..., effusion is seen there" is new.
             return predicate + 1 < len(self.words)
         return self.kinds[predicate] in (STATE, MODIFIER)
 
     def _start_clause(self, start: int) -> None:
+        if any(self.kinds[self.clause_start : start]):
+            self.subject_start = self.clause_start
         self.clause_start = start
         self.clause_has_verb = False
