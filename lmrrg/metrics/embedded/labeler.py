@@ -52,7 +52,9 @@ _SEEN_IN = frozenset(
 )
 """Words between a mention and where it is."""
 _PLACES = frozenset(["of", "in", "within", "involving", "at", "on", "from"])
-_ENDS = frozenset([",", "and", "or", "but", "with", "without", "no", "to", "near", "over", "by"])
+_ENDS = frozenset(
+    [",", "and", "or", "but", "with", "without", "no", "to", "near", "over", "by", "vs", "versus"]
+)
 """Words after a mention that begin something else."""
 _SHAPE_WINDOW = 4
 """Words before an opacity in which its shape or size is looked for."""

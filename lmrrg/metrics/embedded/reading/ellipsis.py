@@ -48,7 +48,8 @@ def with_names(words: list[str], lexicon: GraphLexicon) -> list[str]:
         if word not in _JOINTS:
             continue
         at = _unnamed_place(words, joint + 1, lexicon)
-        name = _last_finding(words[start:joint], lexicon) if at else []
+        is_denied = not _DENIALS.isdisjoint(words[start:at])
+        name = _last_finding(words[start:joint], lexicon) if is_denied else []
         if name:
             last = at - 1 if words[at - 1] in _STANDS_FOR else at
             named += [*words[start:last], *name]
@@ -78,8 +79,8 @@ def _is_degree(word: str, lexicon: GraphLexicon) -> bool:
 
 
 def _last_finding(words: list[str], lexicon: GraphLexicon) -> list[str]:
-    """Return the last finding that these words deny on one side, and what belongs to its name."""
-    if _SIDES.isdisjoint(words) or _DENIALS.isdisjoint(words):
+    """Return the last finding that these words name with a side, and what belongs to its name."""
+    if _SIDES.isdisjoint(words):
         return []
     for i in range(len(words) - 1, -1, -1):
         if lexicon.kind.get(words[i]) == OBSERVATION:

@@ -32,3 +32,7 @@ def test_other_side(text: str, value: int) -> None:
 )
 def test_sentences_that_leave_nothing_out(text: str) -> None:
     assert with_names(text.split(), graph_lexicon()) == text.split()
+
+
+def test_other_side_is_gone() -> None:
+    assert label_report("Right effusion, resolved on the left.")["Pleural Effusion"] == 1
