@@ -150,7 +150,7 @@ def _mentions(read: Sentence) -> list[LabelValue]:
                 length = len(phrase)
                 if label and not _is_elsewhere(read, i, i + length, label):
                     mention = _mention(read, i, i + length, label)
-                    if words[i : i + length] in rules.hints:
+                    if label == _EDEMA and phrase in rules.hints:
                         hinted.append(mention)
                     elif mention[0] == _OPACITY and _is_interstitial(words, i, i + length):
                         interstitial.append(mention)

@@ -392,7 +392,7 @@ class _ScopeReader:
         return self.kinds[predicate] in (STATE, MODIFIER)
 
     def _start_clause(self, start: int) -> None:
-        if any(self.kinds[self.clause_start : start]):
+        if self.words[self.clause_start] not in VERBS:
             self.subject_start = self.clause_start
         self.clause_start = start
         self.clause_has_verb = False

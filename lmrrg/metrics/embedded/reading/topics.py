@@ -17,7 +17,7 @@ VALUE_OF_ASSERTION = {
     sentences.UNCERTAIN: UNCERTAIN,
 }
 """Assertion of a word -> value of a label."""
-_RATIOS = frozenset(["ctr", "ratio"])
+_RATIO = "ratio"
 _NORMAL_RATIO = 0.5
 """Width of the heart by that of the chest up to which the heart is normal."""
 _LESS = frozenset(["less", "below", "under"])
@@ -79,6 +79,9 @@ def _judgements(read: Sentence, topic: Topic) -> dict[int, int]:
         value = _judgement(read, topic, i)
         if value is not None and not _describes_next(read, topic, i):
             found[i] = value
+    if _RATIO in read.words:
+        after = range(read.words.index(_RATIO), len(read.words))
+        found |= {i: _judged_ratio(read.words, i) for i in after if read.words[i][0].isdigit()}
     return found
 
 
@@ -90,8 +93,6 @@ def _judgement(read: Sentence, topic: Topic, i: int) -> int | None:
         return VALUE_OF_ASSERTION[read.assertions[i]]
     if word in rules.normal:
         return NEGATIVE
-    if word[0].isdigit() and not _RATIOS.isdisjoint(read.words[:i]):
-        return _judged_ratio(read.words, i)
     return UNCERTAIN if word in rules.stable else None
 
 
