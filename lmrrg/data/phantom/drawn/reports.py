@@ -269,15 +269,18 @@ def text_of(sentences: Iterable[Sentence]) -> str:
 def labels_of(sentences: Iterable[Sentence]) -> dict[str, int]:
     """Return the CheXbert labels that the sentences state; a class without mention is absent.
 
-    "No Finding" is positive when nothing but a support device is; otherwise it is absent, as
-    CheXbert leaves it.
+    "No Finding" is positive when nothing but a support device is, and some sentence speaks of
+    anything but devices; otherwise it is absent, as CheXbert leaves it.
     """
     labels: dict[str, int] = {}
+    is_examined = False
     for sentence in sentences:
+        is_examined = is_examined or sentence.labels.keys() != {"Support Devices"}
         for label, value in sentence.labels.items():
             # One sentence may deny what another one states; the positive one counts.
             labels[label] = max(value, labels.get(label, value))
-    if not any(value == POSITIVE for label, value in labels.items() if label != "Support Devices"):
+    found = [label for label, value in labels.items() if value == POSITIVE]
+    if is_examined and set(found) <= {"Support Devices"}:
         labels["No Finding"] = POSITIVE
     return labels
 
