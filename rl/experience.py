@@ -28,6 +28,9 @@ from lmrrg.ppo.kl import kl_estimate
 from lmrrg.ppo.masks import fill
 from rl.study_pool import StudyBatch
 
+_LEAST_DEVIATION = 0.1
+"""Deviation of rewards within studies below which GRPO scales credit no further, reward."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -216,8 +219,10 @@ def _advantages(
     if ppo.algorithm == "grpo":
         compared = sibling_advantages(per_report, study, is_scored, scaled=True)
         if credit is not None:
-            credit = credit / study_deviation(per_report, study, is_scored)[:, None]
-        # Both are scaled study by study; whitening would undo that.
+            # By one number for all: a study whose reports earn the same has a deviation near 0.
+            deviations = study_deviation(per_report, study, is_scored)[is_scored]
+            credit = credit / max(float(deviations.mean()), _LEAST_DEVIATION)
+        # Whitening would undo the scaling study by study.
         advantages = _with_credit(compared[:, None].expand(mask.shape), credit, mask)
     else:
         compared = sibling_advantages(per_report, study, is_scored, scaled=False)

@@ -103,22 +103,20 @@ def token_credits(credits: Sequence[Credits], sentences: Sequence[Sequence[int]]
 
 def _mean_of_sentences(others: Sequence[Credits], steps: int) -> Credits:
     """Return the mean credit of all sentences of ``others``, for each of ``steps``."""
-    known = np.concatenate([np.empty(0), *(other[:-1] for other in others)])
-    known = known[np.isfinite(known)]
-    return np.full(steps, known.mean() if len(known) else np.nan)
+    sentences = np.concatenate([np.empty(0), *(other[:-1] for other in others)])
+    return np.full(steps, _known_mean(sentences.tolist()))
 
 
 def _means_by_number(others: Sequence[Credits], steps: int) -> Credits:
     """Return for each step the mean credit of the same sentence of ``others``; last, of the end."""
-    means = np.full(steps, np.nan)
-    for step in range(steps):
-        is_end = step == steps - 1
-        same = [
-            other[-1] if is_end else other[step]
-            for other in others
-            if is_end or step < len(other) - 1
-        ]
-        known = [credit for credit in same if np.isfinite(credit)]
-        if known:
-            means[step] = np.mean(known)
+    means = np.empty(steps)
+    for number in range(steps - 1):
+        means[number] = _known_mean([other[number] for other in others if number < len(other) - 1])
+    means[-1] = _known_mean([other[-1] for other in others])
     return means
+
+
+def _known_mean(credits: Sequence[float]) -> float:
+    """Return the mean of the credits that are known; NaN where none is."""
+    known = [credit for credit in credits if np.isfinite(credit)]
+    return float(np.mean(known)) if known else np.nan

@@ -32,7 +32,6 @@ DAMAGE = (
     OverflowError,
     OSError,
     RuntimeError,
-    NotImplementedError,
     struct.error,
     zlib.error,
 )

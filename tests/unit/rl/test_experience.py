@@ -280,6 +280,17 @@ def test_credit_of_weight_0_changes_nothing(sample, scores, algorithm):
     assert torch.equal(plain, rated)
 
 
+def test_credit_stays_small_where_all_samples_of_a_study_earn_the_same(sample, scores):
+    """GRPO divides by a deviation of 0 there."""
+    credit = torch.randn(sample.rollout.mask.shape, generator=torch.Generator().manual_seed(1))
+    for rewards in (np.array([1.0, 1.0, -2.0, -1.0]), np.ones(4)):
+        ppo = PPOConfig(algorithm="grpo", credit="leave_one_out")
+        experience = make_experience(
+            sample, rewards, scores, scores.log_probs, 0.0, ppo, None, credit
+        )
+        assert float(experience.advantages.abs().max()) < 50
+
+
 def test_the_critic_does_not_learn_the_credit(sample, scores):
     credit = torch.ones(sample.rollout.mask.shape)
     returns = []
