@@ -130,5 +130,10 @@ def blank_features(
     size = settings.image_size
     # All black images have the same features, so one is encoded and repeated without a copy.
     black = Radiograph(np.zeros((size, size), np.float32), "unknown", "png")
-    patches = load_features_from_images([[black]], settings, encoder).patches[0, 0]
-    return StudyFeatures(patches.expand_as(features.patches), features.views, features.view_mask)
+    seen = load_features_from_images([[black]], settings, encoder)
+    return StudyFeatures(
+        seen.patches[0, 0].expand_as(features.patches),
+        features.views,
+        features.view_mask,
+        seen.evidence.expand_as(features.evidence),
+    )

@@ -16,7 +16,7 @@ from lmrrg.policy.batches import Experience, Rollout
 from lmrrg.ppo.errors import PPOError
 from lmrrg.vision.study_features import StudyFeatures
 
-_FEATURES = ("patches", "views", "view_mask")
+_FEATURES = ("patches", "views", "view_mask", "evidence")
 _ROLLOUT = ("study", "ids", "mask")
 
 
