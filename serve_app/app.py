@@ -28,6 +28,7 @@ from serve_app.api import build_api
 from serve_app.errors import ServiceError
 from serve_app.reporter import Reporter, UploadedStudy
 from serve_app.schemas import ReportResponse
+from serve_app.service import Service
 from serve_app.settings import ServiceSettings
 
 MAX_PENDING = 32
@@ -64,7 +65,8 @@ class ReportService:
             limits=image_limits(self._settings.data),
             polarity=self._settings.data.polarity,
         )
-        return build_api(self, decoders, serve_settings.max_upload_mb << 20, self._image_size)
+        service = Service(self, decoders, self._image_size)
+        return build_api(service, serve_settings.max_upload_mb << 20)
 
     def check_health(self) -> None:
         """Raise the error of loading the engine, if any; Ray Serve then restarts the replica."""

@@ -28,11 +28,12 @@ from lmrrg.imaging.radiograph import ImageError, Radiograph
 from lmrrg.imaging.reading import read_image, to_square
 from lmrrg.studies import LABELS
 from lmrrg.vision.files import load_features_from_images
-from serve_app.api import MAX_IMAGES, build_api
+from serve_app.api import build_api
 from serve_app.app import MAX_PENDING, ReportService, app
 from serve_app.errors import CODE_OF_STATUS, STATUS, ServiceError
 from serve_app.reporter import UploadedStudy, image_info, model_info
 from serve_app.schemas import ImageInfo, ModelInfo, ReportResponse
+from serve_app.service import MAX_IMAGES, Service
 from tests.support.paths import ROOT
 
 LIMIT = 1_000_000
@@ -95,7 +96,9 @@ def decoders() -> Iterator[DecoderPool]:
 
 @pytest.fixture
 def client(writer: FakeWriter, decoders: DecoderPool) -> TestClient:
-    return TestClient(build_api(writer, decoders, LIMIT, SQUARE), raise_server_exceptions=False)
+    return TestClient(
+        build_api(Service(writer, decoders, SQUARE), LIMIT), raise_server_exceptions=False
+    )
 
 
 def picture(kind: str = "PNG", size: tuple[int, int] = (80, 64)) -> bytes:
@@ -266,7 +269,7 @@ def test_an_upload_above_the_limit_is_refused_while_it_is_read(writer, decoders)
         "query_string": b"",
         "headers": [(b"content-type", b"multipart/form-data; boundary=x")],
     }
-    asyncio.run(build_api(writer, decoders, LIMIT, SQUARE)(scope, receive, send))
+    asyncio.run(build_api(Service(writer, decoders, SQUARE), LIMIT)(scope, receive, send))
     assert sent[0]["status"] == 413
     assert b'"too_large"' in sent[1]["body"]
     assert read <= LIMIT + 20_000
