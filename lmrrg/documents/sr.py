@@ -54,7 +54,7 @@ def structured_report(draft: DraftReport, source: SourceStudy, kind: SRKind) -> 
             what a Structured Report must refer to.
     """
     evidence = _evidence(source)
-    build: Callable[[DraftReport, list[Dataset]], sr.ContainerContentItem] = (
+    build: Callable[[DraftReport, list[Dataset]], Dataset] = (
         _basic_text if kind == "text" else _measurement_report
     )
     # In the local time of this machine, as DICOM has it; the study's own times stay as they are.
@@ -123,7 +123,7 @@ def _evidence(source: SourceStudy) -> list[Dataset]:
     return evidence
 
 
-def _basic_text(draft: DraftReport, evidence: list[Dataset]) -> sr.ContainerContentItem:
+def _basic_text(draft: DraftReport, evidence: list[Dataset]) -> Dataset:
     root = sr.ContainerContentItem(
         name=dicom.LN.DiagnosticImagingReport, is_content_continuous=False, template_id="2000"
     )
@@ -139,7 +139,7 @@ def _basic_text(draft: DraftReport, evidence: list[Dataset]) -> sr.ContainerCont
     return root
 
 
-def _measurement_report(draft: DraftReport, evidence: list[Dataset]) -> sr.ContainerContentItem:
+def _measurement_report(draft: DraftReport, evidence: list[Dataset]) -> Dataset:
     algorithm = sr.AlgorithmIdentification(name=MODEL_NAME, version=draft.model_version)
     measurements = [
         sr.Measurement(
@@ -174,7 +174,7 @@ def _measurement_report(draft: DraftReport, evidence: list[Dataset]) -> sr.Conta
         title=dicom.DCM.ImagingMeasurementReport,
         referenced_images=None,
     )
-    root: sr.ContainerContentItem = report[0]
+    root: Dataset = report[0]
     # TID 1500 can be extended: the text stands behind the measurements.
     root.ContentSequence.extend(_sections(draft))
     return root
