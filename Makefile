@@ -2,7 +2,7 @@
 ENGINE ?= cpu
 BIN := .venv/bin
 # Benchmarks that need neither files of the user's nor a finished run; the others say what they need with --help.
-ALONE := fuzz_images pixel_equality public_metrics $(addprefix speed/,data reward rollout overhead overlap memory sft_vs_torch ppo_vs_trl)
+ALONE := fuzz/images pixel_equality public_metrics $(addprefix speed/,data reward rollout overhead overlap memory sft_vs_torch ppo_vs_trl)
 
 .PHONY: demo test lint bench setup
 setup:

@@ -18,7 +18,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from embedded_fit import figures, make_problem, predict_in_folds, templates
+from embedded.folds import templates
+from embedded.problem import make_problem
+from embedded_fit import figures, predict_in_folds
 
 from lmrrg.metrics.embedded.backend import EmbeddedBackend
 from lmrrg.metrics.embedded.labeler import label_report

@@ -9,35 +9,24 @@ command prints held-out figures, the second fits on all pairs and writes the tab
 A held-out pair is predicted by a fit that has seen neither its study nor any of its two texts, in
 whatever pair. Everything that is fitted (which features are kept, weights, sharing constants) is
 fitted without them.
-
-F1 = 2·TP/S of two integers, so a published F1 also gives TP and S once S is known roughly; the fit
-uses all three.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import math
-import re
-import zlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import yaml
+from embedded.folds import held_out_parts, unrelated
+from embedded.problem import LEVELS, Problem, make_problem
 from scipy.stats import kendalltau
 
-from lmrrg.metrics.embedded.graph import Entity, entities_of
-from lmrrg.metrics.embedded.relations import relations_of
-from lmrrg.metrics.embedded.salience import features
-from lmrrg.metrics.embedded.sentences import read_sentence, sentences_of
-
-LEVELS = ("rg_e", "rg_er")
 PENALTY = {
     **{"k": 0.05, "t": 0.2, "r": 0.1, "p": 0.3, "n": 0.3},
     **{"m": 0.5, "d": 0.6, "w": 1.0, "b": 2.0, "a": 2.0},
@@ -50,11 +39,6 @@ ALWAYS_KEPT = "ktr"
 """First letters of the features that are kept however rare they are."""
 LEAST = 3
 """In how many of the texts of a fit any other feature must occur."""
-COMMON = 0.1
-"""A hypothesis in a larger share of the pairs is a template: its pairs are held out on their own.
-
-Otherwise every pair with the template would be missing from all fits.
-"""
 RIDGE = 0.00012
 STEPS = 200
 LINKED = 2.0
@@ -65,8 +49,6 @@ words would be fitted with the signs reversed, and learn nothing from each other
 """
 COUNT_WEIGHT = 0.1
 """Weight of the errors of TP and S in the loss, beside that of F1."""
-LARGEST_SIZE = 250
-"""No pair of reports has more entities than this together."""
 ROBUST = 0.03
 """Errors of F1 beyond this count by their size, not by its square.
 
@@ -75,162 +57,6 @@ The tagger's slips are few and large.
 HEADER = (
     "# Fitted by benchmarks/embedded_fit.py; `feature_names` in salience.py explains the names.\n"
 )
-Mention = tuple[Entity, list[str], str]
-"""(entity, its features, its sentence)"""
-Match = tuple[int, int, int, bool]
-"""(pair, entity of the hypothesis, entity of the reference, whether both in the same sentence)"""
-
-
-@dataclass
-class Entities:
-    """The entities of all texts, numbered; an entity is one (text, entity) of any mentions."""
-
-    number: dict[tuple[int, Entity], int]
-    sentences: dict[tuple[int, Entity], set[str]]
-    context: list[int]
-    """Mention -> its context, a set of features that many mentions share."""
-    owner: list[int]
-    """Mention -> its entity."""
-
-
-@dataclass
-class Problem:
-    """Everything about the pairs as tensors; the lists are in an order that every run repeats."""
-
-    design: torch.Tensor  # sparse [contexts, features]
-    context_of_mention: torch.Tensor  # [mentions]
-    entity_of_mention: torch.Tensor  # [mentions]
-    text_of_entity: torch.Tensor  # [entities]
-    pair_of_match: torch.Tensor  # [matches]
-    left: torch.Tensor  # [matches], entity of the hypothesis
-    right: torch.Tensor  # [matches], entity of the reference
-    same: torch.Tensor  # [matches], whether both have the word in one and the same sentence
-    texts: int
-    hypothesis: torch.Tensor  # [pairs], text
-    reference: torch.Tensor  # [pairs], text
-    identical: torch.Tensor  # [pairs], whether both texts are the same
-    names: list[str]  # of the features
-    truth: torch.Tensor  # [pairs, 2]
-    sizes: torch.Tensor  # [pairs, 2, candidates] of S, infinite where there are fewer
-    features_of_text: list[set[str]]
-
-
-def mentions_of(text: str) -> list[Mention]:
-    """Return (entity, its features, its sentence) of every entity word of a report."""
-    found: list[Mention] = []
-    for sentence in sentences_of(text):
-        read = read_sentence(sentence)
-        linked = frozenset(head for head, _, _ in relations_of(read))
-        entities = entities_of(read)
-        found += [(entities[i], names, sentence) for i, names in features(read, linked)]
-    return found
-
-
-def make_problem(rows: list[dict[str, str]]) -> Problem:
-    """Return the tensors of the fit of all pairs, as the CSV file has them."""
-    texts = sorted({row["reference"] for row in rows} | {row["hypothesis"] for row in rows})
-    number = {text: i for i, text in enumerate(texts)}
-    mentions = [mentions_of(text) for text in texts]
-    contexts = sorted({tuple(used) for found in mentions for _, used, _ in found})
-    names = sorted({name for context in contexts for name in context})
-    entities = number_entities(mentions, contexts)
-    hypothesis = [number[row["hypothesis"]] for row in rows]
-    reference = [number[row["reference"]] for row in rows]
-    matches = find_matches(mentions, entities, hypothesis, reference)
-    pair_of_match, left, right, same = map(torch.tensor, zip(*matches, strict=True))
-    return Problem(
-        design=design_of(contexts, names),
-        context_of_mention=torch.tensor(entities.context),
-        entity_of_mention=torch.tensor(entities.owner),
-        text_of_entity=torch.tensor([text for text, _ in entities.number]),
-        pair_of_match=pair_of_match,
-        left=left,
-        right=right,
-        same=same,
-        texts=len(texts),
-        hypothesis=torch.tensor(hypothesis),
-        reference=torch.tensor(reference),
-        identical=torch.tensor([is_identical(row) for row in rows]),
-        names=names,
-        truth=torch.tensor([levels_of(row) for row in rows]),
-        sizes=torch.tensor([possible_sizes_of(row) for row in rows]),
-        features_of_text=[{n for _, used, _ in found for n in used} for found in mentions],
-    )
-
-
-def design_of(contexts: Sequence[tuple[str, ...]], names: Sequence[str]) -> torch.Tensor:
-    """Return which context has which feature, sparse [contexts, features]."""
-    column = {name: i for i, name in enumerate(names)}
-    cells = [(i, column[name]) for i, context in enumerate(contexts) for name in context]
-    return torch.sparse_coo_tensor(
-        torch.tensor(cells).T,
-        torch.ones(len(cells)),
-        (len(contexts), len(names)),
-        check_invariants=False,
-    ).coalesce()
-
-
-def is_identical(row: dict[str, str]) -> bool:
-    """Return whether both reports of a pair have the same words."""
-    return row["hypothesis"].split() == row["reference"].split()
-
-
-def levels_of(row: dict[str, str]) -> list[float]:
-    """Return the true F1 of a pair at both levels."""
-    return [float(row[level]) for level in LEVELS]
-
-
-def possible_sizes_of(row: dict[str, str]) -> list[list[float]]:
-    """Return the candidates of S of a pair at both levels, filled up to one length."""
-    found = [possible_sizes(f1) for f1 in levels_of(row)]
-    return [[*sizes, *[math.inf] * (LARGEST_SIZE - len(sizes))] for sizes in found]
-
-
-def number_entities(
-    mentions: Sequence[list[Mention]], contexts: Sequence[tuple[str, ...]]
-) -> Entities:
-    """Number the entities of all texts, and list the contexts of their mentions."""
-    number = {context: i for i, context in enumerate(contexts)}
-    entities = Entities({}, {}, [], [])
-    for text, found in enumerate(mentions):
-        for entity, used, sentence in found:
-            key = (text, entity)
-            entities.number.setdefault(key, len(entities.number))
-            entities.sentences.setdefault(key, set()).add(sentence)
-            entities.context.append(number[tuple(used)])
-            entities.owner.append(entities.number[key])
-    return entities
-
-
-def find_matches(
-    mentions: Sequence[list[Mention]],
-    entities: Entities,
-    hypothesis: list[int],
-    reference: list[int],
-) -> list[Match]:
-    """Return every entity that both texts of a pair have."""
-    matches: list[Match] = []
-    for pair, (h, r) in enumerate(zip(hypothesis, reference, strict=True)):
-        common = {entity for entity, _, _ in mentions[h]} & {entity for entity, _, _ in mentions[r]}
-        for entity in sorted(common):
-            left = (h, entity)
-            right = (r, entity)
-            same = bool(entities.sentences[left] & entities.sentences[right])
-            matches.append((pair, entities.number[left], entities.number[right], same))
-    return matches
-
-
-def possible_sizes(f1: float) -> list[int]:
-    """Return the values that |a| + |b| may have when 2·TP / (|a| + |b|) = f1; none where f1 is 0.
-
-    TP is an integer, so |a| + |b| is a multiple of the denominator of the reduced fraction, or of
-    its double where the numerator is odd.
-    """
-    fraction = Fraction(f1).limit_denominator(LARGEST_SIZE)
-    if not fraction:
-        return []
-    step = fraction.denominator * (1 if fraction.numerator % 2 == 0 else 2)
-    return list(range(step, LARGEST_SIZE, step))
 
 
 class Model(torch.nn.Module):
@@ -384,48 +210,6 @@ def predict_in_folds(
         use = torch.tensor(unrelated(rows, held_out, known))
         found[held_out] = predict(fit(problem, use, ridge), problem)[held_out]
     return found
-
-
-def held_out_parts(rows: Sequence[dict[str, str]], folds: int) -> list[np.ndarray]:
-    """Return the parts of the pairs that are held out in turn, each [pairs] of bool.
-
-    A checksum of the study chooses the fold. The pairs with a template are a part of their own.
-    """
-    fold = np.array([zlib.crc32(row["study"].encode()) % folds for row in rows])
-    common = templates(rows)
-    is_template = np.array([same_words(row["hypothesis"]) in common for row in rows])
-    parts = [(fold == k) & of_kind for k in range(folds) for of_kind in (is_template, ~is_template)]
-    return [part for part in parts if part.any()]
-
-
-def templates(rows: Sequence[dict[str, str]]) -> frozenset[str]:
-    """Return the hypotheses that a large share of the pairs have."""
-    count = Counter(same_words(row["hypothesis"]) for row in rows)
-    return frozenset(text for text, number in count.items() if number > COMMON * len(rows))
-
-
-def unrelated(
-    rows: Sequence[dict[str, str]], held_out: np.ndarray, known: frozenset[str] = frozenset()
-) -> list[bool]:
-    """Return which pairs share neither a study nor a text, ``known`` apart, with the held-out."""
-    held = [row for row, is_held in zip(rows, held_out, strict=True) if is_held]
-    studies = {row["study"] for row in held}
-    texts = {text for row in held for text in texts_of(row)} - known
-    return [row["study"] not in studies and texts.isdisjoint(texts_of(row)) for row in rows]
-
-
-def texts_of(row: dict[str, str]) -> set[str]:
-    """Return the words of both texts of a pair."""
-    return {same_words(row["reference"]), same_words(row["hypothesis"])}
-
-
-def same_words(text: str) -> str:
-    """Return the letters and digits of a text: texts that differ in marks alone are the same.
-
-    >>> same_words("T-spine, normal .") == same_words("tspine normal")
-    True
-    """
-    return "".join(re.findall(r"[a-z0-9]+", text.lower()))
 
 
 def figures(found: np.ndarray, truth: np.ndarray) -> str:

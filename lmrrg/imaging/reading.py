@@ -32,7 +32,7 @@ from lmrrg.imaging.radiograph import (
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 # Pillow has no error of its own for damaged files: its parsers raise whatever they run into.
-# benchmarks/fuzz_images.py searches for errors that are missing here.
+# benchmarks/fuzz/images.py searches for errors that are missing here.
 _DAMAGE = (
     OSError,
     SyntaxError,

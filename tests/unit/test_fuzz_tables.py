@@ -16,7 +16,7 @@ from tests.support.paths import ROOT
 
 @pytest.fixture(scope="module")
 def fuzz() -> ModuleType:
-    path = ROOT / "benchmarks" / "fuzz_tables.py"
+    path = ROOT / "benchmarks" / "fuzz" / "tables.py"
     spec = importlib.util.spec_from_file_location("fuzz_tables", path)
     assert spec is not None
     assert spec.loader is not None

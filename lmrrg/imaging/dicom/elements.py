@@ -19,7 +19,7 @@ from pydicom.sequence import Sequence
 
 # Damage shows as whatever pydicom or a decoder raises: RuntimeError from the decoder plug-ins and
 # (as a kind of it) for an unknown VR, AttributeError for an absent element, TypeError for an empty
-# or a multiple number. The files of benchmarks/fuzz_images.py raise each of these.
+# or a multiple number. The files of benchmarks/fuzz/images.py raise each of these.
 DAMAGE = (
     InvalidDicomError,
     BytesLengthException,

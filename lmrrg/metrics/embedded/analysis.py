@@ -21,6 +21,7 @@ from lmrrg.metrics.embedded.reading.language import (
     is_chest_report,
     sum_counts,
 )
+from lmrrg.metrics.embedded.reading.unnamed import unnamed_besides, unnamed_words
 from lmrrg.metrics.embedded.sentences import (
     ABSENT,
     PRESENT,
@@ -28,7 +29,6 @@ from lmrrg.metrics.embedded.sentences import (
     read_sentence,
     sentences_of,
 )
-from lmrrg.metrics.embedded.unnamed import unnamed_besides, unnamed_words
 
 REPORT_BATCH = 64
 """Reports that are analysed together, see :class:`~lmrrg.metrics.embedded.batch_cache.BatchCache`.

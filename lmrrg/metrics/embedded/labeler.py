@@ -16,6 +16,7 @@ from lmrrg.metrics.embedded.lexicon import ANATOMY, DEVICE, LOCATION, OBSERVATIO
 from lmrrg.metrics.embedded.reading.label_rules import label_rules
 from lmrrg.metrics.embedded.reading.language import is_readable
 from lmrrg.metrics.embedded.reading.topics import VALUE_OF_ASSERTION, topics_of
+from lmrrg.metrics.embedded.reading.unnamed import calls_abnormal
 from lmrrg.metrics.embedded.sentences import (
     ABSENT,
     CHOICE,
@@ -23,7 +24,6 @@ from lmrrg.metrics.embedded.sentences import (
     read_sentence,
     sentences_of,
 )
-from lmrrg.metrics.embedded.unnamed import calls_abnormal
 from lmrrg.studies import LABELS, NEGATIVE, POSITIVE, UNCERTAIN
 
 LabelValue = tuple[str, int]

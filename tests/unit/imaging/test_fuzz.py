@@ -1,4 +1,4 @@
-"""Read some hundred damaged files, always the same; `benchmarks/fuzz_images.py` reads 10,000."""
+"""Read some hundred damaged files, always the same; `benchmarks/fuzz/images.py` reads 10,000."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lmrrg.imaging.reading import read_image
 
 def test_damaged_files_end_in_pixels_or_a_code(repo_root):
     spec = importlib.util.spec_from_file_location(
-        "fuzz_images", repo_root / "benchmarks" / "fuzz_images.py"
+        "fuzz_images", repo_root / "benchmarks" / "fuzz" / "images.py"
     )
     fuzz = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fuzz)

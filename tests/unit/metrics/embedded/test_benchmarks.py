@@ -39,12 +39,12 @@ def _rows() -> list[dict[str, str]]:
 
 
 def test_no_fit_sees_a_study_or_a_text_of_a_held_out_pair(benchmark):
-    fit = benchmark("embedded_fit")
+    folds = benchmark("embedded.folds")
     rows = _rows()
-    parts = fit.held_out_parts(rows, folds=3)
+    parts = folds.held_out_parts(rows, folds=3)
     assert np.sum(parts, axis=0).tolist() == [1] * len(rows)
     for part in parts:
-        seen = [row for row, use in zip(rows, fit.unrelated(rows, part), strict=True) if use]
+        seen = [row for row, use in zip(rows, folds.unrelated(rows, part), strict=True) if use]
         held = [row for row, is_held in zip(rows, part, strict=True) if is_held]
         assert {row["study"] for row in seen}.isdisjoint(row["study"] for row in held)
         texts = {row[side] for row in held for side in ("reference", "hypothesis")}
@@ -52,8 +52,8 @@ def test_no_fit_sees_a_study_or_a_text_of_a_held_out_pair(benchmark):
 
 
 def test_marks_do_not_make_a_text_another_one(benchmark):
-    fit = benchmark("embedded_fit")
-    assert fit.same_words("T-spine osteophytes.") == fit.same_words("tspine osteophytes .")
+    folds = benchmark("embedded.folds")
+    assert folds.same_words("T-spine osteophytes.") == folds.same_words("tspine osteophytes .")
 
 
 def test_features_of_held_out_texts_weigh_nothing(benchmark):
@@ -72,24 +72,25 @@ def test_gains_of_supported_sentences_do_not_count(benchmark):
     cheats = benchmark("reward_cheats")
     assert cheats.is_supported("No effusion.", "There is no pleural effusion.")
     assert not cheats.is_supported("No effusion.", "There is a pleural effusion.")
+    appending = benchmark("cheats.edits").appending
     pair = cheats.Pair("No pneumothorax. Lungs are clear.", "Lungs are clear.")
-    honest = cheats.appending("No pneumothorax.", True)
+    honest = appending("No pneumothorax.", True)
     assert cheats.gains([honest], [pair])[0, 0] == 0.0
-    wrong = cheats.appending("There is a mass.", True)
+    wrong = appending("There is a mass.", True)
     assert cheats.gains([wrong], [pair])[0, 0] < 0.0
 
 
 def test_a_replacement_is_measured_against_silence(benchmark):
     cheats = benchmark("reward_cheats")
     pair = cheats.Pair("Lungs are clear.", "Lungs are clear. Large mass.")
-    edit = cheats.replacing_last("Small nodule.", True)
+    edit = benchmark("cheats.edits").replacing_last("Small nodule.", True)
     assert edit.apply(pair.honest) == "Lungs are clear. Small nodule."
     assert cheats.gains([edit], [pair])[0, 0] < 0.0
 
 
 def test_variants_repeat_a_sentence_with_other_words(benchmark):
-    cheats = benchmark("reward_cheats")
-    report = cheats.with_variants("Left effusion. Clear lungs.", cheats.SIDE, ["left", "right"])
+    edits = benchmark("cheats.edits")
+    report = edits.with_variants("Left effusion. Clear lungs.", edits.SIDE, ["left", "right"])
     assert report == "Left effusion. right effusion. Clear lungs."
 
 

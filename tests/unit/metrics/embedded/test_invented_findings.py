@@ -9,8 +9,8 @@ import yaml
 
 from lmrrg.metrics.embedded.backend import EmbeddedBackend
 from lmrrg.metrics.embedded.labeler import label_report
+from lmrrg.metrics.embedded.reading.unnamed import unnamed_words
 from lmrrg.metrics.embedded.sentences import read_sentence
-from lmrrg.metrics.embedded.unnamed import unnamed_words
 from lmrrg.metrics.radcliq import radcliq_v1
 
 SENTENCES = yaml.safe_load(

@@ -3,7 +3,7 @@
 Each must end in reports or studies or in a coded error of one line, which shows no text of a report
 and no name.
 
-    python benchmarks/fuzz_tables.py [--count 10000] [--seed 0]
+    python benchmarks/fuzz/tables.py [--count 10000] [--seed 0]
 
 Seeds are small files made here: score files as CSV (commas, semicolons, tabs, UTF-16), JSONL, JSON
 in six shapes and plain lines; manifests; and a lab's CSV. Damage: flipped bits, cuts, doubled,

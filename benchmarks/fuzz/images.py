@@ -2,7 +2,7 @@
 
 Each must end in pixels in [0, 1] or in a coded error, in bounded time and memory.
 
-    python benchmarks/fuzz_images.py [--count 10000] [--seed 0] [FILE...]
+    python benchmarks/fuzz/images.py [--count 10000] [--seed 0] [FILE...]
 
 FILE: further files to damage.
 
