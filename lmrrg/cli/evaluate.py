@@ -14,7 +14,7 @@ from lmrrg.config.tree import Config
 EPILOG = f"""\
 two ways
   lmrrg evaluate --config FILE
-      Compares SFT, PPO and four baselines of the run that the config names, and writes
+      Compares SFT, PPO and the baselines of the run that the config names, and writes
       RUN/evaluation/ and the run report, RUN/report.html.
   lmrrg evaluate --checkpoint DIR --studies FILE --out results.json
       Generates and scores reports with one checkpoint. Beside results.json it writes results.md

@@ -1,4 +1,4 @@
-"""Four systems without a language model, which every comparison shows beside the trained ones.
+"""How the systems without a language model choose a training report.
 
 A constant report beats published BLEU scores on IU X-Ray, so a score means little without them.
 """
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.preprocessing import normalize
 from torch import Tensor
@@ -18,16 +19,8 @@ from lmrrg.errors import CodedError
 from lmrrg.metrics.backends import score_parts
 from lmrrg.metrics.interfaces import Backend
 from lmrrg.metrics.radcliq import radcliq_v1
+from lmrrg.studies import LABELS
 from lmrrg.vision.study_features import StudyFeatures
-
-BASELINES = {
-    "constant": "Constant report (training medoid)",
-    "best_constant": "Best constant report (by the metric)",
-    "nearest": "Nearest training image",
-    "random": "Random training report",
-}
-"""Title of each baseline by its name, in the order of the tables."""
-
 
 _CANDIDATES = 40
 """Most frequent training reports that are tried as the best constant one."""
@@ -65,12 +58,12 @@ def medoid_report(reports: Sequence[str]) -> str:
     return reports[int(np.argmax(similarity.round(12)))]
 
 
-def best_constant_report(reports: Sequence[str], backend: Backend) -> str:
+def best_constant_report(reports: Sequence[str], backend: Backend, judges: int = _JUDGES) -> str:
     """Return the training report that scores best when it is written for everybody (ours).
 
-    Tried are the 40 most frequent reports and the medoid, by mean RadCliQ-v1 against 300 training
-    reports that are spread evenly. What a metric pays for saying the same of every patient is the
-    score that a model must beat.
+    Tried are the 40 most frequent reports and the medoid, by mean RadCliQ-v1 against up to
+    ``judges`` training reports that are spread evenly. What a metric pays for saying the same of
+    every patient is the score that a model must beat.
 
     >>> from lmrrg.metrics.embedded.backend import EmbeddedBackend
     >>> best_constant_report(
@@ -83,12 +76,11 @@ def best_constant_report(reports: Sequence[str], backend: Backend) -> str:
     """
     frequent = [report for report, _ in Counter(reports).most_common(_CANDIDATES)]
     candidates = dict.fromkeys([medoid_report(reports), *frequent])
-    step = max(1, len(reports) // _JUDGES)
-    judges = reports[::step][:_JUDGES]
+    references = spread(reports, judges)
     best = ""
     lowest = np.inf
     for candidate in candidates:
-        parts = score_parts(backend, [candidate] * len(judges), judges)
+        parts = score_parts(backend, [candidate] * len(references), references)
         scores = radcliq_v1(parts.radgraph, parts.bertscore, parts.semb)
         scores = scores[np.isfinite(scores)]
         if len(scores) and scores.mean() < lowest:
@@ -97,6 +89,15 @@ def best_constant_report(reports: Sequence[str], backend: Backend) -> str:
     if not best:
         raise BaselineError("not_scored", "the metric scored none of the training reports")
     return best
+
+
+def spread(reports: Sequence[str], count: int) -> list[str]:
+    """Return up to ``count`` reports at even distances.
+
+    >>> spread(["a", "b", "c", "d", "e"], 2)
+    ['a', 'c']
+    """
+    return list(reports[:: max(1, len(reports) // count)][:count])
 
 
 def pooled_image_features(features: StudyFeatures) -> Tensor:
@@ -114,6 +115,39 @@ def nearest_rows(queries: Tensor, training: Tensor) -> list[int]:
     """
     unit = torch.nn.functional.normalize
     return (unit(queries, dim=1) @ unit(training, dim=1).T).argmax(dim=1).tolist()
+
+
+def closest_labels(
+    probabilities: NDArray[np.float64],
+    thresholds: float | NDArray[np.float64],
+    known: NDArray[np.bool_],
+    similarity: NDArray[np.floating],
+) -> list[int]:
+    """Return the training row whose findings fit each study's probabilities best (ours).
+
+    A finding of a training report counts the logarithm of its odds over those of the threshold: one
+    that is more probable than the threshold gains, one that is less loses. Of equal sums, as equal
+    sets of findings have, the most similar image wins. "No Finding" is no finding.
+
+    Args:
+        probabilities: of the classes of N studies [N, 14].
+        thresholds: the probability at which a finding is neither gain nor loss; one for all
+            classes, or [14].
+        known: the classes of M training reports [M, 14].
+        similarity: of the images of the N studies and the M training studies [N, M].
+    """
+    findings = [label != "No Finding" for label in LABELS]
+    # Rounded, so that equal sets have equal sums whatever the order of the additions.
+    gain = (_log_odds(probabilities) - _log_odds(np.asarray(thresholds)))[:, findings].round(6)
+    fit = (gain @ known[:, findings].T).round(4)
+    best = fit == fit.max(axis=1, keepdims=True)
+    return np.where(best, similarity, -np.inf).argmax(axis=1).tolist()
+
+
+def _log_odds(probability: NDArray[np.float64]) -> NDArray[np.float64]:
+    # No probability is certain: an infinite gain would outweigh all other findings.
+    clipped = np.clip(probability, 1e-6, 1 - 1e-6)
+    return np.log(clipped / (1 - clipped))
 
 
 def random_rows(count: int, training: int, seed: int) -> list[int]:

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from lmrrg import RESEARCH_USE_ONLY
 from lmrrg.config.tree import Config
 from lmrrg.data.priors import prior_reports
+from lmrrg.evaluation.baseline_systems import baseline_systems
 from lmrrg.evaluation.errors import EvaluationError
 from lmrrg.evaluation.examples import EXAMPLE_RULE, choose_examples
 from lmrrg.evaluation.markdown import results_table
@@ -35,7 +36,6 @@ from lmrrg.evaluation.study_set import EvaluationSet, evaluation_set
 from lmrrg.evaluation.systems import (
     OpenGenerator,
     SystemReports,
-    baseline_systems,
     checkpoint_record,
     model_system,
     vllm_generator,
@@ -53,13 +53,13 @@ from lmrrg.run.record import git_state, record_run, sft_of_run
 from lmrrg.run.studies import studies_of
 from lmrrg.studies import Study
 
-SCHEMA = "lmrrg-evaluation/1"
+SCHEMA = "lmrrg-evaluation/2"
 TRAINED = {"sft": "SFT", "ppo": "PPO"}
 """Title of each trained system of a run by the name of its stage."""
 
 
 def evaluate_run(config: Config, open_generator: OpenGenerator | None = None) -> Path:
-    """Compare SFT, PPO and the four baselines on the run's evaluation split.
+    """Compare SFT, PPO and the baselines on the run's evaluation split.
 
     Writes into ``run_dir/evaluation/``: ``results.json``; ``results.md``, which is also printed;
     ``<system>.jsonl`` with the reports; and ``regions.safetensors`` with the region attention of
@@ -88,24 +88,41 @@ def evaluate_run(config: Config, open_generator: OpenGenerator | None = None) ->
     encoder = config.model.image_encoder
     evaluated = evaluation_set(chosen, config.data, setup.backend.labeler, priors, encoder)
     record_run(config, layout.studies)
-    examples = choose_examples(evaluated.studies, config.evaluation.examples, config.seed)
     open_generator = open_generator or _vllm(config)
-    systems = _trained_systems(checkpoints, evaluated, examples, config, open_generator)
-    systems += baseline_systems(evaluated, training, config.data, setup.backend, config.seed)
+    systems = _trained_systems(checkpoints, evaluated, config, open_generator)
+    baselines = baseline_systems(
+        evaluated,
+        training,
+        config.data,
+        config.evaluation.uncertain_policy,
+        config.evaluation.label_threshold,
+        setup.backend,
+        config.seed,
+    )
+    systems += baselines.systems
     scored = {one.system.name: one for one in _score(systems, evaluated, setup)}
+    examples = choose_examples(
+        evaluated.studies,
+        {name: one.scores["raw"].columns["radcliq_v1"] for name, one in scored.items()},
+        config.evaluation.examples,
+        config.seed,
+    )
     results = {
         "schema": SCHEMA,
         "notice": RESEARCH_USE_ONLY,
         "stamp": _stamp(evaluated, scored["sft"], setup, layout.studies, config),
         **_comparison(scored, setup),
+        "left_out": baselines.left_out,
         "examples": {
-            "ids": [evaluated.studies[row].id for row in examples],
+            "ids": [evaluated.studies[example.row].id for example in examples],
+            "groups": [example.group for example in examples],
             "rule": EXAMPLE_RULE,
             "attention": "ppo",
         },
     }
     layout.evaluation.mkdir(parents=True, exist_ok=True)
-    _write_attention(layout.region_attention, scored["ppo"].system)
+    rows = [example.row for example in examples]
+    _write_attention(layout.region_attention, scored["ppo"].system, rows)
     for name, one in scored.items():
         write_reports(layout.reports(name), one, evaluated)
     # Last, because the run report takes this file as the sign of a finished evaluation.
@@ -154,7 +171,6 @@ def evaluate_checkpoint(
         checkpoint.name,
         checkpoint,
         evaluated,
-        [],
         config.data,
         config.seed,
         open_generator or _vllm(config),
@@ -192,7 +208,6 @@ def read_results(path: Path) -> dict[str, Any]:
 def _trained_systems(
     checkpoints: Mapping[str, Path],
     evaluated: EvaluationSet,
-    examples: Sequence[int],
     config: Config,
     open_generator: OpenGenerator,
 ) -> list[SystemReports]:
@@ -204,7 +219,6 @@ def _trained_systems(
             TRAINED[name],
             checkpoint,
             evaluated,
-            examples,
             config.data,
             config.seed,
             open_generator,
@@ -314,11 +328,11 @@ def _stamp(
     }
 
 
-def _write_attention(path: Path, system: SystemReports) -> None:
+def _write_attention(path: Path, system: SystemReports, rows: Sequence[int]) -> None:
     assert system.attention is not None
     # safetensors writes to a path itself, so atomic_writer cannot stand in between.
     part = path.with_suffix(".part")
-    save_file({"attention": system.attention.contiguous()}, part)
+    save_file({"attention": system.attention[list(rows)]}, part)
     os.replace(part, path)
 
 

@@ -28,6 +28,8 @@ def results_table(results: Mapping[str, Any]) -> str:
     for title, rows in groups_with_values(results):
         lines += _header(title, titles)
         lines += [_metric_line(row, systems) for row in rows]
+    for title, reason in results.get("left_out", {}).items():
+        lines += ["", f"Left out: {title}, because {reason}."]
     lines += _region_lines([system for system in systems if system.get("localisation")])
     if results.get("comparison"):
         lines += _comparison_lines(results)

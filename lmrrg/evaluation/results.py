@@ -17,6 +17,7 @@ from lmrrg.evaluation.scoring import ScoredSystem, ScoringSetup
 from lmrrg.evaluation.study_set import EvaluationSet
 from lmrrg.files import atomic_writer
 from lmrrg.metrics.bootstrap import bootstrap_ci, compare
+from lmrrg.metrics.clinical import positives
 from lmrrg.metrics.localisation import region_means
 from lmrrg.metrics.report_scores import compare_systems, finite_or_none
 from lmrrg.metrics.text.ngram import NLG_METRICS
@@ -35,6 +36,7 @@ def system_record(scored: ScoredSystem, setup: ScoringSetup) -> dict[str, Any]:
         "name": system.name,
         "title": system.title,
         "checkpoint": system.checkpoint,
+        "is_oracle": system.is_oracle,
         "metrics": _metrics(scored, setup),
         # The table of the chosen policy only; the F1 metrics above have both.
         "classes": {label: asdict(score) for label, score in classes.items()},
@@ -203,11 +205,19 @@ def _metrics(scored: ScoredSystem, setup: ScoringSetup) -> dict[str, dict[str, f
         table[metric] = asdict(interval)
     for metric in ("distinct_reports", "distinct_ratio", "mean_words"):
         table[metric] = {"value": float(scored.scores["raw"].texts[metric])}
+    table["distinct_finding_sets"] = {"value": float(_finding_sets(scored, setup))}
     # A class without positive or without negative studies has no AUC.
     known = [auc for auc in (scored.auc or {}).values() if auc is not None]
     if known:
         table["auc_macro"] = {"value": float(np.mean(known))}
     return table
+
+
+def _finding_sets(scored: ScoredSystem, setup: ScoringSetup) -> int:
+    """Return how many different sets of findings the reports name; none is a set, too."""
+    found = positives(scored.labels, setup.evaluation.uncertain_policy)
+    is_finding = [label != "No Finding" for label in LABELS]
+    return len(np.unique(found[:, is_finding], axis=0))
 
 
 def _key(convention: str, metric: str) -> str:

@@ -76,11 +76,20 @@ _MODE_COLLAPSE: Group = (
     [
         MetricRow("distinct_reports", "Distinct reports", "higher", "count"),
         MetricRow("distinct_ratio", "Distinct reports, % of studies", "higher", "percent"),
+        MetricRow("distinct_finding_sets", "Distinct sets of findings", "higher", "count"),
         # Neither direction is better: the right percentage depends on the studies.
         MetricRow("all_normal", "Reports without any finding", "", "percent"),
         MetricRow("unfinished", "Reports cut at the length limit (no EOS)", "lower", "percent"),
         MetricRow("empty", "Empty reports", "lower", "percent"),
         MetricRow("mean_words", "Words per report", "", "words"),
+    ],
+)
+
+_DETAILS: Group = (
+    "Phantom findings that are named",
+    [
+        MetricRow("side", "Side right", "higher", "percent"),
+        MetricRow("severity", "Severity right", "higher", "percent"),
     ],
 )
 
@@ -140,6 +149,7 @@ def metric_groups(policy: str, backend: str) -> list[Group]:
     return [
         _clinical_quality(ScoreNames.of(backend)),
         _findings_named(policy),
+        _DETAILS,
         _COHERENCE,
         _MODE_COLLAPSE,
         _IMAGE_USE,
@@ -211,6 +221,14 @@ NOTES = (
         "report-graph F1, claim overlap and finding similarity. Compare it only within this page.",
     ),
     (
+        "Baselines",
+        "Systems without a language model. A constant report says the same of everybody. The "
+        "template and the report with the image encoder's labels write what its class head finds, "
+        "in sentences of training reports: a trained system that is no better adds nothing to its "
+        "image encoder. The template from the true labels reads the answer, so it is a bound and "
+        "no system: it has every finding right, but no side, size or place.",
+    ),
+    (
         "Reward",
         "What PPO maximises: the negative of that score, clipped, minus penalties for incoherence, "
         "repetition, length and a missing end-of-sequence token (EOS). A reward.function of your "
@@ -223,6 +241,12 @@ NOTES = (
         "RadCliQ, and rules otherwise.",
     ),
     (
+        "Phantom findings",
+        "Only of phantoms is it known on which side a finding is and how severe. Counted are the "
+        "one-sided findings, and those with a severity, that the report names: a missed finding "
+        "is in the F1. No side, both sides and two severities are as wrong as the other one.",
+    ),
+    (
         "Coherence",
         "A report that says two things of one finding agrees with more references than an honest "
         "one. Incoherent is a report that states and denies a finding, states it twice, gives it "
@@ -232,8 +256,8 @@ NOTES = (
     (
         "Mode collapse",
         "A model that writes the same few sentences for every patient can score well on language "
-        "metrics. The number of distinct reports and the percentage of reports without any finding "
-        "(support devices count as one) reveal it.",
+        "metrics. The number of distinct reports, of distinct sets of findings in them, and the "
+        "percentage of reports without any finding (support devices count as one) reveal it.",
     ),
     (
         "Use of the image",

@@ -10,10 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from lmrrg.config.evaluation import EvaluationConfig
 from lmrrg.config.reward import RewardConfig
+from lmrrg.evaluation.finding_details import finding_details
 from lmrrg.evaluation.rows import OWN
 from lmrrg.evaluation.study_set import EvaluationSet
 from lmrrg.evaluation.systems import ImageUse, SystemReports
 from lmrrg.metrics.backends import pair_scores
+from lmrrg.metrics.bootstrap import Aggregate
 from lmrrg.metrics.clinical import class_auc, positives
 from lmrrg.metrics.errors import MetricError
 from lmrrg.metrics.interfaces import Backend, PairScorer
@@ -57,8 +59,8 @@ class ScoredSystem:
     reward: RewardScores
     labels: list[dict[str, int]]
     """The labels that the labeler reads from the generated reports."""
-    study_values: Mapping[str, Values]
-    """Further metrics, one value per study; some are of a subset of the studies."""
+    study_values: Mapping[str, Values | Aggregate]
+    """Further metrics: one value per study, some of a subset of the studies, or an aggregate."""
     auc: Mapping[str, float | None] | None
     """AUC of each class; None for a system without a classifier."""
     sanity: list[SanityFinding]
@@ -96,7 +98,10 @@ def score_system(
         scores=scores,
         reward=reward,
         labels=labels,
-        study_values=_study_values(system, evaluated, reward, labels, setup),
+        study_values={
+            **_study_values(system, evaluated, reward, labels, setup),
+            **finding_details(evaluated.studies, system.reports),
+        },
         auc=auc,
         sanity=check_reports(
             system.reports,

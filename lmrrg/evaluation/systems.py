@@ -1,4 +1,4 @@
-"""What each compared system writes: checkpoints by vLLM, baselines without a language model."""
+"""What a compared system writes; the trained ones generate with vLLM."""
 
 from __future__ import annotations
 
@@ -16,28 +16,16 @@ from torch import Tensor
 
 from lmrrg.config.data import DataConfig
 from lmrrg.config.rollout import RolloutConfig
-from lmrrg.evaluation.baselines import (
-    BASELINES,
-    best_constant_report,
-    medoid_report,
-    nearest_rows,
-    pooled_image_features,
-    random_rows,
-)
 from lmrrg.evaluation.errors import EvaluationError
 from lmrrg.evaluation.study_set import EvaluationSet, blank_features, other_patient_rows
 from lmrrg.files import directory_hash
-from lmrrg.metrics.interfaces import Backend
 from lmrrg.metrics.localisation import localise_all
 from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.model.generator import ReportGenerator
 from lmrrg.model.prompts import prompt_ids, report_ids
 from lmrrg.progress import progress_bar
-from lmrrg.studies import Study
-from lmrrg.vision.files import FeatureFiles
 from lmrrg.vision.study_features import StudyFeatures
 
-_CHUNK = 128  # studies whose patches are in memory at once; all of a training set would not fit
 _FORWARD = 16  # studies per forward pass of the model
 
 
@@ -113,13 +101,15 @@ class SystemReports:
     probabilities: NDArray[np.float64] | None = None
     """Probabilities of the 14 classes, from the image alone: [N, 14]."""
     attention: Tensor | None = None
-    """Region cross-attention of the example studies: float32 [E, 29, V, P]."""
+    """Region cross-attention, float32 [N, 29, V, P]."""
     localisation: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     """Scores of :mod:`lmrrg.metrics.localisation`, each [studies with region truth, 29].
 
     Empty where no study has region truth.
     """
     image_use: ImageUse | None = None
+    is_oracle: bool = False
+    """Whether it reads the true labels: a bound for systems, and none itself."""
 
 
 def model_system(
@@ -127,7 +117,6 @@ def model_system(
     title: str,
     checkpoint: Path,
     evaluated: EvaluationSet,
-    examples: Sequence[int],
     settings: DataConfig,
     seed: int,
     open_generator: OpenGenerator,
@@ -139,7 +128,6 @@ def model_system(
         title: title of the system for people.
         checkpoint: model directory.
         evaluated: the N studies.
-        examples: rows of the studies whose attention is kept.
         settings: image size, and the longest reference in tokens.
         seed: decides which other patient's image each study gets.
         open_generator: opens the checkpoint for generation.
@@ -184,50 +172,10 @@ def model_system(
         finished=[report.finished for report in written],
         checkpoint=record,
         probabilities=probabilities,
-        attention=attention[list(examples)],
+        attention=attention,
         localisation=localise_all(attention.numpy(), evaluated.regions),
         image_use=use,
     )
-
-
-def baseline_systems(
-    evaluated: EvaluationSet,
-    training: Sequence[Study],
-    settings: DataConfig,
-    backend: Backend,
-    seed: int,
-) -> list[SystemReports]:
-    """Return the four systems of :mod:`lmrrg.evaluation.baselines`.
-
-    Args:
-        evaluated: the N studies.
-        training: the studies whose reports the baselines copy.
-        settings: section and feature cache.
-        backend: the metric that chooses the best constant report.
-        seed: decides the random reports.
-
-    Raises:
-        EvaluationError: ``no_training``, there is no training report to copy.
-    """
-    if not training:
-        raise EvaluationError("no_training", "the baselines need training studies with reports")
-    reports = [study.report(settings.section) for study in training]
-    count = len(evaluated.studies)
-    # By the features of the frozen encoder, which are the same for every trained system.
-    queries = pooled_image_features(evaluated.features)
-    nearest = nearest_rows(
-        queries, _pooled_training_features(training, settings, evaluated.encoder)
-    )
-    written = {
-        "constant": [medoid_report(reports)] * count,
-        "best_constant": [best_constant_report(reports, backend)] * count,
-        "nearest": [reports[row] for row in nearest],
-        "random": [reports[row] for row in random_rows(count, len(reports), seed)],
-    }
-    return [
-        SystemReports(name, title, written[name], finished=[True] * count)
-        for name, title in BASELINES.items()
-    ]
 
 
 @torch.inference_mode()
@@ -249,7 +197,7 @@ def reference_nll(
     """
     device = next(model.parameters()).device
     values = []
-    for rows in progress_bar(_batches(len(targets), _FORWARD), desc=description, unit="batch"):
+    for rows in progress_bar(batches(len(targets), _FORWARD), desc=description, unit="batch"):
         unpadded = [torch.tensor(targets[row]) for row in rows]
         ids = torch.nn.utils.rnn.pad_sequence(unpadded, batch_first=True).to(device)
         lengths = torch.tensor([len(target) for target in unpadded], device=device)
@@ -297,22 +245,13 @@ def _classify_and_attend(
     device = next(model.parameters()).device
     logits = []
     attention = []
-    for rows in _batches(len(features), _FORWARD):
+    for rows in batches(len(features), _FORWARD):
         visual = model.visual(features.select(rows).to(device))
         logits.append(visual.disease_logits)
         attention.append(visual.attention.float().cpu())
     return torch.cat(logits).sigmoid().cpu().double().numpy(), torch.cat(attention)
 
 
-def _pooled_training_features(
-    studies: Sequence[Study], settings: DataConfig, encoder: str
-) -> Tensor:
-    """Return the pooled image features of many studies [N, C]."""
-    files = FeatureFiles(studies, settings, encoder=encoder)
-    chunks = _batches(len(studies), _CHUNK)
-    return torch.cat([pooled_image_features(files.select(rows)) for rows in chunks])
-
-
-def _batches(count: int, size: int) -> list[list[int]]:
+def batches(count: int, size: int) -> list[list[int]]:
     """Return the rows 0 to ``count - 1`` in batches of at most ``size``."""
     return [list(range(start, min(start + size, count))) for start in range(0, count, size)]

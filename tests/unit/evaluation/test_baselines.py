@@ -16,15 +16,18 @@ from hypothesis import strategies as st
 from lmrrg.evaluation.baselines import (
     BaselineError,
     best_constant_report,
+    closest_labels,
     medoid_report,
     nearest_rows,
     pooled_image_features,
     random_rows,
 )
 from lmrrg.metrics.backends import score_parts
+from lmrrg.metrics.clinical import positives
 from lmrrg.metrics.embedded.backend import EmbeddedBackend
 from lmrrg.metrics.parts import Parts
 from lmrrg.metrics.radcliq import radcliq_v1
+from lmrrg.studies import LABELS
 from lmrrg.vision.study_features import StudyFeatures
 
 VOCABULARY = ("lungs", "heart", "clear", "normal", "small", "effusion", "left", ".")
@@ -114,3 +117,16 @@ def test_random_rows_follow_the_seed_and_cover_the_training_set() -> None:
     assert random_rows(50, 7, seed=3) == random_rows(50, 7, seed=3)
     assert random_rows(50, 7, seed=3) != random_rows(50, 7, seed=4)
     assert set(random_rows(500, 7, seed=3)) == set(range(7))
+
+
+def test_the_closest_labels_are_above_the_threshold_and_of_equal_ones_the_image_decides() -> None:
+    labels = [{}, {"Edema": 1}, {"Edema": 1, "Fracture": 1}, {"Edema": 1}, {"No Finding": 1}]
+    known = positives(labels, "positive")
+    probability = np.full((1, len(LABELS)), 0.01)
+    probability[0, LABELS.index("Edema")] = 0.3
+    probability[0, LABELS.index("No Finding")] = 0.9
+    similarity = np.array([[0.9, 0.1, 0.8, 0.2, 0.5]])
+    assert closest_labels(probability, 0.2, known, similarity) == [3]
+    assert closest_labels(probability, 0.5, known, similarity) == [0]
+    probability[0, LABELS.index("Fracture")] = 1.0
+    assert closest_labels(probability, 0.2, known, similarity) == [2]

@@ -16,6 +16,7 @@ from lmrrg.cli.main import main
 from lmrrg.config.loading import load_config
 from lmrrg.config.tree import Config
 from lmrrg.errors import CodedError
+from lmrrg.evaluation.baseline_systems import NO_EVIDENCE, TITLES
 from lmrrg.evaluation.errors import EvaluationError
 from lmrrg.evaluation.evaluate import (
     _scoring_setup,
@@ -43,6 +44,8 @@ from tests.support.evaluated_run import (
     memory_engines,
 )
 from tests.support.own.lab import shared_words
+
+NO_LABELS = {TITLES[name]: NO_EVIDENCE for name in ("template", "label_matched")}
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +89,15 @@ def test_every_table_value_follows_from_the_reports_that_were_written(
     run: Config, results: dict[str, Any]
 ) -> None:
     truth = studies_of(run, "test")
-    for system in ("sft", "ppo", "constant", "best_constant", "nearest", "random"):
+    for system in (
+        "sft",
+        "ppo",
+        "constant",
+        "best_constant",
+        "nearest",
+        "random",
+        "oracle_template",
+    ):
         records, metrics = _records(run, system), _metrics(results, system)
         assert [r["id"] for r in records] == [study.id for study in truth]
         assert [r["reference_labels"] for r in records] == [
@@ -94,6 +105,12 @@ def test_every_table_value_follows_from_the_reports_that_were_written(
         ]
         reports = [r["report"] for r in records]
         assert metrics["distinct_reports"]["value"] == len(set(reports))
+        assert metrics["distinct_finding_sets"]["value"] == len(
+            {
+                frozenset(k for k, v in r["labels"].items() if v and k != "No Finding")
+                for r in records
+            }
+        )
         assert metrics["radcliq_v1"]["value"] == pytest.approx(
             np.mean([r["radcliq_v1"] for r in records])
         )
@@ -110,6 +127,27 @@ def test_every_table_value_follows_from_the_reports_that_were_written(
             for text in reports
         ]
         assert metrics["all_normal"]["value"] == pytest.approx(np.mean(silent))
+
+
+def test_the_bound_reads_the_true_labels_and_what_has_no_labels_is_left_out(
+    run: Config, results: dict[str, Any]
+) -> None:
+    assert [one["name"] for one in results["systems"] if one["is_oracle"]] == ["oracle_template"]
+    assert len(results["left_out"]) == 2
+    table = (run.run_dir / "evaluation" / "results.md").read_text()
+    assert all(f"Left out: {title}, because {why}." in table for title, why in NO_LABELS.items())
+    f1 = "micro_f1_5_uncertain_positive"
+    assert (
+        _metrics(results, "oracle_template")[f1]["value"]
+        > _metrics(results, "nearest")[f1]["value"]
+    )
+
+
+def test_side_and_severity_are_measured_on_phantoms_and_compared(results: dict[str, Any]) -> None:
+    # The stand-in for PPO copies sentences of the references, which are right.
+    for measure in ("side", "severity"):
+        assert _metrics(results, "ppo")[measure]["value"] == 1
+        assert results["comparison"]["metrics"][measure]["difference"] == 0
 
 
 def test_coherence_is_the_share_of_reports_without_a_fault(

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from lmrrg.config.tree import Config
 from lmrrg.evaluation.errors import EvaluationError
 from lmrrg.evaluation.study_set import blank_features, evaluation_set, other_patient_rows
-from lmrrg.evaluation.systems import baseline_systems, checkpoint_record, reference_nll
+from lmrrg.evaluation.systems import checkpoint_record, reference_nll
 from lmrrg.imaging.radiograph import Radiograph
-from lmrrg.metrics.embedded.backend import EmbeddedBackend, RuleLabeler
+from lmrrg.metrics.embedded.backend import RuleLabeler
 from lmrrg.metrics.embedded.labeler import label_report
 from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.model.prompts import prompt_ids, report_ids
@@ -110,27 +110,3 @@ def test_a_set_needs_reports_and_takes_labels_from_the_studies_or_the_labeler(
     without_findings = [replace(study, findings=" ") for study in tiny_studies]
     with pytest.raises(EvaluationError, match="no_studies"):
         evaluation_set(without_findings, tiny_config.data, RuleLabeler())
-
-
-def test_the_nearest_baseline_finds_the_same_image_and_all_write_training_reports(
-    tiny_config: Config, tiny_studies: list[Study]
-) -> None:
-    data = evaluation_set(tiny_studies, tiny_config.data, RuleLabeler())
-    systems = {
-        one.name: one
-        for one in baseline_systems(
-            data,
-            list(reversed(tiny_studies)),
-            tiny_config.data,
-            EmbeddedBackend(),
-            tiny_config.seed,
-        )
-    }
-    assert systems["nearest"].reports == data.references
-    for name in ("constant", "best_constant"):
-        assert len(set(systems[name].reports)) == 1
-    for one in systems.values():
-        assert set(one.reports) <= set(data.references)
-        assert one.finished == [True] * len(tiny_studies)
-    with pytest.raises(EvaluationError, match="no_training"):
-        baseline_systems(data, [], tiny_config.data, EmbeddedBackend(), tiny_config.seed)
