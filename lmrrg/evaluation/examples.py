@@ -1,19 +1,24 @@
-"""The choice of the example studies and of their regions, by rules fixed before any result."""
+"""The choice of the example studies and of their regions, by rules."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lmrrg.studies import POSITIVE, Study
 
 EXAMPLE_RULE = (
-    "Drawn at random with the run's seed, independently of any generated report: half of the "
-    "examples from the abnormal studies, half from the others; where one group is too small, more "
-    "are drawn from the other."
+    "A quarter of the examples are the studies on which PPO beats the best constant report by most "
+    "(by the metric of the first row), a quarter those on which it loses by most, an eighth those "
+    "on which it beats SFT by most, an eighth those on which it loses to SFT by most. The rest are "
+    "drawn at random with the run's seed, independently of any generated report: half from the "
+    "abnormal studies, half from the others, as far as there are enough. Each study is shown once, "
+    "where it fits first."
 )
 REGION_RULE = (
     "Each sentence of the reference is labelled by itself; every positive class votes for the "
@@ -52,14 +57,51 @@ _VOTES = (2, 1)  # for the first and the second region of a class
 Labeler = Callable[[str], Mapping[str, int]]
 
 
-def choose_examples(studies: Sequence[Study], count: int, seed: int) -> list[int]:
-    """Return the rows of up to ``count`` example studies, abnormal ones first.
+class Example(NamedTuple):
+    """A study that is shown: its row, and the group of examples that it belongs to."""
 
-    See :data:`EXAMPLE_RULE`.
+    row: int
+    group: str
+
+
+def choose_examples(
+    studies: Sequence[Study],
+    scores: Mapping[str, NDArray[np.float64]],
+    count: int,
+    seed: int,
+) -> list[Example]:
+    """Return up to ``count`` examples, group by group; see :data:`EXAMPLE_RULE`.
+
+    Args:
+        studies: the N evaluated studies.
+        scores: RadCliQ-v1 [N] of "ppo", "sft" and "best_constant", lower for better reports; NaN
+            is neither win nor loss.
+        count: how many are wanted.
+        seed: decides the random ones.
     """
+    gain = {other: scores[other] - scores["ppo"] for other in ("best_constant", "sft")}
+    groups = (
+        ("PPO beats the best constant report by most", gain["best_constant"], count // 4),
+        ("PPO loses to the best constant report by most", -gain["best_constant"], count // 4),
+        ("PPO beats SFT by most", gain["sft"], count // 8),
+        ("PPO loses to SFT by most", -gain["sft"], count // 8),
+    )
+    chosen: dict[int, str] = {}
+    for group, values, wanted in groups:
+        # Stable, so that of equal gains the first study comes first.
+        ranked = np.argsort(-values, kind="stable").tolist()
+        winners = [row for row in ranked if values[row] > 0 and row not in chosen]
+        chosen |= dict.fromkeys(winners[:wanted], group)
+    for row in _drawn(studies, chosen, count - len(chosen), seed):
+        chosen[row] = "Drawn at random"
+    return [Example(row, group) for row, group in chosen.items()]
+
+
+def _drawn(studies: Sequence[Study], known: Collection[int], count: int, seed: int) -> list[int]:
+    """Return up to ``count`` other rows at random, abnormal studies first."""
     order = np.random.default_rng(seed).permutation(len(studies)).tolist()
-    abnormal = [row for row in order if studies[row].is_abnormal]
-    others = [row for row in order if not studies[row].is_abnormal]
+    abnormal = [row for row in order if studies[row].is_abnormal and row not in known]
+    others = [row for row in order if not studies[row].is_abnormal and row not in known]
     abnormal_count = min(len(abnormal), max(count // 2, count - len(others)))
     return abnormal[:abnormal_count] + others[: count - abnormal_count]
 

@@ -1,4 +1,4 @@
-"""The example studies of the run report: image, two region heat maps, and three reports."""
+"""The example studies of the run report: image, two region heat maps, and four reports."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from lmrrg.anatomy import REGIONS
 from lmrrg.config.data import DataConfig
 from lmrrg.evaluation.examples import relevant_regions
 from lmrrg.evaluation.rows import ScoreNames, signed
+from lmrrg.evaluation.template import sentences_of_report
 from lmrrg.imaging.batch import read_by_settings
 from lmrrg.metrics.clinical import positives
 from lmrrg.metrics.embedded.labeler import label_report
@@ -23,6 +24,14 @@ _MARKS = {"hit": "✓", "miss": "−", "extra": "+"}
 
 Record = Mapping[str, Any]
 """One line of ``evaluation/<system>.jsonl``."""
+
+
+def example_groups(groups: Sequence[str], cards: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the cards by their group, in the order of the first card of each."""
+    by_group: dict[str, list[dict[str, Any]]] = {}
+    for group, card in zip(groups, cards, strict=True):
+        by_group.setdefault(group, []).append(card)
+    return [{"title": group, "cards": cards} for group, cards in by_group.items()]
 
 
 def example_cards(
@@ -68,7 +77,9 @@ def _card(
     # Every system has the same reference labels. They are not always the study's own: without
     # labels in the data, the evaluation read them from the references.
     reference_labels = next(iter(records.values()))["reference_labels"]
-    truth = _present(reference_labels, stamp["uncertain_policy"])
+    policy = stamp["uncertain_policy"]
+    truth = _present(reference_labels, policy)
+    written = _present(records["ppo"]["labels"], policy)
     heat = []
     for region in relevant_regions(reference, label_report):
         first_view = attention[REGIONS.index(region), 0]
@@ -85,7 +96,10 @@ def _card(
         "view": image.view,
         "image": radiograph_uri(pixels),
         "heat": heat,
-        "reference": {"text": reference, "labels": [label for label in LABELS if label in truth]},
+        "reference": {
+            "sentences": marked_sentences(reference, written, policy, absent="miss"),
+            "labels": [label for label in LABELS if label in truth],
+        },
         "reports": [
             _report(name, titles[name], record, truth, stamp) for name, record in records.items()
         ],
@@ -100,7 +114,9 @@ def _report(
     return {
         "system": name,
         "title": title,
-        "text": record["report"],
+        "sentences": marked_sentences(
+            record["report"], truth, stamp["uncertain_policy"], absent="extra"
+        ),
         "finished": record["finished"],
         "chips": class_chips(truth, _present(record["labels"], stamp["uncertain_policy"])),
         "scores": [
@@ -109,6 +125,31 @@ def _report(
             {"title": "reward", "value": signed(record["reward"], 2)},
         ],
     }
+
+
+def marked_sentences(
+    report: str, other: set[str], policy: Any, *, absent: str
+) -> list[dict[str, str]]:
+    """Return the sentences of a report, each with what becomes of the classes that it states.
+
+    Its kind is "hit" where the ``other`` report has all of them, ``absent`` where it lacks one, and
+    empty for a sentence that states none. Sentences are read by rules.
+
+    >>> for sentence in marked_sentences(
+    ...     "Large heart. Cardiomegaly. Edema. No nodule.", {"Edema"}, "positive", absent="extra"
+    ... ):
+    ...     print(sentence["text"], sentence["kind"])
+    Large heart. extra
+    Cardiomegaly. extra
+    Edema. hit
+    No nodule.
+    """
+    marked = []
+    for sentence in sentences_of_report(report):
+        stated = _present(label_report(sentence), policy) - {"No Finding"}
+        kind = (absent if stated - other else "hit") if stated else ""
+        marked.append({"text": sentence, "kind": kind})
+    return marked
 
 
 def class_chips(truth: set[str], found: set[str]) -> list[dict[str, str]]:

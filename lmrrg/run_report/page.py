@@ -25,8 +25,11 @@ from lmrrg.run.layout import RunLayout
 from lmrrg.run_report.audit import audit_studies
 from lmrrg.run_report.charts import interval_chart
 from lmrrg.run_report.curves import training_curves
-from lmrrg.run_report.examples import example_cards
+from lmrrg.run_report.examples import example_cards, example_groups
 from lmrrg.run_report.tables import auc_table, metric_table
+
+_SHOWN = ("best_constant", "sft", "ppo")
+"""The systems whose reports stand beside the reference in the examples."""
 
 
 def write_report(run_dir: Path, config: Config | None = None) -> Path:
@@ -58,7 +61,7 @@ def _context(layout: RunLayout, config: Config, results: Mapping[str, Any]) -> d
     systems = results["systems"]
     examples = results["examples"]
     studies = read_studies(layout.studies)
-    reports = {name: _read_reports(layout.reports(name)) for name in ("sft", "ppo")}
+    reports = {name: _read_reports(layout.reports(name)) for name in _SHOWN}
     attention = load_file(layout.region_attention)["attention"]
     titles = {system["name"]: system["title"] for system in systems}
     imported = _read_json(layout.studies_audit)
@@ -71,14 +74,16 @@ def _context(layout: RunLayout, config: Config, results: Mapping[str, Any]) -> d
         "guards": _guards(results),
         "warnings": failed_checks(systems),
         "groups": metric_table(results),
+        "left_out": results["left_out"],
         "notes": [{"title": title, "text": text} for title, text in NOTES],
         "auc": auc_table(results, list(reports["ppo"].values())),
         "curves": training_curves(layout.root, ScoreNames.of(stamp["backend"]["name"])),
         "example_rule": examples["rule"],
         "region_rule": REGION_RULE,
         "attention_system": titles[examples["attention"]],
-        "examples": example_cards(
-            examples["ids"], studies, reports, titles, attention, stamp, config.data
+        "example_groups": example_groups(
+            examples["groups"],
+            example_cards(examples["ids"], studies, reports, titles, attention, stamp, config.data),
         ),
         "audit": audit_studies(studies, stamp["section"], imported),
         "config_yaml": yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),

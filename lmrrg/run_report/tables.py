@@ -23,11 +23,15 @@ def metric_table(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _metric_row(row: MetricRow, systems: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     entries = [system["metrics"].get(row.key) for system in systems]
-    best = _best_text(row, [entry["value"] for entry in entries if entry])
+    # An oracle reads the answer: it is a bound, and not the best of the systems.
+    is_oracle = [system["is_oracle"] for system in systems]
+    compared = zip(entries, is_oracle, strict=True)
+    best = _best_text(row, [entry["value"] for entry, oracle in compared if entry and not oracle])
     cells = []
-    for entry in entries:
+    for entry, oracle in zip(entries, is_oracle, strict=True):
         text = row.text(entry["value"]) if entry else "–"
-        cells.append({"value": text, "interval": _interval(row, entry), "best": text == best})
+        is_best = text == best and not oracle
+        cells.append({"value": text, "interval": _interval(row, entry), "best": is_best})
     return {
         "title": row.title,
         "better": row.better,

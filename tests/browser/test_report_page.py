@@ -88,7 +88,7 @@ def test_the_page_fits_and_everything_in_it_is_drawn(
     assert found["overflow"] <= 0
     assert found["wide"] == []
     assert found["small"] == 0
-    assert found["images"] == found["all"] == 18
+    assert found["images"] == found["all"] == 24
     assert found["charts"] >= 10
     assert found["requests"] == []
     assert found["title"] == "toy – LM-RRG run report"

@@ -34,6 +34,7 @@ SETTINGS = (
     "evaluation.bootstrap=200",
     "evaluation.convention=r2gen",
     "evaluation.meteor=false",
+    "evaluation.examples=8",
     "evaluation.extra_metrics=[tests.support.own.lab:shared_words]",
 )
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from lmrrg.anatomy import REGIONS
@@ -20,22 +23,49 @@ def _studies(abnormal: int, normal: int) -> list[Study]:
     ]
 
 
+def _scores(ppo: list[float], sft: list[float], constant: list[float]) -> dict[str, Any]:
+    columns = {"ppo": ppo, "sft": sft, "best_constant": constant}
+    return {name: np.array(column) for name, column in columns.items()}
+
+
+def _equal(count: int) -> dict[str, Any]:
+    return _scores([0.0] * count, [0.0] * count, [0.0] * count)
+
+
 @pytest.mark.parametrize(
     ("abnormal", "normal", "expected"), [(20, 20, 3), (1, 20, 1), (20, 2, 4), (2, 1, 2), (0, 9, 0)]
 )
-def test_half_of_the_examples_are_abnormal_where_there_are_enough(
+def test_without_wins_and_losses_all_are_drawn_and_half_of_them_abnormal(
     abnormal: int, normal: int, expected: int
 ) -> None:
     studies = _studies(abnormal, normal)
-    rows = choose_examples(studies, 6, seed=1)
+    examples = choose_examples(studies, _equal(len(studies)), 6, seed=1)
+    rows = [example.row for example in examples]
     assert len(rows) == len(set(rows)) == min(6, len(studies))
     assert sum(studies[row].is_abnormal for row in rows) == expected
-    assert rows == choose_examples(studies, 6, seed=1)
+    assert {example.group for example in examples} == {"Drawn at random"}
+    assert examples == choose_examples(studies, _equal(len(studies)), 6, seed=1)
 
 
 def test_another_seed_draws_other_examples() -> None:
     studies = _studies(30, 30)
-    assert choose_examples(studies, 6, seed=1) != choose_examples(studies, 6, seed=2)
+    assert choose_examples(studies, _equal(60), 6, seed=1) != choose_examples(
+        studies, _equal(60), 6, seed=2
+    )
+
+
+def test_the_largest_wins_and_losses_come_first_and_no_study_twice() -> None:
+    ppo = [-3.0, -1.0, -2.0, 4.0, 5.0, 6.0, 0.0, 0.0, 0.0, 0.0, 0.0, math.nan]
+    sft = [*ppo[:6], 2.0, 3.0, -2.0, 0.0, 0.0, 9.0]
+    examples = choose_examples(
+        _studies(6, 6), _scores(ppo, sft, [0.0] * 10 + [0.1, 9.0]), 8, seed=1
+    )
+    rows = [example.row for example in examples]
+    # Two wins and two losses against the constant, one of each against SFT, two at random.
+    assert rows[:6] == [0, 2, 5, 4, 7, 8]
+    assert len({example.group for example in examples}) == 5
+    assert len(set(rows)) == 8
+    assert [example.group for example in examples[6:]] == ["Drawn at random"] * 2
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from lmrrg.config.tree import Config
 from lmrrg.evaluation.errors import EvaluationError
 from lmrrg.evaluation.evaluate import read_results
-from lmrrg.run_report.examples import class_chips
+from lmrrg.run_report.examples import class_chips, marked_sentences
 from lmrrg.run_report.page import write_report
 from lmrrg.studies import StudyError
 from tests.support.evaluated_run import finished_run
@@ -93,11 +93,39 @@ def test_the_page_shows_the_results_as_they_are(run: Config) -> None:
         assert text in page.text
 
 
-def test_six_examples_with_three_images_and_three_reports_each(run: Config) -> None:
+def test_examples_have_three_images_and_four_reports_and_stand_under_their_group(
+    run: Config,
+) -> None:
     html = write_report(run.run_dir, run).read_text()
-    assert len(re.findall(r'<article class="example">', html)) == 6
-    assert len(re.findall(r"<img ", html)) == 18
-    assert len(re.findall(r'<div class="report ', html)) == 18
+    assert len(re.findall(r'<article class="example">', html)) == 8
+    assert len(re.findall(r"<img ", html)) == 24
+    assert len(re.findall(r'<div class="report ', html)) == 32
+    examples = read_results(run.run_dir / "evaluation" / "results.json")["examples"]
+    groups = list(dict.fromkeys(examples["groups"]))
+    assert groups[-1] == "Drawn at random"
+    assert re.findall(r'<h3 class="group">(.*)</h3>', html) == groups
+    shown = re.findall(r"<h4>Study (\S+) ", html)
+    assert shown == examples["ids"]
+
+
+def test_sentences_are_marked_as_found_missed_and_invented(run: Config) -> None:
+    html = write_report(run.run_dir, run).read_text()
+    shown = html[html.index('<h3 class="group">') :]
+    # The stand-ins leave out sentences of the reference; the constant report invents some.
+    assert '<span class="said hit">' in shown
+    assert '<span class="said miss">' in shown
+    kinds = {s["text"]: s["kind"] for s in marked_sentences(*MARKED, "positive", absent="extra")}
+    assert kinds == {
+        "The heart is enlarged.": "hit",
+        "There is edema and a nodule.": "extra",
+        "No effusion.": "",
+    }
+
+
+MARKED = (
+    "The heart is enlarged. There is edema and a nodule. No effusion.",
+    {"Cardiomegaly", "Edema"},
+)
 
 
 def test_foreign_text_is_escaped_wherever_it_comes_from(copied: Path) -> None:
