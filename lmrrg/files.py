@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Iterable, Set
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +44,72 @@ class atomic_writer:
                 os.replace(self._file.name, self._path)
         finally:
             Path(self._file.name).unlink(missing_ok=True)  # gone already where it was renamed
+
+
+class directory_writer:
+    """Context manager for a directory that gets its name only when the block ends without an error.
+
+    It replaces an older directory of that name. On Linux's local file systems the name exists all
+    the time. A file system that cannot exchange two directories (NFS) lacks it for a moment, and a
+    crash in that moment leaves the older one beside it as ``.<name>.<random>.old``. A process that
+    is still reading the older one misses its remaining files, or finds those of the new one.
+    """
+
+    def __init__(self, directory: Path):
+        self._directory = Path(directory)
+
+    def __enter__(self) -> Path:
+        self._directory.parent.mkdir(parents=True, exist_ok=True)
+        # In the same folder, because a rename works only inside one file system.
+        self._part = Path(
+            tempfile.mkdtemp(prefix=f".{self._directory.name}.", dir=self._directory.parent)
+        )
+        return self._part
+
+    def __exit__(self, error_type, error, traceback) -> None:
+        try:
+            if error_type is None:
+                self._part.chmod(0o755)  # mkdtemp lets only the owner read it
+                _replace_directory(self._part, self._directory)
+        finally:
+            shutil.rmtree(self._part, ignore_errors=True)
+
+
+def _replace_directory(part: Path, directory: Path) -> None:
+    """Rename a finished folder to ``directory``; the older one is deleted, or back after an error.
+
+    POSIX `rename` replaces a file, but no directory that is not empty. So the two folders exchange
+    their names in one step, where that is possible; else the older one moves aside first.
+    """
+    if not directory.exists():
+        os.replace(part, directory)
+        return
+    if _exchange(part, directory):
+        shutil.rmtree(part, ignore_errors=True)  # holds the older model now
+        return
+    old = Path(f"{part}.old")
+    os.replace(directory, old)
+    try:
+        os.replace(part, directory)
+    except OSError:
+        os.replace(old, directory)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange the names of two paths atomically; return False where that is not possible.
+
+    Python has no function for Linux's renameat2 with RENAME_EXCHANGE, so the C library is called.
+    It lacks it on other systems, and NFS refuses the flag.
+    """
+    rename: Any = getattr(ctypes.CDLL(None), "renameat2", None)
+    if rename is None:
+        return False
+    working_directory = -100  # AT_FDCWD: relative paths start here
+    exchange = 2  # RENAME_EXCHANGE
+    arguments = (working_directory, os.fsencode(one), working_directory, os.fsencode(other))
+    return bool(rename(*arguments, exchange) == 0)
 
 
 def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path] = ()) -> None:

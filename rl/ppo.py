@@ -29,7 +29,7 @@ from lmrrg.config.loading import load_config, rebase
 from lmrrg.config.tree import Config
 from lmrrg.errors import run_command
 from lmrrg.manifest import manifest_hash
-from lmrrg.model.checkpoint import CheckpointError, read_checkpoint_config
+from lmrrg.model.checkpoint import CheckpointError, checkpoint_encoder, read_checkpoint_config
 from lmrrg.policy.start_checks import check_own_code, check_ppo
 from lmrrg.progress import progress_bar
 from lmrrg.run.layout import RunLayout
@@ -64,7 +64,8 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
             ``run_dir/sft/best``.
 
     Raises:
-        CheckpointError: there is no SFT model.
+        CheckpointError: there is no SFT model; ``own_code_refused``, it wants to encode images with
+            code that the settings do not name.
         CodedError: ``own_code``, a function that the settings name is not there.
         DecoderError, MetricError: as :func:`~lmrrg.policy.start_checks.check_ppo`.
         StudyError: the studies cannot be read; ``resume_mismatch``, they are not those that the run
@@ -88,8 +89,8 @@ def run_ppo(config: Config, sft_checkpoint: Path | None = None) -> Path:
             f"{sft} holds no SFT model: run sft/train.py with the same --config, "
             "or give --sft-checkpoint",
         )
-    read_checkpoint_config(sft)
     check_own_code(config)
+    checkpoint_encoder(sft, config.model.image_encoder)
     check_ppo(config, sft / "decoder")
     require_storage(config)
     with run_lock(config.run_dir):

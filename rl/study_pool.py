@@ -16,6 +16,7 @@ from lmrrg.config.data import DataConfig
 from lmrrg.config.model import ModelConfig
 from lmrrg.metrics.embedded.finding_tokens import carries_finding
 from lmrrg.metrics.embedded.labeler import label_report
+from lmrrg.model.checkpoint import checkpoint_encoder
 from lmrrg.model.prompts import prompt_ids, report_ids
 from lmrrg.ppo.errors import PPOError
 from lmrrg.studies import Study, is_abnormal
@@ -51,7 +52,7 @@ class StudyPool:
         priors: prior reports that belong into prompts, by study id.
         data: the section that is the reference, the feature cache, the limit on report tokens.
         model: what the prompts contain.
-        checkpoint: model directory with the tokenizer.
+        checkpoint: model directory with the tokenizer and the image encoder.
         limit: largest number of studies; None: all.
 
     Raises:
@@ -88,7 +89,8 @@ class StudyPool:
             self._prompts.append(prompt_ids(self._tokenizer, model, study.indication, prior))
             self._references.append(reference)
             self._reference_tokens.append(len(target))
-        self._files = FeatureFiles(self.studies, data, encoder=model.image_encoder)
+        encoder = checkpoint_encoder(checkpoint, model.image_encoder)
+        self._files = FeatureFiles(self.studies, data, encoder=encoder)
 
     def __len__(self) -> int:
         return len(self.studies)

@@ -21,9 +21,10 @@ from ray.serve import Application
 
 from lmrrg.config.base import ConfigError
 from lmrrg.config.loading import load_config
+from lmrrg.config.tree import Config
 from lmrrg.engine.vllm_settings import engine_environment
 from lmrrg.imaging.decoder_pool import DecoderPool, image_limits
-from lmrrg.model.checkpoint import CheckpointError, checkpoint_settings
+from lmrrg.model.checkpoint import CheckpointError, checkpoint_encoder, checkpoint_settings
 from serve_app.api import build_api
 from serve_app.errors import ServiceError
 from serve_app.reporter import Reporter, UploadedStudy
@@ -119,7 +120,7 @@ def app(arguments: Mapping[str, str]) -> Application:
         raise click.ClickException(f"unknown argument {', '.join(unknown)}: {known}")
     try:
         config = load_config(arguments.get("config") or os.environ.get("LMRRG_CONFIG"))
-        checkpoint = _checkpoint(arguments.get("checkpoint"), config.serve.checkpoint)
+        checkpoint = _checkpoint(arguments.get("checkpoint"), config)
     except (ConfigError, CheckpointError) as error:
         raise click.ClickException(str(error)) from error
     rollout = config.rollout
@@ -141,14 +142,15 @@ def app(arguments: Mapping[str, str]) -> Application:
     )
 
 
-def _checkpoint(argument: str | None, configured: Path | None) -> Path:
+def _checkpoint(argument: str | None, config: Config) -> Path:
     """Return the model directory to serve, after a check that it can be served."""
-    chosen = argument or os.environ.get("LMRRG_CHECKPOINT") or configured
+    chosen = argument or os.environ.get("LMRRG_CHECKPOINT") or config.serve.checkpoint
     if chosen is None:
         raise ConfigError(
             "no model to serve: set LMRRG_CHECKPOINT to a checkpoint directory, "
             "or serve.checkpoint in the file that LMRRG_CONFIG names"
         )
     checkpoint = Path(chosen).expanduser().resolve()
-    checkpoint_settings(checkpoint)  # fails here rather than in a replica that is restarted forever
+    # Fails here rather than in a replica that is restarted forever.
+    checkpoint_encoder(checkpoint, config.model.image_encoder)
     return checkpoint

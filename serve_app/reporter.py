@@ -19,7 +19,7 @@ from lmrrg.engine.report_engine import ReportEngine
 from lmrrg.files import directory_hash
 from lmrrg.imaging.radiograph import IMAGE_WARNING_CODES, Radiograph
 from lmrrg.imaging.reading import to_square
-from lmrrg.model.checkpoint import checkpoint_settings, read_checkpoint_config
+from lmrrg.model.checkpoint import checkpoint_encoder, checkpoint_settings, read_checkpoint_config
 from lmrrg.model.prompts import prompt_ids
 from lmrrg.studies import LABELS
 from lmrrg.views import choose_views
@@ -48,13 +48,15 @@ class Reporter:
         settings: engine, seed and threads; image size and views are the checkpoint's own.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read.
+        CheckpointError: the checkpoint cannot be read; ``own_code_refused``, it wants to encode
+            images with code that the settings do not name.
         EngineError: its decoder is too short for a report.
     """
 
     def __init__(self, checkpoint: Path, settings: ServiceSettings):
         self._model_info = model_info(checkpoint)
         model, inputs = checkpoint_settings(checkpoint)
+        self._encoder = checkpoint_encoder(checkpoint, settings.image_encoder)
         # A report of the configured length must fit into the checkpoint's own decoder.
         longest = min(settings.rollout.max_new_tokens, model.decoder.max_positions // 2)
         rollout = settings.rollout.model_copy(update={"max_new_tokens": longest})
@@ -81,7 +83,7 @@ class Reporter:
         started = time.perf_counter()
         model = self._engine.model
         features = load_features_from_images(
-            [study.images for study in studies], self._data, model.config.image_encoder
+            [study.images for study in studies], self._data, self._encoder
         )
         prompts = [
             prompt_ids(model.tokenizer, model.config, study.indication, study.prior)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lmrrg.config.data import DataConfig
+from lmrrg.config.model import ImageEncoderConfig
 from lmrrg.config.rollout import RolloutConfig
 from lmrrg.config.serve import ServeConfig
 from lmrrg.config.tree import Config
@@ -19,6 +20,8 @@ class ServiceSettings:
     """Limits on images."""
     rollout: RolloutConfig
     """Sizes, precision and resources of the vLLM engine."""
+    image_encoder: ImageEncoderConfig
+    """Names the function that may run where a checkpoint has its images encoded by one."""
     seed: int
     threads: int
     """Torch threads on CPU."""
@@ -27,5 +30,10 @@ class ServiceSettings:
     def of(config: Config) -> ServiceSettings:
         """Take the settings of the service out of all settings."""
         return ServiceSettings(
-            config.serve, config.data, config.rollout, config.seed, config.threads
+            serve=config.serve,
+            data=config.data,
+            rollout=config.rollout,
+            image_encoder=config.model.image_encoder,
+            seed=config.seed,
+            threads=config.threads,
         )

@@ -19,7 +19,7 @@ from lmrrg.model.classifier import label_targets
 from lmrrg.model.prompts import prompt_ids, report_ids
 from lmrrg.studies import Study
 from lmrrg.views import VIEWS
-from lmrrg.vision.encoder import feature_shape
+from lmrrg.vision.encoder import encoder_info
 from lmrrg.vision.files import FeatureFiles
 from lmrrg.vision.region_truth import region_truth
 from lmrrg.vision.study_features import StudyFeatures
@@ -104,7 +104,7 @@ class Examples:
         self.labels = label_targets(studies)
         self._files = files
         self._views = data.max_views
-        self._patches = feature_shape(data.image_size, model.image_encoder)[0]
+        self._patches = encoder_info(data.image_size, model.image_encoder).patches
 
     def __len__(self) -> int:
         return len(self.reports)

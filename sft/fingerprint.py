@@ -14,7 +14,7 @@ from lmrrg.config.resume import binding_settings
 from lmrrg.config.tree import Config
 from lmrrg.manifest import manifest_hash
 from lmrrg.model.region_queries import load_regions
-from lmrrg.vision.encoder import encoder_version
+from lmrrg.vision.encoder import encoder_info
 from sft.errors import SFTError
 
 
@@ -40,7 +40,7 @@ def fingerprint(config: Config, manifest: Path, vocabulary: str, images: Iterabl
         "settings": binding_settings(config, "sft"),
         "manifest": manifest_hash(manifest),
         "regions": load_regions(config.model.regions_file),
-        "encoder": encoder_version(config.data.image_size, config.model.image_encoder),
+        "encoder": encoder_info(config.data.image_size, config.model.image_encoder).version,
         "pretrained": [_names_and_sizes(files) for files in folders],
         "vocabulary": hashlib.sha256(vocabulary.encode()).hexdigest(),
     }

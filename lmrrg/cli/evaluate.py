@@ -105,20 +105,17 @@ def _settings(args: argparse.Namespace) -> Config:
         overrides.append(f"data.eval_split={args.split}")
     if args.convention:
         overrides.append(f"evaluation.convention={args.convention}")
-    if args.checkpoint is not None:
-        overrides = _image_settings(args.checkpoint, with_sizes=args.config is None) + overrides
+    if args.checkpoint is not None and args.config is None:
+        overrides = _image_settings(args.checkpoint) + overrides
     return load_config(args.config, overrides)
 
 
-def _image_settings(checkpoint: Path, *, with_sizes: bool) -> list[str]:
-    """Return the encoder, and the size and number of images, of the checkpoint's training."""
+def _image_settings(checkpoint: Path) -> list[str]:
+    """Return the size and number of images of the checkpoint's training."""
     from lmrrg.model.checkpoint import checkpoint_settings
 
-    model, inputs = checkpoint_settings(checkpoint)
-    encoder = f"model.image_encoder={model.image_encoder}"
-    if not with_sizes:
-        return [encoder]
-    return [encoder, f"data.image_size={inputs.image_size}", f"data.max_views={inputs.max_views}"]
+    _, inputs = checkpoint_settings(checkpoint)
+    return [f"data.image_size={inputs.image_size}", f"data.max_views={inputs.max_views}"]
 
 
 def _sanity(system: dict[str, Any]) -> list[Any]:

@@ -19,7 +19,7 @@ from lmrrg.files import atomic_writer
 
 BranchT = TypeVar("BranchT", bound=Settings)
 
-_NAME_OR_FOLDER = ("pretrained", "text_encoder")
+_NAME_OR_FOLDER = ("pretrained", "text_encoder", "weights")
 """Settings that name a model or the folder it lies in."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
@@ -55,14 +55,51 @@ class DecoderConfig(Settings):
         return self
 
 
+PackagedEncoder = Literal["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
+
+
+class ImageEncoderConfig(Settings):
+    """What turns a film into patch features, and its class head if it has one.
+
+    The name alone may stand for the branch: ``model.image_encoder=efficientnet_lite1``.
+    """
+
+    name: PackagedEncoder | OwnCode = Field(
+        "efficientnet_lite0",
+        description="architecture; module:function: an encoder of your own, which gets "
+        "data.image_size",
+    )
+    weights: str | None = Field(
+        None,
+        description="folder of an eye, an encoder that was trained further, with its class head; "
+        "null: the ImageNet weights of the package",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, settings: Any) -> Any:
+        return {"name": settings} if isinstance(settings, str) else settings
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _known(cls, name: Any) -> Any:
+        # Before the types, whose two refusals would be two sentences.
+        known = get_args(PackagedEncoder)
+        if isinstance(name, str) and name not in known and not is_own(name):
+            raise ValueError(f"{name!r} is none of {', '.join(known)}, and no module:function")
+        return name
+
+    @model_validator(mode="after")
+    def _own_weights(self) -> ImageEncoderConfig:
+        if self.weights is not None and is_own(self.name):
+            raise ValueError("an encoder of your own brings its own weights: leave weights out")
+        return self
+
+
 class ModelConfig(Settings):
     """The LM-RRG network around the decoder."""
 
-    image_encoder: Literal["efficientnet_lite0"] | OwnCode = Field(
-        "efficientnet_lite0",
-        description="frozen image encoder; module:function: one of your own, which gets "
-        "data.image_size",
-    )
+    image_encoder: ImageEncoderConfig = ImageEncoderConfig()
     text_encoder: str = Field(
         "minilm",
         description="encoder of the region descriptions: minilm (packaged), or a model's name or "
@@ -97,14 +134,6 @@ class ModelConfig(Settings):
         64, description="length at which the previous report is cut, tokens"
     )
     decoder: DecoderConfig = DecoderConfig()
-
-    @field_validator("image_encoder", mode="before")
-    @classmethod
-    def _encoder_name(cls, name: Any) -> Any:
-        # Before the types, whose two refusals would be two sentences.
-        if isinstance(name, str) and name != "efficientnet_lite0" and not is_own(name):
-            raise ValueError(f"{name!r} is neither efficientnet_lite0 nor module:function")
-        return name
 
     @model_validator(mode="after")
     def _extractor_heads(self) -> ModelConfig:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lmrrg.config.data import DataConfig
+from lmrrg.config.model import ImageEncoderConfig
 from lmrrg.evaluation.baselines import (
     BaselineError,
     best_constant_report,
@@ -136,7 +137,7 @@ def write_all(template: Template, present: NDArray[np.bool_]) -> list[str]:
 
 
 def _pooled_training_features(
-    studies: Sequence[Study], settings: DataConfig, encoder: str
+    studies: Sequence[Study], settings: DataConfig, encoder: ImageEncoderConfig
 ) -> Tensor:
     """Return the pooled image features of many studies [N, C]."""
     files = FeatureFiles(studies, settings, encoder=encoder)

@@ -45,6 +45,7 @@ from lmrrg.manifest import manifest_hash, read_studies
 from lmrrg.metrics.backends import make_backend
 from lmrrg.metrics.text.conventions import Convention, Raw, make_convention, r2gen_dataset
 from lmrrg.metrics.text.meteor.score import prepare_meteor
+from lmrrg.model.checkpoint import checkpoint_encoder
 from lmrrg.own_code import load_own
 from lmrrg.policy.start_checks import check_own_code
 from lmrrg.progress import progress_bar
@@ -85,7 +86,8 @@ def evaluate_run(config: Config, open_generator: OpenGenerator | None = None) ->
     setup = _scoring_setup(training, chosen, config)
     # From the whole manifest: a prior study may be in no split, or beyond the limit.
     priors = prior_reports(read_studies(layout.studies), config.data.section)
-    encoder = config.model.image_encoder
+    # PPO keeps the encoder of the SFT model it starts from.
+    encoder = checkpoint_encoder(checkpoints["sft"], config.model.image_encoder)
     evaluated = evaluation_set(chosen, config.data, setup.backend.labeler, priors, encoder)
     record_run(config, layout.studies)
     open_generator = open_generator or _vllm(config)
@@ -164,7 +166,7 @@ def evaluate_checkpoint(
     training = [study for study in studies if study.split == "train"]
     setup = _scoring_setup(training, chosen, config)
     priors = prior_reports(studies, config.data.section)
-    encoder = config.model.image_encoder
+    encoder = checkpoint_encoder(checkpoint, config.model.image_encoder)
     evaluated = evaluation_set(chosen, config.data, setup.backend.labeler, priors, encoder)
     system = model_system(
         "checkpoint",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmrrg.config.data import DataConfig
+from lmrrg.config.model import ImageEncoderConfig
 from lmrrg.evaluation.errors import EvaluationError
 from lmrrg.imaging.radiograph import Radiograph
 from lmrrg.metrics.interfaces import Labeler
@@ -38,8 +39,8 @@ class EvaluationSet:
     features: StudyFeatures
     regions: list[RegionTruth | None]
     """Where the regions are, for phantoms; no model sees it."""
-    encoder: str = PACKAGED
-    """The image encoder that the features are from: ``model.image_encoder``."""
+    encoder: ImageEncoderConfig = PACKAGED
+    """The image encoder that the features are from."""
 
     @property
     def abnormal(self) -> list[bool]:
@@ -52,7 +53,7 @@ def evaluation_set(
     settings: DataConfig,
     labeler: Labeler,
     priors: Mapping[str, str] | None = None,
-    encoder: str = PACKAGED,
+    encoder: ImageEncoderConfig = PACKAGED,
 ) -> EvaluationSet:
     """Load the image features of the studies whose report has the evaluated section.
 
@@ -64,7 +65,7 @@ def evaluation_set(
         settings: section, image size and feature cache.
         labeler: reads the labels where the data has none.
         priors: prior reports by study id, from :func:`lmrrg.data.priors.prior_reports`.
-        encoder: ``model.image_encoder``.
+        encoder: of the checkpoints that are evaluated.
 
     Raises:
         EvaluationError: ``no_studies``, none of the studies has the section.
@@ -124,7 +125,7 @@ def other_patient_rows(patients: Sequence[str], seed: int) -> list[int]:
 
 
 def blank_features(
-    features: StudyFeatures, settings: DataConfig, encoder: str = PACKAGED
+    features: StudyFeatures, settings: DataConfig, encoder: ImageEncoderConfig = PACKAGED
 ) -> StudyFeatures:
     """Return the features of the same studies and views with every image black."""
     size = settings.image_size

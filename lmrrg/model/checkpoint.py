@@ -6,6 +6,7 @@ A checkpoint directory is all that passes between the stages:
     model.safetensors   the visual half: extractor with its region queries, projector, classifier
     decoder/            a plain Hugging Face directory with the tokenizer, LoRA merged, which vLLM
                         loads as it is
+    eye/                the image encoder's own weights, where it is not a packaged one
 
 A state maps names to tensors: ``visual.*`` for the visual half, ``decoder.*`` under the decoder's
 Hugging Face names. It is checked by :func:`state_checksum` where it passes through host memory, and
@@ -14,11 +15,7 @@ by :func:`tensor_sum` where it passes from GPU to GPU.
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
-import shutil
-import tempfile
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -31,8 +28,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lmrrg.config.model import ModelConfig
+from lmrrg.config.model import ImageEncoderConfig, ModelConfig
 from lmrrg.errors import CodedError
+from lmrrg.files import directory_writer
 from lmrrg.model.decoder import (
     DecoderError,
     decoder_weights,
@@ -42,10 +40,13 @@ from lmrrg.model.decoder import (
     token_embedding,
 )
 from lmrrg.model.generator import ReportGenerator, VisualInputs
+from lmrrg.own_code import is_own
+from lmrrg.vision.eye import copy_eye
 
 ARCHITECTURE = "LMRRG"
 FORMAT = 1
 """Version of the directory's layout; other versions are refused."""
+_EYE = "eye"
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Integer type of the same width, by bytes of an element."""
 _SUMMED = 1 << 22
@@ -63,24 +64,14 @@ class CheckpointError(CodedError):
 def save_checkpoint(model: ReportGenerator, directory: Path, extra: Mapping[str, Any]) -> None:
     """Write the model as ``directory``, replacing an older one only when all of it is written.
 
-    On Linux's local file systems the name exists all the time. A file system that cannot exchange
-    two directories (NFS) lacks it for a moment, and a crash in that moment leaves the older model
-    beside it as ``.<name>.<random>.old``. A process that is still reading the older model misses
-    its remaining files, or finds those of the new one.
+    See :class:`~lmrrg.files.directory_writer`. The weights of the image encoder are copied into
+    ``eye/``, so that the directory needs no other.
 
     Args:
         extra: provenance (step, metrics, data hash, ...): JSON values, never report text.
     """
-    directory = Path(directory)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, because a rename works only inside one file system.
-    part = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    try:
+    with directory_writer(Path(directory)) as part:
         _write(model, part, extra)
-        part.chmod(0o755)  # mkdtemp lets only the owner read it
-        _replace_directory(part, directory)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def load_checkpoint(directory: Path) -> ReportGenerator:
@@ -144,16 +135,54 @@ def _is_known_format(settings: Mapping[str, Any]) -> bool:
 def checkpoint_settings(directory: Path) -> tuple[ModelConfig, VisualInputs]:
     """Return the settings and the visual inputs of the model in a checkpoint directory.
 
+    Nobody's own code runs: :func:`checkpoint_encoder` is where an image encoder of that kind is
+    asked for.
+
     Raises:
         CheckpointError: as :func:`read_checkpoint_config`; ``bad_config`` also when this code's
             image encoder is not the one that the model was trained on.
     """
     settings = read_checkpoint_config(directory)
     try:
-        model = ModelConfig.model_validate(settings["model"])
-        return model, _inputs(settings["inputs"], model.image_encoder)
+        model = _model_settings(settings["model"], Path(directory))
+        inputs = _recorded_inputs(settings["inputs"])
+        if not is_own(model.image_encoder.name):
+            _check_inputs(inputs, model.image_encoder)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError("bad_config", f"{directory}/config.json: {error}") from error
+    return model, inputs
+
+
+def checkpoint_encoder(directory: Path, own: ImageEncoderConfig) -> ImageEncoderConfig:
+    """Return the image encoder that a checkpoint's model was trained on.
+
+    Its weights are those of the directory, wherever they came from. Where it is somebody's own code
+    (``module:function``), which would run with the user's rights, the user's settings must name the
+    same function: a checkpoint alone never decides what is imported.
+
+    Args:
+        directory: model directory.
+        own: ``model.image_encoder`` of the user's own settings.
+
+    Raises:
+        CheckpointError: as :func:`checkpoint_settings`; ``own_code_refused``.
+        CodedError: ``own_code``, the function that both name is not there.
+    """
+    model, inputs = checkpoint_settings(directory)
+    encoder = model.image_encoder
+    if not is_own(encoder.name):
+        return encoder
+    if encoder.name != own.name:
+        raise CheckpointError(
+            "own_code_refused",
+            f"{directory} wants to run code of its makers, {encoder.name}, to encode images: if "
+            f"you know and trust that code, set model.image_encoder={encoder.name}",
+        )
+    try:
+        _check_inputs(inputs, encoder)
+    except ValueError as error:
+        raise CheckpointError("bad_config", f"{directory}/config.json: {error}") from error
+    return encoder
 
 
 def full_state(
@@ -262,10 +291,15 @@ def _visual_state(model: ReportGenerator) -> dict[str, Tensor]:
 
 
 def _write(model: ReportGenerator, folder: Path, extra: Mapping[str, Any]) -> None:
+    encoder = model.config.image_encoder
+    model_settings = model.config.model_dump(mode="json")
+    if encoder.weights is not None:
+        copy_eye(Path(encoder.weights), folder / _EYE)
+        model_settings["image_encoder"]["weights"] = _EYE
     settings = {
         "architecture": ARCHITECTURE,
         "format": FORMAT,
-        "model": model.config.model_dump(mode="json"),
+        "model": model_settings,
         "inputs": asdict(model.inputs),
         "provenance": dict(extra),
     }
@@ -279,19 +313,40 @@ def _write(model: ReportGenerator, folder: Path, extra: Mapping[str, Any]) -> No
     model.tokenizer.save_pretrained(folder / "decoder")
 
 
-def _inputs(stored: Mapping[str, Any], encoder: str) -> VisualInputs:
+def _model_settings(stored: Any, directory: Path) -> ModelConfig:
+    """Return the settings of a checkpoint's model; the encoder's weights are its own copy."""
+    model = ModelConfig.model_validate(stored)
+    if model.image_encoder.weights is None:
+        return model
+    # Never the path or the name that is written there: it may be anything.
+    own_copy = {"weights": str(directory.absolute() / _EYE)}
+    encoder = model.image_encoder.model_copy(update=own_copy)
+    return model.model_copy(update={"image_encoder": encoder})
+
+
+def _recorded_inputs(stored: Mapping[str, Any]) -> VisualInputs:
     """Return the visual inputs of a checkpoint.
 
     Raises:
-        ValueError: this code's image encoder does not produce them.
+        TypeError, ValueError: they are not what they must be.
     """
     inputs = VisualInputs(**stored)
     # `type`, not `isinstance`: JSON's true is an int for Python.
-    for number in (inputs.image_size, inputs.max_views):
+    for number in (inputs.image_size, inputs.max_views, inputs.patches, inputs.patch_width):
         if type(number) is not int or number <= 0:
             raise ValueError(
-                f"image_size and max_views must be positive whole numbers, not {dict(stored)}"
+                "image_size, max_views, patches and patch_width must be positive whole numbers, "
+                f"not {dict(stored)}"
             )
+    return inputs
+
+
+def _check_inputs(inputs: VisualInputs, encoder: ImageEncoderConfig) -> None:
+    """Compare the recorded visual inputs with what the encoder makes here.
+
+    Raises:
+        ValueError: they differ.
+    """
     here = VisualInputs.of(inputs.image_size, inputs.max_views, encoder)
     if inputs.encoder_version != here.encoder_version:
         raise ValueError(
@@ -300,44 +355,6 @@ def _inputs(stored: Mapping[str, Any], encoder: str) -> VisualInputs:
         )
     if inputs != here:
         raise ValueError(f"the encoder's features are {here}, not {inputs}")
-    return here
-
-
-def _replace_directory(part: Path, directory: Path) -> None:
-    """Rename a finished folder to ``directory``; the older one is deleted, or back after an error.
-
-    POSIX `rename` replaces a file, but no directory that is not empty. So the two folders exchange
-    their names in one step, where that is possible; else the older one moves aside first.
-    """
-    if not directory.exists():
-        os.replace(part, directory)
-        return
-    if _exchange(part, directory):
-        shutil.rmtree(part, ignore_errors=True)  # holds the older model now
-        return
-    old = Path(f"{part}.old")
-    os.replace(directory, old)
-    try:
-        os.replace(part, directory)
-    except OSError:
-        os.replace(old, directory)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Exchange the names of two paths atomically; return False where that is not possible.
-
-    Python has no function for Linux's renameat2 with RENAME_EXCHANGE, so the C library is called.
-    It lacks it on other systems, and NFS refuses the flag.
-    """
-    rename: Any = getattr(ctypes.CDLL(None), "renameat2", None)
-    if rename is None:
-        return False
-    working_directory = -100  # AT_FDCWD: relative paths start here
-    exchange = 2  # RENAME_EXCHANGE
-    arguments = (working_directory, os.fsencode(one), working_directory, os.fsencode(other))
-    return bool(rename(*arguments, exchange) == 0)
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

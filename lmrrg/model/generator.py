@@ -16,13 +16,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lmrrg.anatomy import REGIONS
 from lmrrg.config.data import DataConfig
-from lmrrg.config.model import ModelConfig
+from lmrrg.config.model import ImageEncoderConfig, ModelConfig
 from lmrrg.model.classifier import DiseaseClassifier
 from lmrrg.model.decoder import build_decoder, build_tokenizer, check_attention, token_embedding
 from lmrrg.model.extractor import RegionExtractor
 from lmrrg.model.region_queries import region_queries
 from lmrrg.vision.cache import FeatureError
-from lmrrg.vision.encoder import PACKAGED, encoder_version, feature_shape
+from lmrrg.vision.encoder import PACKAGED, encoder_info
 from lmrrg.vision.study_features import StudyFeatures
 
 VISUAL_TOKENS = len(REGIONS) + 1
@@ -40,14 +40,16 @@ class VisualInputs:
     encoder_version: str
 
     @classmethod
-    def of(cls, image_size: int, max_views: int, encoder: str = PACKAGED) -> VisualInputs:
+    def of(
+        cls, image_size: int, max_views: int, encoder: ImageEncoderConfig = PACKAGED
+    ) -> VisualInputs:
         """Describe what an image encoder makes of squares of ``image_size`` pixels.
 
         Raises:
-            FeatureError: ``image_size``, the side is not a multiple of 32 pixels.
+            CodedError, FeatureError: as :func:`~lmrrg.vision.encoder.encoder_info`.
         """
-        shape = feature_shape(image_size, encoder)
-        return cls(image_size, max_views, *shape, encoder_version(image_size, encoder))
+        info = encoder_info(image_size, encoder)
+        return cls(image_size, max_views, info.patches, info.width, info.version)
 
 
 @dataclass(frozen=True)

@@ -73,8 +73,8 @@ def check_own_code(config: Config) -> list[str]:
         CodedError: ``own_code``, as :func:`~lmrrg.own_code.load_own`.
     """
     named = [("evaluation.extra_metrics", name) for name in config.evaluation.extra_metrics]
-    if is_own(config.model.image_encoder):
-        named.append(("model.image_encoder", config.model.image_encoder))
+    if is_own(config.model.image_encoder.name):
+        named.append(("model.image_encoder", config.model.image_encoder.name))
     if config.reward.function is not None:
         named.append(("reward.function", config.reward.function))
     for setting, name in named:

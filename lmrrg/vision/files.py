@@ -12,26 +12,30 @@ import torch
 from torch import Tensor
 
 from lmrrg.config.data import DataConfig
+from lmrrg.config.model import ImageEncoderConfig
 from lmrrg.files import file_hashes
 from lmrrg.imaging.batch import RefusedImage, groups, read_squares, refusal
 from lmrrg.imaging.radiograph import ImageError, Radiograph
 from lmrrg.imaging.reading import to_square
 from lmrrg.progress import progress_bar
-from lmrrg.studies import Study
+from lmrrg.studies import LABELS, Study
 from lmrrg.views import VIEWS, choose_views
-from lmrrg.vision.cache import FeatureError, entry_path, make_room, read_entry, touch, write_entry
-from lmrrg.vision.encoder import (
-    PACKAGED,
-    ImageEncoder,
-    encoder_version,
-    feature_shape,
-    image_encoder,
+from lmrrg.vision.cache import (
+    Entry,
+    FeatureError,
+    entry_bytes,
+    entry_path,
+    make_room,
+    read_entry,
+    touch,
+    write_entry,
 )
+from lmrrg.vision.encoder import PACKAGED, EncoderInfo, ImageEncoder, encoder_info, image_encoder
+from lmrrg.vision.eye import Encoded
 from lmrrg.vision.study_features import StudyFeatures
 
 logger = logging.getLogger(__name__)
 
-_ENTRY_HEADER = 128  # bytes of an entry before its values
 _BATCH = 4  # images; fastest on CPU: the activations of larger batches do not fit its cache
 
 READER_REVISION = 2
@@ -92,14 +96,14 @@ class FeatureFiles:
         beside: Sequence[FeatureFiles] = (),
         hashes: Mapping[Path, str] | None = None,
         progress: bool = True,
-        encoder: str = PACKAGED,
+        encoder: ImageEncoderConfig = PACKAGED,
     ) -> None:
         self._data = data
         self._encoder = encoder
-        self._shape = feature_shape(data.image_size, encoder)
+        self._info = encoder_info(data.image_size, encoder)
         cache = Path(data.cache_dir).resolve()
         digests = image_hashes(studies, data, progress=progress) if hashes is None else hashes
-        folder = cache / f"{encoder_version(data.image_size, encoder)}-{_reader_name(data)}"
+        folder = cache / f"{self._info.version}-{_reader_name(data)}"
         self._files: list[list[_CachedImage]] = []
         for study in studies:
             images = choose_views(study.images, data.max_views)
@@ -113,8 +117,7 @@ class FeatureFiles:
         sources = self._images_by_entry()
         missing = [(entry, sources[entry]) for entry in touch(sources)]
         if missing:
-            patches, channels = self._shape
-            wanted = len(missing) * (2 * patches * channels + _ENTRY_HEADER)  # float16: 2 bytes
+            wanted = len(missing) * entry_bytes(_shape(self._info), _has_logits(self._info))
             kept = set(sources)
             for other in beside:
                 kept |= other._images_by_entry().keys()
@@ -127,23 +130,34 @@ class FeatureFiles:
     def select(self, index: Sequence[int]) -> StudyFeatures:
         """Return the studies at ``index`` as float16 features."""
         rows = [self._read_study(self._files[i]) for i in index]
-        return _pack(rows, self._data.max_views, self._shape)
+        return _pack(rows, self._data.max_views, self._info)
 
-    def _read_study(self, images: list[_CachedImage]) -> list[tuple[Tensor, int]]:
+    def _read_study(self, images: list[_CachedImage]) -> list[tuple[Entry, int]]:
         return [(self._read(cached), cached.view) for cached in images]
 
     def _images_by_entry(self) -> dict[Path, Path]:
         # A dict: films that several studies share, or copies of a file, are encoded once.
         return {cached.entry: cached.image for files in self._files for cached in files}
 
-    def _read(self, cached: _CachedImage) -> Tensor:
+    def _read(self, cached: _CachedImage) -> Entry:
         try:
-            return read_entry(cached.entry, self._shape)
+            return self._read_entry(cached.entry)
         except FileNotFoundError:
             # Another run needed the room after this one had started.
             encoder = image_encoder(self._data.image_size, self._encoder)
             _encode_all([(cached.entry, cached.image)], encoder, self._data, False)
-            return read_entry(cached.entry, self._shape)
+            return self._read_entry(cached.entry)
+
+    def _read_entry(self, path: Path) -> Entry:
+        return read_entry(path, _shape(self._info), _has_logits(self._info))
+
+
+def _shape(info: EncoderInfo) -> tuple[int, int]:
+    return info.patches, info.width
+
+
+def _has_logits(info: EncoderInfo) -> bool:
+    return info.calibration is not None
 
 
 def _reader_name(data: DataConfig) -> str:
@@ -164,7 +178,7 @@ def load_features(
     data: DataConfig,
     *,
     progress: bool = True,
-    encoder: str = PACKAGED,
+    encoder: ImageEncoderConfig = PACKAGED,
 ) -> StudyFeatures:
     """Return the features of all ``studies`` (float16, in memory) through the disk cache.
 
@@ -176,7 +190,9 @@ def load_features(
 
 
 def load_features_from_images(
-    studies: Sequence[Sequence[Radiograph]], data: DataConfig, encoder: str = PACKAGED
+    studies: Sequence[Sequence[Radiograph]],
+    data: DataConfig,
+    encoder: ImageEncoderConfig = PACKAGED,
 ) -> StudyFeatures:
     """Return the features of radiographs in memory, one inner list per study.
 
@@ -192,26 +208,47 @@ def load_features_from_images(
         chosen = choose_views(images, data.max_views)
         if not chosen:
             raise FeatureError("no_images", "a study needs at least one image")
-        pixels = np.stack([to_square(image.pixels, eye.image_size) for image in chosen])
-        encoded = eye.encode(torch.from_numpy(pixels)).half().cpu()
+        pixels = np.stack([to_square(image.pixels, eye.info.image_size) for image in chosen])
+        entries = _entries(eye.encode(torch.from_numpy(pixels)))
         views = [VIEWS.index(image.view) for image in chosen]
-        rows.append(list(zip(encoded, views, strict=True)))
-    return _pack(rows, data.max_views, (eye.patches, eye.width))
+        rows.append(list(zip(entries, views, strict=True)))
+    return _pack(rows, data.max_views, eye.info)
 
 
-def _pack(
-    rows: list[list[tuple[Tensor, int]]], max_views: int, shape: tuple[int, int]
-) -> StudyFeatures:
-    """Pack patches and view of every image into padded tensors; ``shape`` is (P, C)."""
-    patches = torch.zeros(len(rows), max_views, *shape, dtype=torch.float16)
+def _entries(encoded: Encoded) -> list[Entry]:
+    """Return what the cache would hold of each image."""
+    patches = encoded.patches.half().cpu()
+    if encoded.logits is None:
+        return [Entry(of_image, None) for of_image in patches]
+    return list(map(Entry, patches, encoded.logits.float().cpu()))
+
+
+def _pack(rows: list[list[tuple[Entry, int]]], max_views: int, info: EncoderInfo) -> StudyFeatures:
+    """Pack entry and view of every image into padded tensors."""
+    patches = torch.zeros(len(rows), max_views, *_shape(info), dtype=torch.float16)
     views = torch.zeros(len(rows), max_views, dtype=torch.long)
     mask = torch.zeros(len(rows), max_views, dtype=torch.bool)
     for i, row in enumerate(rows):
-        for j, (values, view) in enumerate(row):
-            patches[i, j] = values
+        for j, (entry, view) in enumerate(row):
+            patches[i, j] = entry.patches
             views[i, j] = view
             mask[i, j] = True
-    return StudyFeatures(patches, views, mask)
+    return StudyFeatures(patches, views, mask, _evidence(rows, info))
+
+
+def _evidence(rows: list[list[tuple[Entry, int]]], info: EncoderInfo) -> Tensor:
+    """Return the probability of every finding, [B, 14]; NaN without a class head.
+
+    A study's logit is the mean over its films.
+    """
+    if info.calibration is None:
+        return torch.full((len(rows), len(LABELS)), torch.nan)
+    logits = torch.zeros(len(rows), len(LABELS))
+    for i, row in enumerate(rows):
+        logits[i] = torch.stack(
+            [entry.logits for entry, _ in row if entry.logits is not None]
+        ).mean(0)
+    return info.calibration.probabilities(logits)
 
 
 def _encode_all(
@@ -226,7 +263,7 @@ def _encode_all(
     """
     refused: list[RefusedImage] = []
     inverted = 0
-    images = read_squares([path for _, path in missing], data, encoder.image_size)
+    images = read_squares([path for _, path in missing], data, encoder.info.image_size)
     with progress_bar(
         total=len(missing),
         desc="image features",
@@ -235,19 +272,19 @@ def _encode_all(
         mininterval=1.0,
     ) as bar:
         for group in groups(zip(missing, images, strict=True), _BATCH):
-            entries = []
+            targets = []
             pixels = []
-            for (entry, path), image in group:
+            for (target, path), image in group:
                 if isinstance(image, ImageError):
                     refused.append(RefusedImage(path, image.code))
                     continue
-                entries.append(entry)
+                targets.append(target)
                 pixels.append(image.pixels)
                 inverted += "looks_inverted" in image.warnings
-            if entries:
+            if targets:
                 encoded = encoder.encode(torch.from_numpy(np.stack(pixels)))
-                for entry, values in zip(entries, encoded.half().cpu().numpy(), strict=True):
-                    write_entry(entry, values)
+                for target, entry in zip(targets, _entries(encoded), strict=True):
+                    write_entry(target, entry)
             bar.update(len(group))
     if inverted:
         logger.warning(

@@ -17,8 +17,8 @@ class StudyFeatures:
 
     ``patches`` float16 or float32 [B, V, P, C]; ``views`` int64 [B, V], index into
     :data:`~lmrrg.views.VIEWS`; ``view_mask`` bool [B, V], False where a study has no such view (the
-    values there have no meaning and no influence). ``evidence`` float32 [B, 14] is how probable each
-    finding is according to the image encoder's own class head, calibrated; NaN, which is what
+    values there have no meaning and no influence). ``evidence`` float32 [B, 14] is how probable
+    each finding is according to the image encoder's own class head, calibrated; NaN, which is what
     ``None`` becomes, where the encoder has no such head.
     """
 

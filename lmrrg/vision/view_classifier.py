@@ -26,7 +26,7 @@ from lmrrg.files import atomic_writer
 from lmrrg.studies import Study, StudyImage, View
 from lmrrg.views import frontal_first
 from lmrrg.vision.cache import FeatureError
-from lmrrg.vision.encoder import encoder_version
+from lmrrg.vision.encoder import encoder_info
 from lmrrg.vision.files import FeatureFiles
 
 SIDE = 256
@@ -94,7 +94,7 @@ class ViewClassifier:
 
     def save(self, path: Path, origin: str) -> None:
         """Write the weights as safetensors; ``origin`` describes the data that they come from."""
-        metadata = {"encoder": encoder_version(SIDE), "trained_on": origin}
+        metadata = {"encoder": encoder_info(SIDE).version, "trained_on": origin}
         tensors = {"weight": self.weight, "bias": np.array([self.bias], np.float32)}
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_writer(path, "wb") as out:
@@ -108,7 +108,7 @@ class ViewClassifier:
             FeatureError: ``views_encoder``, they belong to another image encoder.
         """
         with safe_open(path, "np") as file:
-            if file.metadata().get("encoder") != encoder_version(SIDE):
+            if file.metadata().get("encoder") != encoder_info(SIDE).version:
                 raise FeatureError(
                     "views_encoder", f"{path} was trained on another image encoder; train it again"
                 )

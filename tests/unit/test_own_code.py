@@ -7,27 +7,37 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click import ClickException
 
 from lmrrg.cli.main import main
 from lmrrg.config.base import ConfigError
 from lmrrg.config.loading import load_config
+from lmrrg.config.model import ImageEncoderConfig
 from lmrrg.config.reward import RewardConfig
 from lmrrg.config.tree import Config
 from lmrrg.errors import CodedError
+from lmrrg.manifest import write_studies
 from lmrrg.metrics.errors import MetricError
 from lmrrg.metrics.reward import RadCliQReward
-from lmrrg.model.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from lmrrg.model.checkpoint import (
+    CheckpointError,
+    checkpoint_encoder,
+    load_checkpoint,
+    save_checkpoint,
+)
 from lmrrg.own_code import load_own
 from lmrrg.policy.start_checks import check_own_code
-from lmrrg.studies import Study
+from lmrrg.studies import Study, StudyImage
 from lmrrg.vision.cache import FeatureError
 from lmrrg.vision.files import load_features
+from rl.ppo import run_ppo
+from serve_app.app import app
 from sft.train import main as sft_main
 from tests.support.new_model import new_model
 from tests.support.own.lab import shared_words
 
 LAB = "tests.support.own.lab"
-ENCODER = f"{LAB}:MeanOfCells"
+OWN = ImageEncoderConfig(name=f"{LAB}:MeanOfCells")
 
 
 def test_an_own_reward_takes_the_place_of_radcliq() -> None:
@@ -55,7 +65,7 @@ def test_an_own_reward_must_give_a_number_for_each_report() -> None:
 
 
 def own_eye(config: Config) -> Config:
-    model = config.model.model_copy(update={"image_encoder": ENCODER})
+    model = config.model.model_copy(update={"image_encoder": OWN})
     return config.model_copy(update={"model": model})
 
 
@@ -66,10 +76,10 @@ def test_a_model_with_an_own_encoder_is_built_saved_and_read(
     model = new_model(config, ["The lungs are clear."]).eval()
     side = config.data.image_size // 16
     assert (model.inputs.patches, model.inputs.patch_width) == (side**2, 4)
-    features = load_features(tiny_studies[:2], config.data, progress=False, encoder=ENCODER)
+    features = load_features(tiny_studies[:2], config.data, progress=False, encoder=OWN)
     save_checkpoint(model, tmp_path / "model", {})
     read = load_checkpoint(tmp_path / "model")
-    assert read.config.image_encoder == ENCODER
+    assert read.config.image_encoder == OWN
     with torch.no_grad():
         expected = model.visual(features).disease_logits
         assert torch.equal(read.visual(features).disease_logits, expected)
@@ -84,13 +94,13 @@ def test_another_version_of_an_own_encoder_is_refused(
     config = (tmp_path / "model" / "config.json").read_text()
     (tmp_path / "model" / "config.json").write_text(config.replace("cells-1", "cells-2"))
     with pytest.raises(CheckpointError, match=r"mean-of-cells-2, this is mean-of-cells-1"):
-        load_checkpoint(tmp_path / "model")
+        checkpoint_encoder(tmp_path / "model", OWN)
 
 
 def test_patches_that_form_no_square_are_refused(
     tiny_config: Config, tiny_studies: list[Study]
 ) -> None:
-    eye = f"{LAB}:ThreePatches"
+    eye = ImageEncoderConfig(name=f"{LAB}:ThreePatches")
     with pytest.raises(FeatureError, match=r"own_code.*form no square"):
         load_features(tiny_studies[:1], tiny_config.data, progress=False, encoder=eye)
 
@@ -154,3 +164,61 @@ def test_what_is_no_name_is_refused_with_the_settings(name: str) -> None:
 
 def test_the_example_of_a_reward_counts_shared_words() -> None:
     assert shared_words(["a b c"], ["a d"]) == [0.5]
+
+
+STRANGER = "code_of_a_stranger"
+
+
+@pytest.fixture
+def strangers_checkpoint(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Return a checkpoint whose encoder is a module here that leaves a file when it is imported."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / f"{STRANGER}.py").write_text(
+        f"import pathlib\npathlib.Path('it_ran').touch()\nfrom {LAB} import MeanOfCells as build\n"
+    )
+    save_checkpoint(new_model(own_eye(tiny_config), ["Clear."]), tmp_path / "model", {})
+    config = tmp_path / "model" / "config.json"
+    config.write_text(config.read_text().replace(OWN.name, f"{STRANGER}:build"))
+    return tmp_path / "model"
+
+
+def test_no_command_runs_the_code_that_a_checkpoint_names(
+    strangers_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    films = tmp_path / "films"
+    films.mkdir()
+    (films / "a.png").write_bytes(b"never read")
+    manifest = tmp_path / "studies.jsonl"
+    film = StudyImage(films / "a.png", "PA")
+    write_studies(manifest, [Study("a", "p", (film,), findings="Clear.", split="test")])
+    of_model = ["--checkpoint", str(strangers_checkpoint)]
+    commands = [
+        ["generate", *of_model, "--images", str(films), "--out", str(tmp_path / "r.jsonl")],
+        ["evaluate", *of_model, "--studies", str(manifest), "--out", str(tmp_path / "r.json")],
+    ]
+    for command in commands:
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert "own_code_refused" in error
+        assert f"set model.image_encoder={STRANGER}:build" in error
+    load_checkpoint(strangers_checkpoint)
+    assert main(["export", *of_model, "--out", str(tmp_path / "out")]) == 0
+    with pytest.raises(ClickException, match="own_code_refused"):
+        app({"checkpoint": str(strangers_checkpoint)})
+    with pytest.raises(CheckpointError, match="own_code_refused"):
+        run_ppo(load_config(None, [f"storage_path={tmp_path}"]), strangers_checkpoint)
+    assert not (tmp_path / "it_ran").exists()
+
+
+def test_settings_that_name_another_function_allow_nothing(strangers_checkpoint: Path) -> None:
+    with pytest.raises(CheckpointError, match="own_code_refused"):
+        checkpoint_encoder(strangers_checkpoint, OWN)
+    assert not Path("it_ran").exists()
+
+
+def test_ones_own_settings_allow_the_function_that_they_name(strangers_checkpoint: Path) -> None:
+    own = ImageEncoderConfig(name=f"{STRANGER}:build")
+    assert checkpoint_encoder(strangers_checkpoint, own) == own
+    assert Path("it_ran").exists()

@@ -17,10 +17,12 @@ from lmrrg.errors import CodedError
 from lmrrg.run.layout import RunLayout
 
 _PARTS = ("config.json", "model.safetensors")
+_FOLDERS = ("decoder", "eye")
 
 EPILOG = f"""\
 the folder, as the Hugging Face Hub takes it
   config.json, model.safetensors   settings and the visual half, as in the checkpoint
+  eye/                             the image encoder's weights, where they are not packaged ones
   decoder/                         the language model with its tokenizer, which
                                    AutoModelForCausalLM.from_pretrained("DIR/decoder") loads alone
   README.md                        the model card: training data (counts of the run's audit, no
@@ -61,13 +63,15 @@ def run(args: argparse.Namespace) -> int:
     from lmrrg.model.checkpoint import checkpoint_settings, read_checkpoint_config
     from serve_app.reporter import model_info
 
-    checkpoint_settings(args.checkpoint)  # refuses a model that this code cannot run
+    # Refuses a model that this code cannot run.
+    model, _ = checkpoint_settings(args.checkpoint)
     layout = RunLayout(args.run or args.checkpoint.resolve().parent.parent)
     audit = _read_json(layout.studies_audit)
     results = _results(layout, args.checkpoint)
     settings = read_checkpoint_config(args.checkpoint)
     version = model_info(args.checkpoint).version
-    card = model_card(args.out.absolute().name, version, settings, audit, results)
+    name = args.out.absolute().name
+    card = model_card(name, version, settings, model.image_encoder.name, audit, results)
     _write(args.checkpoint, args.out, card)
     print(f"wrote {args.out}: look through its README.md before you publish it")
     if audit is None:
@@ -108,7 +112,9 @@ def _write(checkpoint: Path, out: Path, card: str) -> None:
     try:
         for name in _PARTS:
             shutil.copyfile(checkpoint / name, part / name)
-        shutil.copytree(checkpoint / "decoder", part / "decoder")
+        for name in _FOLDERS:
+            if (checkpoint / name).is_dir():
+                shutil.copytree(checkpoint / name, part / name)
         (part / "README.md").write_text(card, encoding="utf-8")
         part.chmod(0o755)  # mkdtemp lets only the owner read it
         os.replace(part, out)  # replaces an empty folder

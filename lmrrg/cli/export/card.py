@@ -19,6 +19,7 @@ def model_card(
     name: str,
     version: str,
     settings: Mapping[str, Any],
+    encoder: str,
     audit: Mapping[str, Any] | None,
     results: Mapping[str, Any] | None,
 ) -> str:
@@ -28,6 +29,7 @@ def model_card(
         name: of the model.
         version: of the checkpoint, as its reports name it; the folder's own differs by the card.
         settings: the checkpoint's ``config.json``.
+        encoder: name of the image encoder.
         audit: of the run's studies; None where it is not known.
         results: of the run's evaluation of this model; None without one.
     """
@@ -48,7 +50,8 @@ def model_card(
         inputs=settings["inputs"],
         # A folder's name alone: the path says whose machine it was.
         decoder=Path(model["decoder"]["pretrained"] or model["decoder"]["architecture"]).name,
-        has_own_encoder=is_own(model["image_encoder"]),
+        encoder=encoder,
+        has_own_encoder=is_own(encoder),
         provenance=_plain(settings["provenance"]),
         audit=None if audit is None else audit_table(audit),
         section=None if audit is None else audit["section"],

@@ -202,7 +202,7 @@ def test_a_model_in_a_folder_lies_below_the_shared_storage(monkeypatch, tmp_path
         ("data.columns={foo: bar}", "data.columns: 'foo' is none of our columns: study_id,"),
         (
             "model.image_encoder=resnet",
-            "'resnet' is neither efficientnet_lite0 nor module:function",
+            "model.image_encoder.name: 'resnet' is none of efficientnet_lite0, ",
         ),
         ("reward.function=score", "reward.function: 'score' is not of the form module:function"),
     ],

@@ -20,7 +20,8 @@ data.phantom.generator data.phantom.train data.phantom.val data.phantom.test
 data.phantom.image_size
 """
 MODEL = """
-model.image_encoder model.text_encoder model.regions_file model.instruction
+model.image_encoder.name model.image_encoder.weights
+model.text_encoder model.regions_file model.instruction
 model.extractor_width model.extractor_blocks model.extractor_heads model.extractor_dropout
 model.use_indication model.max_indication_tokens model.use_prior model.max_prior_tokens
 model.decoder.pretrained model.decoder.architecture model.decoder.hidden_size

@@ -53,7 +53,7 @@ def test_blank_features_are_those_of_black_images_and_keep_the_views(
     blank = blank_features(features, tiny_config.data)
     size = tiny_config.data.image_size
     black = Radiograph(np.zeros((size, size), np.float32), "PA", "png")
-    encoded = image_encoder(size).encode(torch.from_numpy(black.pixels)[None]).half()[0]
+    encoded = image_encoder(size).encode(torch.from_numpy(black.pixels)[None]).patches.half()[0]
     assert blank.patches.shape == features.patches.shape
     assert all(torch.equal(view, encoded) for study in blank.patches for view in study)
     assert torch.equal(blank.views, features.views)

