@@ -309,7 +309,13 @@ class PolicyWorker:
         # Every rank has the same number of them, or collective operations would wait for ever.
         ppo = self._ppo
         return rank_microbatches(
-            rollout, rows, ppo.microbatch, self._rank, ppo.workers, tokens=ppo.microbatch_tokens
+            rollout,
+            rows,
+            ppo.microbatch,
+            self._rank,
+            ppo.workers,
+            tokens=ppo.microbatch_tokens,
+            visual_tokens=self._model.generator.visual_tokens,
         )
 
     def _learning_rates(self, policy: float) -> tuple[float, float, float]:

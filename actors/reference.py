@@ -67,6 +67,7 @@ class ReferenceWorker:
             self._rank,
             ppo.reference_workers,
             tokens=ppo.microbatch_tokens,
+            visual_tokens=self._model.visual_tokens,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,18 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from lmrrg.config.data import DataConfig
-from lmrrg.config.model import ModelConfig
+from lmrrg.config.model import EvidenceConfig, ModelConfig
 from lmrrg.metrics.embedded.finding_tokens import carries_finding
 from lmrrg.metrics.embedded.labeler import label_report
 from lmrrg.model.checkpoint import checkpoint_encoder
+from lmrrg.model.evidence import (
+    at_thresholds,
+    checkpoint_thresholds,
+    evidence_of,
+    imitated_evidence,
+    require_evidence,
+    stated_findings,
+)
 from lmrrg.model.prompts import prompt_ids, report_ids
 from lmrrg.ppo.errors import PPOError
 from lmrrg.studies import Study, is_abnormal
@@ -53,10 +61,12 @@ class StudyPool:
         data: the section that is the reference, the feature cache, the limit on report tokens.
         model: what the prompts contain.
         checkpoint: model directory with the tokenizer and the image encoder.
+        evidence: operating point of the evidence in the prompts.
         limit: largest number of studies; None: all.
 
     Raises:
         PPOError: ``no_studies``, none of the studies has the wanted section.
+        EvidenceError: ``no_evidence`` or ``no_thresholds``.
     """
 
     def __init__(
@@ -66,6 +76,7 @@ class StudyPool:
         data: DataConfig,
         model: ModelConfig,
         checkpoint: Path,
+        evidence: EvidenceConfig,
         limit: int | None = None,
     ):
         with_reference = [study for study in studies if study.report(data.section).strip()]
@@ -79,18 +90,24 @@ class StudyPool:
             Path(checkpoint) / "decoder", local_files_only=True
         )
         # Token ids of all studies are kept; image features, which are large, stay on disk.
-        self._prompts = []
+        self._texts = []
         self._references = []
         self._reference_tokens = []
         for study in self.studies:
             prior = priors.get(study.id, "")
             reference = study.report(data.section)
             target = report_ids(self._tokenizer, reference, data.max_report_tokens)
-            self._prompts.append(prompt_ids(self._tokenizer, model, study.indication, prior))
+            self._texts.append((study.indication, prior))
             self._references.append(reference)
             self._reference_tokens.append(len(target))
         encoder = checkpoint_encoder(checkpoint, model.image_encoder)
         self._files = FeatureFiles(self.studies, data, encoder=encoder)
+        self._data = data
+        self._model = model
+        self._thresholds = checkpoint_thresholds(checkpoint, evidence)
+        self._imitated: Tensor | None = None
+        if model.uses_evidence:
+            require_evidence(self._files.select([0]))
 
     def __len__(self) -> int:
         return len(self.studies)
@@ -108,13 +125,33 @@ class StudyPool:
             rows.append(torch.tensor(carries_finding(pieces)))
         return pad_sequence(rows, batch_first=True)
 
+    def imitate_evidence(self, other: StudyPool, seed: int) -> None:
+        """Give each study evidence that is as often right as that of the studies of ``other``.
+
+        A study keeps it for the whole run.
+        """
+        section = self._data.section
+        self._imitated = imitated_evidence(
+            stated_findings(self.studies, section),
+            evidence_of(other._files),
+            stated_findings(other.studies, section),
+            seed,
+        )
+
     def take(self, indices: Sequence[int]) -> StudyBatch:
         """Return the studies at ``indices``."""
         # Labelled here rather than at the start: a short run visits only some of the studies.
         labels = [_labels(self.studies[i], self._references[i]) for i in indices]
+        features = self._files.select(indices)
+        if self._imitated is not None:
+            features = replace(features, evidence=self._imitated[list(indices)])
+        features = at_thresholds(features, self._model, self._thresholds)
+        prompts = []
+        for i, evidence in zip(indices, features.evidence, strict=True):
+            prompts.append(prompt_ids(self._tokenizer, self._model, *self._texts[i], evidence))
         return StudyBatch(
-            features=self._files.select(indices),
-            prompts=[self._prompts[i] for i in indices],
+            features=features,
+            prompts=prompts,
             references=[self._references[i] for i in indices],
             reference_tokens=[self._reference_tokens[i] for i in indices],
             labels=labels,

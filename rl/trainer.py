@@ -97,6 +97,8 @@ class CQRL(Algorithm):
         self._sft = Path(config.sft_checkpoint)
         self.studies = self._study_pool("train")
         self.heldout_studies = self._study_pool("val", self.ppo.eval_studies)
+        if self.settings.model.uses_evidence and self.ppo.evidence == "imitated":
+            self.studies.imitate_evidence(self._study_pool("val"), self.settings.seed)
         self.sampler = StudySampler(
             len(self.studies), self.ppo.studies_per_iteration, self.settings.seed
         )
@@ -363,5 +365,6 @@ class CQRL(Algorithm):
             self.settings.data,
             self.settings.model,
             self._sft,
+            self.settings.evidence,
             limit,
         )

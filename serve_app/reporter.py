@@ -20,6 +20,7 @@ from lmrrg.files import directory_hash
 from lmrrg.imaging.radiograph import IMAGE_WARNING_CODES, Radiograph
 from lmrrg.imaging.reading import to_square
 from lmrrg.model.checkpoint import checkpoint_encoder, checkpoint_settings, read_checkpoint_config
+from lmrrg.model.evidence import at_thresholds, checkpoint_thresholds
 from lmrrg.model.prompts import prompt_ids
 from lmrrg.studies import LABELS
 from lmrrg.views import choose_views
@@ -51,12 +52,14 @@ class Reporter:
         CheckpointError: the checkpoint cannot be read; ``own_code_refused``, it wants to encode
             images with code that the settings do not name.
         EngineError: its decoder is too short for a report.
+        EvidenceError: ``no_evidence`` or ``no_thresholds``.
     """
 
     def __init__(self, checkpoint: Path, settings: ServiceSettings):
         self._model_info = model_info(checkpoint)
         model, inputs = checkpoint_settings(checkpoint)
         self._encoder = checkpoint_encoder(checkpoint, settings.image_encoder)
+        self._thresholds = checkpoint_thresholds(checkpoint, settings.evidence)
         # A report of the configured length must fit into the checkpoint's own decoder.
         longest = min(settings.rollout.max_new_tokens, model.decoder.max_positions // 2)
         rollout = settings.rollout.model_copy(update={"max_new_tokens": longest})
@@ -85,9 +88,10 @@ class Reporter:
         features = load_features_from_images(
             [study.images for study in studies], self._data, self._encoder
         )
+        features = at_thresholds(features, model.config, self._thresholds)
         prompts = [
-            prompt_ids(model.tokenizer, model.config, study.indication, study.prior)
-            for study in studies
+            prompt_ids(model.tokenizer, model.config, study.indication, study.prior, evidence)
+            for study, evidence in zip(studies, features.evidence, strict=True)
         ]
         reports = [samples[0] for samples in self._engine.generate(features, prompts)]
         visual = model.visual(features.to(self._engine.device))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lmrrg.config.data import DataConfig
-from lmrrg.config.model import ImageEncoderConfig
+from lmrrg.config.model import EvidenceConfig, ImageEncoderConfig
 from lmrrg.config.rollout import RolloutConfig
 from lmrrg.config.serve import ServeConfig
 from lmrrg.config.tree import Config
@@ -22,6 +22,8 @@ class ServiceSettings:
     """Sizes, precision and resources of the vLLM engine."""
     image_encoder: ImageEncoderConfig
     """Names the function that may run where a checkpoint has its images encoded by one."""
+    evidence: EvidenceConfig
+    """Operating point of the evidence in the prompts."""
     seed: int
     threads: int
     """Torch threads on CPU."""
@@ -34,6 +36,7 @@ class ServiceSettings:
             data=config.data,
             rollout=config.rollout,
             image_encoder=config.model.image_encoder,
+            evidence=config.evidence,
             seed=config.seed,
             threads=config.threads,
         )

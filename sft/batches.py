@@ -16,6 +16,7 @@ from lmrrg.anatomy import REGIONS
 from lmrrg.config.data import DataConfig
 from lmrrg.config.model import ModelConfig
 from lmrrg.model.classifier import label_targets
+from lmrrg.model.evidence import at_thresholds, stated_findings
 from lmrrg.model.prompts import prompt_ids, report_ids
 from lmrrg.studies import Study
 from lmrrg.views import VIEWS
@@ -75,6 +76,7 @@ class Examples:
         tokenizer: the decoder's.
         data: section, longest report, image size and number of views.
         model: what a prompt holds.
+        thresholds: operating point [14] for the encoder's evidence, where the model reads any.
         priors: prior reports by study id (:func:`~lmrrg.run.studies.priors_of`).
         supervise_attention: whether region masks are read.
     """
@@ -87,21 +89,26 @@ class Examples:
         data: DataConfig,
         model: ModelConfig,
         *,
+        thresholds: Tensor | None = None,
         priors: Mapping[str, str] | None = None,
         supervise_attention: bool = False,
     ) -> None:
         priors = priors or {}
         self.reports: list[list[int]] = []
-        self.prompts: list[list[int]] = []
+        self._texts: list[tuple[str, str]] = []
         self._masked: list[Study | None] = []
         for study in studies:
             report = study.report(data.section)
             prior = priors.get(study.id, "")
             self.reports.append(report_ids(tokenizer, report, data.max_report_tokens))
-            self.prompts.append(prompt_ids(tokenizer, model, study.indication, prior))
+            self._texts.append((study.indication, prior))
             has_masks = supervise_attention and "masks" in study.truth
             self._masked.append(study if has_masks else None)
         self.labels = label_targets(studies)
+        self.stated = stated_findings(studies, data.section) if model.uses_evidence else None
+        self._tokenizer = tokenizer
+        self._model = model
+        self._thresholds = thresholds
         self._files = files
         self._views = data.max_views
         self._patches = encoder_info(data.image_size, model.image_encoder).patches
@@ -114,10 +121,19 @@ class Examples:
         """Return the tokens of every report, EOS included."""
         return [len(report) for report in self.reports]
 
-    def batch(self, index: Sequence[int], forgotten: Tensor | None = None) -> Batch:
+    def batch(
+        self,
+        index: Sequence[int],
+        forgotten: Tensor | None = None,
+        evidence: Tensor | None = None,
+    ) -> Batch:
         """Return the examples at ``index``, padded to the longest report among them.
 
-        ``forgotten`` comes from :func:`forgotten_views`.
+        Args:
+            index: of the examples.
+            forgotten: of all examples, from :func:`forgotten_views`.
+            evidence: of all examples, from :func:`~lmrrg.model.evidence.noisy_evidence`; None: what
+                the image encoder finds, at the operating point.
         """
         rows = list(index)
         reports = [torch.tensor(self.reports[i], dtype=torch.long) for i in rows]
@@ -127,9 +143,10 @@ class Examples:
         if forgotten is not None:
             views = torch.where(forgotten[rows], _UNKNOWN, features.views)
             features = replace(features, views=views)
+        features = self._with_evidence(features, rows, evidence)
         return Batch(
             features=features,
-            prompts=[self.prompts[i] for i in rows],
+            prompts=self._prompts(rows, features.evidence),
             report_ids=ids,
             report_mask=torch.arange(ids.shape[1]) < length[:, None],
             labels=self.labels[rows],
@@ -141,7 +158,10 @@ class Examples:
         return sum(self._masked[i] is not None for i in index)
 
     def read_ahead(
-        self, microbatches: Iterable[Sequence[int]], forgotten: Tensor | None = None
+        self,
+        microbatches: Iterable[Sequence[int]],
+        forgotten: Tensor | None = None,
+        evidence: Tensor | None = None,
     ) -> Iterator[Batch]:
         """Yield a batch for each of ``microbatches``, in order.
 
@@ -152,11 +172,29 @@ class Examples:
         with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as reader:
             waiting: deque[Future[Batch]] = deque()
             for index in microbatches:
-                waiting.append(reader.submit(self.batch, index, forgotten))
+                waiting.append(reader.submit(self.batch, index, forgotten, evidence))
                 if len(waiting) > _AHEAD:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+
+    def _with_evidence(
+        self, features: StudyFeatures, rows: list[int], evidence: Tensor | None
+    ) -> StudyFeatures:
+        if evidence is not None:
+            return replace(features, evidence=evidence[rows])
+        if self._thresholds is not None:
+            return at_thresholds(features, self._model, self._thresholds)
+        return features
+
+    def _prompts(self, rows: list[int], evidence: Tensor) -> list[list[int]]:
+        prompts = []
+        for row, i in enumerate(rows):
+            indication, prior = self._texts[i]
+            prompts.append(
+                prompt_ids(self._tokenizer, self._model, indication, prior, evidence[row])
+            )
+        return prompts
 
     def _regions(self, index: Sequence[int]) -> Tensor | None:
         if not self.masked(index):

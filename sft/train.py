@@ -42,6 +42,7 @@ from lmrrg.files import atomic_writer
 from lmrrg.manifest import manifest_hash
 from lmrrg.model.checkpoint import CheckpointError, read_checkpoint_config
 from lmrrg.model.decoder import build_tokenizer
+from lmrrg.model.evidence import require_evidence
 from lmrrg.model.pretrained import check_pretrained
 from lmrrg.model.prompts import check_prompt_length
 from lmrrg.policy.start_checks import check_own_code, check_ppo
@@ -226,6 +227,8 @@ def _job(config: Config, plan: Plan) -> Job:
         FeatureFiles, data=config.data, hashes=plan.hashes, encoder=config.model.image_encoder
     )
     train_files = features(plan.train)
+    if config.model.uses_evidence:
+        require_evidence(train_files.select([0]))
     digest = manifest_hash(plan.manifest)
     return Job(
         config=rebase(config, Path.cwd()),

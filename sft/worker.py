@@ -18,7 +18,7 @@ import ray
 import ray.train
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
@@ -34,6 +34,13 @@ from lmrrg.config.sft import SFTConfig
 from lmrrg.config.tree import Config
 from lmrrg.model.checkpoint import save_checkpoint
 from lmrrg.model.classifier import binary_targets, positive_weights
+from lmrrg.model.evidence import (
+    evidence_of,
+    noisy_evidence,
+    precision_table,
+    stated_findings,
+    thresholds_of,
+)
 from lmrrg.model.generator import build_generator
 from lmrrg.run.tracking import RunTracker
 from lmrrg.studies import Study
@@ -120,11 +127,16 @@ class RankTrainer:
         self.sft = job.config.sft
         self.rank = dist.get_rank()
         self.workers = dist.get_world_size()
-        self.train = examples_of(job, "train")
-        self.val = examples_of(job, "val")
         self.model = build_generator(
             self.config.model, self.config.data, [], job.tokenizer, seed=self.config.seed
         )
+        thresholds = None
+        if self.config.model.uses_evidence:
+            table = evidence_table(job)
+            self.model.evidence_thresholds.copy_(table)
+            thresholds = thresholds_of(self.config.evidence, table)
+        self.train = examples_of(job, "train")
+        self.val = examples_of(job, "val", thresholds)
         calibration = range(min(_CALIBRATION_STUDIES, len(self.train)))
         self.model.extractor.calibrate(job.train_files.select(calibration))
         objective = Objective(self.model, self.sft, positive_weights(self.train.labels, self.sft))
@@ -177,7 +189,7 @@ class RankTrainer:
         microbatches: list[list[int]] = []
         for minibatch in order:
             microbatches += self._microbatches(minibatch)
-        batches = self.train.read_ahead(microbatches, forgotten)
+        batches = self.train.read_ahead(microbatches, forgotten, self._noisy_evidence(epoch))
         totals = Totals()
         since = time.perf_counter()
         for number, minibatch in enumerate(order, start=1):
@@ -190,6 +202,18 @@ class RankTrainer:
                 since = time.perf_counter()
                 if tracker:
                     tracker.log(step, metrics)
+
+    def _noisy_evidence(self, epoch: int) -> Tensor | None:
+        """Return the evidence of the training examples in an epoch, where the model reads any."""
+        if self.train.stated is None:
+            return None
+        return noisy_evidence(
+            self.train.stated,
+            self.sft.evidence_dropped,
+            self.sft.evidence_invented,
+            self.config.seed,
+            epoch,
+        )
 
     def _microbatches(self, minibatch: list[int]) -> list[list[int]]:
         return rank_microbatches(minibatch, self.rank, self.workers, self.sft.microbatch)
@@ -323,8 +347,20 @@ class RankTrainer:
         (folder / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
 
 
-def examples_of(job: Job, split: Literal["train", "val"]) -> Examples:
-    """Return the tokenized examples of a split."""
+def evidence_table(job: Job) -> Tensor:
+    """Return the thresholds that reach each precision on the validation studies [19, 14].
+
+    Raises:
+        EvidenceError: ``no_evidence``.
+    """
+    stated = stated_findings(job.val, job.config.data.section)
+    return precision_table(evidence_of(job.val_files), stated)
+
+
+def examples_of(
+    job: Job, split: Literal["train", "val"], thresholds: Tensor | None = None
+) -> Examples:
+    """Return the tokenized examples of a split; ``thresholds`` [14] are of the operating point."""
     studies = job.train if split == "train" else job.val
     files = job.train_files if split == "train" else job.val_files
     config = job.config
@@ -334,6 +370,7 @@ def examples_of(job: Job, split: Literal["train", "val"]) -> Examples:
         job.tokenizer,
         config.data,
         config.model,
+        thresholds=thresholds,
         priors=job.priors,
         # Without a weight on their loss the masks are not even read.
         supervise_attention=config.sft.attention_weight > 0,

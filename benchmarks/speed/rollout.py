@@ -31,6 +31,7 @@ from common.stage import demo_config, endless_writer, start_ray
 from lmrrg.config.tree import Config
 from lmrrg.engine.report_engine import ReportEngine
 from lmrrg.model.checkpoint import full_state, load_checkpoint, save_checkpoint, state_checksum
+from lmrrg.model.evidence import at_thresholds, checkpoint_thresholds
 from lmrrg.model.generator import ReportGenerator, build_generator
 from lmrrg.model.prompts import prompt_ids
 from lmrrg.run.studies import priors_of, studies_of
@@ -73,10 +74,12 @@ def compare_sampling(config: Config, checkpoint: Path, rounds: int) -> dict[str,
     engine = ReportEngine(checkpoint, config.rollout, threads=config.threads)
     model = load_checkpoint(checkpoint)
     features = load_features(studies, config.data)
+    thresholds = checkpoint_thresholds(checkpoint, config.evidence)
+    features = at_thresholds(features, model.config, thresholds)
     priors = priors_of(config)
     prompts = [
-        prompt_ids(model.tokenizer, config.model, s.indication, priors.get(s.id, ""))
-        for s in studies
+        prompt_ids(model.tokenizer, model.config, s.indication, priors.get(s.id, ""), evidence)
+        for s, evidence in zip(studies, features.evidence, strict=True)
     ]
     turns: dict[str, Callable[[], float]] = {}
     for size in SIZES:

@@ -133,7 +133,22 @@ class ModelConfig(Settings):
     max_prior_tokens: PositiveInt = Field(
         64, description="length at which the previous report is cut, tokens"
     )
+    evidence_words: bool = Field(
+        False,
+        description="put the findings that the image encoder's class head sees into the prompt, as "
+        "words",
+    )
+    evidence_tokens: bool = Field(
+        False,
+        description="put one more token for each finding before the prompt, scaled by how probable "
+        "the image encoder's class head finds it",
+    )
     decoder: DecoderConfig = DecoderConfig()
+
+    @property
+    def uses_evidence(self) -> bool:
+        """Whether the decoder is told what the image encoder's class head sees."""
+        return self.evidence_words or self.evidence_tokens
 
     @model_validator(mode="after")
     def _extractor_heads(self) -> ModelConfig:
@@ -143,3 +158,19 @@ class ModelConfig(Settings):
                 f"{self.extractor_width}"
             )
         return self
+
+
+class EvidenceConfig(Settings):
+    """The operating point: how probable a finding must be to count as evidence in the prompt."""
+
+    threshold: float = Field(
+        0.25, gt=0.0, lt=1.0, description="smallest calibrated probability of a finding"
+    )
+    precision: float | None = Field(
+        None,
+        ge=0.05,
+        le=0.95,
+        description="in place of the threshold: the fraction of the named findings that is to be "
+        "right, in steps of 0.05; each finding then has the threshold that reached it on the "
+        "validation studies",
+    )

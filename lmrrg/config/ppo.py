@@ -163,6 +163,12 @@ class PPOConfig(Settings):
         description="mean of the loss: every token weighs the same, or every report, or every "
         "token whatever the length of the other reports",
     )
+    evidence: Literal["imitated", "eye"] = Field(
+        "imitated",
+        description="evidence in the prompts of training studies: as the image encoder would give "
+        "it for films that it was not trained on (imitated from the validation studies), or what "
+        "it gives (eye)",
+    )
     finding_weight: PositiveFloat = Field(
         1.0,
         description="weight in the loss of tokens that carry findings; all other tokens have 1",

@@ -40,6 +40,15 @@ class SFTConfig(Settings):
         description="weight of the loss that teaches the region attention from the masks of CT "
         "phantoms; 0: off",
     )
+    evidence_dropped: float = Field(
+        0.1, ge=0.0, lt=1.0, description="fraction of a report's findings left out of its evidence"
+    )
+    evidence_invented: float = Field(
+        0.1,
+        ge=0.0,
+        le=1.0,
+        description="fraction of the studies whose evidence names a finding that the report lacks",
+    )
     uncertain_policy: Literal["positive", "negative", "ignore"] = Field(
         "positive", description="how the 14-class loss counts a label of -1 (uncertain)"
     )

@@ -16,7 +16,7 @@ from lmrrg.config.base import FREE, Settings, enters
 from lmrrg.config.cluster import RayConfig
 from lmrrg.config.data import DataConfig
 from lmrrg.config.evaluation import EvaluationConfig
-from lmrrg.config.model import ModelConfig
+from lmrrg.config.model import EvidenceConfig, ModelConfig
 from lmrrg.config.ppo import PPOConfig
 from lmrrg.config.reward import RewardConfig
 from lmrrg.config.rollout import RolloutConfig
@@ -45,6 +45,7 @@ class Config(Settings):
     )
     data: DataConfig = DataConfig()
     model: ModelConfig = Field(ModelConfig(), json_schema_extra=enters("sft", "ppo"))
+    evidence: EvidenceConfig = Field(EvidenceConfig(), json_schema_extra=enters("sft", "ppo"))
     ray: RayConfig = Field(RayConfig(), json_schema_extra=FREE)
     sft: SFTConfig = Field(SFTConfig(), json_schema_extra=enters("sft"))
     reward: RewardConfig = Field(RewardConfig(), json_schema_extra=enters("ppo"))

@@ -174,6 +174,7 @@ def evaluate_checkpoint(
         checkpoint,
         evaluated,
         config.data,
+        config.evidence,
         config.seed,
         open_generator or _vllm(config),
     )
@@ -222,6 +223,7 @@ def _trained_systems(
             checkpoint,
             evaluated,
             config.data,
+            config.evidence,
             config.seed,
             open_generator,
         )
@@ -324,6 +326,7 @@ def _stamp(
         "metric_title": ScoreNames.of(setup.backend.name).radcliq,
         "bootstrap": config.evaluation.bootstrap,
         "seed": config.seed,
+        "evidence": config.evidence.model_dump(),
         "decoding": {"temperature": 0.0, "max_new_tokens": config.rollout.max_new_tokens},
         "data_sha256": manifest_hash(manifest),
         "git": git_state(),

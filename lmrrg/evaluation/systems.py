@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lmrrg.config.data import DataConfig
+from lmrrg.config.model import EvidenceConfig
 from lmrrg.config.rollout import RolloutConfig
 from lmrrg.evaluation.errors import EvaluationError
 from lmrrg.evaluation.study_set import EvaluationSet, blank_features, other_patient_rows
 from lmrrg.files import directory_hash
 from lmrrg.metrics.localisation import localise_all
 from lmrrg.model.checkpoint import load_checkpoint
+from lmrrg.model.evidence import at_thresholds, checkpoint_thresholds
 from lmrrg.model.generator import ReportGenerator
 from lmrrg.model.prompts import prompt_ids, report_ids
 from lmrrg.progress import progress_bar
@@ -118,6 +120,7 @@ def model_system(
     checkpoint: Path,
     evaluated: EvaluationSet,
     settings: DataConfig,
+    evidence: EvidenceConfig,
     seed: int,
     open_generator: OpenGenerator,
 ) -> SystemReports:
@@ -129,11 +132,13 @@ def model_system(
         checkpoint: model directory.
         evaluated: the N studies.
         settings: image size, and the longest reference in tokens.
+        evidence: operating point of the evidence in the prompts.
         seed: decides which other patient's image each study gets.
         open_generator: opens the checkpoint for generation.
 
     Raises:
         EvaluationError: ``checkpoint_missing`` or ``one_patient``.
+        EvidenceError: ``no_evidence`` or ``no_thresholds``.
     """
     record = checkpoint_record(checkpoint)
     patients = [study.patient for study in evaluated.studies]
@@ -141,13 +146,17 @@ def model_system(
     blank = blank_features(evaluated.features, settings, evaluated.encoder)
     with closing(open_generator(checkpoint)) as generator:
         model = generator.model
-        # The checkpoint's own settings decide whether it reads the indication and the prior.
-        prompts = _prompts(model, evaluated)
-        generate = partial(_generate, generator, prompts)
-        written = generate(evaluated.features, f"{title}: reports")
+        thresholds = checkpoint_thresholds(checkpoint, evidence)
+        # Evidence comes from the images, so other images bring other evidence.
+        own, blank, other = (
+            at_thresholds(features, model.config, thresholds)
+            for features in (evaluated.features, blank, other)
+        )
+        generate = partial(_generate, generator, evaluated)
+        written = generate(own, f"{title}: reports")
         without_image = generate(blank, f"{title}: blank image")
         with_other = generate(other, f"{title}: another patient's image")
-        probabilities, attention = _classify_and_attend(model, evaluated.features)
+        probabilities, attention = _classify_and_attend(model, own)
     # vLLM gives no likelihood of a given text. It is closed by now, so that two language models are
     # never in memory together.
     whole = load_checkpoint(checkpoint).to("cuda" if torch.cuda.is_available() else "cpu")
@@ -159,10 +168,14 @@ def model_system(
         blank=[report.text for report in without_image],
         other=[report.text for report in with_other],
         nll_right=reference_nll(
-            whole, evaluated.features, prompts, targets, f"{title}: likelihood"
+            whole, own, _prompts(whole, evaluated, own), targets, f"{title}: likelihood"
         ),
         nll_other=reference_nll(
-            whole, other, prompts, targets, f"{title}: likelihood, other image"
+            whole,
+            other,
+            _prompts(whole, evaluated, other),
+            targets,
+            f"{title}: likelihood, other image",
         ),
     )
     return SystemReports(
@@ -221,18 +234,26 @@ def checkpoint_record(directory: Path) -> dict[str, str]:
     return {"path": str(directory), "sha256": directory_hash(directory)}
 
 
-def _prompts(model: ReportGenerator, evaluated: EvaluationSet) -> list[list[int]]:
-    """Return the token ids of the prompt of each study."""
-    return [
-        prompt_ids(model.tokenizer, model.config, study.indication, prior)
-        for study, prior in zip(evaluated.studies, evaluated.priors, strict=True)
-    ]
+def _prompts(
+    model: ReportGenerator, evaluated: EvaluationSet, features: StudyFeatures
+) -> list[list[int]]:
+    """Return the token ids of the prompt of each study, with the evidence of ``features``.
+
+    The checkpoint's own settings decide what a prompt holds.
+    """
+    prompts = []
+    for study, prior, evidence in zip(
+        evaluated.studies, evaluated.priors, features.evidence, strict=True
+    ):
+        prompts.append(prompt_ids(model.tokenizer, model.config, study.indication, prior, evidence))
+    return prompts
 
 
 def _generate(
-    generator: Generator, prompts: list[list[int]], features: StudyFeatures, description: str
+    generator: Generator, evaluated: EvaluationSet, features: StudyFeatures, description: str
 ) -> list[WrittenReport]:
-    """Return one greedy report for each study."""
+    """Return one greedy report for each study, with the images of ``features``."""
+    prompts = _prompts(generator.model, evaluated, features)
     with progress_bar(total=len(prompts), desc=description, unit="report") as bar:
         return [report for (report,) in generator.generate(features, prompts, progress=bar.update)]
 

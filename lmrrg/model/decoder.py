@@ -33,6 +33,7 @@ from transformers import (
 
 from lmrrg.config.model import DecoderConfig, ModelConfig
 from lmrrg.errors import CodedError
+from lmrrg.model.evidence import FINDINGS
 
 PAD = "<|pad|>"
 BOS = "<|bos|>"
@@ -59,9 +60,12 @@ def build_tokenizer(
             raise DecoderError(
                 "no_reports", "the training studies have no report text to build a tokenizer from"
             )
-        # The instruction counts once for each report, as in training, so its words become single
+        # The words of a prompt count once for each report, as in training, so they become single
         # tokens.
-        texts = [text for report in training_reports for text in (report, config.instruction)]
+        prompt = config.instruction
+        if config.evidence_words:
+            prompt += f" findings : {' , '.join(FINDINGS).lower()} none"
+        texts = [text for report in training_reports for text in (report, prompt)]
         return train_tokenizer(texts, config.decoder.vocabulary)
     tokenizer = load_tokenizer(name)
     if tokenizer.eos_token_id is None:

@@ -19,8 +19,10 @@ from lmrrg.config.data import DataConfig
 from lmrrg.config.model import ImageEncoderConfig, ModelConfig
 from lmrrg.model.classifier import DiseaseClassifier
 from lmrrg.model.decoder import build_decoder, build_tokenizer, check_attention, token_embedding
+from lmrrg.model.evidence import FINDINGS, NEVER, PRECISIONS, TABLE, require_evidence
 from lmrrg.model.extractor import RegionExtractor
 from lmrrg.model.region_queries import region_queries
+from lmrrg.studies import LABELS
 from lmrrg.vision.cache import FeatureError
 from lmrrg.vision.encoder import PACKAGED, encoder_info
 from lmrrg.vision.study_features import StudyFeatures
@@ -54,7 +56,10 @@ class VisualInputs:
 
 @dataclass(frozen=True)
 class Visual:
-    """The visual half's output: tokens [B, R + 1, H], disease logits [B, 14], region heat maps."""
+    """The visual half's output: tokens [B, R + 1, H], disease logits [B, 14], region heat maps.
+
+    With ``model.evidence_tokens`` one token for each of the 13 findings follows the R + 1.
+    """
 
     tokens: Tensor
     disease_logits: Tensor
@@ -101,6 +106,16 @@ class ReportGenerator(nn.Module):
         self.classifier = DiseaseClassifier(config.extractor_width)
         self.projector = _projector(config.extractor_width, decoder)
         self.decoder = decoder
+        if config.evidence_tokens:
+            self.finding_tokens = _finding_tokens(decoder)
+        if config.uses_evidence:
+            # Until SFT has seen validation studies, no precision is reached.
+            self.register_buffer(TABLE, torch.full((PRECISIONS, len(LABELS)), NEVER))
+
+    @property
+    def visual_tokens(self) -> int:
+        """Return how many tokens :meth:`visual` puts before the prompt."""
+        return VISUAL_TOKENS + len(FINDINGS) * self.config.evidence_tokens
 
     @property
     def hidden_size(self) -> int:
@@ -110,7 +125,10 @@ class ReportGenerator(nn.Module):
     def visual(self, features: StudyFeatures) -> Visual:
         """Compute visual tokens, disease logits and region heat maps of B studies.
 
+        Evidence in the features is that of :func:`~lmrrg.model.evidence.at_thresholds`.
+
         Raises:
+            EvidenceError: ``no_evidence``, the model reads evidence and the features have none.
             FeatureError: ``feature_shape``, the features are not of the model's own encoder and
                 image size.
         """
@@ -126,6 +144,10 @@ class ReportGenerator(nn.Module):
             features.patches, features.views, features.view_mask
         )
         tokens = self.projector(torch.cat([regions, overall[:, None]], dim=1))
+        if self.config.evidence_tokens:
+            require_evidence(features)
+            probability = features.evidence[:, : len(FINDINGS), None]
+            tokens = torch.cat([tokens, probability * self.finding_tokens.weight], dim=1)
         return Visual(tokens, self.classifier(regions, overall), attention)
 
     def prompt_embeddings(
@@ -235,6 +257,14 @@ def _projector(width: int, decoder: PreTrainedModel) -> nn.Sequential:
     norm = nn.LayerNorm(hidden)
     nn.init.constant_(norm.weight, float(embedding.weight.detach().float().std()))
     return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden), norm)
+
+
+def _finding_tokens(decoder: PreTrainedModel) -> nn.Embedding:
+    """Return one vector for each finding, at the scale of the decoder's token embeddings."""
+    words = token_embedding(decoder)
+    tokens = nn.Embedding(len(FINDINGS), words.embedding_dim)
+    nn.init.normal_(tokens.weight, std=float(words.weight.detach().float().std()))
+    return tokens
 
 
 def _attention(

@@ -141,6 +141,7 @@ def rank_microbatches(
     ranks: int = 1,
     *,
     tokens: int | None = None,
+    visual_tokens: int = VISUAL_TOKENS,
 ) -> list[Tensor]:
     """Cut ``rows`` into microbatches and return those of one rank.
 
@@ -157,6 +158,7 @@ def rank_microbatches(
         ranks: their number.
         tokens: largest number of decoder positions in a microbatch instead. A single report that
             needs more runs alone.
+        visual_tokens: of the model, before each prompt.
     """
     study = rollout.study[rows]
     lengths = rollout.lengths[rows]
@@ -171,7 +173,9 @@ def rank_microbatches(
     order = sorted(range(len(rows)), key=longest_study_first, reverse=True)
     rows = rows[torch.tensor(order)]
     # All ranks cut the same chunks and each takes its part of every one: all have equally many.
-    sizes = size * ranks if tokens is None else _token_sizes(rollout, rows, tokens, ranks)
+    sizes: int | list[int] = size * ranks
+    if tokens is not None:
+        sizes = _token_sizes(rollout, rows, tokens, ranks, visual_tokens)
     parts = [chunk.tensor_split(ranks)[rank] for chunk in rows.split(sizes)]
     return [part for part in parts if len(part)]
 
@@ -190,17 +194,19 @@ def in_order(rows: Sequence[Tensor], parts: Sequence[Tensor]) -> Tensor:
     return torch.cat(list(parts))[torch.argsort(torch.cat(list(rows)))]
 
 
-def packed_positions(rollout: Rollout, rows: Tensor) -> int:
+def packed_positions(rollout: Rollout, rows: Tensor, visual_tokens: int = VISUAL_TOKENS) -> int:
     """Return the number of decoder positions in one forward over ``rows`` (long [b]).
 
     Each study's prompt is computed once. The last token of a report is not an input.
     """
     studies = rollout.study[rows].unique().tolist()
-    prompts = sum(VISUAL_TOKENS + len(rollout.prompts[study]) for study in studies)
+    prompts = sum(visual_tokens + len(rollout.prompts[study]) for study in studies)
     return prompts + int((rollout.lengths[rows] - 1).clamp_min(0).sum())
 
 
-def _token_sizes(rollout: Rollout, rows: Tensor, tokens: int, ranks: int) -> list[int]:
+def _token_sizes(
+    rollout: Rollout, rows: Tensor, tokens: int, ranks: int, visual_tokens: int
+) -> list[int]:
     """Return the size of each chunk of ``rows``, so that no rank's part exceeds ``tokens``."""
     sizes = []
     start = 0
@@ -208,7 +214,8 @@ def _token_sizes(rollout: Rollout, rows: Tensor, tokens: int, ranks: int) -> lis
         size = ranks  # at least one report for each rank, however long it is
         while start + size < len(rows):
             wider = rows[start : start + size + ranks].tensor_split(ranks)
-            if max(packed_positions(rollout, part) for part in wider if len(part)) > tokens:
+            parts = [part for part in wider if len(part)]
+            if max(packed_positions(rollout, part, visual_tokens) for part in parts) > tokens:
                 break
             size += ranks
         sizes.append(min(size, len(rows) - start))

@@ -123,7 +123,7 @@ def test_sft_reads_the_prior_report(
         run_sft(settings.model_copy(update=again))
         ranks, tokenizer = RankTrainer(jobs[-1]), jobs[-1].tokenizer
         assert priors_in(tokenizer, ranks.train.batch([0, 1]).prompts) == [text, ""]
-        assert priors_in(tokenizer, ranks.val.prompts) == [
+        assert priors_in(tokenizer, ranks.val.batch([0, 1]).prompts) == [
             tiny_studies[4].findings if text else "",
             "",
         ]
@@ -142,7 +142,8 @@ def test_ppo_reads_the_prior_report(config: Config, tiny_studies: list[Study], c
 def ppo_studies(config: Config, split: Split, checkpoint: Path) -> StudyPool:
     """Return two studies of a split as PPO reads them."""
     studies = studies_of(config, split)
-    return StudyPool(studies, priors_of(config), config.data, config.model, checkpoint, limit=2)
+    branches = (config.data, config.model, checkpoint, config.evidence)
+    return StudyPool(studies, priors_of(config), *branches, limit=2)
 
 
 @pytest.mark.parametrize("setting", [True, False])

@@ -33,7 +33,7 @@ def test_a_batch_holds_its_examples_and_nothing_in_the_padding(examples: Example
     for row, i in enumerate(index):
         assert batch.report_ids[row][batch.report_mask[row]].tolist() == examples.reports[i]
         assert torch.equal(batch.features.patches[row], examples.batch([i]).features.patches[0])
-        assert batch.prompts[row] == examples.prompts[i]
+        assert batch.prompts[row] == examples.batch([i]).prompts[0]
         assert torch.equal(batch.labels[row], examples.labels[i])
 
 
