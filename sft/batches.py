@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from lmrrg.anatomy import REGIONS
 from lmrrg.config.data import DataConfig
 from lmrrg.config.model import ModelConfig
+from lmrrg.metrics.embedded.finding_tokens import in_abnormal_sentence
 from lmrrg.model.classifier import label_targets
 from lmrrg.model.evidence import at_thresholds, stated_findings
 from lmrrg.model.prompts import prompt_ids, report_ids
@@ -49,6 +51,8 @@ class Batch:
     """int64 [B, T], right-padded."""
     report_mask: Tensor
     """bool [B, T], False in the padding."""
+    weights: Tensor
+    """float32 [B, T], weight of each token in the loss, 0 in the padding."""
     labels: Tensor
     """int64 [B, 14], from :func:`~lmrrg.model.classifier.label_targets`."""
     regions: Tensor | None = None
@@ -62,6 +66,7 @@ class Batch:
             self.prompts,
             self.report_ids.to(device),
             self.report_mask.to(device),
+            self.weights.to(device),
             self.labels.to(device),
             None if self.regions is None else self.regions.to(device),
         )
@@ -79,6 +84,7 @@ class Examples:
         thresholds: operating point [14] for the encoder's evidence, where the model reads any.
         priors: prior reports by study id (:func:`~lmrrg.run.studies.priors_of`).
         supervise_attention: whether region masks are read.
+        abnormal_weight: weight of the tokens of abnormal sentences in the loss.
     """
 
     def __init__(
@@ -92,15 +98,18 @@ class Examples:
         thresholds: Tensor | None = None,
         priors: Mapping[str, str] | None = None,
         supervise_attention: bool = False,
+        abnormal_weight: float = 1.0,
     ) -> None:
         priors = priors or {}
         self.reports: list[list[int]] = []
         self._texts: list[tuple[str, str]] = []
+        self.weights: list[Tensor] = []
         self._masked: list[Study | None] = []
         for study in studies:
             report = study.report(data.section)
             prior = priors.get(study.id, "")
             self.reports.append(report_ids(tokenizer, report, data.max_report_tokens))
+            self.weights.append(token_weights(tokenizer, self.reports[-1], abnormal_weight))
             self._texts.append((study.indication, prior))
             has_masks = supervise_attention and "masks" in study.truth
             self._masked.append(study if has_masks else None)
@@ -137,7 +146,7 @@ class Examples:
         """
         rows = list(index)
         reports = [torch.tensor(self.reports[i], dtype=torch.long) for i in rows]
-        ids = torch.nn.utils.rnn.pad_sequence(reports, batch_first=True, padding_value=0)
+        ids = pad_sequence(reports, batch_first=True, padding_value=0)
         length = torch.tensor([len(report) for report in reports])
         features = self._files.select(rows)
         if forgotten is not None:
@@ -149,6 +158,7 @@ class Examples:
             prompts=self._prompts(rows, features.evidence),
             report_ids=ids,
             report_mask=torch.arange(ids.shape[1]) < length[:, None],
+            weights=pad_sequence([self.weights[i] for i in rows], batch_first=True),
             labels=self.labels[rows],
             regions=self._regions(rows),
         )
@@ -207,6 +217,41 @@ class Examples:
         return covered
 
 
+def token_weights(
+    tokenizer: PreTrainedTokenizerBase, report: Sequence[int], abnormal_weight: float
+) -> Tensor:
+    """Return the weight of each token of a report in the loss, float32 [T].
+
+    Reports are mostly normal sentences, which are easy; the sentences that tell patients apart are
+    few (**ours**).
+    """
+    if abnormal_weight == 1:
+        return torch.ones(len(report))
+    abnormal = in_abnormal_sentence(tokenizer.convert_ids_to_tokens(list(report)))
+    return torch.where(torch.tensor(abnormal), abnormal_weight, 1.0)
+
+
+def balanced_visits(stated: Tensor, balance: float) -> np.ndarray:
+    """Return how probable it is that a visit goes to each study [N] (**ours**).
+
+    A study counts by its rarest finding, or as one without any.
+
+    Args:
+        stated: which findings each report states, bool [N, 13].
+        balance: 0: all studies are equally probable; 1: these groups of studies would be, if no
+            study had two findings.
+
+    >>> balanced_visits(torch.tensor([[True], [False], [False], [False]]), 1.0).round(3).tolist()
+    [0.5, 0.167, 0.167, 0.167]
+    """
+    normal = ~stated.any(dim=1, keepdim=True)
+    groups = torch.cat([stated, normal], dim=1).numpy()
+    frequency = groups.sum(axis=0).clip(1)
+    rarest = np.where(groups, frequency, len(groups)).min(axis=1)
+    probability = rarest.astype(float) ** -balance
+    return probability / probability.sum()
+
+
 def forgotten_views(examples: int, views: int, seed: int, epoch: int) -> Tensor:
     """Draw which views are called "unknown" in an epoch, bool [examples, views].
 
@@ -218,7 +263,11 @@ def forgotten_views(examples: int, views: int, seed: int, epoch: int) -> Tensor:
 
 
 def epoch_minibatches(
-    lengths: Sequence[int], minibatch: int, seed: int, epoch: int
+    lengths: Sequence[int],
+    minibatch: int,
+    seed: int,
+    epoch: int,
+    visits: np.ndarray | None = None,
 ) -> list[list[int]]:
     """Divide all examples, in random order, into minibatches of equal size and similar length.
 
@@ -231,9 +280,14 @@ def epoch_minibatches(
         minibatch: examples per optimizer step.
         seed: of the run.
         epoch: from 0.
+        visits: from :func:`balanced_visits`; then as many examples are drawn as there are, with
+            replacement, in place of visiting each of them.
     """
     rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(len(lengths))
+    if visits is None:
+        order = rng.permutation(len(lengths))
+    else:
+        order = rng.choice(len(lengths), size=len(lengths), p=visits)
     steps = -(-len(order) // minibatch)
     order = np.resize(order, steps * minibatch)
     size = np.asarray(lengths)[order]

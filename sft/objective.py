@@ -41,18 +41,20 @@ class Objective(nn.Module):
         float32, so what is saved is what was trained.
 
         Returns:
-            Report NLL in nats, disease loss, attention loss (all sums), disease logits [B, 14].
+            Report NLL in nats, weighted by ``batch.weights``; disease loss; attention loss (all
+            sums); disease logits [B, 14].
         """
         with products_in(self._config.precision, batch.report_ids.device):
             out = self.model.report_logits(
                 batch.features, batch.prompts, batch.report_ids, batch.report_mask
             )
         # Without the padding: logits are as wide as the vocabulary, the largest tensor here.
-        nll = F.cross_entropy(
+        each = F.cross_entropy(
             out.logits[batch.report_mask].float(),
             batch.report_ids[batch.report_mask],
-            reduction="sum",
+            reduction="none",
         )
+        nll = (each * batch.weights[batch.report_mask]).sum()
         disease = disease_loss(out.disease_logits, batch.labels, self._config, self.positive_weight)
         attention = nll.new_zeros(())
         if batch.regions is not None:

@@ -3,9 +3,10 @@
     python sft/train.py --config configs/demo.yaml sft.epochs=5
     ray job submit --working-dir . -- python sft/train.py --config configs/iu_xray.yaml
 
-Every epoch ends with a validation and a checkpoint. The best checkpoint by validation NLL and the
-last one become model directories, ``<run>/sft/best`` and ``<run>/sft/last``. An interrupted run
-continues from its last checkpoint, and lost workers are replaced from it.
+Every epoch ends with a validation and a checkpoint. The best checkpoint, by validation NLL or by
+the clinical F1 of what it writes (``sft.select_by``), and the last one become model directories,
+``<run>/sft/best`` and ``<run>/sft/last``. An interrupted run continues from its last checkpoint,
+and lost workers are replaced from it.
 """
 
 from __future__ import annotations
@@ -185,7 +186,7 @@ def is_complete(config: Config, plan: Plan) -> bool:
         return False
     provenance = read_checkpoint_config(layout.last("sft"))["provenance"]
     is_same = is_same_run(provenance["fingerprint"], plan.fingerprint)
-    return is_same and provenance["epoch"] == config.sft.epochs
+    return is_same and provenance["finished"]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -311,7 +312,7 @@ def _trainer(job: Job, storage: str) -> TorchTrainer:
             name=_RAY_NAME,
             storage_path=storage,
             checkpoint_config=CheckpointConfig(
-                num_to_keep=2, checkpoint_score_attribute="val_nll", checkpoint_score_order="min"
+                num_to_keep=2, checkpoint_score_attribute="criterion", checkpoint_score_order="min"
             ),
             logging_config=LoggingConfig(log_level="WARNING"),
             worker_runtime_env={"env_vars": rank_environment(job.config)},
@@ -365,7 +366,7 @@ def _coded_error(error: WorkerGroupError) -> CodedError | None:
 
 def _copy_models(result: ray.train.Result, layout: RunLayout) -> Path:
     """Copy the best and the last model out of Ray Train's storage; return the best one's path."""
-    best = result.get_best_checkpoint("val_nll", "min")
+    best = result.get_best_checkpoint("criterion", "min")
     if best is None or result.checkpoint is None:
         raise CheckpointError("missing_file", "the training run reported no checkpoint")
     _copy_model(best, layout.best("sft"))

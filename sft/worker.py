@@ -8,18 +8,16 @@ import math
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import ray
 import ray.train
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from actors.deepspeed_setup import (
@@ -34,20 +32,21 @@ from lmrrg.config.sft import SFTConfig
 from lmrrg.config.tree import Config
 from lmrrg.model.checkpoint import save_checkpoint
 from lmrrg.model.classifier import binary_targets, positive_weights
-from lmrrg.model.evidence import (
-    evidence_of,
-    noisy_evidence,
-    precision_table,
-    stated_findings,
-    thresholds_of,
-)
+from lmrrg.model.evidence import FINDINGS, stated_findings, thresholds_of
 from lmrrg.model.generator import build_generator
 from lmrrg.run.tracking import RunTracker
 from lmrrg.studies import Study
-from lmrrg.vision.files import FeatureFiles
-from sft.batches import Batch, Examples, epoch_minibatches, forgotten_views, rank_microbatches
+from sft.batches import (
+    Batch,
+    balanced_visits,
+    epoch_minibatches,
+    forgotten_views,
+    rank_microbatches,
+)
 from sft.errors import SFTError
 from sft.fingerprint import check_fingerprint
+from sft.greedy_validation import findings_f1, written_findings
+from sft.job import Job, epoch_evidence, evidence_table, examples_of
 from sft.objective import Objective, learning_rate, macro_auc, parameter_groups
 
 _TAG = "state"
@@ -61,29 +60,6 @@ _BETAS = (0.9, 0.98)
 """AdamW's, as usual for training a transformer from scratch; torch's own are (0.9, 0.999)."""
 
 _NOT_FINITE = "the loss became NaN or infinite; a lower learning rate may help"
-
-
-@dataclass(frozen=True, repr=False)
-class Job:
-    """Everything that a rank needs.
-
-    There is no generated repr: it would print reports, and Ray prints arguments in its errors.
-
-    Attributes:
-        fingerprint: identifies the run; a checkpoint with another one is refused.
-        provenance: facts that every model directory of the run records.
-        priors: prior reports by study id.
-    """
-
-    config: Config
-    train: list[Study]
-    val: list[Study]
-    train_files: FeatureFiles
-    val_files: FeatureFiles
-    tokenizer: PreTrainedTokenizerBase
-    fingerprint: str
-    provenance: dict[str, Any]
-    priors: Mapping[str, str] = field(default_factory=dict)
 
 
 class Totals(defaultdict[str, float]):
@@ -144,6 +120,15 @@ class RankTrainer:
         self.epoch_steps = -(-len(self.train) // self.sft.minibatch)
         self.steps = self.sft.epochs * self.epoch_steps
         self.best = math.inf
+        """Least criterion of any epoch so far."""
+        self.best_epoch = 0
+        self.visits = None
+        if self.sft.class_balance:
+            self.visits = balanced_visits(self._stated(job.train), self.sft.class_balance)
+
+    def _stated(self, studies: list[Study]) -> Tensor:
+        """Return which findings the reports of the studies state, bool [N, 13]."""
+        return stated_findings(studies, self.config.data.section)[:, : len(FINDINGS)]
 
     def restore(self, checkpoint: ray.train.Checkpoint | None) -> int:
         """Load a checkpoint into the engine; return the epoch to start with.
@@ -160,13 +145,19 @@ class RankTrainer:
             loaded, _ = self.engine.load_checkpoint(folder, tag=_TAG)
         if loaded is None:
             raise SFTError("resume_failed", "the last checkpoint holds no training state")
-        self.best = progress["best_val_nll"]
+        self.best = progress["best_criterion"]
+        self.best_epoch = progress["best_epoch"]
         return progress["epoch"]
 
     def run(self, first_epoch: int) -> None:
-        """Train, validate and report a checkpoint to Ray Train, epoch by epoch to the last."""
+        """Train, validate and report a checkpoint to Ray Train, epoch by epoch to the last.
+
+        The last one is that of the settings, or the one after which ``sft.patience`` is at an end.
+        """
         with self._open_tracker() as tracker:
             for epoch in range(first_epoch, self.sft.epochs):
+                if self._is_finished(epoch):
+                    return
                 self._train_epoch(epoch, tracker)
                 metrics = self._validate()
                 if tracker:
@@ -185,11 +176,12 @@ class RankTrainer:
         views = self.config.data.max_views
         forgotten = forgotten_views(len(self.train), views, seed, epoch)
         self.engine.train()
-        order = epoch_minibatches(self.train.lengths, self.sft.minibatch, seed, epoch)
+        order = epoch_minibatches(self.train.lengths, self.sft.minibatch, seed, epoch, self.visits)
         microbatches: list[list[int]] = []
         for minibatch in order:
             microbatches += self._microbatches(minibatch)
-        batches = self.train.read_ahead(microbatches, forgotten, self._noisy_evidence(epoch))
+        evidence = epoch_evidence(self.train, self.config, epoch)
+        batches = self.train.read_ahead(microbatches, forgotten, evidence)
         totals = Totals()
         since = time.perf_counter()
         for number, minibatch in enumerate(order, start=1):
@@ -202,18 +194,6 @@ class RankTrainer:
                 since = time.perf_counter()
                 if tracker:
                     tracker.log(step, metrics)
-
-    def _noisy_evidence(self, epoch: int) -> Tensor | None:
-        """Return the evidence of the training examples in an epoch, where the model reads any."""
-        if self.train.stated is None:
-            return None
-        return noisy_evidence(
-            self.train.stated,
-            self.sft.evidence_dropped,
-            self.sft.evidence_invented,
-            self.config.seed,
-            epoch,
-        )
 
     def _microbatches(self, minibatch: list[int]) -> list[list[int]]:
         return rank_microbatches(minibatch, self.rank, self.workers, self.sft.microbatch)
@@ -228,7 +208,7 @@ class RankTrainer:
         rate = learning_rate(step - 1, self.steps, self.sft)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
-        tokens = sum(len(self.train.reports[i]) for i in minibatch)
+        tokens = sum(float(self.train.weights[i].sum()) for i in minibatch)
         classes = int(binary_targets(self.train.labels[minibatch], self.sft)[1].sum())
         masked = self.train.masked(minibatch)
         parts = len(self._microbatches(minibatch))
@@ -308,13 +288,40 @@ class RankTrainer:
         if not math.isfinite(total_nll + total_disease):
             raise SFTError("loss_not_finite", f"on the validation studies {_NOT_FINITE}")
         classes = int(binary_targets(self.val.labels, self.sft)[1].sum())
-        return {
+        return self._clinical_f1() | {
             "val/nll_per_token": total_nll / sum(self.val.lengths),
             "val/disease_loss": total_disease / max(1, classes),
             "val/macro_auc": macro_auc(
                 gathered_logits.reshape(logits.shape), self.val.labels, self.sft
             ),
         }
+
+    def _clinical_f1(self) -> dict[str, float]:
+        """Return the F1 of greedy validation reports, where it chooses the best epoch."""
+        if self.sft.select_by != "clinical_f1":
+            return {}
+        count = min(self.sft.select_studies, len(self.val))
+        mine = list(range(self.rank, count, self.workers))
+        written = torch.zeros(count, len(FINDINGS))
+        if mine:
+            tokens = self.config.data.max_report_tokens
+            written[mine] = written_findings(self.model, self.val, mine, tokens).float()
+        # Every study's row is 0 on all ranks but one, so the sum gathers them.
+        everywhere = torch.tensor(self._sum_over_ranks(*written.flatten().tolist()))
+        found = everywhere.reshape(written.shape) > 0
+        return {"val/clinical_f1": findings_f1(found, self._stated(self.job.val[:count]))}
+
+    def _criterion(self, metrics: dict[str, float]) -> float:
+        """Return what the best epoch has least of."""
+        if self.sft.select_by == "clinical_f1":
+            return 1 - metrics["val/clinical_f1"]
+        return metrics["val/nll_per_token"]
+
+    def _is_finished(self, epochs: int) -> bool:
+        """Return whether training ends after that many epochs."""
+        patience = self.sft.patience
+        waited = epochs - self.best_epoch
+        return epochs >= self.sft.epochs or (patience is not None and waited >= patience)
 
     def _sum_over_ranks(self, *values: float) -> list[float]:
         # In float64, so that sums of many losses do not depend on how the ranks divide them.
@@ -324,14 +331,23 @@ class RankTrainer:
 
     def _report(self, epoch: int, metrics: dict[str, float]) -> None:
         """Give Ray Train a checkpoint: every rank its optimizer part, rank 0 also the model."""
-        self.best = min(self.best, metrics["val/nll_per_token"])
-        progress = {"epoch": epoch, "best_val_nll": self.best, "fingerprint": self.job.fingerprint}
+        criterion = self._criterion(metrics)
+        if criterion < self.best:
+            self.best = criterion
+            self.best_epoch = epoch
+        progress = {
+            "epoch": epoch,
+            "best_criterion": self.best,
+            "best_epoch": self.best_epoch,
+            "finished": self._is_finished(epoch),
+            "fingerprint": self.job.fingerprint,
+        }
         with tempfile.TemporaryDirectory() as folder:
             self.engine.save_checkpoint(folder, tag=_TAG, save_latest=False)
             with gathered(self.model, self.sft.zero_stage):
                 if self.rank == 0:
                     self._save_model(Path(folder), progress, metrics)
-            report = {"epoch": epoch, "val_nll": metrics["val/nll_per_token"], **metrics}
+            report = {"epoch": epoch, "criterion": criterion, **metrics}
             ray.train.report(report, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
     def _save_model(
@@ -345,36 +361,6 @@ class RankTrainer:
         }
         save_checkpoint(self.model, folder / "model", provenance)
         (folder / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
-
-
-def evidence_table(job: Job) -> Tensor:
-    """Return the thresholds that reach each precision on the validation studies [19, 14].
-
-    Raises:
-        EvidenceError: ``no_evidence``.
-    """
-    stated = stated_findings(job.val, job.config.data.section)
-    return precision_table(evidence_of(job.val_files), stated)
-
-
-def examples_of(
-    job: Job, split: Literal["train", "val"], thresholds: Tensor | None = None
-) -> Examples:
-    """Return the tokenized examples of a split; ``thresholds`` [14] are of the operating point."""
-    studies = job.train if split == "train" else job.val
-    files = job.train_files if split == "train" else job.val_files
-    config = job.config
-    return Examples(
-        studies,
-        files,
-        job.tokenizer,
-        config.data,
-        config.model,
-        thresholds=thresholds,
-        priors=job.priors,
-        # Without a weight on their loss the masks are not even read.
-        supervise_attention=config.sft.attention_weight > 0,
-    )
 
 
 def deepspeed_engine(module: nn.Module, sft: SFTConfig) -> Any:

@@ -32,6 +32,28 @@ class SFTConfig(Settings):
         0.05, ge=0.0, le=1.0, description="fraction of the steps in which the learning rate rises"
     )
     gradient_clip: PositiveFloat = Field(1.0, description="largest gradient norm")
+    abnormal_sentence_weight: PositiveFloat = Field(
+        1.0,
+        description="weight in the loss of sentences that state something abnormal; others have 1",
+    )
+    class_balance: float = Field(
+        0.0,
+        ge=0.0,
+        le=1.0,
+        description="how far an epoch evens out the classes: 0 visits every study once, 1 draws "
+        "studies so that their rarest findings are equally frequent",
+    )
+    select_by: Literal["loss", "clinical_f1"] = Field(
+        "loss",
+        description="what chooses the best epoch on the validation studies: the loss, or the micro "
+        "F1 of the 13 findings in greedy reports",
+    )
+    select_studies: PositiveInt = Field(
+        300, description="clinical_f1: validation studies that get a report after every epoch"
+    )
+    patience: PositiveInt | None = Field(
+        None, description="epochs without a better one after which training ends; null: never"
+    )
     classification_weight: NonNegativeFloat = Field(
         0.5, description="weight of the 14-class loss beside the language loss (lambda_cls)"
     )
@@ -64,4 +86,7 @@ class SFTConfig(Settings):
     @model_validator(mode="after")
     def _batches(self) -> SFTConfig:
         check_batches("minibatch", self.minibatch, self.microbatch, self.workers)
+        if self.select_by == "clinical_f1" and self.zero_stage == 3:
+            # Reports of different lengths would call the ranks' collective operations unequally.
+            raise ValueError("select_by clinical_f1 needs zero_stage 2 or lower")
         return self

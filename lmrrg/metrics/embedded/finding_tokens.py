@@ -1,6 +1,7 @@
 """Find the tokens of a report that carry findings.
 
 These are the tokens of affirmed findings, of what describes and places them, and of negations.
+Also found are the tokens of whole sentences that state something abnormal.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 
+from lmrrg.metrics.embedded.labeler import label_sentence
 from lmrrg.metrics.embedded.lexicon import (
     DEVICE,
     LOCATION,
@@ -17,8 +19,11 @@ from lmrrg.metrics.embedded.lexicon import (
     graph_lexicon,
     read_yaml,
 )
+from lmrrg.metrics.embedded.sentences import sentences_of
+from lmrrg.studies import NEGATIVE
 
 _WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+(?:\.\d+)?|[.;\n]")
+_SENTENCE = re.compile(r".*?(?:[.!?](?=\s|$)|[;\n]|$)", re.DOTALL)
 _SENTENCE_ENDS = frozenset([".", ";", "\n"])
 _KINDS = (OBSERVATION, DEVICE, MODIFIER, LOCATION)
 _TOKENIZER_MARKS = str.maketrans({"Ġ": " ", "▁": " ", "Ċ": "\n"})
@@ -51,6 +56,39 @@ def carries_finding(pieces: Sequence[str]) -> list[bool]:
         carries.append(any(marked[start:end]))
         start = end
     return carries
+
+
+def in_abnormal_sentence(pieces: Sequence[str]) -> list[bool]:
+    """Return whether each token stands in a sentence that states something abnormal.
+
+    Ours: a class other than "No Finding" is positive or uncertain in it, or something abnormal
+    outside the classes is named; devices count.
+
+    Args:
+        pieces: tokens of one report as the tokenizer writes them (``convert_ids_to_tokens``).
+
+    >>> in_abnormal_sentence(["Small", "Ġeffusion", ".", "ĠNo", "Ġpneumothorax", "."])
+    [True, True, True, False, False, False]
+    """
+    text = "".join(text_of_pieces(pieces))
+    abnormal: list[bool] = []
+    for sentence in _SENTENCE.findall(text):
+        abnormal += [_states_abnormality(sentence)] * len(sentence)
+    inside: list[bool] = []
+    start = 0
+    for piece in pieces:
+        end = start + len(piece)
+        inside.append(any(abnormal[start:end]))
+        start = end
+    return inside
+
+
+def _states_abnormality(sentence: str) -> bool:
+    for part in sentences_of(sentence):
+        for label, value in label_sentence(part):
+            if label != "normal" and value != NEGATIVE:
+                return True
+    return False
 
 
 def text_of_pieces(pieces: Sequence[str]) -> list[str]:

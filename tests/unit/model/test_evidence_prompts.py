@@ -26,8 +26,9 @@ from lmrrg.vision.study_features import StudyFeatures
 from rl.study_pool import StudyPool
 from serve_app.reporter import Reporter, UploadedStudy
 from serve_app.settings import ServiceSettings
+from sft.job import Job, epoch_evidence
 from sft.train import run_sft
-from sft.worker import Job, RankTrainer
+from sft.worker import RankTrainer
 from tests.conftest import SENTENCES
 from tests.support.new_model import new_model
 
@@ -142,7 +143,7 @@ def test_sft_tells_the_labels_in_training_and_the_encoders_findings_in_validatio
     assert words == ["pleural effusion", *["cardiomegaly"] * 3]
     found = load_features(studies_of(config, "val"), config.data, progress=False)
     assert told(tokenizer, ranks.val.batch([0, 1]).prompts) == expected(found)
-    epochs = [ranks._noisy_evidence(epoch) for epoch in range(40)]
+    epochs = [epoch_evidence(ranks.train, config, epoch) for epoch in range(40)]
     said = [told(tokenizer, ranks.train.batch(rows, None, noisy).prompts) for noisy in epochs]
     assert any(one != words for one in said)
     assert sum(one == words for one in said) > 8

@@ -1,5 +1,7 @@
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,7 +12,14 @@ from lmrrg.model.checkpoint import load_checkpoint
 from lmrrg.studies import Study
 from lmrrg.views import VIEWS
 from lmrrg.vision.files import FeatureFiles
-from sft.batches import Examples, epoch_minibatches, forgotten_views, rank_microbatches
+from sft.batches import (
+    Examples,
+    balanced_visits,
+    epoch_minibatches,
+    forgotten_views,
+    rank_microbatches,
+    token_weights,
+)
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +123,66 @@ def test_batches_read_ahead_are_those_read_one_by_one_and_errors_arrive(examples
         assert torch.equal(batch.features.patches, expected.features.patches)
     with pytest.raises(IndexError):
         list(examples.read_ahead([[0], [10_000]]))
+
+
+def test_tokens_of_abnormal_sentences_weigh_more_and_padding_nothing(
+    tiny_config: Config, tiny_checkpoint: Path, tiny_studies: list[Study]
+):
+    tokenizer = load_checkpoint(tiny_checkpoint).tokenizer
+    files = FeatureFiles(tiny_studies, tiny_config.data, progress=False)
+    branches = (tiny_config.data, tiny_config.model)
+    weighted = Examples(tiny_studies, files, tokenizer, *branches, abnormal_weight=2.0)
+    batch = weighted.batch(range(len(tiny_studies)))
+    assert torch.equal(batch.weights > 0, batch.report_mask)
+    said = set()
+    for ids, weights in zip(batch.report_ids, batch.weights, strict=True):
+        said.add(tokenizer.decode(ids[weights == 2]).strip())
+    assert "There is a small left pleural effusion." in said
+    assert not any("No pneumothorax" in text or "lungs are clear" in text for text in said)
+    plain = Examples(tiny_studies, files, tokenizer, *branches).batch([0, 1])
+    assert torch.equal(plain.weights, plain.report_mask.float())
+
+
+def test_the_end_of_a_report_belongs_to_no_sentence(tiny_checkpoint: Path):
+    tokenizer = load_checkpoint(tiny_checkpoint).tokenizer
+    ids = [*tokenizer.encode("Large effusion."), tokenizer.eos_token_id]
+    assert token_weights(tokenizer, ids, 3.0).tolist()[:-1] == [3.0] * (len(ids) - 1)
+
+
+def test_both_sections_are_learnt_where_the_settings_join_them(
+    tiny_config: Config, tiny_checkpoint: Path, tiny_studies: list[Study]
+):
+    tokenizer = load_checkpoint(tiny_checkpoint).tokenizer
+    studies = [replace(tiny_studies[0], findings="Clear.", impression="Normal.")]
+    data = tiny_config.data.model_copy(update={"section": "findings+impression"})
+    files = FeatureFiles(studies, data, progress=False)
+    examples = Examples(studies, files, tokenizer, data, tiny_config.model)
+    assert tokenizer.decode(examples.reports[0], skip_special_tokens=True) == "Clear. Normal."
+
+
+def test_balanced_visits_even_out_findings_and_normal_studies():
+    # 80 normal studies, 15 with one finding, 5 with another.
+    stated = torch.zeros(100, 2, dtype=torch.bool)
+    stated[80:95, 0] = True
+    stated[95:, 1] = True
+    for balance, shares in ((0.0, (0.8, 0.15, 0.05)), (1.0, (1 / 3, 1 / 3, 1 / 3))):
+        visits = balanced_visits(stated, balance)
+        parts = (visits[:80].sum(), visits[80:95].sum(), visits[95:].sum())
+        assert parts == pytest.approx(shares)
+    half = balanced_visits(stated, 0.5)
+    assert 0.05 < half[95:].sum() < 1 / 3
+    both = stated.clone()
+    both[95, 0] = True  # counts by its rarer finding
+    visits = balanced_visits(both, 1.0)
+    assert visits[95] == visits[96]
+
+
+def test_a_balanced_epoch_draws_by_the_visits_anew_in_every_epoch():
+    lengths = [10] * 400
+    visits = np.where(np.arange(400) < 40, 0.5 / 40, 0.5 / 360)
+    epochs = [epoch_minibatches(lengths, 8, 3, epoch, visits) for epoch in range(5)]
+    seen = np.asarray(epochs).ravel()
+    assert 0.45 < (seen < 40).mean() < 0.55
+    assert epochs[0] != epochs[1]
+    assert epochs[0] == epoch_minibatches(lengths, 8, 3, 0, visits)
+    assert {len(batch) for batch in epochs[0]} == {8}
