@@ -125,6 +125,18 @@ class StudyPool:
             rows.append(torch.tensor(carries_finding(pieces)))
         return pad_sequence(rows, batch_first=True)
 
+    def abnormal_weights(self, weight: float) -> list[float] | None:
+        """Return how often each study is to be visited: ``weight`` where it is abnormal, else 1.
+
+        None where all are alike.
+        """
+        if weight == 1:
+            return None
+        weights = []
+        for study, reference in zip(self.studies, self._references, strict=True):
+            weights.append(weight if is_abnormal(_labels(study, reference)) else 1.0)
+        return weights
+
     def imitate_evidence(self, other: StudyPool, seed: int) -> None:
         """Give each study evidence that is as often right as that of the studies of ``other``.
 
@@ -171,10 +183,19 @@ class StudySampler:
         studies: number of studies.
         per_iteration: studies that one iteration visits.
         seed: of the permutations.
+        weights: how often each study is visited, relative to the others [studies]; an epoch then
+            draws as many visits as there are studies, with replacement. None: each once.
     """
 
-    def __init__(self, studies: int, per_iteration: int, seed: int):
+    def __init__(
+        self,
+        studies: int,
+        per_iteration: int,
+        seed: int,
+        weights: Sequence[float] | None = None,
+    ):
         self._studies = studies
+        self._probability = None if weights is None else np.divide(weights, np.sum(weights))
         self._per_iteration = per_iteration
         self._seed = seed
 
@@ -196,7 +217,10 @@ class StudySampler:
 
     def _permutation(self, epoch: int) -> np.ndarray:
         # Seeded by the epoch, so that a resumed run needs no state of a generator.
-        return np.random.default_rng([self._seed, epoch]).permutation(self._studies)
+        rng = np.random.default_rng([self._seed, epoch])
+        if self._probability is None:
+            return rng.permutation(self._studies)
+        return rng.choice(self._studies, size=self._studies, p=self._probability)
 
 
 def stream_seed(seed: int, stream: str, number: int) -> int:

@@ -100,7 +100,10 @@ class CQRL(Algorithm):
         if self.settings.model.uses_evidence and self.ppo.evidence == "imitated":
             self.studies.imitate_evidence(self._study_pool("val"), self.settings.seed)
         self.sampler = StudySampler(
-            len(self.studies), self.ppo.studies_per_iteration, self.settings.seed
+            len(self.studies),
+            self.ppo.studies_per_iteration,
+            self.settings.seed,
+            self.studies.abnormal_weights(self.ppo.abnormal_weight),
         )
         self.sentences = (
             Sentences(self.studies.tokenizer, self.ppo) if self.ppo.credits_sentences else None

@@ -30,7 +30,7 @@ def written_findings(
         max_new_tokens: length at which a report is cut, tokens.
     """
     device = next(model.parameters()).device
-    labels = []
+    labels: list[dict[str, int]] = []
     for start in range(0, len(index), _AT_ONCE):
         batch = examples.batch(index[start : start + _AT_ONCE])
         features = batch.features.to(device)

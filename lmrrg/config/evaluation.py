@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -42,6 +42,11 @@ class EvaluationConfig(Settings):
         [],
         description="metrics of your own: module:function, which gets N reports and their N "
         "references and returns N numbers",
+    )
+    operating_points: list[Annotated[float, Field(gt=0.0, lt=1.0)]] = Field(
+        [],
+        description="thresholds of the evidence at which a trained system writes all reports once "
+        "more, for the precision-recall curve of its reports",
     )
     bootstrap: PositiveInt = Field(1000, description="bootstrap resamples of every interval")
     meteor: bool = Field(

@@ -163,6 +163,12 @@ class PPOConfig(Settings):
         description="mean of the loss: every token weighs the same, or every report, or every "
         "token whatever the length of the other reports",
     )
+    abnormal_weight: float = Field(
+        1.0,
+        ge=1.0,
+        description="how much oftener an abnormal study is visited than a normal one; 1: every "
+        "study once in an epoch",
+    )
     evidence: Literal["imitated", "eye"] = Field(
         "imitated",
         description="evidence in the prompts of training studies: as the image encoder would give "

@@ -177,6 +177,7 @@ def evaluate_checkpoint(
         config.evidence,
         config.seed,
         open_generator or _vllm(config),
+        config.evaluation.operating_points,
     )
     (scored,) = _score([system], evaluated, setup)
     results = {
@@ -226,6 +227,7 @@ def _trained_systems(
             config.evidence,
             config.seed,
             open_generator,
+            config.evaluation.operating_points,
         )
         systems.append(system)
     return systems

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lmrrg.evaluation.operating_points import OPERATING_COLUMNS
 from lmrrg.evaluation.results import beaten_by_a_constant
 from lmrrg.evaluation.rows import MetricRow, groups_with_values, signed
 
@@ -31,6 +32,8 @@ def results_table(results: Mapping[str, Any]) -> str:
     for title, reason in results.get("left_out", {}).items():
         lines += ["", f"Left out: {title}, because {reason}."]
     lines += _region_lines([system for system in systems if system.get("localisation")])
+    for system in systems:
+        lines += _operating_point_lines(system)
     if results.get("comparison"):
         lines += _comparison_lines(results)
     return "\n".join(lines) + "\n"
@@ -56,6 +59,19 @@ def _cell(row: MetricRow, entry: Mapping[str, float] | None) -> str:
     if "low" in entry:
         text += f" [{row.text(entry['low'])}, {row.text(entry['high'])}]"
     return text
+
+
+def _operating_point_lines(system: Mapping[str, Any]) -> list[str]:
+    """Return the table of what a system's reports name at each operating point."""
+    points = system.get("operating_points")
+    if not points:
+        return []
+    columns = list(OPERATING_COLUMNS)
+    lines = _header(f"{system['title']}: threshold of the evidence", columns)
+    for point in points:
+        cells = [format(point[key], form) for key, form in OPERATING_COLUMNS.values()]
+        lines.append(_line(f"{point['threshold']:g}", cells))
+    return lines
 
 
 def _region_lines(systems: Sequence[Mapping[str, Any]]) -> list[str]:

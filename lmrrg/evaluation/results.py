@@ -43,6 +43,7 @@ def system_record(scored: ScoredSystem, setup: ScoringSetup) -> dict[str, Any]:
         "auc": None if scored.auc is None else dict(scored.auc),
         "localisation": region_means(system.localisation, REGIONS) if system.localisation else None,
         "texts": dict(raw.texts),
+        "operating_points": scored.operating_points,
         "sanity": [asdict(finding) for finding in scored.sanity],
     }
 

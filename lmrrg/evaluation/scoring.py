@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from lmrrg.config.evaluation import EvaluationConfig
 from lmrrg.config.reward import RewardConfig
 from lmrrg.evaluation.finding_details import finding_details
+from lmrrg.evaluation.operating_points import operating_curve
 from lmrrg.evaluation.rows import OWN
 from lmrrg.evaluation.study_set import EvaluationSet
 from lmrrg.evaluation.systems import ImageUse, SystemReports
@@ -64,6 +66,8 @@ class ScoredSystem:
     auc: Mapping[str, float | None] | None
     """AUC of each class; None for a system without a classifier."""
     sanity: list[SanityFinding]
+    operating_points: list[dict[str, Any]]
+    """From :func:`~lmrrg.evaluation.operating_points.operating_curve`; empty without a curve."""
 
 
 def score_system(
@@ -109,6 +113,9 @@ def score_system(
             finished=system.finished,
             blank_image=use.blank if use else None,
             other_patient=use.other if use else None,
+        ),
+        operating_points=operating_curve(
+            system.at_points, evaluated, setup.backend, setup.evaluation.uncertain_policy
         ),
     )
 

@@ -22,10 +22,11 @@ from lmrrg.evaluation.study_set import EvaluationSet, blank_features, other_pati
 from lmrrg.files import directory_hash
 from lmrrg.metrics.localisation import localise_all
 from lmrrg.model.checkpoint import load_checkpoint
-from lmrrg.model.evidence import at_thresholds, checkpoint_thresholds
+from lmrrg.model.evidence import EvidenceError, at_thresholds, checkpoint_thresholds
 from lmrrg.model.generator import ReportGenerator
 from lmrrg.model.prompts import prompt_ids, report_ids
 from lmrrg.progress import progress_bar
+from lmrrg.studies import LABELS
 from lmrrg.vision.study_features import StudyFeatures
 
 _FORWARD = 16  # studies per forward pass of the model
@@ -112,6 +113,8 @@ class SystemReports:
     image_use: ImageUse | None = None
     is_oracle: bool = False
     """Whether it reads the true labels: a bound for systems, and none itself."""
+    at_points: Mapping[float, list[str]] = field(default_factory=dict)
+    """The N reports at each of ``evaluation.operating_points``, by threshold."""
 
 
 def model_system(
@@ -123,6 +126,7 @@ def model_system(
     evidence: EvidenceConfig,
     seed: int,
     open_generator: OpenGenerator,
+    points: Sequence[float] = (),
 ) -> SystemReports:
     """Generate the greedy reports of a checkpoint, and measure its classifier and its image use.
 
@@ -135,10 +139,12 @@ def model_system(
         evidence: operating point of the evidence in the prompts.
         seed: decides which other patient's image each study gets.
         open_generator: opens the checkpoint for generation.
+        points: further operating points at which the reports are written, thresholds.
 
     Raises:
         EvaluationError: ``checkpoint_missing`` or ``one_patient``.
-        EvidenceError: ``no_evidence`` or ``no_thresholds``.
+        EvidenceError: ``no_evidence``, the encoder has no class head, or there are ``points`` and
+            the model reads no evidence; ``no_thresholds``.
     """
     record = checkpoint_record(checkpoint)
     patients = [study.patient for study in evaluated.studies]
@@ -152,10 +158,23 @@ def model_system(
             at_thresholds(features, model.config, thresholds)
             for features in (evaluated.features, blank, other)
         )
+        if points and not model.config.uses_evidence:
+            raise EvidenceError(
+                "no_evidence",
+                f"evaluation.operating_points: the model in {checkpoint} reads no evidence, so "
+                "its reports are the same at all of them",
+            )
         generate = partial(_generate, generator, evaluated)
         written = generate(own, f"{title}: reports")
         without_image = generate(blank, f"{title}: blank image")
         with_other = generate(other, f"{title}: another patient's image")
+        at_points = {}
+        for point in points:
+            features = at_thresholds(
+                evaluated.features, model.config, torch.full((len(LABELS),), point)
+            )
+            reports = generate(features, f"{title}: operating point {point:g}")
+            at_points[point] = [report.text for report in reports]
         probabilities, attention = _classify_and_attend(model, own)
     # vLLM gives no likelihood of a given text. It is closed by now, so that two language models are
     # never in memory together.
@@ -188,6 +207,7 @@ def model_system(
         attention=attention,
         localisation=localise_all(attention.numpy(), evaluated.regions),
         image_use=use,
+        at_points=at_points,
     )
 
 

@@ -11,7 +11,7 @@ Tensor dimensions: N studies, K = 14 classes of :data:`~lmrrg.studies.LABELS`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -189,10 +189,11 @@ def stated_findings(studies: Sequence[Study], section: Section) -> Tensor:
 
     A study without labels has those that the rule-based labeler reads in its report.
     """
-    labels = []
+    labels: list[Mapping[str, int]] = []
     for study in studies:
-        has_labels = study.labels is not None
-        labels.append(study.labels if has_labels else label_report(study.report(section)))
+        # Empty labels are labels too: a study that was labelled without any finding.
+        read = label_report(study.report(section)) if study.labels is None else study.labels
+        labels.append(read)
     return torch.from_numpy(positives(labels, "positive"))
 
 

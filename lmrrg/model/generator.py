@@ -89,6 +89,9 @@ class ReportGenerator(nn.Module):
             (:func:`~lmrrg.model.decoder.check_attention`).
     """
 
+    evidence_thresholds: Tensor
+    """[19, 14], of :func:`~lmrrg.model.evidence.precision_table`, where evidence is read."""
+
     def __init__(
         self,
         config: ModelConfig,

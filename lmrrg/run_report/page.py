@@ -26,6 +26,7 @@ from lmrrg.run_report.audit import audit_studies
 from lmrrg.run_report.charts import interval_chart
 from lmrrg.run_report.curves import training_curves
 from lmrrg.run_report.examples import example_cards, example_groups
+from lmrrg.run_report.operating_points import operating_curves
 from lmrrg.run_report.tables import auc_table, metric_table
 
 _SHOWN = ("best_constant", "sft", "ppo")
@@ -77,6 +78,7 @@ def _context(layout: RunLayout, config: Config, results: Mapping[str, Any]) -> d
         "left_out": results["left_out"],
         "notes": [{"title": title, "text": text} for title, text in NOTES],
         "auc": auc_table(results, list(reports["ppo"].values())),
+        "operating": operating_curves(systems, stamp["metric_title"]),
         "curves": training_curves(layout.root, ScoreNames.of(stamp["backend"]["name"])),
         "example_rule": examples["rule"],
         "region_rule": REGION_RULE,

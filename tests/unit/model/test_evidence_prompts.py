@@ -40,7 +40,7 @@ def class_head(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the packaged encoder a class head: evidence that depends on the film."""
 
     def see(features: StudyFeatures) -> None:
-        if features.evidence is None:
+        if features.evidence is None or features.evidence.isnan().all():
             channels = features.patches[..., : len(LABELS)].float().mean((1, 2))
             # Scaled so that some are above the operating point, and others for other films.
             features.evidence = (200 * channels).frac().abs()
@@ -169,6 +169,8 @@ def test_ppo_imitates_the_encoder_on_training_studies_and_reads_it_on_others(
     assert torch.equal(batch.features.patches, seen.patches)
     again = train.take([2, 0])
     assert again.prompts == [batch.prompts[2], batch.prompts[0]]
+    assert train.abnormal_weights(1.0) is None
+    assert train.abnormal_weights(3.0) == [1.0, 3.0, 3.0, 3.0]  # the first is only uncertain
     # Each class comes from a validation study that agrees with the training study about it.
     given = load_features(val.studies, config.data, progress=False).evidence
     effusion = LABELS.index("Pleural Effusion")
@@ -188,17 +190,35 @@ def test_another_patients_film_brings_its_own_evidence(
         engines.append(Recorder(directory))
         return engines[-1]
 
+    points = config.evaluation.model_copy(update={"operating_points": [0.9, 0.1]})
+    asked = config.model_copy(update={"evaluation": points})
     results = evaluate_checkpoint(
-        checkpoint, config.run_dir / "studies.jsonl", config, tmp_path / "out.json", load
+        checkpoint, config.run_dir / "studies.jsonl", asked, tmp_path / "out.json", load
     )
     assert results["stamp"]["evidence"] == {"threshold": 0.5, "precision": None}
     tokenizer = engines[0].model.tokenizer
-    own, blank, other = (told(tokenizer, prompts) for prompts in engines[0].prompts)
+    said = [told(tokenizer, prompts) for prompts in engines[0].prompts]
+    own, blank, other, *at_points = said
     studies = studies_of(config, config.data.eval_split)
     assert own == expected(load_features(studies, config.data, progress=False))
     assert other == own[::-1]  # of two patients each gets the other's
     assert own != other
     assert blank[0] == blank[1]
+    seen = load_features(studies, config.data, progress=False)
+    assert at_points == [expected(seen, 0.9), expected(seen, 0.1)]
+    curve = results["systems"][0]["operating_points"]
+    assert [point["threshold"] for point in curve] == [0.1, 0.9]
+    assert "threshold of the evidence" in (tmp_path / "out.md").read_text()
+
+
+def test_operating_points_need_a_model_that_reads_evidence(
+    config: Config, tiny_checkpoint: Path, tmp_path: Path
+):
+    points = config.evaluation.model_copy(update={"operating_points": [0.5]})
+    asked = config.model_copy(update={"evaluation": points})
+    manifest = config.run_dir / "studies.jsonl"
+    with pytest.raises(EvidenceError, match=r"no_evidence: evaluation\.operating_points"):
+        evaluate_checkpoint(tiny_checkpoint, manifest, asked, tmp_path / "out.json", Recorder)
 
 
 @pytest.mark.usefixtures("class_head")

@@ -24,3 +24,14 @@ def test_seeds_of_streams_and_calls_differ():
     }
     assert len(seeds) == 100
     assert stream_seed(7, "rollout", 3) == stream_seed(7, "rollout", 3)
+
+
+def test_heavier_studies_are_visited_oftener_and_a_resumed_run_visits_the_same():
+    weights = [3.0] * 20 + [1.0] * 80
+    sampler = StudySampler(100, per_iteration=50, seed=3, weights=weights)
+    visits = [study for iteration in range(100) for study in sampler.batch(iteration)]
+    heavy = sum(study < 20 for study in visits) / len(visits)
+    assert abs(heavy - 60 / 140) < 0.03
+    assert sampler.plan(100) == visits
+    again = StudySampler(100, per_iteration=50, seed=3, weights=weights)
+    assert again.batch(7) == sampler.batch(7)
