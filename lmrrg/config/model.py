@@ -55,7 +55,9 @@ class DecoderConfig(Settings):
         return self
 
 
-PackagedEncoder = Literal["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
+EncoderName = Literal[
+    "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "huggingface"
+]
 
 
 class ImageEncoderConfig(Settings):
@@ -64,15 +66,15 @@ class ImageEncoderConfig(Settings):
     The name alone may stand for the branch: ``model.image_encoder=efficientnet_lite1``.
     """
 
-    name: PackagedEncoder | OwnCode = Field(
+    name: EncoderName | OwnCode = Field(
         "efficientnet_lite0",
-        description="architecture; module:function: an encoder of your own, which gets "
-        "data.image_size",
+        description="architecture; huggingface: the vision model of `weights`; module:function: an "
+        "encoder of your own, which gets data.image_size",
     )
     weights: str | None = Field(
         None,
         description="folder of an eye, an encoder that was trained further, with its class head; "
-        "null: the ImageNet weights of the package",
+        "huggingface: folder or hub name of a vision model; null: packaged ImageNet weights",
     )
 
     @model_validator(mode="before")
@@ -84,15 +86,17 @@ class ImageEncoderConfig(Settings):
     @classmethod
     def _known(cls, name: Any) -> Any:
         # Before the types, whose two refusals would be two sentences.
-        known = get_args(PackagedEncoder)
+        known = get_args(EncoderName)
         if isinstance(name, str) and name not in known and not is_own(name):
             raise ValueError(f"{name!r} is none of {', '.join(known)}, and no module:function")
         return name
 
     @model_validator(mode="after")
-    def _own_weights(self) -> ImageEncoderConfig:
+    def _weights(self) -> ImageEncoderConfig:
         if self.weights is not None and is_own(self.name):
             raise ValueError("an encoder of your own brings its own weights: leave weights out")
+        if self.weights is None and self.name == "huggingface":
+            raise ValueError("huggingface needs weights: a vision model's folder or hub name")
         return self
 
 

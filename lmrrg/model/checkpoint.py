@@ -41,7 +41,7 @@ from lmrrg.model.decoder import (
 )
 from lmrrg.model.generator import ReportGenerator, VisualInputs
 from lmrrg.own_code import is_own
-from lmrrg.vision.eye import copy_eye
+from lmrrg.vision.encoder import copy_weights
 
 ARCHITECTURE = "LMRRG"
 FORMAT = 1
@@ -294,7 +294,7 @@ def _write(model: ReportGenerator, folder: Path, extra: Mapping[str, Any]) -> No
     encoder = model.config.image_encoder
     model_settings = model.config.model_dump(mode="json")
     if encoder.weights is not None:
-        copy_eye(Path(encoder.weights), folder / _EYE)
+        copy_weights(encoder, folder / _EYE)
         model_settings["image_encoder"]["weights"] = _EYE
     settings = {
         "architecture": ARCHITECTURE,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import shutil
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,14 +21,17 @@ from lmrrg.vision.cache import FeatureError
 from lmrrg.vision.calibration import Calibration
 from lmrrg.vision.efficientnet import LAYOUT, EfficientNetBackbone, patch_shape, weights_file
 from lmrrg.vision.eye import (
-    CONFIG,
-    WEIGHTS,
+    BACKBONE,
+    Backbone,
     Encoded,
     Eye,
     eye_calibration,
+    eye_files,
+    is_eye,
     load_eye,
     read_eye_settings,
 )
+from lmrrg.vision.huggingface import HUGGINGFACE, HuggingFaceBackbone, model_files, model_folder
 
 PACKAGED = ImageEncoderConfig()
 _PARTS = ("image_size", "version", "patches", "width", "encode")
@@ -63,7 +67,7 @@ class ImageEncoder(Protocol):
 class FrozenImageEncoder(nn.Module):
     """A backbone, or an eye, that is never trained here."""
 
-    def __init__(self, network: EfficientNetBackbone | Eye, info: EncoderInfo) -> None:
+    def __init__(self, network: Backbone | Eye, info: EncoderInfo) -> None:
         super().__init__()
         self.network = network.eval()
         self.info = info
@@ -107,23 +111,41 @@ def encoder_info(image_size: int, encoder: ImageEncoderConfig = PACKAGED) -> Enc
     """
     if is_own(encoder.name):
         return _own_encoder(image_size, encoder.name).info
-    patches, width = patch_shape(encoder.name, image_size)
-    if encoder.weights is None:
-        weights = _digest(weights_file(encoder.name))
-        version = f"{encoder.name}-{weights}-{LAYOUT}-{image_size}"
-        return EncoderInfo(image_size, patches, width, version, None)
-    folder = Path(encoder.weights)
-    settings = read_eye_settings(folder)
-    if settings.get("name") != encoder.name:
-        raise FeatureError(
-            "encoder_weights",
-            f"{folder} is an eye of {settings.get('name')}, but model.image_encoder.name is "
-            f"{encoder.name}",
-        )
-    # The calibration counts too: it decides what the features say of a finding.
-    weights = _digest(folder / WEIGHTS, folder / CONFIG)
-    version = f"{encoder.name}-eye-{weights}-{LAYOUT}-{image_size}"
-    return EncoderInfo(image_size, patches, width, version, eye_calibration(settings, folder))
+    root, files = _source(encoder)
+    calibration = None
+    kind = encoder.name
+    if is_eye(root):
+        settings = read_eye_settings(root)
+        if settings.get("name") != encoder.name:
+            raise FeatureError(
+                "encoder_weights",
+                f"{root} is an eye of {settings.get('name')}, but model.image_encoder.name is "
+                f"{encoder.name}",
+            )
+        calibration = eye_calibration(settings, root)
+        kind += "-eye"
+    # Of an eye the settings count too: its calibration decides what features say of a finding.
+    digest = _digest(*files)
+    if encoder.name == HUGGINGFACE:
+        shape = _huggingface_shape(root / BACKBONE if is_eye(root) else root, image_size, digest)
+        version = f"{kind}-{digest}-{image_size}"
+    else:
+        shape = patch_shape(encoder.name, image_size)
+        version = f"{kind}-{digest}-{LAYOUT}-{image_size}"
+    return EncoderInfo(image_size, *shape, version, calibration)
+
+
+def copy_weights(encoder: ImageEncoderConfig, target: Path) -> None:
+    """Copy what ``model.image_encoder.weights`` names into a new folder.
+
+    Raises:
+        FeatureError: ``encoder_weights``, there are no weights.
+    """
+    root, files = _source(encoder)
+    for file in files:
+        copy = target / file.relative_to(root)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
 
 
 def image_encoder(image_size: int, encoder: ImageEncoderConfig = PACKAGED) -> ImageEncoder:
@@ -150,13 +172,39 @@ def _own_encoder(image_size: int, name: str) -> OwnImageEncoder:
 
 @lru_cache(maxsize=2)
 def _frozen_encoder(encoder: ImageEncoderConfig, info: EncoderInfo) -> FrozenImageEncoder:
-    network: EfficientNetBackbone | Eye
+    network: Backbone | Eye
     if encoder.weights is None:
         network = EfficientNetBackbone(encoder.name, info.image_size)
-    else:
+    elif info.calibration is not None:
         network = load_eye(Path(encoder.weights), info.image_size)
+    else:
+        network = HuggingFaceBackbone(model_folder(encoder.weights), info.image_size)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return FrozenImageEncoder(network, info).to(device)
+
+
+def _source(encoder: ImageEncoderConfig) -> tuple[Path, list[Path]]:
+    """Return the folder of the encoder's weights, and the files in it that count.
+
+    Raises:
+        FeatureError: ``encoder_weights``.
+    """
+    if encoder.weights is None:
+        packaged = weights_file(encoder.name)
+        return packaged.parent, [packaged]
+    if encoder.name != HUGGINGFACE:
+        folder = Path(encoder.weights)
+        return folder, eye_files(folder)
+    folder = model_folder(encoder.weights)
+    return folder, eye_files(folder) if is_eye(folder) else model_files(folder)
+
+
+@lru_cache
+def _huggingface_shape(folder: Path, image_size: int, digest: str) -> tuple[int, int]:
+    """Return patches and channels; ``digest`` names the files, which may be written anew."""
+    with torch.device("meta"):  # no memory, no numbers
+        backbone = HuggingFaceBackbone(folder, image_size, weights=False)
+    return backbone.patches, backbone.width
 
 
 def _digest(*files: Path) -> str:

@@ -4,12 +4,12 @@ An eye directory is what training the encoder makes, and what ``model.image_enco
 
     config.json         "architecture": "LMRRG-eye", the encoder's name, calibration, provenance
     model.safetensors   backbone and class head
+    backbone/           of a Hugging Face backbone: its architecture and preprocessing
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -24,11 +24,13 @@ from lmrrg.studies import LABELS
 from lmrrg.vision.cache import FeatureError
 from lmrrg.vision.calibration import Calibration
 from lmrrg.vision.efficientnet import EfficientNetBackbone
+from lmrrg.vision.huggingface import HUGGINGFACE, HuggingFaceBackbone, model_folder
 
 ARCHITECTURE = "LMRRG-eye"
 FORMAT = 1
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+BACKBONE = "backbone"
 
 
 class Encoded(NamedTuple):
@@ -38,6 +40,10 @@ class Encoded(NamedTuple):
     """float32 [N, P, C], patches by rows."""
     logits: Tensor | None
     """float32 [N, 14], not calibrated; None where the encoder has no class head."""
+
+
+Backbone = EfficientNetBackbone | HuggingFaceBackbone
+"""A module from images [N, side, side] to patches [N, P, C]."""
 
 
 class ClassHead(nn.Module):
@@ -63,20 +69,27 @@ class ClassHead(nn.Module):
 class Eye(nn.Module):
     """A backbone and its class head; ``calibration`` belongs to the logits of a study."""
 
-    def __init__(self, backbone: EfficientNetBackbone, calibration: Calibration) -> None:
+    def __init__(self, backbone: Backbone, calibration: Calibration) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = ClassHead(backbone.width)
         self.calibration = calibration
 
     @classmethod
-    def new(cls, name: str, image_size: int) -> Eye:
-        """Return an eye with ImageNet weights and a new class head.
+    def new(cls, name: str, image_size: int, weights: str | None = None) -> Eye:
+        """Return an eye with a new class head, on the pretrained weights of the backbone.
+
+        Args:
+            name: ``model.image_encoder.name``.
+            image_size: side of the squares, pixels.
+            weights: folder or hub name of a Hugging Face model; None: packaged ImageNet weights.
 
         Raises:
-            FeatureError: ``image_size``.
+            FeatureError: ``image_size``; ``encoder_weights``.
         """
-        return cls(EfficientNetBackbone(name, image_size), Calibration())
+        if weights is None:
+            return cls(EfficientNetBackbone(name, image_size), Calibration())
+        return cls(HuggingFaceBackbone(model_folder(weights), image_size), Calibration())
 
     def forward(self, pixels: Tensor) -> Encoded:
         """Encode images, float32 [N, side, side] in [0, 1], with gradients."""
@@ -104,18 +117,27 @@ def save_eye(eye: Eye, folder: Path, extra: Mapping[str, Any]) -> None:
     with directory_writer(Path(folder)) as part:
         (part / CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         save_file(weights, part / WEIGHTS, metadata={"format": "pt"})
+        if isinstance(eye.backbone, HuggingFaceBackbone):
+            eye.backbone.save_architecture(part / BACKBONE)
 
 
-def copy_eye(source: Path, target: Path) -> None:
-    """Copy an eye directory, without other files that may lie in it.
+def eye_files(folder: Path) -> list[Path]:
+    """Return the files of an eye directory; others that lie in it do not belong to it.
 
     Raises:
         FeatureError: ``encoder_weights``, there is no eye.
     """
-    read_eye_settings(source)
-    target.mkdir(parents=True)
-    for name in (CONFIG, WEIGHTS):
-        shutil.copyfile(source / name, target / name)
+    read_eye_settings(folder)
+    return [folder / WEIGHTS, folder / CONFIG, *sorted((folder / BACKBONE).glob("*.json"))]
+
+
+def is_eye(folder: Path) -> bool:
+    """Return whether a folder's ``config.json`` is that of an eye."""
+    try:
+        settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(settings, dict) and settings.get("architecture") == ARCHITECTURE
 
 
 def load_eye(folder: Path, image_size: int) -> Eye:
@@ -126,8 +148,7 @@ def load_eye(folder: Path, image_size: int) -> Eye:
             ``image_size``.
     """
     settings = read_eye_settings(folder)
-    eye = Eye.new(settings["name"], image_size)
-    eye.calibration = eye_calibration(settings, folder)
+    eye = Eye(_backbone(settings, folder, image_size), eye_calibration(settings, folder))
     try:
         eye.load_state_dict(load_file(folder / WEIGHTS))
     except (SafetensorError, RuntimeError, OSError) as error:
@@ -170,3 +191,10 @@ def eye_calibration(settings: Mapping[str, Any], folder: Path) -> Calibration:
         raise FeatureError(
             "encoder_weights", f"{folder}/{CONFIG} has no calibration that can be read: {error}"
         ) from error
+
+
+def _backbone(settings: Mapping[str, Any], folder: Path, image_size: int) -> Backbone:
+    """Return the architecture of an eye's backbone; its weights are still to be loaded."""
+    if settings["name"] == HUGGINGFACE:
+        return HuggingFaceBackbone(folder / BACKBONE, image_size, weights=False)
+    return EfficientNetBackbone(settings["name"], image_size)

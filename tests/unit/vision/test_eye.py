@@ -15,8 +15,8 @@ from lmrrg.imaging.reading import read_image
 from lmrrg.studies import Study
 from lmrrg.vision.cache import FeatureError
 from lmrrg.vision.calibration import Calibration
-from lmrrg.vision.encoder import PACKAGED, encoder_info, image_encoder
-from lmrrg.vision.eye import Eye, copy_eye, load_eye, save_eye
+from lmrrg.vision.encoder import PACKAGED, copy_weights, encoder_info, image_encoder
+from lmrrg.vision.eye import Eye, load_eye, save_eye
 from lmrrg.vision.files import load_features, load_features_from_images
 
 PIXELS = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(1))
@@ -126,7 +126,7 @@ def test_evidence_is_the_calibrated_mean_over_the_films(
 
 def test_an_eye_copies_without_what_lies_beside_it(eye_folder: Path, tmp_path: Path) -> None:
     (eye_folder / "notes.txt").write_text("not part of an eye")
-    copy_eye(eye_folder, tmp_path / "copy")
+    copy_weights(settings(eye_folder), tmp_path / "copy")
     assert sorted(path.name for path in (tmp_path / "copy").iterdir()) == [
         "config.json",
         "model.safetensors",
@@ -151,7 +151,7 @@ def test_an_eye_copies_without_what_lies_beside_it(eye_folder: Path, tmp_path: P
 def test_a_damaged_eye_is_refused(
     eye_folder: Path, tmp_path: Path, damage: Callable[[Path], object], sentence: str
 ) -> None:
-    copy_eye(eye_folder, tmp_path / "eye")
+    copy_weights(settings(eye_folder), tmp_path / "eye")
     damage(tmp_path / "eye")
     with pytest.raises(FeatureError, match=rf"^encoder_weights: .*{sentence}"):
         image_encoder(64, settings(tmp_path / "eye"))
