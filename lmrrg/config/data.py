@@ -179,6 +179,12 @@ class DataConfig(Settings):
         description="read DICOM secondary captures of modality OT, which are refused otherwise",
         json_schema_extra=FREE,
     )
+    body_part: Literal["refuse", "any"] = Field(
+        "refuse",
+        description="DICOM files whose header names another part of the body than the chest: "
+        "refuse them, or read them all",
+        json_schema_extra=FREE,
+    )
     polarity: Literal["header", "pixels"] = Field(
         "header",
         description="films that look inverted: believe the header and flag them, or turn them",

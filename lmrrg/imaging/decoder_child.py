@@ -61,6 +61,8 @@ def _answer(request: dict[str, Any], data: bytes, answers: BinaryIO) -> None:
             "view": image.view,
             "source": image.source,
             "warnings": image.warnings,
+            "patient": image.patient,
+            "study": image.study,
         }
         reply(answers, facts, np.ascontiguousarray(pixels, "<f4").data)
     except ImageError as error:

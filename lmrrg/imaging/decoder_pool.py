@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -63,6 +64,7 @@ def image_limits(data: DataConfig) -> Limits:
         round(data.max_image_megapixels * 1e6),
         data.burned_in_annotation,
         data.allow_secondary_capture,
+        data.body_part,
     )
 
 
@@ -286,6 +288,14 @@ def _radiograph(facts: dict[str, Any], payload: bytearray) -> Radiograph:
         if facts["view"] not in get_args(View) or facts["source"] not in ("dicom", "png", "jpeg"):
             raise ValueError
         warnings = tuple(code for code in IMAGE_WARNING_CODES if code in facts["warnings"])
-        return Radiograph(pixels, facts["view"], facts["source"], warnings)
+        patient, study = (_digest(facts[name]) for name in ("patient", "study"))
+        return Radiograph(pixels, facts["view"], facts["source"], warnings, patient, study)
     except (KeyError, TypeError, ValueError):
         raise ImageError("decoder_crashed") from None
+
+
+def _digest(value: object) -> str:
+    """Return a digest that a child sent; it raises ValueError for anything else."""
+    if not isinstance(value, str) or not re.fullmatch("[0-9a-f]*", value):
+        raise ValueError
+    return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ _LEAST_SPAN = 0.5
 # A real film takes more bytes for each pixel, however it is compressed: 1:64 of 8 bits would show
 # nothing. One value all over compresses to a thousandth.
 _LEAST_BYTES_PER_PIXEL = 1 / 64
+# Mean difference between a pixel's colours; marks in colour on a film stay far below it.
+_MOST_COLOUR = 0.03
 # Smaller images are decoded in a moment, whatever they hold.
 _SMALL = 4_000_000
 
@@ -43,6 +45,7 @@ IMAGE_ERROR_CODES: dict[str, str] = {
     "no_pixels": "the DICOM object holds no pixel data",
     "multi_frame": "more than one frame",
     "wrong_modality": "not a projection radiograph (CR, DX, RG)",
+    "wrong_body_part": "the header names another part of the body than the chest",
     "unsupported_transfer_syntax": "a DICOM encoding that is not read",
     "unsupported_photometric": "a DICOM colour model that is not read",
     "unsupported_bits": "a DICOM image whose samples are not 8 or 16 bits wide",
@@ -63,8 +66,15 @@ IMAGE_WARNING_CODES: dict[str, str] = {
     "for_processing": "raw values of the detector (FOR PROCESSING), not a film as it is viewed",
     "looks_inverted": "the film looks inverted: bone dark, air bright",
     "polarity_corrected": "the film looked inverted and is shown the other way round",
+    "population": "the patient is younger than 18 years, and the model has learnt from adults",
+    "colour_picture": "a picture in colours, not in greys",
+    "unusual_shape": "one side is more than twice as long as the other",
+    "not_a_chest_film": "it does not look like an upright chest film",
 }
 """Every code of :attr:`Radiograph.warnings`, with its meaning; clients rely on the codes."""
+
+ABSTAIN_CODES = frozenset({"looks_inverted", "colour_picture", "unusual_shape", "not_a_chest_film"})
+"""Warnings about images on which no report should be written (**ours**)."""
 
 Polarity = Literal["header", "pixels"]
 """Who decides which values are bright: the header, or the pixels where they look inverted."""
@@ -84,8 +94,8 @@ class ImageError(CodedError):
 class Limits:
     """Limits on what a reader accepts; all are checked before pixels are decoded.
 
-    >>> Limits(max_bytes=2**20)
-    Limits(max_bytes=1048576, max_pixels=48000000, burned_in='flag', secondary_capture=False)
+    >>> Limits(max_bytes=2**20)  # doctest: +ELLIPSIS
+    Limits(max_bytes=1048576, max_pixels=48000000, burned_in='flag', ...)
     """
 
     max_bytes: int = 256 * 2**20
@@ -96,6 +106,8 @@ class Limits:
     """Whether a DICOM file whose header reports burned-in text is read and flagged, or refused."""
     secondary_capture: bool = False
     """Whether DICOM secondary captures of modality OT, which may show anything, are read."""
+    body_part: Literal["refuse", "any"] = "refuse"
+    """Whether a DICOM file whose header names another part of the body is refused, or read."""
 
 
 DEFAULT_LIMITS = Limits()
@@ -106,18 +118,37 @@ class Radiograph:
     """One image as the model expects it: bone is bright, air is dark, pixels are square.
 
     ``pixels`` is float32 [H, W] in [0, 1]. ``warnings`` are keys of :data:`IMAGE_WARNING_CODES`:
-    what was found that refuses no film, but that whoever uses it should know.
+    what was found that refuses no film, but that whoever uses it should know. The digests must not
+    be stored or shown: who knows the identifiers of a hospital can find them by their digests.
     """
 
     pixels: Pixels
     view: View
     source: Literal["dicom", "png", "jpeg"]
     warnings: tuple[str, ...] = ()
+    patient: str = ""
+    """Digest of Patient ID (0010,0020), to compare images by; "" where it is not stated."""
+    study: str = ""
+    """Digest of Study Instance UID (0020,000D); "" where it is not stated."""
 
     @property
     def burned_in(self) -> bool:
         """Return whether a DICOM header reports that text, which may name the patient, is shown."""
         return "burned_in_annotation" in self.warnings
+
+
+def colour_warnings(colours: NDArray[Any], most: float) -> tuple[str, ...]:
+    """Return ``colour_picture`` for colours [H, W, 3] that are more than a tint of grey.
+
+    Args:
+        colours: red, green and blue.
+        most: their largest possible value.
+
+    >>> colour_warnings(np.array([[[255, 0, 0], [90, 90, 90]]]), 255)
+    ('colour_picture',)
+    """
+    spread = np.ptp(colours, axis=-1).mean() / most
+    return ("colour_picture",) if spread > _MOST_COLOUR else ()
 
 
 def check_size(rows: int, columns: int, limits: Limits) -> None:

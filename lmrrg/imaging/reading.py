@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -14,6 +16,7 @@ from PIL.ExifTags import Base
 from lmrrg.imaging import png16
 from lmrrg.imaging.dicom.header import is_dicom
 from lmrrg.imaging.dicom.reader import read_dicom
+from lmrrg.imaging.plausibility import film_warnings
 from lmrrg.imaging.polarity import checked_polarity
 from lmrrg.imaging.radiograph import (
     DEFAULT_LIMITS,
@@ -25,6 +28,7 @@ from lmrrg.imaging.radiograph import (
     check_bytes,
     check_density,
     check_size,
+    colour_warnings,
     resize,
     stretch,
 )
@@ -43,6 +47,8 @@ _DAMAGE = (
     IndexError,
     KeyError,
 )
+# Modes of Pillow without colours; those of 16 bits begin with I.
+_GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 # A damaged EXIF block can also hold values of the wrong type, or a fraction over zero.
 _EXIF_DAMAGE = (*_DAMAGE, TypeError, AttributeError, ArithmeticError)
 _TURNS: dict[object, Image.Transpose] = {
@@ -81,14 +87,14 @@ def read_image(
     data = source if isinstance(source, bytes) else read_bytes(Path(source), limits)
     check_bytes(len(data), limits)
     if data.startswith(_PNG):
-        shown = checked_polarity(_read_picture(data, "PNG", limits), polarity)
-        return Radiograph(shown[0], "unknown", "png", shown[1])
-    if data.startswith(_JPEG):
-        shown = checked_polarity(_read_picture(data, "JPEG", limits), polarity)
-        return Radiograph(shown[0], "unknown", "jpeg", shown[1])
-    if is_dicom(data):
-        return read_dicom(data, limits, polarity=polarity)
-    raise ImageError("not_an_image")
+        read = _read_picture(data, "png", limits, polarity)
+    elif data.startswith(_JPEG):
+        read = _read_picture(data, "jpeg", limits, polarity)
+    elif is_dicom(data):
+        read = read_dicom(data, limits, polarity=polarity)
+    else:
+        raise ImageError("not_an_image")
+    return replace(read, warnings=(*read.warnings, *film_warnings(read.pixels)))
 
 
 def to_square(pixels: Pixels, size: int) -> Pixels:
@@ -127,10 +133,12 @@ def read_bytes(path: Path, limits: Limits) -> bytes:
     return path.read_bytes()
 
 
-def _read_picture(data: bytes, kind: str, limits: Limits) -> Pixels:
-    """Return the grey values of a PNG or JPEG in [0, 1], upright; transparent parts are black."""
+def _read_picture(
+    data: bytes, kind: Literal["png", "jpeg"], limits: Limits, polarity: Polarity
+) -> Radiograph:
+    """Read a PNG or JPEG, turned as its EXIF block says; transparent parts are black."""
     try:
-        image = Image.open(io.BytesIO(data), formats=[kind])
+        image = Image.open(io.BytesIO(data), formats=[kind.upper()])
     except Image.DecompressionBombError:
         raise ImageError("too_large") from None
     except _DAMAGE:
@@ -138,17 +146,30 @@ def _read_picture(data: bytes, kind: str, limits: Limits) -> Pixels:
     # `open` has read the header only: the size is refused before the pixels take memory.
     check_size(image.height, image.width, limits)
     check_density(len(data), image.height, image.width)
-    if image.format == "PNG" and getattr(image, "is_animated", False):
+    if kind == "png" and getattr(image, "is_animated", False):
         raise ImageError("multi_frame")
     try:
-        if kind == "PNG" and png16.has_several_samples(data):
-            # Turned after the conversion: Pillow has no mode for colours of 16 bits.
-            grey = png16.read(data)
-            return np.asarray(_turned(Image.fromarray(grey), _turn(image)), np.float32)
         image.load()
+        colours = _colour_warnings(image)
+        if kind == "png" and png16.has_several_samples(data):
+            # Turned after the conversion: Pillow has no mode for colours of 16 bits.
+            upright = _turned(Image.fromarray(png16.read(data)), _turn(image))
+            grey = np.asarray(upright, np.float32)
+        else:
+            grey = _grey(_turned(image, _turn(image)))
+    except ImageError:
+        raise
     except _DAMAGE as error:
         raise ImageError("truncated" if "truncated" in str(error) else "unreadable") from None
-    return _grey(_turned(image, _turn(image)))
+    shown, found = checked_polarity(grey, polarity)
+    return Radiograph(shown, "unknown", kind, (*found, *colours))
+
+
+def _colour_warnings(image: Image.Image) -> tuple[str, ...]:
+    """Return whether a decoded image, of whatever mode, is a picture in colours."""
+    if image.mode in _GREY_MODES:
+        return ()
+    return colour_warnings(np.asarray(image.convert("RGB")), 255)
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 _BATCH = 4  # images; fastest on CPU: the activations of larger batches do not fit its cache
 
-READER_REVISION = 2
+READER_REVISION = 3
 """Revision of all code between an image file and the encoder's square.
 
 It is part of the cache's keys. Raise it when a change moves a pixel; otherwise cached features
@@ -170,6 +170,8 @@ def _reader_name(data: DataConfig) -> str:
     name = f"reader{READER_REVISION}-{data.burned_in_annotation}"
     if data.allow_secondary_capture:
         name += "-captures"
+    if data.body_part == "any":
+        name += "-any_part"
     return f"{name}-by_pixels" if data.polarity == "pixels" else name
 
 

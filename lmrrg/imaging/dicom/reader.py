@@ -3,19 +3,23 @@
 The steps, and the attributes that they read:
 
 1. parse the header                                           :mod:`lmrrg.imaging.dicom.header`
-2. refuse other objects: Modality (0008,0060), SOP Class UID (0008,0016), Number of Frames
-   (0028,0008), Photometric Interpretation (0028,0004), Transfer Syntax UID (0002,0010)
+2. refuse other objects: Modality (0008,0060), SOP Class UID (0008,0016), Body Part Examined
+   (0018,0015), Number of Frames (0028,0008), Photometric Interpretation (0028,0004), Transfer
+   Syntax UID (0002,0010)
 3. refuse impossible sizes: Rows (0028,0010), Columns (0028,0011), Samples per Pixel (0028,0002),
    Bits Allocated, Bits Stored, High Bit (0028,0100 to 0102), and for a compressed frame the size
    in its own header                                          :mod:`lmrrg.imaging.dicom.codestream`
-4. warn by Burned In Annotation (0028,0301) and Presentation Intent Type (0008,0068)
+4. warn by Burned In Annotation (0028,0301), Presentation Intent Type (0008,0068), Patient's Age
+   (0010,1010) and its kin
 5. decode Pixel Data (7FE0,0010) and keep the stored bits (PS3.5 8.1.1)
 6. show: padding, modality, values of interest, inversion     :mod:`lmrrg.imaging.dicom.display`
    and check the inversion by the pixels                      :mod:`lmrrg.imaging.polarity`
 7. make pixels square: Pixel Spacing and its kin              :mod:`lmrrg.imaging.dicom.header`
+8. turn the film upright: Patient Orientation (0020,0020)     :mod:`lmrrg.imaging.dicom.orientation`
 
-Refusals come before decoding wherever the header allows it. Nothing of the header but the view and
-the warnings leaves this module.
+Refusals come before decoding wherever the header allows it. Nothing of the header but the view, the
+warnings, and digests of Patient ID (0010,0020) and Study Instance UID (0020,000D) leaves this
+module.
 """
 
 from __future__ import annotations
@@ -40,6 +44,8 @@ from lmrrg.imaging.dicom.codestream import (
 from lmrrg.imaging.dicom.decode import decode
 from lmrrg.imaging.dicom.display import display, luminance, palette
 from lmrrg.imaging.dicom.header import parse, pixel_height, transfer_syntax, view
+from lmrrg.imaging.dicom.orientation import upright
+from lmrrg.imaging.dicom.patient import digest, is_child, shows_another_part
 from lmrrg.imaging.polarity import checked_polarity
 from lmrrg.imaging.radiograph import (
     DEFAULT_LIMITS,
@@ -50,6 +56,7 @@ from lmrrg.imaging.radiograph import (
     Radiograph,
     check_density,
     check_size,
+    colour_warnings,
     resize,
 )
 
@@ -117,8 +124,15 @@ def read_dicom(
         check_density(len(data), int(dataset.Rows), int(dataset.Columns))
         stated = _stated_warnings(dataset, limits)
         shown, found = _pixels(dataset, frame, polarity)
-        pixels = _square(shown, pixel_height(dataset), limits)
-        return Radiograph(pixels, view(dataset), "dicom", (*stated, *found))
+        pixels = upright(_square(shown, pixel_height(dataset), limits), dataset)
+        return Radiograph(
+            pixels,
+            view(dataset),
+            "dicom",
+            (*stated, *found),
+            patient=digest(elements.text(dataset, "PatientID")),
+            study=digest(elements.text(dataset, "StudyInstanceUID")),
+        )
     except ImageError:
         raise
     except elements.DAMAGE:
@@ -130,8 +144,8 @@ def _check_kind(dataset: FileDataset, data: bytes, limits: Limits) -> None:
     """Refuse an object that is not a single radiograph in an encoding that is read.
 
     Raises:
-        ImageError: ``wrong_modality``, ``truncated``, ``no_pixels``, ``multi_frame``,
-            ``unsupported_photometric`` or ``unsupported_transfer_syntax``.
+        ImageError: ``wrong_modality``, ``wrong_body_part``, ``truncated``, ``no_pixels``,
+            ``multi_frame``, ``unsupported_photometric`` or ``unsupported_transfer_syntax``.
     """
     if _is_secondary_capture(dataset):
         if not limits.secondary_capture:
@@ -139,6 +153,9 @@ def _check_kind(dataset: FileDataset, data: bytes, limits: Limits) -> None:
             raise ImageError("wrong_modality", detail)
     elif not _is_radiograph(dataset):
         raise ImageError("wrong_modality")
+    if limits.body_part == "refuse" and shows_another_part(dataset):
+        detail = "the header names another part of the body; data.body_part=any reads all"
+        raise ImageError("wrong_body_part", detail)
     if "PixelData" not in dataset:
         # pydicom leaves out an element whose value goes beyond the end of the file.
         cut = any(tag in data for tag in _PIXEL_DATA_TAGS)
@@ -311,8 +328,8 @@ def _frame(dataset: FileDataset) -> bytes:
 def _stated_warnings(dataset: FileDataset, limits: Limits) -> list[str]:
     """Return the warnings that the header alone gives.
 
-    They follow Burned In Annotation (0028,0301), and Presentation Intent Type (0008,0068), or the
-    storage class of digital X-ray images for processing.
+    They follow Burned In Annotation (0028,0301), Presentation Intent Type (0008,0068) or the
+    storage class of digital X-ray images for processing, and the patient's age.
 
     Raises:
         ImageError: ``burned_in_annotation``, the header reports text, and ``limits`` refuse that.
@@ -328,6 +345,8 @@ def _stated_warnings(dataset: FileDataset, limits: Limits) -> list[str]:
         or storage == uid.DigitalXRayImageStorageForProcessing
     ):
         stated.append("for_processing")
+    if is_child(dataset):
+        stated.append("population")
     return stated
 
 
@@ -353,10 +372,11 @@ def _pixels(
 
         return checked_polarity(display(dataset, codes, bits), polarity, turned)
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
-        shown = luminance(*palette(dataset, _codes(dataset, array)))
+        colours, most = palette(dataset, _codes(dataset, array))
     else:
-        shown = luminance(array, (1 << dataset.BitsStored) - 1)
-    return checked_polarity(shown, polarity)
+        colours, most = array, (1 << dataset.BitsStored) - 1
+    shown, found = checked_polarity(luminance(colours, most), polarity)
+    return shown, (*found, *colour_warnings(colours, most))
 
 
 def _codes(dataset: FileDataset, array: NDArray[np.integer]) -> NDArray[np.unsignedinteger]:
