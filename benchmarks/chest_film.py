@@ -141,7 +141,8 @@ def fit(
         np.append(spread.explained_variance_, spread.noise_variance_),
         np.zeros(2),
     ]
-    model = FilmModel(*(part.astype(np.float32) for part in parts))
+    # safetensors writes the memory as it lies, so each array must lie row by row.
+    model = FilmModel(*(np.ascontiguousarray(part, dtype=np.float32) for part in parts))
     least = np.log(LEAST_PROBABILITY / (1 - LEAST_PROBABILITY))
     largest = np.percentile(film_distances(upright, model), KEPT_BY_DISTANCE)
     return model._replace(limits=np.array([least, largest], np.float32))

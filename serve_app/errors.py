@@ -32,7 +32,8 @@ CODE_OF_STATUS = {400: "bad_request", 404: "not_found", 405: "method_not_allowed
 class ServiceError(CodedError):
     """A request that the service cannot take.
 
-    Its codes are ``not_ready``, ``busy``, ``no_images`` and ``too_many_images``.
+    Its codes are ``not_ready``, ``busy``, ``no_images``, ``too_many_images``, ``mixed_study`` and
+    ``duplicate_image``.
     """
 
 

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from lmrrg.anatomy import REGIONS
+from lmrrg.engine.interfaces import GeneratedReport
 from lmrrg.engine.report_engine import ReportEngine
 from lmrrg.files import directory_hash
 from lmrrg.imaging.radiograph import IMAGE_WARNING_CODES, Radiograph
@@ -25,6 +26,8 @@ from lmrrg.model.prompts import prompt_ids
 from lmrrg.studies import LABELS
 from lmrrg.views import choose_views
 from lmrrg.vision.files import load_features_from_images
+from lmrrg.vision.study_features import StudyFeatures
+from serve_app.doubts import abstain_reasons
 from serve_app.schemas import ImageInfo, ImageWarning, ModelInfo, RegionHeat, ReportResponse
 from serve_app.settings import ServiceSettings
 
@@ -80,6 +83,8 @@ class Reporter:
     def write(self, studies: Sequence[UploadedStudy]) -> list[ReportResponse]:
         """Write the reports of several studies at once, decoded greedily.
 
+        Of a study with an image that may be no chest film none is generated: the service abstains.
+
         Raises:
             FeatureError: a study without images.
         """
@@ -89,12 +94,9 @@ class Reporter:
             [study.images for study in studies], self._data, self._encoder
         )
         features = at_thresholds(features, model.config, self._thresholds)
-        prompts = [
-            prompt_ids(model.tokenizer, model.config, study.indication, study.prior, evidence)
-            for study, evidence in zip(studies, features.evidence, strict=True)
-        ]
-        reports = [samples[0] for samples in self._engine.generate(features, prompts)]
         visual = model.visual(features.to(self._engine.device))
+        reasons = [abstain_reasons(self._chosen(study)) for study in studies]
+        reports = self._reports(studies, features, [not found for found in reasons])
         seconds = round(time.perf_counter() - started, 3)
         responses = []
         for row, (study, report) in enumerate(zip(studies, reports, strict=True)):
@@ -102,8 +104,10 @@ class Reporter:
             if study.details:
                 regions = _regions(visual.attention[row].cpu(), features.view_mask[row])
             response = ReportResponse(
-                findings=report.text,
-                complete=report.finished,
+                findings=report.text if report else "",
+                abstain=report is None,
+                reasons=reasons[row],
+                complete=report is None or report.finished,
                 probabilities=_probabilities(visual.disease_logits[row].cpu()),
                 images=self._images(study),
                 images_not_used=max(0, len(study.images) - self._data.max_views),
@@ -117,6 +121,29 @@ class Reporter:
             responses.append(response)
         return responses
 
+    def _reports(
+        self, studies: Sequence[UploadedStudy], features: StudyFeatures, wanted: Sequence[bool]
+    ) -> list[GeneratedReport | None]:
+        """Generate the reports of the studies that are wanted; None stands for each other one."""
+        model = self._engine.model
+        rows = [row for row, is_wanted in enumerate(wanted) if is_wanted]
+        prompts = [
+            prompt_ids(
+                model.tokenizer,
+                model.config,
+                studies[row].indication,
+                studies[row].prior,
+                features.evidence[row],
+            )
+            for row in rows
+        ]
+        reports: list[GeneratedReport | None] = [None] * len(studies)
+        if rows:
+            generated = self._engine.generate(features.select(rows), prompts)
+            for row, samples in zip(rows, generated, strict=True):
+                reports[row] = samples[0]
+        return reports
+
     def close(self) -> None:
         """Close the engine and free its memory."""
         self._engine.close()
@@ -124,8 +151,11 @@ class Reporter:
     def _images(self, study: UploadedStudy) -> list[ImageInfo]:
         """Describe the images of a study that the model sees."""
         preview = self._data.image_size if study.details else None
-        chosen = choose_views(study.images, self._data.max_views)
-        return [image_info(image, preview) for image in chosen]
+        return [image_info(image, preview) for image in self._chosen(study)]
+
+    def _chosen(self, study: UploadedStudy) -> list[Radiograph]:
+        """Return the images of a study that the model sees."""
+        return choose_views(study.images, self._data.max_views)
 
 
 def image_info(image: Radiograph, preview: int | None) -> ImageInfo:

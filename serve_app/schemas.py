@@ -37,7 +37,8 @@ class ImageWarning(Schema):
     """Something about an image that whoever reads the report should know."""
 
     code: str = Field(
-        description="burned_in_annotation, for_processing, looks_inverted or polarity_corrected"
+        description="a stable code: burned_in_annotation, for_processing, looks_inverted, "
+        "polarity_corrected, population, colour_picture, unusual_shape or not_a_chest_film"
     )
     message: str
 
@@ -68,7 +69,13 @@ class RegionHeat(Schema):
 class ReportResponse(Schema):
     """A generated report, and what is needed to judge it."""
 
-    findings: str
+    findings: str = Field(description="empty where the service abstains")
+    abstain: bool = Field(
+        False, description="no report is written, because an image may be no upright chest film"
+    )
+    reasons: list[ImageWarning] = Field(
+        default_factory=list, description="why the service abstains; empty where it does not"
+    )
     complete: bool = Field(description="False when the report was cut at the length limit")
     probabilities: dict[str, float] = Field(
         description="the 14 classes in CheXbert's order, each 0 to 1"

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from lmrrg.imaging.radiograph import ImageError, Radiograph
+from serve_app.doubts import check_one_study
 from serve_app.errors import ServiceError
 from serve_app.service import MAX_IMAGES, Service
 
@@ -28,8 +29,11 @@ async def decode_images(service: Service, files: Sequence[bytes]) -> list[Radiog
     Raises:
         ImageError: the code of the first image that is refused. The message names it by its number,
             because a file name may contain a patient's name.
+        ServiceError: ``mixed_study`` or ``duplicate_image``.
     """
-    return [await _decode(service, number, data) for number, data in enumerate(files, start=1)]
+    images = [await _decode(service, number, data) for number, data in enumerate(files, start=1)]
+    check_one_study(images)
+    return images
 
 
 async def _decode(service: Service, number: int, data: bytes) -> Radiograph:

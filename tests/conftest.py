@@ -13,6 +13,7 @@ from PIL import Image
 
 from lmrrg.config.loading import load_config
 from lmrrg.config.tree import Config
+from lmrrg.data.phantom.drawn.findings import draw_phantom
 from lmrrg.model.checkpoint import save_checkpoint
 from lmrrg.studies import Study, StudyImage
 from tests.support.new_model import new_model
@@ -66,16 +67,10 @@ SENTENCES = (
 
 
 def radiograph(seed: int, rows: int = 96, columns: int = 80) -> np.ndarray:
-    """Return a smooth random 8-bit image with a bright middle, a different one for each seed."""
-    random = np.random.default_rng(seed)
-    y, x = np.mgrid[-1 : 1 : rows * 1j, -1 : 1 : columns * 1j]
-    waves = sum(
-        random.normal() * np.cos(np.pi * (i * x + j * y) + random.uniform(0, 6))
-        for i in range(3)
-        for j in range(3)
-    )
-    image = np.exp(-4 * x**2) + 0.15 * waves
-    return ((image - image.min()) / np.ptp(image) * 255).astype(np.uint8)
+    """Draw an 8-bit film of a healthy chest, a different one for each seed."""
+    streams = np.random.default_rng(seed).spawn(2)
+    film, _ = draw_phantom(streams[0], [], rows, patient=streams[1])
+    return np.asarray(Image.fromarray(np.uint8(film * 255)).resize((columns, rows)))
 
 
 @pytest.fixture(scope="session")

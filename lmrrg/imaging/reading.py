@@ -94,6 +94,8 @@ def read_image(
         read = read_dicom(data, limits, polarity=polarity)
     else:
         raise ImageError("not_an_image")
+    if "looks_inverted" in read.warnings:
+        return read  # so it is known why it would look like no film
     return replace(read, warnings=(*read.warnings, *film_warnings(read.pixels)))
 
 

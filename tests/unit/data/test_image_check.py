@@ -45,7 +45,7 @@ def test_refused_images_are_found_and_stay(imported, capsys):
     ]
     assert checked.studies == imported.studies
     assert "6/6" in capsys.readouterr().err, "a progress bar"
-    assert "images read: 6; refused: not_an_image 3; flagged: none" in checked.table()
+    assert "images read: 6; refused: not_an_image 3; flagged: not_a_chest_film 3" in checked.table()
     assert str(checked.refused[0].path.parent) not in str(checked.audit())
 
 

@@ -46,11 +46,11 @@ def test_the_settings_of_the_reader_count(paths, monkeypatch):
     monkeypatch.setattr("lmrrg.imaging.polarity.looks_inverted", lambda _: True)
     (turned,) = read_squares(paths[:1], DataConfig(polarity="pixels"), 32)
     assert isinstance(turned, Radiograph)
-    assert turned.warnings == ("polarity_corrected",)
+    assert "polarity_corrected" in turned.warnings
 
 
 def test_one_image_is_read_as_the_settings_say(paths, monkeypatch):
-    assert read_by_settings(paths[0], DataConfig()).warnings == ()
+    assert "looks_inverted" not in read_by_settings(paths[0], DataConfig()).warnings
     monkeypatch.setattr("lmrrg.imaging.polarity.looks_inverted", lambda _: True)
     assert read_by_settings(paths[0], DataConfig()).warnings == ("looks_inverted",)
     with pytest.raises(ImageError, match="too_large"):
