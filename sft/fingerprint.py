@@ -10,10 +10,14 @@ from typing import Any
 
 import xxhash
 
-from lmrrg.config.resume import binding_settings
+from lmrrg.config.base import Stage
+from lmrrg.config.model import ImageEncoderConfig
+from lmrrg.config.resume import binding_settings, changed_keys
 from lmrrg.config.tree import Config
+from lmrrg.files import atomic_writer
 from lmrrg.manifest import manifest_hash
 from lmrrg.model.region_queries import load_regions
+from lmrrg.run.layout import RunLayout
 from lmrrg.vision.encoder import encoder_info
 from sft.errors import SFTError
 
@@ -51,7 +55,54 @@ def fingerprint(config: Config, manifest: Path, vocabulary: str, images: Iterabl
     return f"{_hash_of(plan)}-{_hash_of(contents)}"
 
 
-def check_fingerprint(found: str, expected: str, changed: Sequence[str] = ()) -> None:
+def eye_fingerprint(config: Config, manifest: Path, images: Iterable[str]) -> str:
+    """Return two hashes, "plan-contents", of what the weights of an eye depend on.
+
+    The plan: the settings that bind the eye stage, the manifest, the weights that it starts from.
+    The contents: the bytes of the images.
+
+    Args:
+        images: as in :func:`fingerprint`.
+    """
+    start = ImageEncoderConfig(name=config.model.image_encoder.name)
+    plan = {
+        "settings": binding_settings(config, "eye"),
+        "manifest": manifest_hash(manifest),
+        "encoder": encoder_info(config.data.image_size, start).version,
+    }
+    return f"{_hash_of(plan)}-{_hash_of({'images': list(images)})}"
+
+
+def write_mark(config: Config, stage: Stage, fingerprint: str) -> None:
+    """Write a stage's fingerprint, and the settings behind it, into the run's folder."""
+    layout = RunLayout(config.run_dir)
+    layout.stage(stage).mkdir(parents=True, exist_ok=True)
+    with atomic_writer(layout.stage_settings(stage)) as out:
+        json.dump(binding_settings(config, stage), out, indent=1)
+    with atomic_writer(layout.fingerprint(stage)) as out:
+        out.write(fingerprint)
+
+
+def check_mark(config: Config, stage: Stage, fingerprint: str) -> None:
+    """Fail fast where the run's folder holds the stage of another run.
+
+    Raises:
+        SFTError: ``resume_mismatch``, with the settings that differ.
+    """
+    layout = RunLayout(config.run_dir)
+    if not layout.fingerprint(stage).is_file():
+        return
+    changed: list[str] = []
+    if layout.stage_settings(stage).is_file():
+        saved = json.loads(layout.stage_settings(stage).read_text(encoding="utf-8"))
+        changed = changed_keys(saved, binding_settings(config, stage))
+    found = layout.fingerprint(stage).read_text(encoding="utf-8")
+    check_fingerprint(found, fingerprint, changed, stage=stage)
+
+
+def check_fingerprint(
+    found: str, expected: str, changed: Sequence[str] = (), *, stage: Stage = "sft"
+) -> None:
     """Refuse a checkpoint that belongs to another run.
 
     Args:
@@ -66,7 +117,7 @@ def check_fingerprint(found: str, expected: str, changed: Sequence[str] = ()) ->
         raise SFTError(
             "resume_mismatch",
             f"the run's last checkpoint was made with {difference}; use another name, or "
-            "sft.resume=false",
+            f"{stage}.resume=false",
         )
 
 

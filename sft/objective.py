@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmrrg.config.sft import SFTConfig
+from lmrrg.config.sft import EyeConfig, LabelPolicy, SFTConfig
 from lmrrg.model.classifier import binary_targets, disease_loss
 from lmrrg.model.generator import ReportGenerator
 from lmrrg.model.precision import products_in
@@ -79,7 +79,7 @@ def attention_loss(attention: Tensor, regions: Tensor) -> Tensor:
     return (each.sum(1) / known.sum(1).clamp_min(1)).sum()
 
 
-def macro_auc(logits: Tensor, labels: Tensor, config: SFTConfig) -> float:
+def macro_auc(logits: Tensor, labels: Tensor, config: LabelPolicy) -> float:
     """Return the mean area under the ROC curve over the disease classes.
 
     A class counts where ``labels`` [N, 14] hold both values; NaN when none does.
@@ -92,7 +92,7 @@ def macro_auc(logits: Tensor, labels: Tensor, config: SFTConfig) -> float:
     return float(np.mean(areas)) if areas else float("nan")
 
 
-def learning_rate(step: int, steps: int, config: SFTConfig) -> float:
+def learning_rate(step: int, steps: int, config: SFTConfig | EyeConfig) -> float:
     """Return the learning rate of optimizer step ``step`` (from 0) of ``steps``.
 
     It rises linearly in the warm-up, then follows a cosine down to a tenth of the peak.

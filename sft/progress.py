@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
 
+from lmrrg.config.base import Stage
 from lmrrg.progress import progress_bar
 from lmrrg.run.tracking import read_metrics
 
@@ -14,7 +15,9 @@ _POLL_S = 1.0
 
 
 @contextmanager
-def training_bar(run_dir: Path, steps: int) -> Iterator[None]:
+def training_bar(
+    run_dir: Path, steps: int, *, stage: Stage = "sft", loss: str = "nll_per_token"
+) -> Iterator[None]:
     """Show a bar of the optimizer steps while the block runs.
 
     The driver does not see the ranks' steps, but it does see the metrics that rank 0 writes into
@@ -23,9 +26,11 @@ def training_bar(run_dir: Path, steps: int) -> Iterator[None]:
     Args:
         run_dir: the run's folder.
         steps: optimizer steps of the whole training.
+        stage: whose metrics they are.
+        loss: name of the training metric that is shown beside the bar.
     """
     finished = Event()
-    watcher = Thread(target=_watch, args=(run_dir, steps, finished), daemon=True)
+    watcher = Thread(target=_watch, args=(run_dir, steps, stage, loss, finished), daemon=True)
     watcher.start()
     try:
         yield
@@ -34,16 +39,16 @@ def training_bar(run_dir: Path, steps: int) -> Iterator[None]:
         watcher.join()
 
 
-def _watch(run_dir: Path, steps: int, finished: Event) -> None:
-    with progress_bar(total=steps, desc="SFT", unit="step") as bar:
+def _watch(run_dir: Path, steps: int, stage: Stage, loss: str, finished: Event) -> None:
+    with progress_bar(total=steps, desc=stage.upper(), unit="step") as bar:
         while True:
             # Asked before reading, so that the last lines are shown too.
             is_last_look = finished.wait(_POLL_S)
-            lines = read_metrics(run_dir, "sft")
+            lines = read_metrics(run_dir, stage)
             if lines:
                 bar.n = int(lines[-1]["step"])
-            losses = [line for line in lines if "train/nll_per_token" in line]
+            losses = [line for line in lines if f"train/{loss}" in line]
             if losses:
-                bar.set_postfix(nats_per_token=f"{losses[-1]['train/nll_per_token']:.3f}")
+                bar.set_postfix({loss: f"{losses[-1][f'train/{loss}']:.3f}"})
             if is_last_look:
                 return

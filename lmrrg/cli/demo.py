@@ -32,17 +32,18 @@ def run(args: argparse.Namespace) -> int:
     """Run the stages in order; a stage that was interrupted before goes on from its checkpoint."""
     config = load_config(args.config, args.overrides)
     logs = RunLayout(config.run_dir).log
+    stages = _stages(config)
     print(
-        f"{config.name}: {len(_STAGES)} stages{_expectation(config)}; details in {logs}/",
+        f"{config.name}: {len(stages)} stages{_expectation(config)}; details in {logs}/",
         flush=True,
     )
     started = time.monotonic()
-    for number, (name, work) in enumerate(_STAGES, start=1):
+    for number, (name, work) in enumerate(stages, start=1):
         stage_started = time.monotonic()
         with stage_log(logs / f"{number}-{name.replace(' ', '-')}.log"):
             result = work(config)
         seconds = time.monotonic() - stage_started
-        print(f"[{number}/{len(_STAGES)}] {name:10} {_duration(seconds):>8}  {result}", flush=True)
+        print(f"[{number}/{len(stages)}] {name:10} {_duration(seconds):>8}  {result}", flush=True)
     print(f"Done in {_duration(time.monotonic() - started)}.")
     return 0
 
@@ -65,6 +66,14 @@ def _studies(config: Config) -> str:
     from lmrrg.run.studies import prepare_studies
 
     return studies_line(prepare_studies(config, again=not config.sft.resume))
+
+
+def _eye(config: Config) -> str:
+    from lmrrg.cli.stage_results import eye_line
+    from sft.eye import run_eye
+
+    run_eye(config)
+    return eye_line(config.run_dir)
 
 
 def _sft(config: Config) -> str:
@@ -97,11 +106,14 @@ def _run_report(config: Config) -> str:
     return f"open {write_report(config.run_dir, config)}"
 
 
-_STAGES: tuple[tuple[str, Callable[[Config], str]], ...] = (
-    ("studies", _studies),
-    ("SFT", _sft),
-    ("PPO", _ppo),
-    ("evaluation", _evaluation),
-    ("run report", _run_report),
-)
-"""Name of a stage, and its work, which returns the line that sums up its result."""
+def _stages(config: Config) -> list[tuple[str, Callable[[Config], str]]]:
+    """Return the name of each stage, and its work, which returns the line that sums it up."""
+    eye = [("eye", _eye)] if config.eye.epochs else []
+    return [
+        ("studies", _studies),
+        *eye,
+        ("SFT", _sft),
+        ("PPO", _ppo),
+        ("evaluation", _evaluation),
+        ("run report", _run_report),
+    ]

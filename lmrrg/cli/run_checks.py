@@ -22,7 +22,10 @@ from lmrrg.run.studies import check_studies, require_split
 from lmrrg.run.tracking import require_wandb_key
 from rl.ppo import states_of
 from rl.storage.remote_states import Mirror
-from sft.train import check_mark, is_complete, plan_run
+from sft.eye import check_eye_settings, plan_eye
+from sft.eye import is_complete as is_eye_complete
+from sft.fingerprint import check_mark
+from sft.train import is_complete, plan_run
 
 
 def check_run(config: Config) -> list[Check]:
@@ -53,6 +56,7 @@ def _storage(config: Config) -> str:
 def _store(config: Config) -> str:
     if config.ray.checkpoint_storage is None:
         return "not set: checkpoints lie in the run's folder"
+    require_store(config, "eye")
     require_store(config, "sft")
     require_store(config, "ppo")
     return f"{config.ray.checkpoint_storage} can be written"
@@ -109,14 +113,28 @@ def _ppo_settings(config: Config) -> str:
     return f"{config.ppo.algorithm}, {config.ppo.iterations} iterations"
 
 
+def _eye(config: Config) -> str:
+    if not config.eye.epochs:
+        return "no such stage: eye.epochs=0"
+    check_eye_settings(config)
+    layout = RunLayout(config.run_dir)
+    if not layout.fingerprint("eye").is_file():
+        return "not begun"
+    if not config.eye.resume:
+        return "will start again: eye.resume=false"
+    plan = plan_eye(config, layout.studies)
+    check_mark(config, "eye", plan.fingerprint)
+    return "finished" if is_eye_complete(config, plan) else "will continue"
+
+
 def _sft(config: Config) -> str:
     layout = RunLayout(config.run_dir)
-    if not layout.sft_fingerprint.is_file():
+    if not layout.fingerprint("sft").is_file():
         return "not begun"
     if not config.sft.resume:
         return "will start again: sft.resume=false"
     plan = plan_run(config, layout.studies)
-    check_mark(config, plan)
+    check_mark(config, "sft", plan.fingerprint)
     return "finished" if is_complete(config, plan) else "will continue"
 
 
@@ -143,6 +161,7 @@ _CHECKS: tuple[tuple[str, Callable[[Config], str]], ...] = (
     ("decoder in PPO", _decoder_for_ppo),
     ("PPO settings", _ppo_settings),
     ("studies", _studies),
+    ("eye", _eye),
     ("SFT", _sft),
     ("PPO", _ppo),
 )

@@ -13,6 +13,7 @@ from lmrrg.model.checkpoint import read_checkpoint_config
 from lmrrg.run.layout import RunLayout
 from lmrrg.run.tracking import read_metrics
 from lmrrg.studies import Study
+from lmrrg.vision.eye import read_eye_settings
 
 
 def studies_line(manifest: Path) -> str:
@@ -25,6 +26,16 @@ def count_studies(studies: Sequence[Study]) -> str:
     splits = Counter(study.split or "no split" for study in studies)
     counts = ", ".join(f"{count:,} {split}" for split, count in splits.items())
     return f"{len(studies):,} studies: {counts}"
+
+
+def eye_line(run_dir: Path) -> str:
+    """Return what the best eye sees on the validation studies."""
+    provenance = read_eye_settings(RunLayout(run_dir).best("eye"))["provenance"]
+    found = provenance["validation"]
+    return (
+        f"best epoch {provenance['epoch']}: average precision {found['average_precision']:.3f} "
+        f"over 13 findings, class AUC {found['macro_auc']:.3f} on validation studies"
+    )
 
 
 def sft_line(run_dir: Path) -> str:

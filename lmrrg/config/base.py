@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 Precision = Literal["fp32", "bf16"]
 
-Stage = Literal["data", "sft", "ppo"]
-"""What a run makes, in this order: its studies, the SFT model, the PPO policy."""
+Stage = Literal["data", "eye", "sft", "ppo"]
+"""What a run makes, in this order: its studies, the fine-tuned image encoder, the SFT model, the
+PPO policy."""
 
 STAGES_KEY = "stages"
 

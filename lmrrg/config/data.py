@@ -99,12 +99,12 @@ class DataConfig(Settings):
     max_views: PositiveInt = Field(
         2,
         description="images used of each study, frontal ones first",
-        json_schema_extra=enters("sft", "ppo"),
+        json_schema_extra=enters("eye", "sft", "ppo"),
     )
     image_size: PositiveInt = Field(
         256,
         description="side of the square that the image encoder sees, pixels",
-        json_schema_extra=enters("sft", "ppo"),
+        json_schema_extra=enters("eye", "sft", "ppo"),
     )
     max_report_tokens: PositiveInt = Field(
         100,
@@ -114,13 +114,13 @@ class DataConfig(Settings):
     train_limit: PositiveInt | None = Field(
         None,
         description="use only the first N training studies; null: all",
-        json_schema_extra=enters("sft", "ppo"),
+        json_schema_extra=enters("eye", "sft", "ppo"),
     )
     # SFT chooses its best checkpoint on the validation studies, which this limit cuts too.
     eval_limit: PositiveInt | None = Field(
         None,
         description="use only the first N validation or test studies; null: all",
-        json_schema_extra=enters("sft"),
+        json_schema_extra=enters("eye", "sft"),
     )
     eval_split: Literal["val", "test"] = Field(
         "test", description="split of the final comparison", json_schema_extra=FREE
@@ -188,7 +188,7 @@ class DataConfig(Settings):
     polarity: Literal["header", "pixels"] = Field(
         "header",
         description="films that look inverted: believe the header and flag them, or turn them",
-        json_schema_extra=enters("sft", "ppo"),
+        json_schema_extra=enters("eye", "sft", "ppo"),
     )
     phantom: PhantomConfig = PhantomConfig()
 

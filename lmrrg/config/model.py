@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from lmrrg.config.base import Settings
+from lmrrg.config.base import Settings, enters
 from lmrrg.own_code import OwnCode, is_own
 
 
@@ -70,6 +70,7 @@ class ImageEncoderConfig(Settings):
         "efficientnet_lite0",
         description="architecture; huggingface: the vision model of `weights`; module:function: an "
         "encoder of your own, which gets data.image_size",
+        json_schema_extra=enters("eye", "sft", "ppo"),
     )
     weights: str | None = Field(
         None,

@@ -21,7 +21,7 @@ from lmrrg.config.ppo import PPOConfig
 from lmrrg.config.reward import RewardConfig
 from lmrrg.config.rollout import RolloutConfig
 from lmrrg.config.serve import ServeConfig
-from lmrrg.config.sft import SFTConfig
+from lmrrg.config.sft import EyeConfig, SFTConfig
 from lmrrg.config.tracking import TrackingConfig
 
 
@@ -47,6 +47,7 @@ class Config(Settings):
     model: ModelConfig = Field(ModelConfig(), json_schema_extra=enters("sft", "ppo"))
     evidence: EvidenceConfig = Field(EvidenceConfig(), json_schema_extra=enters("sft", "ppo"))
     ray: RayConfig = Field(RayConfig(), json_schema_extra=FREE)
+    eye: EyeConfig = Field(EyeConfig(), json_schema_extra=enters("eye"))
     sft: SFTConfig = Field(SFTConfig(), json_schema_extra=enters("sft"))
     reward: RewardConfig = Field(RewardConfig(), json_schema_extra=enters("ppo"))
     rollout: RolloutConfig = Field(RolloutConfig(), json_schema_extra=enters("ppo"))
@@ -61,7 +62,7 @@ class Config(Settings):
         The options of an S3-like store, which follow a "?", stay at the end.
 
         Args:
-            stage: "sft" or "ppo", or a folder inside one of them such as "sft/name".
+            stage: "eye", "sft" or "ppo", or a folder inside one of them such as "sft/name".
         """
         if not self.ray.checkpoint_storage:
             return None
@@ -115,6 +116,10 @@ class Config(Settings):
         ):
             if tokens > self.model.decoder.max_positions // 2:
                 raise ValueError(f"{name} may be at most half of model.decoder.max_positions")
+        if self.eye.epochs and self.eye.crop > self.data.image_size:
+            raise ValueError(
+                f"eye.crop {self.eye.crop} must not exceed data.image_size {self.data.image_size}"
+            )
         self._check_placement()
         return self
 

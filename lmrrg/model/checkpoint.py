@@ -46,7 +46,8 @@ from lmrrg.vision.encoder import copy_weights
 ARCHITECTURE = "LMRRG"
 FORMAT = 1
 """Version of the directory's layout; other versions are refused."""
-_EYE = "eye"
+EYE = "eye"
+"""Folder of the image encoder, where it is an eye."""
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Integer type of the same width, by bytes of an element."""
 _SUMMED = 1 << 22
@@ -294,8 +295,8 @@ def _write(model: ReportGenerator, folder: Path, extra: Mapping[str, Any]) -> No
     encoder = model.config.image_encoder
     model_settings = model.config.model_dump(mode="json")
     if encoder.weights is not None:
-        copy_weights(encoder, folder / _EYE)
-        model_settings["image_encoder"]["weights"] = _EYE
+        copy_weights(encoder, folder / EYE)
+        model_settings["image_encoder"]["weights"] = EYE
     settings = {
         "architecture": ARCHITECTURE,
         "format": FORMAT,
@@ -319,7 +320,7 @@ def _model_settings(stored: Any, directory: Path) -> ModelConfig:
     if model.image_encoder.weights is None:
         return model
     # Never the path or the name that is written there: it may be anything.
-    own_copy = {"weights": str(directory.absolute() / _EYE)}
+    own_copy = {"weights": str(directory.absolute() / EYE)}
     encoder = model.image_encoder.model_copy(update=own_copy)
     return model.model_copy(update={"image_encoder": encoder})
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmrrg.config.sft import SFTConfig
+from lmrrg.config.sft import LabelPolicy
 from lmrrg.studies import LABELS, NEGATIVE, POSITIVE, UNCERTAIN, Study
 
 BLANK = -2
@@ -54,7 +54,7 @@ def label_targets(studies: Sequence[Study]) -> Tensor:
     return torch.tensor(rows, dtype=torch.long).reshape(-1, len(LABELS))
 
 
-def binary_targets(labels: Tensor, config: SFTConfig) -> tuple[Tensor, Tensor]:
+def binary_targets(labels: Tensor, policy: LabelPolicy) -> tuple[Tensor, Tensor]:
     """Apply the policies for uncertain and blank labels.
 
     Returns:
@@ -62,17 +62,17 @@ def binary_targets(labels: Tensor, config: SFTConfig) -> tuple[Tensor, Tensor]:
     """
     positive = labels == POSITIVE
     counted = positive | (labels == NEGATIVE)
-    if config.uncertain_policy != "ignore":
+    if policy.uncertain_policy != "ignore":
         counted |= labels == UNCERTAIN
-        if config.uncertain_policy == "positive":
+        if policy.uncertain_policy == "positive":
             positive |= labels == UNCERTAIN
-    if config.blank_policy == "negative":
+    if policy.blank_policy == "negative":
         counted |= labels == BLANK
     return positive.float(), counted
 
 
 def disease_loss(
-    logits: Tensor, labels: Tensor, config: SFTConfig, positive_weight: Tensor | None = None
+    logits: Tensor, labels: Tensor, policy: LabelPolicy, positive_weight: Tensor | None = None
 ) -> Tensor:
     """Return the binary cross-entropy, summed over the classes that count; 0 when none does.
 
@@ -81,19 +81,19 @@ def disease_loss(
     Args:
         positive_weight: factor [14] on the loss of positives, against imbalance.
     """
-    targets, counted = binary_targets(labels, config)
+    targets, counted = binary_targets(labels, policy)
     each = F.binary_cross_entropy_with_logits(
         logits.float(), targets, reduction="none", pos_weight=positive_weight
     )
     return torch.where(counted, each, 0.0).sum()
 
 
-def positive_weights(labels: Tensor, config: SFTConfig, largest: float = 8.0) -> Tensor:
+def positive_weights(labels: Tensor, policy: LabelPolicy, largest: float = 8.0) -> Tensor:
     """Return negatives per positive in the training labels, [14], between 1 and ``largest``.
 
     A class without positives gets 1.
     """
-    targets, counted = binary_targets(labels, config)
+    targets, counted = binary_targets(labels, policy)
     positives = torch.where(counted, targets, 0.0).sum(0)
     ratio = (counted.sum(0) - positives) / positives.clamp_min(1)
     return torch.where(positives > 0, ratio.clamp(1.0, largest), torch.ones_like(ratio))

@@ -60,7 +60,7 @@ class RunLayout:
         return self.root / "metrics" / f"{stage}.jsonl"
 
     def stage(self, stage: str) -> Path:
-        """Return the folder of a training stage, "sft" or "ppo"."""
+        """Return the folder of a training stage: "eye", "sft" or "ppo"."""
         return self.root / stage
 
     def best(self, stage: str) -> Path:
@@ -71,15 +71,13 @@ class RunLayout:
         """Return the model directory with the last weights of a training stage."""
         return self.stage(stage) / "last"
 
-    @property
-    def sft_fingerprint(self) -> Path:
-        """Fingerprint of the run that the SFT folder belongs to (text)."""
-        return self.stage("sft") / "fingerprint"
+    def fingerprint(self, stage: str) -> Path:
+        """Return the fingerprint of the run that the folder of "eye" or "sft" belongs to (text)."""
+        return self.stage(stage) / "fingerprint"
 
-    @property
-    def sft_settings(self) -> Path:
-        """Settings that the fingerprint stands for (JSON)."""
-        return self.stage("sft") / "settings.json"
+    def stage_settings(self, stage: str) -> Path:
+        """Return the settings that the fingerprint stands for (JSON)."""
+        return self.stage(stage) / "settings.json"
 
     @property
     def ppo_start(self) -> Path:

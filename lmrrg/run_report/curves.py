@@ -39,6 +39,17 @@ class Stage:
     panels: Sequence[Panel]
 
 
+EYE_PANELS = (
+    Panel("Loss", "cross-entropy, nats", {"training": "train/loss"}),
+    Panel(
+        "Findings on validation studies",
+        "average precision",
+        {"average precision": "val/average_precision"},
+    ),
+    Panel("Classes on validation studies", "macro AUC", {"macro AUC": "val/macro_auc"}),
+    Panel("Throughput", "studies per second", {"training": "train/studies_per_second"}),
+)
+
 SFT_PANELS = (
     Panel(
         "Report loss",
@@ -160,6 +171,7 @@ def training_curves(run_dir: Path, names: ScoreNames) -> list[dict[str, Any]]:
     ``names``.
     """
     stages = (
+        Stage("eye", "Fine-tuning of the image encoder", "optimizer step", EYE_PANELS),
         Stage("sft", "Supervised fine-tuning", "optimizer step", SFT_PANELS),
         Stage("ppo", "PPO", "iteration", ppo_panels(names)),
         Stage(

@@ -21,11 +21,14 @@ from lmrrg.evaluation.results import beaten_by_a_constant, failed_checks
 from lmrrg.evaluation.rows import NOTES, ScoreNames, signed
 from lmrrg.files import atomic_writer
 from lmrrg.manifest import read_studies
+from lmrrg.model.checkpoint import EYE
 from lmrrg.run.layout import RunLayout
+from lmrrg.run.record import sft_of_run
 from lmrrg.run_report.audit import audit_studies
 from lmrrg.run_report.charts import interval_chart
 from lmrrg.run_report.curves import training_curves
 from lmrrg.run_report.examples import example_cards, example_groups
+from lmrrg.run_report.eye import eye_section
 from lmrrg.run_report.operating_points import operating_curves
 from lmrrg.run_report.tables import auc_table, metric_table
 
@@ -44,6 +47,7 @@ def write_report(run_dir: Path, config: Config | None = None) -> Path:
         EvaluationError: ``no_results``, ``bad_results`` or ``no_comparison``.
         StudyError: the manifest is missing or damaged.
         ImageError: the image of an example cannot be read.
+        FeatureError: ``encoder_weights``, the eye in the SFT model is damaged.
     """
     layout = RunLayout(Path(run_dir))
     config = config or load_config(layout.settings)
@@ -79,6 +83,7 @@ def _context(layout: RunLayout, config: Config, results: Mapping[str, Any]) -> d
         "notes": [{"title": title, "text": text} for title, text in NOTES],
         "auc": auc_table(results, list(reports["ppo"].values())),
         "operating": operating_curves(systems, stamp["metric_title"]),
+        "eye": eye_section(sft_of_run(layout.root) / EYE),
         "curves": training_curves(layout.root, ScoreNames.of(stamp["backend"]["name"])),
         "example_rule": examples["rule"],
         "region_rule": REGION_RULE,

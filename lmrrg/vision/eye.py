@@ -165,7 +165,7 @@ def read_eye_settings(folder: Path) -> dict[str, Any]:
     path = Path(folder) / CONFIG
     for needed in (path, path.with_name(WEIGHTS)):
         if not needed.is_file():
-            raise FeatureError("encoder_weights", f"there is no {needed}")
+            raise FeatureError("encoder_weights", f"there is no {needed}; sft/eye.py makes eyes")
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

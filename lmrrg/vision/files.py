@@ -103,7 +103,7 @@ class FeatureFiles:
         self._info = encoder_info(data.image_size, encoder)
         cache = Path(data.cache_dir).resolve()
         digests = image_hashes(studies, data, progress=progress) if hashes is None else hashes
-        folder = cache / f"{self._info.version}-{_reader_name(data)}"
+        folder = cache / f"{self._info.version}-{reader_name(data)}"
         self._files: list[list[_CachedImage]] = []
         for study in studies:
             images = choose_views(study.images, data.max_views)
@@ -160,7 +160,7 @@ def _has_logits(info: EncoderInfo) -> bool:
     return info.calibration is not None
 
 
-def _reader_name(data: DataConfig) -> str:
+def reader_name(data: DataConfig) -> str:
     """Return what of the image reader decides whether an entry holds the right features.
 
     That is its revision, and each setting that moves a pixel or refuses an image that another value

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import threading
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import psutil
 import pytest
-import ray
 import torch
 
 from lmrrg.config.tree import Config
@@ -28,7 +24,9 @@ from lmrrg.vision.files import FeatureFiles
 from sft.batches import Examples
 from sft.errors import SFTError
 from sft.objective import Objective
-from sft.train import _fit, _trainer, run_sft
+from sft.ray_train import fit
+from sft.train import _trainer, run_sft
+from tests.ray.sft.rank_killer import rank_killed_after
 
 pytestmark = pytest.mark.cluster
 
@@ -137,33 +135,10 @@ def test_one_rank_of_another_zero_stage_takes_the_same_steps(
         torch.testing.assert_close(tensor, states[1][name], atol=2e-3, rtol=1e-2, msg=name)
 
 
-def kill_a_rank_after(epoch: int, run: Config, raylet: psutil.Process, killed: list[int]) -> None:
-    """Kill one rank of this cluster once an epoch's checkpoint is in storage."""
-    storage = run.run_dir / "sft" / "ray_train"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not killed:
-        if len(list(storage.glob("checkpoint_*/progress.json"))) >= epoch:
-            ranks = [
-                p
-                for p in raylet.children(recursive=True)
-                if "RayTrainWorker" in " ".join(p.cmdline())
-            ]
-            if ranks:
-                ranks[0].kill()
-                killed.append(ranks[0].pid)
-        time.sleep(0.01)
-
-
 def test_a_killed_rank_costs_nothing_but_time(finished: Config, config: Config):
     run = settings(config, "killed")
-    node = ray._private.worker.global_worker.node
-    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
-    killed: list[int] = []
-    killer = threading.Thread(target=kill_a_rank_after, args=(1, run, raylet, killed))
-    killer.start()
-    run_sft(run)
-    killer.join()
-    assert killed, "no rank was killed: the test proved nothing"
+    with rank_killed_after(1, run.run_dir / "sft" / "ray_train"):
+        run_sft(run)
     assert_same_history(finished, run, 1e-6)
     checksums = [
         state_checksum(full_state(load_checkpoint(r.run_dir / "sft" / "last")))
@@ -208,7 +183,7 @@ def test_a_coded_error_of_a_rank_is_not_tried_again(
         update={"sft": config.sft.model_copy(update={"workers": 1, "cpus_per_worker": 0.5})}
     )
     with pytest.raises(SFTError, match="bad_input: it is the same the next time"):
-        _fit(lambda: _trainer(SimpleNamespace(config=run), str(tmp_path / "store")))
+        fit(lambda: _trainer(SimpleNamespace(config=run), str(tmp_path / "store")))
     assert (tmp_path / "attempts").read_text() == "x"
 
 

@@ -15,7 +15,8 @@ from lmrrg.model.decoder import train_tokenizer
 from lmrrg.run.layout import RunLayout
 from lmrrg.run.record import record_run
 from lmrrg.run.studies import prepare_studies
-from sft import train
+from sft.fingerprint import write_mark
+from sft.train import plan_run
 from tests.support.trees import picture, table
 
 
@@ -66,6 +67,7 @@ def test_a_run_that_can_start_has_no_problem_and_writes_nothing(settings, capsys
         (["model.decoder.pretrained=./nowhere"], "decoder", "pretrained_missing"),
         (["model.text_encoder=nowhere"], "decoder", "text_encoder_missing"),
         (["model.regions_file=nowhere.yaml"], "decoder", "regions_missing"),
+        (["eye.epochs=1", "data.image_size=250"], "eye", "image_size"),
         (["data.source=jsonl", "data.path=nowhere.jsonl"], "studies", "manifest_missing"),
     ],
 )
@@ -121,7 +123,7 @@ def begun(settings: Path) -> Config:
     """Begin the SFT of a run, as far as its record goes."""
     config = load_config(settings)
     manifest = prepare_studies(config, progress=False)
-    train._mark(config, train.plan_run(config, manifest))
+    write_mark(config, "sft", plan_run(config, manifest).fingerprint)
     record_run(config, manifest)
     return config
 

@@ -36,6 +36,13 @@ sft.workers sft.zero_stage sft.precision sft.epochs sft.minibatch sft.microbatch
 sft.learning_rate sft.weight_decay sft.warmup sft.gradient_clip sft.classification_weight
 sft.attention_weight sft.uncertain_policy sft.blank_policy
 """
+EYE = """
+model.image_encoder.name
+data.max_views data.image_size data.train_limit data.eval_limit data.polarity
+eye.workers eye.epochs eye.minibatch eye.learning_rate eye.head_learning_rate eye.weight_decay
+eye.warmup eye.gradient_clip eye.frozen_blocks eye.crop eye.rotation eye.brightness eye.film_weight
+eye.largest_positive_weight eye.ema eye.uncertain_policy eye.blank_policy
+"""
 PPO = """
 reward.backend reward.function reward.published_dir reward.published_cache
 reward.clip_low reward.clip_high
@@ -64,6 +71,7 @@ IMAGES_LEFT_OUT = "data.skip_refused_images"
     ("stage", "lists"),
     [
         ("data", (SOURCE, WHERE_THE_DATA_LIES, IMAGES_LEFT_OUT)),
+        ("eye", (SOURCE, EYE)),
         ("sft", (SOURCE, MODEL, SFT)),
         ("ppo", (SOURCE, MODEL, PPO)),
     ],
@@ -91,8 +99,8 @@ def test_a_setting_without_a_mark_binds_every_stage_of_its_branch():
         marked: Branch = Field(Branch(), json_schema_extra=enters("sft"))
 
     assert {setting.key: setting.stages for setting in describe_config(Tree)} == {
-        "forgotten": {"data", "sft", "ppo"},
-        "open.plain": {"data", "sft", "ppo"},
+        "forgotten": {"data", "eye", "sft", "ppo"},
+        "open.plain": {"data", "eye", "sft", "ppo"},
         "open.free": set(),
         "marked.plain": {"sft"},
         "marked.free": set(),
@@ -107,4 +115,4 @@ def test_every_mark_names_stages_that_exist():
             if isinstance(info.annotation, type) and issubclass(info.annotation, Settings):
                 yield from marks(info.annotation)
 
-    assert set(marks(Config)) == {"data", "sft", "ppo"}
+    assert set(marks(Config)) == {"data", "eye", "sft", "ppo"}

@@ -113,7 +113,7 @@ def test_sft_reads_the_prior_report(
     monkeypatch.setattr(
         "sft.train._trainer", lambda job, _: jobs.append(job) or SimpleNamespace(fit=lambda: None)
     )
-    monkeypatch.setattr("sft.train._copy_models", lambda *_: Path())
+    monkeypatch.setattr("sft.train.copy_models", lambda *_: Path())
     monkeypatch.setattr(
         "sft.worker.dist", SimpleNamespace(get_rank=lambda: 0, get_world_size=lambda: 1)
     )

@@ -35,7 +35,7 @@ def test_the_bar_shows_the_last_step_and_its_loss(tmp_path, monkeypatch):
         write_steps(tmp_path, 5, 10)
     drawn = terminal.getvalue()
     assert "10/20" in drawn
-    assert "nats_per_token=1.500" in drawn
+    assert "nll_per_token=1.500" in drawn
 
 
 def test_nothing_is_left_running_when_training_fails(tmp_path):
