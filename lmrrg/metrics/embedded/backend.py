@@ -24,7 +24,7 @@ from lmrrg.metrics.embedded.labeler import label_report
 from lmrrg.metrics.parts import Parts
 from lmrrg.metrics.text.bleu import bleu2
 
-_VERSION = "8"
+_VERSION = "9"
 """Raise it when a change of a rule or a lexicon can change a score or a label."""
 
 

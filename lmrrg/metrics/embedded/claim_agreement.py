@@ -36,7 +36,7 @@ class _SetCost(NamedTuple):
 _SIDE_COST = _SetCost(unsaid=0.1, overlapping=0.6, disjoint=0.8)
 _ZONE_COST = _SetCost(unsaid=0.07, overlapping=0.1, disjoint=0.55)
 _UNSAID_SEVERITY_COST = 0.07
-_SEVERITY_COST = (0.0, 0.15, 0.6, 0.75)
+_SEVERITY_COST = (0.0, 0.2, 0.6, 0.75)
 """By the steps between two severities."""
 _CHANGE_COST = 0.4
 """Both reports name a course, and not the same."""
@@ -98,7 +98,7 @@ def claim_agreement(hypothesis: Claims, reference: Claims, unnamed: float = 0.0)
     ...     return merge_claims(sentence_claims(sentence))
     >>> truth = claims("small left effusion")
     >>> round(claim_agreement(claims("tiny effusion on the left"), truth).agreement, 3)
-    0.872
+    0.833
     >>> round(claim_agreement(claims("small right effusion"), truth).agreement, 3)
     0.444
     >>> round(claim_agreement(claims("no effusion"), truth).agreement, 3)

@@ -8,7 +8,7 @@ classes) and ``salience.yaml`` (fitted weights). Most changes of a rule are chan
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -48,6 +48,8 @@ _SPELLINGS = [
 ]
 """American -> British spelling."""
 
+_SHORTEST_CUT = 5
+"""Letters of a word that are left at least when it is cut."""
 _FOLDER = Path(__file__).parent / "lexicons"
 
 
@@ -117,7 +119,8 @@ def graph_lexicon() -> GraphLexicon:
     cues = _cues(read_yaml("cues.yaml"))
     return GraphLexicon(
         kind=kind,
-        glued=_british([*kind, *(word for cue in cues for word in cue)])
+        glued=_cut(words["cut"].split(), {*kind, *read_yaml("language.yaml")["words"].split()})
+        | _british([*kind, *(word for cue in cues for word in cue)])
         | {word: tuple(parts.split()) for word, parts in words["glued"].items()},
         skeletal=frozenset(words["skeletal"].split()),
         thoracic=frozenset(words["thoracic"].split()),
@@ -156,6 +159,24 @@ def _british(words: Iterable[str]) -> dict[str, tuple[str, ...]]:
             spelled = american.sub(british, spelled)
         if spelled != word:
             found[spelled] = (word,)
+    return found
+
+
+def _cut(words: Iterable[str], known: Container[str]) -> dict[str, tuple[str, ...]]:
+    """Return every form that cuts one of the words -> (the word,); not what is a word itself.
+
+    A form is the start of the word, with or without its last letter.
+
+    >>> _cut(["effusion"], {"effusion"})
+    {'effus': ('effusion',), 'effusn': ('effusion',), 'effusi': ('effusion',), \
+'effusin': ('effusion',), 'effusio': ('effusion',)}
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for word in words:
+        for length in range(_SHORTEST_CUT, len(word)):
+            for form in (word[:length], word[:length] + word[-1]):
+                if form not in known:
+                    found.setdefault(form, (word,))
     return found
 
 

@@ -19,7 +19,8 @@ from lmrrg.metrics.embedded.reading.assertions import PRESENT as PRESENT
 from lmrrg.metrics.embedded.reading.assertions import UNCERTAIN as UNCERTAIN
 from lmrrg.metrics.embedded.reading.choices import doubt_choices
 from lmrrg.metrics.embedded.reading.ellipsis import with_names
-from lmrrg.metrics.embedded.reading.layout import plain_prose, without_heading
+from lmrrg.metrics.embedded.reading.layout import join_cut_short, plain_prose, without_heading
+from lmrrg.metrics.embedded.reading.run_on import cut_run_on
 from lmrrg.metrics.embedded.reading.scopes import CHOICE, read_scopes
 
 _SENTENCE_END = re.compile(r"\.(?!\d)|[;!?]")
@@ -29,7 +30,11 @@ _ASIDE = re.compile(
     r"(?:on|in|at) (?:the )?(?:left|right)(?:$|[.;,]))"
 )
 """A stop before the place of what the sentence before names: "; a small one on the left"."""
-_ANSWER = re.compile(r"[.;,] *(?=none(?: [a-z]+)?(?:$|[.;,]))")
+_OTHER_SIDE = re.compile(
+    r"[;.] *(?=the (?:left|right) (?:is|was) (?:tiny|trace|small|moderate|large|smaller|larger)\b)"
+)
+"""A stop before the other side of what the sentence before names: ". The left is small"."""
+_ANSWER = re.compile(r"[.;,] *(?=none(?:(?: is| was| are)? [a-z]+)?(?:$|[.;,]))")
 """A mark before the answer to the words before it: "suspected fracture; none seen"."""
 _DIGIT = re.compile(r"\d")
 _WORD = re.compile(r"\d+(?:\.\d+)?|[a-z]+(?:\d+)?(?:'[a-z]+)?|,")
@@ -60,11 +65,14 @@ def sentences_of(text: str) -> list[str]:
     text = plain_prose(text)
     if ";" in text or " one " in text or "none" in text:
         text = _ANSWER.sub(" ", _ASIDE.sub(", ", text))
+    if " left is " in text or " right is " in text:
+        text = _OTHER_SIDE.sub(", ", text)
     if _DIGIT.search(text):
         parts = _SENTENCE_END.split(text)
     else:
         # Without a number every stop ends a sentence; this way is much faster.
         parts = text.replace(";", ".").replace("!", ".").replace("?", ".").split(".")
+    parts = cut_run_on(join_cut_short(parts))
     if ":" in text:
         parts = [without_heading(part.strip()) for part in parts]
     # The number of a list item is no sentence.

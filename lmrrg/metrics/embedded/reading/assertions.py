@@ -15,6 +15,7 @@ FORWARD = {
     "negation.around": ABSENT,
     "uncertainty.before": UNCERTAIN,
     "request.before": ASKED,
+    "request.near": ASKED,
 }
 """Cue that stands before its finding -> assertion that it gives."""
 BACKWARD = {

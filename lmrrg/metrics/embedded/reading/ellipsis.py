@@ -1,12 +1,13 @@
-"""Name a finding again where a sentence denies it on one side and not on the other (ours).
+"""Name a finding again where a sentence tells its two sides apart (ours).
 
 "No effusion on the left, moderate on the right" becomes "no effusion on the left, moderate
-effusion on the right".
+effusion on the right"; "the right effusion is large, the left is small" names it twice as well.
 """
 
 from __future__ import annotations
 
 from lmrrg.metrics.embedded.lexicon import MODIFIER, OBSERVATION, GraphLexicon
+from lmrrg.metrics.embedded.reading.function_words import BE
 
 _SIDES = frozenset(["left", "right"])
 _JOINTS = frozenset([",", "and", "but", "while", "whereas", "though", "although", "yet", "with"])
@@ -29,32 +30,36 @@ _DENIALS = frozenset(
 )
 _GOES_ON = frozenset(["persists", "remains", "is", "has", "one", "appears", "continues"])
 """Words after a side that stands for the finding on it: "the right persists"."""
+_DEGREES = frozenset(["tiny", "trace", "small", "moderate", "large", "smaller", "larger"])
 _LINKS = frozenset(["the", "side"])
 
 
 def with_names(words: list[str], lexicon: GraphLexicon) -> list[str]:
-    """Return the words of a sentence, with a finding denied on one side named on the other.
+    """Return the words of a sentence, with a finding of one side named on the other.
 
     >>> from lmrrg.metrics.embedded.lexicon import graph_lexicon
     >>> words = "no edema on the right , mild on the left".split()
     >>> " ".join(with_names(words, graph_lexicon()))
     'no edema on the right , mild edema on the left'
     """
-    if _DENIALS.isdisjoint(words):
-        return words
     named: list[str] = []
     start = 0
     for joint, word in enumerate(words):
         if word not in _JOINTS:
             continue
         at = _unnamed_place(words, joint + 1, lexicon)
-        is_denied = not _DENIALS.isdisjoint(words[start:at])
-        name = _last_finding(words[start:joint], lexicon) if is_denied else []
+        is_told_apart = not _DENIALS.isdisjoint(words[start:at]) or _is_sized(words, at)
+        name = _last_finding(words[start:joint], lexicon) if at and is_told_apart else []
         if name:
             last = at - 1 if words[at - 1] in _STANDS_FOR else at
             named += [*words[start:last], *name]
             start = at
     return [*named, *words[start:]] if start else words
+
+
+def _is_sized(words: list[str], at: int) -> bool:
+    """Return whether a degree follows the verb at ``at``: "is small"."""
+    return words[at] in BE and words[at + 1 : at + 2] != [] and words[at + 1] in _DEGREES
 
 
 def _unnamed_place(words: list[str], start: int, lexicon: GraphLexicon) -> int:

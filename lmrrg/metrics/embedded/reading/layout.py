@@ -56,8 +56,12 @@ _STOPS_OF_PROSE = 0.45
 """Stops inside the lines, per line without one at its end, from which on a text is prose."""
 
 _ASKED = re.compile(r"(?<!\S)\?+\s*(?=[a-z])|(?<=[(,])\?+\s*(?=[a-z])")
-_QUESTION = re.compile(r"(?<=[\w)])\s*\?+\s*([^.;!?\n]*)")
-"""A question mark, and the sentence that follows."""
+_ASKED_AND_DENIED = re.compile(r"(?<!\S)\?+\s*([a-z][^.;:!?\n]*)[.;:]\s*(?=(no [^.;!?\n]*))")
+"""A question mark before what is asked, and a denial that follows."""
+_QUESTION = re.compile(r"([^.;!?\n]*[\w)])\s*\?+\s*([^.;!?\n]*)")
+"""A question with its mark, and the sentence that follows."""
+_NEVER = frozenset(["no", "none", "nil", "negative", "absent"])
+"""Answers that deny what is asked, whatever it is."""
 _LONG_ANSWER = 6
 """Words from which on what follows a question is a sentence of its own."""
 _DENIED = re.compile(r"((?:^|[.;!]\s*)(?:there (?:is|are) )?no [a-z ]+):")
@@ -76,6 +80,8 @@ class _Headings:
     self_evident: frozenset[str]
     unfinished: frozenset[str]
     answers: frozenset[str]
+    cut_short: tuple[str, ...]
+    """Each with the space before it."""
     inline: re.Pattern[str]
     """A heading and the space before it."""
     request_section: re.Pattern[str]
@@ -101,6 +107,7 @@ def _headings() -> _Headings:
         self_evident=frozenset(data["self_evident"].split()),
         unfinished=frozenset(data["unfinished"].split()),
         answers=frozenset(data["answers"].split()),
+        cut_short=tuple(f" {word}" for word in data["cut_short"].split()),
         inline=re.compile(rf"(?:^|,?\s+)({any_heading})"),
         request_section=re.compile(rf"\b{requests}(?:(?!\b{any_heading}).)*(?=\b{any_heading})"),
         shorthand=data["shorthand"],
@@ -129,6 +136,7 @@ def plain_prose(text: str) -> str:
     text = _INNER_NUMBER.sub(". ", text).lower().replace(" vs.", " vs")
     text = _spelled_out(text)
     if "?" in text:
+        text = _ASKED_AND_DENIED.sub(_dropped_if_denied, text)
         text = _QUESTION.sub(_answered, _ASKED.sub("possible ", text))
     if ":" in text:
         headings = _headings()
@@ -150,27 +158,47 @@ def _spelled_out(text: str) -> str:
     if "/" in text:
         headings = _headings()
         text = headings.short.sub(lambda match: headings.shorthand[match.group()], text)
-    text = text.replace("+ve", "positive")
+    text = text.replace("+ve", "positive").replace("->", ", ").replace("→", ", ")
     if ">" in text or "<" in text:
         for sign, meaning in _COMPARED.items():
             text = text.replace(sign, meaning)
     return text
 
 
+def _dropped_if_denied(match: re.Match[str]) -> str:
+    """Return nothing for "?fracture" where "no fracture" follows, else the same."""
+    asked, denial = match.groups()
+    return "" if _facts(asked) & _facts(denial) else match.group()
+
+
+def _facts(text: str) -> set[str]:
+    """Return the findings and devices among the words of a lower-case text."""
+    kind = graph_lexicon().kind
+    glued = graph_lexicon().glued
+    words = [part for word in re.findall("[a-z]+", text) for part in glued.get(word, (word,))]
+    return {word for word in words if kind.get(word) in (OBSERVATION, DEVICE)}
+
+
 def _answered(question: re.Match[str]) -> str:
-    """Return the mark of a question and what follows as an answer, or as doubt.
+    """Return what is asked with its answer, or as doubt.
 
     "Effusion? Small." says "effusion: small"; "Effusion? The heart is normal." doubts it.
+    "Effusion? No effusion is seen." says the answer alone.
     """
-    words = question.group(1).split()
-    lexicon = graph_lexicon()
+    asked, answer = question.groups()
+    words = answer.split()
     first = words[0].rstrip(",") if words else ""
-    is_answer = 0 < len(words) < _LONG_ANSWER and (
-        first in _headings().answers or first in lexicon.affirming
-    )
-    if is_answer and not any(lexicon.kind.get(word) in (OBSERVATION, DEVICE) for word in words):
-        return ": " + question.group(1)
-    return " is questioned. " + question.group(1)
+    is_short = 0 < len(words) < _LONG_ANSWER
+    is_answer = is_short and (first in _headings().answers or first in graph_lexicon().affirming)
+    named = _facts(answer)
+    if answer.strip() in _NEVER and _facts(asked) and not _facts(asked.split()[-1]):
+        return f" no {asked.strip()}. "  # "pneumothorax after biopsy? none"
+    if is_answer and not named:
+        return f"{asked}: {answer}"
+    if named & _facts(asked):
+        # The start of the question stays apart from what stands before it.
+        return f" {answer}"
+    return f"{asked} is questioned. {answer}"
 
 
 def _is_plain(text: str) -> bool:
@@ -216,6 +244,24 @@ def _stands_alone(text: str) -> bool:
         or (kind.get(word) in (ANATOMY, DEVICE) and word not in headings.vague)
         for word in re.findall("[a-z]+", text)
     )
+
+
+def join_cut_short(parts: list[str]) -> list[str]:
+    """Return the sentences with those joined that only an abbreviation has cut.
+
+    >>> join_cut_short(["interval resol", " of effusion", " no edema"])
+    ['interval resol of effusion', ' no edema']
+    """
+    endings = _headings().cut_short
+    joined: list[str] = []
+    is_cut = False
+    for part in parts:
+        if is_cut:
+            joined[-1] += part
+        else:
+            joined.append(part)
+        is_cut = f" {part}".endswith(endings)
+    return joined
 
 
 def _join_lines(text: str) -> str:

@@ -31,13 +31,11 @@ from lmrrg.metrics.embedded.lexicon import (
     GraphLexicon,
 )
 from lmrrg.metrics.embedded.reading.assertions import ABSENT, ASKED, BACKWARD, FORWARD, PRESENT
+from lmrrg.metrics.embedded.reading.cue_reader import ARTICLES, TURNING, CueReader
 from lmrrg.metrics.embedded.reading.function_words import BE, JOINTS, PLURALS, SEEN, VERBS
 
-_TURNING = VERBS | JOINTS
 _ENDABLE = (ABSENT, ASKED)
 """Scopes that other words than these may end."""
-_CLAUSE_ENDS = frozenset([",", "given"])
-"""Words after a forward cue that, like the sentence's end, leave no word for it to reach."""
 _NEAR_ENDS = frozenset([",", "with"])
 """Words that end the scope of a ``near`` cue in any case."""
 _NEGATED_LISTS = frozenset([",", "and", "no", "without"])
@@ -45,21 +43,25 @@ _NEGATED_LISTS = frozenset([",", "and", "no", "without"])
 _REQUEST_ENDS = BE | {"because", "due", "secondary", "limited", "demonstrates", "reveals", "shows"}
 """Words that end a request once it has named something: "evaluation for edema is limited"."""
 _TIPS = frozenset(["tip", "tips"])
-_FACTS = frozenset([OBSERVATION, DEVICE])
-"""Classes of words that a negation is about."""
-_FILLERS = frozenset(["and", "with", "a", "an", "the"])
+_FILLERS = ARTICLES | {"and", "with"}
 """Words before the first that tells whether a new fact begins."""
 _SUBORDINATE = frozenset(["although", "though", "while", "whereas", "despite", "rather", "instead"])
 """First words of a sentence whose main clause follows a comma."""
 CHOICE = frozenset(["or", "versus", "vs"])
 """Words between two findings of which one is meant."""
 
-_TURNED_BACK = {
-    name: name.replace("before", "after") for name in ("negation.before", "uncertainty.before")
+_NEAR = frozenset(["negation.near", "negation.around", "request.near"])
+_SHOWING = frozenset(["show", "shows", "contain", "contains", "demonstrate", "demonstrates"]) | {
+    "reveal",
+    "reveals",
+    "exhibit",
+    "exhibits",
 }
-_AT_THE_EDGE = frozenset(["request.opening", "request.closing"])
-_ALONE = [1]
-_NEAR = frozenset(["negation.near", "negation.around"])
+"""Verbs of an organ that has a finding: "lungs show opacities"."""
+_DISEASE_ENDS = frozenset(["resolved", "healed", "cleared", "subsided", "dissipated", "resorbed"])
+"""What becomes of a finding and never of a device."""
+_HEALED = "healed"
+"""What has healed is gone, unless it is a bone."""
 
 
 def read_scopes(words: list[str], kinds: list[str], lexicon: GraphLexicon) -> list[int]:
@@ -72,13 +74,11 @@ def read_scopes(words: list[str], kinds: list[str], lexicon: GraphLexicon) -> li
     return _ScopeReader(words, kinds, lexicon).read()
 
 
-class _ScopeReader:
+class _ScopeReader(CueReader):
     """One pass over a sentence, from left to right, that gives every word its assertion."""
 
     def __init__(self, words: list[str], kinds: list[str], lexicon: GraphLexicon):
-        self.words = words
-        self.kinds = kinds
-        self.lexicon = lexicon
+        super().__init__(words, kinds, lexicon)
         self.assertions = [PRESENT] * len(words)
         self.scope = PRESENT
         """Assertion that the open forward cue gives to the next words; PRESENT: none is open."""
@@ -86,8 +86,6 @@ class _ScopeReader:
         """Index of the cue that opened the scope."""
         self.is_near = False
         """Whether the open cue is a ``near`` one, whose scope ends at the next comma or "with"."""
-        self.clause_start = 0
-        """Index of the first word that a backward cue reaches."""
         self.subject_start = 0
         """Where the clause with the last subject starts: "the cavity closed and is not seen"."""
         self.clause_has_verb = False
@@ -101,32 +99,18 @@ class _ScopeReader:
         while i < len(words):
             word = words[i]
             # Most words start no cue and change nothing, so they are passed without a call.
-            cue, length = self._cue_at(i) if word in starts else ("", 1)
+            cue, length = self.cue_at(i) if word in starts else ("", 1)
             if cue:
                 self._apply_cue(cue, i, length)
-            elif word in _TURNING or self.scope in _ENDABLE:
+            elif word in TURNING or self.scope in _ENDABLE:
                 self._pass_word(i)
             if self.scope != PRESENT:
                 self.assertions[i : i + length] = [self.scope] * length
             i += length
         return self.assertions
 
-    def _cue_at(self, start: int) -> tuple[str, int]:
-        """Return the meaning and length of the longest cue that starts here, or ("", 1)."""
-        words = self.words
-        lengths = self.lexicon.cue_lengths[words[start]]
-        if tuple(words[start : start + 2]) not in self.lexicon.cue_pairs:
-            lengths = _ALONE
-        for length in lengths:
-            cue = tuple(words[start : start + length])
-            meaning = self.lexicon.cues.get(cue)
-            if meaning:
-                # Not `length`: the sentence may end before it.
-                return meaning, len(cue)
-        return "", 1
-
     def _apply_cue(self, cue: str, start: int, length: int) -> None:
-        cue = self._meaning_here(cue, start, start + length)
+        cue = self.meaning_here(cue, start, start + length)
         if cue == "breaker":
             self.scope = PRESENT
             self._start_clause(start + length)
@@ -156,88 +140,35 @@ class _ScopeReader:
         is_doubt = cue == "uncertainty.before" and CHOICE.isdisjoint(self.words[start:])
         return self.scope == ASKED or is_doubt
 
-    def _meaning_here(self, cue: str, start: int, end: int) -> str:
-        """Return what a cue with several meanings means where it stands; "neutral" for nothing."""
-        if cue == "negation.around" and self._is_said_before(start, end):
-            cue = "negation.after"
-        if cue in _AT_THE_EDGE:
-            return self._request_here(cue, start, end)
-        if cue == "negation.answer":
-            return cue if self._answers(start, end) else "neutral"
-        if cue == "negation.course":
-            # "No enlargement of the nodule" leaves a nodule, "of the heart" denies what it names.
-            is_known = self._names_fact(end, self._clause_end(end))
-            return "negation.itself" if is_known else "negation.before"
-        if cue == "negation.after" and self.words[end : end + 1] and self.words[end][0].isdigit():
-            return "neutral"  # "the tube was withdrawn 2 cm": moved
-        if cue in _TURNED_BACK and self._ends_its_clause(start, end):
-            return _TURNED_BACK[cue]
-        return cue
-
-    def _request_here(self, cue: str, start: int, end: int) -> str:
-        """Return what a request means that is one only where a sentence starts or ends."""
-        if start == 0:
-            return "request.before" if cue == "request.opening" else "neutral"
-        # "Pneumonia follow up": a mere name before.
-        is_request = end == len(self.words) and _TURNING.isdisjoint(self.words[:start])
-        return "request.after" if is_request else "neutral"
-
-    def _is_said_before(self, start: int, end: int) -> bool:
-        """Return whether "resolved" or the like speaks of what stands before it."""
-        if self._names_fact(self._item_start(start), start):
-            return True
-        # "Pleural effusion, now resolved": nothing follows.
-        return start > 0 and not self._names_fact(end, self._clause_end(end))
-
-    def _names_fact(self, start: int, end: int) -> bool:
-        """Return whether one of these words is a finding or a device."""
-        return not _FACTS.isdisjoint(self.kinds[start:end])
-
-    def _item_start(self, end: int) -> int:
-        """Return where the last item of the clause before ``end`` starts."""
-        for i in range(end - 1, self.clause_start - 1, -1):
-            if self.words[i] in JOINTS:
-                return i + 1
-        return self.clause_start
-
-    def _clause_end(self, start: int) -> int:
-        """Return the index of the comma that follows, or the sentence's length."""
-        for i in range(start, len(self.words)):
-            if self.words[i] == ",":
-                return i
-        return len(self.words)
-
-    def _answers(self, start: int, end: int) -> bool:
-        """Return whether "none" or the like ends its clause right after a finding or its verb."""
-        if start == 0 or self.words[end : end + 1] not in ([], [","]):
-            return False
-        subject = start - 2 if self.words[start - 1] in BE else start - 1
-        return subject >= 0 and self.kinds[subject] in _FACTS
-
-    def _ends_its_clause(self, start: int, end: int) -> bool:
-        """Return whether a forward cue has nothing after it, so that it reaches back instead.
-
-        Examples: "effusion: no", "pneumonia is suspected".
-        """
-        if end < len(self.words) and self.words[end] not in _CLAUSE_ENDS:
-            return False
-        if start == 0:
-            return False
-        return bool(self.kinds[start - 1]) or self.words[start - 1] in VERBS
-
     def _reach_back(self, cue: str, start: int, end: int) -> None:
         """Give the clause before a backward cue its assertion: "the edema has resolved"."""
         clause_start = self._reach(cue, start, end)
         # A tube whose tip is not seen is still there.
         is_tip = not _TIPS.isdisjoint(self.words[clause_start:start])
-        if cue == "negation.after" and is_tip:
+        if cue == "negation.after" and (is_tip or self._is_healed_bone(clause_start, start, end)):
             return
         reached = BACKWARD[cue]
+        is_disease = not _DISEASE_ENDS.isdisjoint(self.words[start:end])
         if reached == ASKED:
             self.assertions[start:end] = [ASKED] * (end - start)
         for i in range(clause_start, start):
-            if self.assertions[i] != ASKED:
+            # "Rule out pneumonia: none seen": the answer is about what was asked for.
+            if self.kinds[i] == DEVICE and is_disease:
+                continue
+            if self.assertions[i] != ASKED or (cue == "negation.answer" and self.kinds[i]):
                 self.assertions[i] = reached
+
+    def _is_meant(self, first: int, start: int, end: int) -> bool:
+        """Return whether the words from ``first`` name what a backward cue may speak of."""
+        if _DISEASE_ENDS.isdisjoint(self.words[start:end]):
+            return self.names_fact(first, start)
+        return OBSERVATION in self.kinds[first:start]
+
+    def _is_healed_bone(self, clause_start: int, start: int, end: int) -> bool:
+        """Return whether a cue says that a bone has healed: its fracture can still be seen."""
+        if _HEALED not in self.words[start:end]:
+            return False
+        return not self.lexicon.skeletal.isdisjoint(self.words[clause_start:start])
 
     def _reach(self, cue: str, start: int, end: int) -> int:
         """Return the index of the first word that a backward cue reaches.
@@ -258,7 +189,7 @@ class _ScopeReader:
             if words[last - 1] == "with" and not has_verb:
                 break
             last -= 1
-        is_item = last > self.clause_start and self._names_fact(last, start)
+        is_item = last > self.clause_start and self._is_meant(last, start, end)
         if not is_item or words[last] in ("and", "or"):
             return self.clause_start
         is_list = cue == "negation.after" and not CHOICE.isdisjoint(words[last:start])
@@ -302,7 +233,7 @@ class _ScopeReader:
         end = i
         while end < len(self.words) and self.kinds[end]:
             end += 1
-        return self._names_fact(i, end) and CHOICE.isdisjoint(self.words[i:])
+        return self.names_fact(i, end) and CHOICE.isdisjoint(self.words[i:])
 
     def _scope_ends_at(self, joint: int) -> bool:
         """Return whether an open scope ends at this comma, "and" or "with"."""
@@ -317,9 +248,9 @@ class _ScopeReader:
     def _new_fact_begins(self, start: int) -> bool:
         """Return whether the words from ``start`` are a new statement, not one more list item.
 
-        Five signs are known: "and there is ..."; a comma after "no ... is seen"; a degree or side
-        ("no pneumothorax, mild edema"), unless an "or" follows ("no consolidation, small effusion,
-        or pneumothorax"); a device after a finding; a clause with a verb of its own.
+        Six signs are known: "and there is ..."; "and show ..."; a comma after "no ... is seen"; a
+        degree or side ("no pneumothorax, mild edema"), unless an "or" follows ("no consolidation,
+        small effusion, or pneumothorax"); a device after a finding; a clause with its own verb.
         """
         while start < len(self.words) and self.words[start] in _FILLERS:
             start += 1
@@ -328,7 +259,7 @@ class _ScopeReader:
             return False
         if self.words[0] in _SUBORDINATE and self.words[start - 1] == ",":
             return CHOICE.isdisjoint(following)
-        if following[0] == "there":
+        if following[0] == "there" or following[0] in _SHOWING:
             return True
         is_list = not CHOICE.isdisjoint(following)
         if following[0] in self.lexicon.affirming and not self._is_sided_list(start):
@@ -347,7 +278,7 @@ class _ScopeReader:
         """Return whether a new subject follows a complete denial, or a device follows a finding."""
         if self.words[start - 1] == "," and self.words[start - 2] in SEEN:
             return self.words[start] not in self.lexicon.cue_lengths
-        end = self._clause_end(start)
+        end = self.clause_end(start)
         denied = self.kinds[self.scope_start : start - 1]
         return DEVICE in self.kinds[start:end] and DEVICE not in denied
 
@@ -368,8 +299,10 @@ class _ScopeReader:
                 return self._has_predicate(i)
             if has_anatomy and (kind == STATE or (word in VERBS and not self._is_seen(i + 1))):
                 return True
+            if has_anatomy and word in _SHOWING:
+                return True
             # "..., lungs hazy": an organ and its state end the clause.
-            if has_anatomy and kind == MODIFIER and self._clause_end(i) == i + 1:
+            if has_anatomy and kind == MODIFIER and self.clause_end(i) == i + 1:
                 return True
             has_anatomy = has_anatomy or kind == ANATOMY
         return False

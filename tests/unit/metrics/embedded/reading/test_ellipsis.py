@@ -36,3 +36,11 @@ def test_sentences_that_leave_nothing_out(text: str) -> None:
 
 def test_other_side_is_gone() -> None:
     assert label_report("Right effusion, resolved on the left.")["Pleural Effusion"] == 1
+
+
+def test_the_other_side_of_a_sized_finding_is_named_again():
+    words = ["the", "right", "effusion", "is", "large", ",", "the", "left", "is", "small"]
+    named = with_names(words, graph_lexicon())
+    assert " ".join(named).endswith("the left effusion is small")
+    organ = ["the", "right", "lung", "is", "clear", ",", "the", "left", "is", "small"]
+    assert with_names(organ, graph_lexicon()) == organ
