@@ -32,7 +32,7 @@ from lmrrg.errors import CodedError, run_command
 from lmrrg.manifest import manifest_hash
 from lmrrg.model.checkpoint import read_checkpoint_config
 from lmrrg.model.decoder import build_tokenizer
-from lmrrg.model.evidence import require_evidence
+from lmrrg.model.evidence import check_class_head
 from lmrrg.model.pretrained import check_pretrained
 from lmrrg.model.prompts import check_prompt_length
 from lmrrg.policy.start_checks import check_own_code, check_ppo
@@ -99,12 +99,14 @@ def run_sft(config: Config) -> Path:
         StudyError: the studies cannot be read; ``resume_mismatch``, the run began with others.
         TrackingError: ``run_in_use``, another command works on the run; ``wandb_key``;
             ``not_writable``; ``checkpoint_store``.
+        EvidenceError: ``no_evidence``, the image encoder has no class head.
         CodedError: ``own_code``, a function that the settings name is not there; any other coded
             error that a rank raised.
     """
     config = config.model_copy(update={"storage_path": Path(config.storage_path).resolve()})
     check_own_code(config)
     check_pretrained(config.model)
+    check_class_head(config.model, config.data.image_size)
     _warn_of_ppo(config)
     require_storage(config)
     require_store(config, "sft")
@@ -207,8 +209,6 @@ def _job(config: Config, plan: Plan) -> Job:
         FeatureFiles, data=config.data, hashes=plan.hashes, encoder=config.model.image_encoder
     )
     train_files = features(plan.train)
-    if config.model.uses_evidence:
-        require_evidence(train_files.select([0]))
     digest = manifest_hash(plan.manifest)
     return Job(
         config=rebase(config, Path.cwd()),

@@ -12,6 +12,7 @@ from lmrrg.errors import one_sentence, without_wrapper
 from lmrrg.metrics.backends import check_backend
 from lmrrg.model.checkpoint import read_checkpoint_config
 from lmrrg.model.decoder import build_tokenizer
+from lmrrg.model.evidence import check_class_head
 from lmrrg.model.pretrained import check_pretrained
 from lmrrg.model.prompts import check_prompt_length
 from lmrrg.policy.start_checks import check_own_code, check_ppo_decoder, check_ppo_settings
@@ -94,6 +95,11 @@ def _studies(config: Config) -> str:
     return count_studies(found.studies) + (dropped and f"; left out: {dropped}")
 
 
+def _evidence(config: Config) -> str:
+    check_class_head(config.model, config.data.image_size)
+    return "in the prompt" if config.model.uses_evidence else "none in the prompt"
+
+
 def _decoder(config: Config) -> str:
     check_pretrained(config.model)
     name = config.model.decoder.pretrained
@@ -157,6 +163,7 @@ _CHECKS: tuple[tuple[str, Callable[[Config], str]], ...] = (
     ("tracking", _tracking),
     ("reward", _reward),
     ("your own functions", _own_code),
+    ("evidence", _evidence),
     ("decoder", _decoder),
     ("decoder in PPO", _decoder_for_ppo),
     ("PPO settings", _ppo_settings),

@@ -25,6 +25,7 @@ from lmrrg.errors import CodedError
 from lmrrg.metrics.clinical import positives
 from lmrrg.metrics.embedded.labeler import label_report
 from lmrrg.studies import LABELS, Section, Study
+from lmrrg.vision.encoder import encoder_info
 from lmrrg.vision.files import FeatureFiles
 from lmrrg.vision.study_features import StudyFeatures
 
@@ -45,6 +46,11 @@ FEWEST_POSITIVES = 10
 
 NEVER = 2.0
 """A threshold that no probability reaches; finite, because PPO averages the weights of models."""
+
+_NO_CLASS_HEAD = (
+    "model.evidence_words and model.evidence_tokens need an image encoder with a class head, and "
+    "that of model.image_encoder has none: train the eye first (docs/model.md), or turn both off"
+)
 
 _CHUNK = 64
 """Studies whose patches are in memory while their evidence is read."""
@@ -87,6 +93,19 @@ def at_thresholds(features: StudyFeatures, model: ModelConfig, thresholds: Tenso
     return replace(features, evidence=torch.where(counts, evidence, 0.0))
 
 
+def check_class_head(model: ModelConfig, image_size: int) -> None:
+    """Refuse settings that ask for evidence of an image encoder without a class head.
+
+    Nothing is encoded for it.
+
+    Raises:
+        EvidenceError: ``no_evidence``.
+        FeatureError: as :func:`~lmrrg.vision.encoder.encoder_info`.
+    """
+    if model.uses_evidence and encoder_info(image_size, model.image_encoder).calibration is None:
+        raise EvidenceError("no_evidence", _NO_CLASS_HEAD)
+
+
 def require_evidence(features: StudyFeatures) -> None:
     """Refuse features of an image encoder without a class head.
 
@@ -94,12 +113,7 @@ def require_evidence(features: StudyFeatures) -> None:
         EvidenceError: ``no_evidence``.
     """
     if features.evidence.isnan().any():
-        raise EvidenceError(
-            "no_evidence",
-            "model.evidence_words and model.evidence_tokens need an image encoder with a class "
-            "head, and that of model.image_encoder has none: train the eye first "
-            "(docs/model.md), or turn both off",
-        )
+        raise EvidenceError("no_evidence", _NO_CLASS_HEAD)
 
 
 def thresholds_of(settings: EvidenceConfig, table: Tensor | None) -> Tensor:

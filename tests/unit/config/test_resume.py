@@ -28,6 +28,7 @@ model.decoder.pretrained model.decoder.architecture model.decoder.hidden_size
 model.decoder.layers model.decoder.heads model.decoder.intermediate_size
 model.decoder.vocabulary model.decoder.max_positions model.decoder.lora_rank
 model.decoder.dropout
+model.evidence_words model.evidence_tokens evidence.threshold evidence.precision
 data.max_views data.image_size data.max_report_tokens data.train_limit data.polarity
 """
 SFT = """
@@ -35,6 +36,8 @@ data.eval_limit
 sft.workers sft.zero_stage sft.precision sft.epochs sft.minibatch sft.microbatch
 sft.learning_rate sft.weight_decay sft.warmup sft.gradient_clip sft.classification_weight
 sft.attention_weight sft.uncertain_policy sft.blank_policy
+sft.abnormal_sentence_weight sft.class_balance sft.select_by sft.select_studies sft.patience
+sft.evidence_dropped sft.evidence_invented
 """
 EYE = """
 model.image_encoder.name
@@ -55,7 +58,8 @@ ppo.rollout_ahead ppo.epochs ppo.minibatch ppo.microbatch ppo.microbatch_tokens 
 ppo.reference_workers ppo.zero_stage ppo.precision ppo.trainable ppo.learning_rate
 ppo.learning_rate_end ppo.value_learning_rate ppo.value_warmup_iterations ppo.gradient_clip
 ppo.gamma ppo.gae_lambda ppo.clip ppo.dual_clip ppo.value_clip ppo.value_weight
-ppo.entropy_weight ppo.aggregation ppo.finding_weight ppo.credit ppo.credit_weight
+ppo.entropy_weight ppo.aggregation ppo.abnormal_weight ppo.evidence ppo.finding_weight
+ppo.credit ppo.credit_weight
 ppo.old_log_probs ppo.correction
 ppo.correction_cap ppo.eval_studies ppo.heldout_metric ppo.best_distinct_ratio ppo.mixtures
 ppo.best_incoherent_margin

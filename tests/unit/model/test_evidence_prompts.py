@@ -46,6 +46,8 @@ def class_head(monkeypatch: pytest.MonkeyPatch) -> None:
             features.evidence = (200 * channels).frac().abs()
 
     monkeypatch.setattr(StudyFeatures, "__post_init__", see)
+    head = SimpleNamespace(calibration="any")
+    monkeypatch.setattr("lmrrg.model.evidence.encoder_info", lambda *_: head)
 
 
 @pytest.fixture(scope="module")
