@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from actors.placement import address_of, require_listener
 from lmrrg.cli.doctor import Check
@@ -96,8 +97,13 @@ def _studies(config: Config) -> str:
 
 
 def _evidence(config: Config) -> str:
+    if not config.model.uses_evidence:
+        return "none in the prompt"
+    weights = config.model.image_encoder.weights
+    if config.eye.epochs and weights is not None and not Path(weights).is_dir():
+        return "of an eye that is trained before SFT"
     check_class_head(config.model, config.data.image_size)
-    return "in the prompt" if config.model.uses_evidence else "none in the prompt"
+    return "in the prompt"
 
 
 def _decoder(config: Config) -> str:

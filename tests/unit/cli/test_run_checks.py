@@ -61,6 +61,7 @@ def test_a_run_that_can_start_has_no_problem_and_writes_nothing(settings, capsys
     ("overrides", "name", "code"),
     [
         (["ppo.iterations=2"], "PPO settings", "no_policy_update"),
+        (["model.evidence_words=true"], "evidence", "no_evidence"),
         (["storage_path=/proc/nothing"], "storage", "not_writable"),
         (["ray.checkpoint_storage=nowhere://bucket"], "checkpoint store", "checkpoint_store"),
         (["ray.address=127.0.0.1:9"], "cluster", "cluster_unreachable"),
@@ -138,3 +139,9 @@ def test_settings_that_contradict_a_run_are_named(settings, capsys):
     assert list(found) == ["SFT"]
     assert "other values of sft.epochs" in found["SFT"]
     assert RunLayout(config.run_dir).studies.is_file()
+
+
+def test_evidence_may_come_from_an_eye_that_the_run_trains_first(settings, capsys, tmp_path):
+    eye = ["model.evidence_words=true", f"model.image_encoder.weights={tmp_path}/eye"]
+    assert "evidence" not in problems(settings, capsys, *eye, "eye.epochs=2")
+    assert "evidence" in problems(settings, capsys, *eye)
