@@ -9,7 +9,7 @@ from lmrrg.config.loading import load_config, save_config
 from lmrrg.config.tree import Config
 
 
-@pytest.mark.parametrize("name", ["demo", "iu_xray", "mimic_cxr"])
+@pytest.mark.parametrize("name", ["demo", "iu_xray", "iu_xray_smollm2", "mimic_cxr"])
 def test_shipped_configs_load(name, repo_root):
     config = load_config(repo_root / "configs" / f"{name}.yaml")
     assert config.name == name
