@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from lmrrg.ppo.correction import Parity, importance_weights
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.kl import kl_estimate
 from lmrrg.ppo.masks import fill
+from rl.credit.reference_sentences import EditedReport
+from rl.credit.sentences import SentenceRewards
 from rl.study_pool import StudyBatch
 
 _LEAST_DEVIATION = 0.1
@@ -42,7 +44,8 @@ class Sample:
     reports: list[GeneratedReport]
     rollout: Rollout
     engine_log_probs: Tensor
-    """[B, T], nats, 0 in the padding."""
+    """Of what wrote the reports, which for an edited one is not the engine alone: [B, T], nats, 0
+    in the padding."""
     version: int
     """Version of the weights that wrote the reports."""
 
@@ -50,6 +53,24 @@ class Sample:
     def texts(self) -> list[str]:
         """Return the text of each report."""
         return [report.text for report in self.reports]
+
+    @property
+    def edited(self) -> Tensor:
+        """Mark the reports with a sentence of their reference, bool [B]."""
+        return torch.tensor([isinstance(report, EditedReport) for report in self.reports])
+
+    def own(self) -> Sample:
+        """Return the reports that the policy wrote by itself; every study has some."""
+        if not self.edited.any():
+            return self
+        rows = torch.nonzero(~self.edited)[:, 0]
+        rollout = self.rollout.select(rows)
+        return replace(
+            self,
+            reports=[self.reports[row] for row in rows.tolist()],
+            rollout=rollout,
+            engine_log_probs=self.engine_log_probs[rows, : rollout.ids.shape[1]],
+        )
 
     @property
     def references(self) -> list[str]:
@@ -77,8 +98,8 @@ class ScoredBatch:
     """Version of the trainer's weights."""
     probed_parity: Parity | None = None
     """See :class:`rl.sampling.SampledBatch`."""
-    partial_rewards: list[np.ndarray] = field(default_factory=list)
-    """Rewards of each report's partial reports, for ``ppo.credits_sentences``; NaN: not scored."""
+    sentences: list[SentenceRewards] = field(default_factory=list)
+    """Of each report, for ``ppo.credits_sentences``; otherwise there are none."""
 
 
 def make_sample(

@@ -20,6 +20,7 @@ from lmrrg.ppo.correction import Parity
 from lmrrg.ppo.kl import kl_estimate, kl_per_sequence
 from lmrrg.ppo.masks import fill, masked_mean
 from lmrrg.studies import is_abnormal
+from rl.credit.sentences import SentenceRewards
 from rl.experience import Sample, ScoredBatch
 
 logger = logging.getLogger(__name__)
@@ -44,12 +45,16 @@ def iteration_metrics(
 ) -> dict[str, float]:
     """Return what the phases of an iteration give rise to, named as in docs/metrics_rl.md."""
     sample = batch.sample
+    # What the policy wrote by itself: an edited report would count as its own merit.
+    own = sample.own()
+    is_own = ~sample.edited
     return (
-        reward_metrics(batch.rewards, sample.abnormal, batch.reference_rewards)
-        | credit_metrics(batch.partial_rewards)
-        | kl_metrics(batch.policy.log_probs, batch.reference, sample.rollout.mask)
-        | text_metrics(sample)
-        | experience_metrics(experience, batch.policy)
+        reward_metrics(batch.rewards.rows(is_own.numpy()), own.abnormal, batch.reference_rewards)
+        | credit_metrics(batch.sentences)
+        | edit_metrics(batch, experience)
+        | kl_metrics(batch.policy.log_probs, batch.reference, sample.rollout.mask & is_own[:, None])
+        | text_metrics(own)
+        | experience_metrics(experience, batch.policy, is_own)
         | update.metrics
         | {
             "weights_version": batch.version,
@@ -93,19 +98,37 @@ def reward_metrics(
     }
 
 
-def credit_metrics(partial: Sequence[np.ndarray]) -> dict[str, float]:
+def credit_metrics(sentences: Sequence[SentenceRewards]) -> dict[str, float]:
     """Return how many partial reports were scored for the credit of sentences, and how many not.
 
     Args:
-        partial: rewards of each report's partial reports; NaN: not scored.
+        sentences: of each report; none where no sentence is credited.
     """
-    every = np.concatenate([np.empty(0), *partial])
-    if not len(every):  # no sentence is credited
+    if not sentences:
         return {}
+    every = np.concatenate([one.partial for one in sentences])
+    missing = np.mean(~np.isfinite(every)) if len(every) else 0.0
     return {
-        "credited_sentences": len(every) / len(partial),
-        "credit_invalid_ratio": float(np.mean(~np.isfinite(every))),
+        "credited_sentences": len(every) / len(sentences),
+        "credit_invalid_ratio": float(missing),
     }
+
+
+def edit_metrics(batch: ScoredBatch, experience: Experience) -> dict[str, float]:
+    """Return how many studies got a sentence of their reference, and what these reports earn.
+
+    There are no such metrics where no report was edited, or none of these could be scored.
+    """
+    edited = batch.sample.edited
+    if not edited.any():
+        return {}
+    metrics = {"edited_ratio": float(edited.sum()) / len(batch.sample.visits)}
+    mask = experience.loss_mask & edited[:, None]
+    if experience.weights is not None and mask.any():
+        scores = batch.rewards.rows(edited.numpy())
+        metrics["edited_reward"] = float(scores.reward[scores.valid].mean())
+        metrics["edited_weight"] = float(masked_mean(experience.weights, mask))
+    return metrics
 
 
 def text_metrics(sample: Sample) -> dict[str, float]:
@@ -149,9 +172,14 @@ def is_all_normal(text: str) -> bool:
     return not is_abnormal(label_report(text), count_uncertain=True)
 
 
-def experience_metrics(experience: Experience, policy: PolicyOutputs) -> dict[str, float]:
-    """Return the critic's quality before the update, the entropy, and the importance weights."""
-    mask = experience.loss_mask
+def experience_metrics(
+    experience: Experience, policy: PolicyOutputs, is_own: Tensor
+) -> dict[str, float]:
+    """Return the critic's quality before the update, the entropy, and the importance weights.
+
+    Over the reports that ``is_own`` (bool [B]) marks: those that the policy wrote by itself.
+    """
+    mask = experience.loss_mask & is_own[:, None]
     metrics = {
         "explained_variance": explained_variance(experience.values, experience.returns, mask),
         "entropy": float(masked_mean(policy.entropy, mask)),

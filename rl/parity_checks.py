@@ -84,7 +84,9 @@ class ParityChecks:
         """
         sample = batch.sample
         if self._ppo.old_log_probs == "trainer":
-            return parity(batch.policy.log_probs, sample.engine_log_probs, sample.rollout.mask)
+            # An edited report is not the engine's: there is nothing to agree on.
+            mask = sample.rollout.mask & ~sample.edited[:, None]
+            return parity(batch.policy.log_probs, sample.engine_log_probs, mask)
         total = len(sample.rollout)
         stride = max(1, total // self._probed_reports)
         return self._parity_of_rows(sample, torch.arange(0, total, stride))

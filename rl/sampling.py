@@ -20,8 +20,9 @@ from lmrrg.engine.interfaces import GeneratedReport
 from lmrrg.files import atomic_writer
 from lmrrg.metrics.reward import RewardScores
 from lmrrg.ppo.correction import Parity
+from rl.credit.reference_sentences import EditedReport, ReferenceSentences
+from rl.credit.sentences import SentenceRewards, Sentences
 from rl.experience import Sample, make_sample
-from rl.sentence_credit import Sentences
 from rl.study_pool import StudyBatch, StudyPool, StudySampler, stream_seed
 
 _AHEAD = "ahead.json"
@@ -68,15 +69,15 @@ class Scoring:
         """
         return joined([chunk.scores for chunk in self._chunks()])
 
-    def partial(self) -> list[np.ndarray]:
-        """Return the rewards of each report's partial reports; NaN: not scored.
+    def sentences(self) -> list[SentenceRewards]:
+        """Return the sentences of each report with their rewards; empty: none are credited.
 
         Raises:
             PoolError: no scorer could do it.
         """
-        rows: list[np.ndarray] = []
+        rows: list[SentenceRewards] = []
         for chunk in self._chunks():
-            rows += chunk.partial
+            rows += chunk.sentences
         return rows
 
     def _chunks(self) -> list[ScoredChunk]:
@@ -86,32 +87,34 @@ class Scoring:
         """Score reports and their partial reports in one call."""
         every = list(reports)
         every_reference = list(references)
-        sizes = []
-        for report, reference in zip(reports, references, strict=True):
-            partial = [] if self._sentences is None else self._sentences.partial_reports(report)
-            every += partial
-            every_reference += [reference] * len(partial)
-            sizes.append(len(partial))
+        numbers: list[list[int]] = []
+        ends = [len(reports)]
+        if self._sentences is not None:
+            for report, reference in zip(reports, references, strict=True):
+                numbers.append(self._sentences.numbers(report.token_ids))
+                partial = self._sentences.partial_reports(report, numbers[-1])
+                every += partial
+                every_reference += [reference] * len(partial)
+                ends.append(len(every))
         scores = self._rewards.score(
             [report.text for report in every],
             every_reference,
             [report.token_ids for report in every],
             [report.finished for report in every],
         )
-        partial_scores = scores.rows(slice(len(reports), None))
-        rewards = np.where(partial_scores.valid, partial_scores.reward, np.nan)
-        return ScoredChunk(
-            scores=scores.rows(slice(len(reports))),
-            partial=np.split(rewards, np.cumsum(sizes)[:-1]),
-        )
+        rewards = np.where(scores.valid, scores.reward, np.nan)
+        sentences = []
+        for of_report, start, end in zip(numbers, ends, ends[1:], strict=False):
+            sentences.append(SentenceRewards(of_report, rewards[start:end]))
+        return ScoredChunk(scores.rows(slice(len(reports))), sentences)
 
 
 @dataclass(frozen=True)
 class ScoredChunk:
-    """Scores of the reports of a chunk, and the rewards of the partial reports of each."""
+    """Scores of the reports of a chunk, and the rewards of their sentences."""
 
     scores: RewardScores
-    partial: list[np.ndarray]
+    sentences: list[SentenceRewards]
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,7 @@ class Sampling:
         rewards: the scorers. Nobody else may use engines or scorers between :meth:`take` and
             :meth:`wait_idle`.
         sentences: writes the partial reports that are scored too; None: there are none.
+        edits: puts sentences of references into samples; None: none are.
     """
 
     def __init__(
@@ -153,6 +157,7 @@ class Sampling:
         rollouts: RolloutPool,
         rewards: RewardPool,
         sentences: Sentences | None = None,
+        edits: ReferenceSentences | None = None,
     ):
         self._ppo = ppo
         self._seed = seed
@@ -161,6 +166,7 @@ class Sampling:
         self._rollouts = rollouts
         self._rewards = rewards
         self._sentences = sentences
+        self._edits = edits
         # One thread each: neither pool may be used by two threads at a time.
         self._sampling_thread = ThreadPoolExecutor(1, "sampling")
         self._scoring_thread = ThreadPoolExecutor(1, "scoring")
@@ -199,6 +205,7 @@ class Sampling:
             "version": sample.version,
             "visits": sample.visits,
             "reports": [asdict(report) for report in sample.reports],
+            "edited": sample.edited.tolist(),
         }
         with atomic_writer(folder / _AHEAD) as out:
             json.dump(record, out)
@@ -227,18 +234,38 @@ class Sampling:
         # Read before the engines start: new weights come only when they are idle again.
         version = self._rollouts.version
         scoring = self._scoring(studies)
-        reports = self._rollouts.generate(
+        groups: dict[int, list[GeneratedReport]] = {}
+
+        def score(chunk: list[int], reports: list[list[GeneratedReport]]) -> None:
+            for index, samples in zip(chunk, reports, strict=True):
+                groups[index] = self._edited(iteration, index, samples, studies)
+            scoring.add(chunk, [groups[index] for index in chunk])
+
+        self._rollouts.generate(
             studies.features,
             studies.prompts,
             samples=self._ppo.samples_per_study,
             seed=stream_seed(self._seed, "rollout", iteration),
-            finished=scoring.add,
+            finished=score,
         )
+        reports = [groups[index] for index in range(len(visits))]
         return SampledBatch(make_sample(visits, studies, reports, version), scoring)
+
+    def _edited(
+        self, iteration: int, index: int, samples: list[GeneratedReport], studies: StudyBatch
+    ) -> list[GeneratedReport]:
+        """Return the samples of study ``index`` of an iteration, one of them edited perhaps."""
+        if self._edits is None:
+            return samples
+        seed = [stream_seed(self._seed, "edits", iteration), index]
+        return self._edits.group(samples, studies.references[index], seed)
 
     def _restore(self, record: dict[str, Any]) -> SampledBatch:
         """Rebuild a batch from its record; its rewards are computed anew."""
-        flat = [GeneratedReport(**report) for report in record["reports"]]
+        flat: list[GeneratedReport] = []
+        for report, is_edited in zip(record["reports"], record["edited"], strict=True):
+            kind = EditedReport if is_edited else GeneratedReport
+            flat.append(kind(**report))
         size = self._ppo.samples_per_study
         reports = [flat[start : start + size] for start in range(0, len(flat), size)]
         studies = self._studies.take(record["visits"])

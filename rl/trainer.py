@@ -15,18 +15,24 @@ import numpy as np
 import ray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from torch import Tensor
 
 from lmrrg.config.tree import Config
 from lmrrg.policy.batches import Experience, PolicyOutputs
+from lmrrg.policy.credited_reports import write_credited
 from lmrrg.policy.start_checks import check_ppo_settings
 from lmrrg.policy.update_report import UpdateReport
 from lmrrg.ppo.correction import Parity
+from lmrrg.ppo.credit import token_credits
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.kl import BatchSignal, KLController
 from lmrrg.ppo.schedule import policy_learning_rate
 from lmrrg.run.layout import RunLayout
 from lmrrg.run.studies import priors_of, studies_of
 from lmrrg.studies import Split
+from rl.credit.reference_sentences import ReferenceSentences
+from rl.credit.sentences import Sentences, shuffled_partial_rewards
+from rl.credit.shown import credited_reports
 from rl.crew import Crew
 from rl.experience import ScoredBatch, make_experience, shuffled_rewards
 from rl.iteration_metrics import iteration_metrics, warn_of_collapse
@@ -35,7 +41,6 @@ from rl.parity_checks import ParityChecks
 from rl.phase_timer import PhaseTimer
 from rl.reference_rewards import ReferenceRewards
 from rl.sampling import SampledBatch, Sampling
-from rl.sentence_credit import Sentences, shuffled_partial_rewards
 from rl.storage.rollout_files import dump_rollout
 from rl.storage.training_states import TrainerState, read_state, write_state
 from rl.study_pool import StudyPool, StudySampler, stream_seed
@@ -105,9 +110,8 @@ class CQRL(Algorithm):
             self.settings.seed,
             self.studies.abnormal_weights(self.ppo.abnormal_weight),
         )
-        self.sentences = (
-            Sentences(self.studies.tokenizer, self.ppo) if self.ppo.credits_sentences else None
-        )
+        sentences = Sentences(self.studies.tokenizer, self.ppo)
+        self.sentences = sentences if self.ppo.credits_sentences else None
         self.controller = KLController(self.ppo.kl)
         self.reference_rewards = ReferenceRewards(self.settings.seed)
         self.selection = ModelSelection(self.ppo, self._validate, self._save_best)
@@ -124,6 +128,7 @@ class CQRL(Algorithm):
             self.crew.rollouts,
             self.crew.rewards,
             self.sentences,
+            self._edits(sentences) if self.ppo.reference_sentences else None,
         )
         self.checks = ParityChecks(
             self.ppo,
@@ -155,7 +160,7 @@ class CQRL(Algorithm):
         timer = PhaseTimer()
         batch = timer.run("sample", self._sample)
         scored = timer.run("score", self._score, batch)
-        warn_of_collapse(scored.sample.texts, self.iterations_done + 1)
+        warn_of_collapse(scored.sample.own().texts, self.iterations_done + 1)
         engine_parity = timer.run("score", self._check, scored)
         experience = timer.run("advantages", self._advantages, scored)
         update = timer.run("update", self._update, experience)
@@ -268,7 +273,7 @@ class CQRL(Algorithm):
             reference=self.crew.reference.result(pending_reference),
             version=self.version,
             probed_parity=batch.probed_parity,
-            partial_rewards=batch.scoring.partial(),
+            sentences=batch.scoring.sentences(),
         )
 
     def _check(self, batch: ScoredBatch) -> Parity:
@@ -281,17 +286,12 @@ class CQRL(Algorithm):
     def _advantages(self, batch: ScoredBatch) -> Experience:
         """Return what the update learns from; it is kept on disk where that was asked for."""
         rewards = np.where(batch.rewards.valid, batch.rewards.reward, np.nan)
-        partial = batch.partial_rewards
         if self.settings.reward.shuffle_control:
             # The negative control learns from these; the logged rewards are always the true ones.
             seed = stream_seed(self.settings.seed, "shuffle", self.iterations_done)
             rewards = shuffled_rewards(rewards, self.ppo.samples_per_study, seed)
-            partial = shuffled_partial_rewards(partial, seed)
-        credit = None
-        if self.sentences is not None:
-            credit = self.sentences.credit(
-                batch.sample.reports, batch.sample.rollout.study.tolist(), rewards, partial
-            )
+            batch = replace(batch, sentences=shuffled_partial_rewards(batch.sentences, seed))
+        credit = self._credit(batch, rewards) if self.sentences else None
         findings = None
         if self.ppo.needs_finding_tokens:
             findings = self.studies.findings([one.token_ids for one in batch.sample.reports])
@@ -309,6 +309,18 @@ class CQRL(Algorithm):
         if self.ppo.dump_every and number % self.ppo.dump_every == 0:
             dump_rollout(self.layout.ppo_rollouts, number, batch.sample, batch.rewards, experience)
         return experience
+
+    def _credit(self, batch: ScoredBatch, rewards: np.ndarray) -> Tensor:
+        """Return the credit of each token's sentence; the last iteration keeps some on disk."""
+        assert self.sentences is not None
+        studies = batch.sample.rollout.study.tolist()
+        credits = self.sentences.credits(rewards, batch.sentences, studies)
+        number = self.iterations_done + 1
+        if number == self.ppo.iterations:
+            ids = [self.studies.studies[visit].id for visit in batch.sample.visits]
+            shown = credited_reports(batch, self.sentences, credits, self.ppo, number, ids)
+            write_credited(self.layout.ppo_credited, shown)
+        return token_credits(credits, [one.numbers for one in batch.sentences])
 
     def _update(self, experience: Experience) -> UpdateReport:
         """Take the optimizer steps of this iteration."""
@@ -360,6 +372,14 @@ class CQRL(Algorithm):
     def _complete_reference_rewards(self) -> None:
         visits = self.sampler.plan(self.ppo.iterations)
         self.reference_rewards.complete(visits, self.studies, self.crew.rollouts, self.crew.rewards)
+
+    def _edits(self, sentences: Sentences) -> ReferenceSentences:
+        return ReferenceSentences(
+            self.studies.tokenizer,
+            sentences,
+            self.ppo.reference_sentences,
+            self.settings.rollout.max_new_tokens,
+        )
 
     def _study_pool(self, split: Split, limit: int | None = None) -> StudyPool:
         return StudyPool(

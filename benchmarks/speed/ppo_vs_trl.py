@@ -75,7 +75,7 @@ def environment(version: str) -> Path:
 class Trl:
     """A trainer in its own process, one iteration at a time."""
 
-    def __init__(self, version: str, job: dict[str, Any]):
+    def __init__(self, version: str, job: dict[str, Any], worker: str = "trl_worker.py"):
         file = CACHE / f"trl-{version}" / f"job-{job['microbatch']}.json"
         python = environment(version)
         file.write_text(json.dumps(job), encoding="utf-8")
@@ -85,7 +85,7 @@ class Trl:
             "TOKENIZERS_PARALLELISM": "false",
         }
         self._process = subprocess.Popen(
-            [python, Path(__file__).parent / "common" / "trl_worker.py", file],
+            [python, Path(__file__).parent / "common" / worker, file],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log.open("w"),
@@ -94,6 +94,8 @@ class Trl:
         )
         self.pid = self._process.pid
         self.tokens = 0
+        self.answer: dict[str, float] = {}
+        """All that the worker said of the last iteration."""
 
     def iteration(self) -> float:
         """Run one iteration and return its seconds."""
@@ -104,9 +106,9 @@ class Trl:
         line = self._process.stdout.readline()
         if not line:
             raise SystemExit(f"TRL stopped, see {self._log}")
-        answer = json.loads(line)
-        self.tokens = answer["tokens"]
-        return answer["seconds"]
+        self.answer = json.loads(line)
+        self.tokens = int(self.answer["tokens"])
+        return self.answer["seconds"]
 
     def close(self) -> None:
         """End the process."""

@@ -188,6 +188,14 @@ class PPOConfig(Settings):
     credit_weight: NonNegativeFloat = Field(
         1.0, description="weight of the credit of sentences beside the report's own advantage"
     )
+    reference_sentences: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="fraction of the studies whose samples all miss a finding of the reference in "
+        "which the last sample gets the reference's sentence, off-policy, with truncated "
+        "importance weights; 0: none (rloo, grpo)",
+    )
     old_log_probs: Literal["trainer", "engine"] = Field(
         "trainer",
         description="denominator of the probability ratio: the trainer's own forward pass, or the "
@@ -313,6 +321,26 @@ class PPOConfig(Settings):
         if self.algorithm == "ppo" and self.old_log_probs == "engine":
             raise ValueError(
                 "old_log_probs=engine skips the trainer's forward pass, which gives ppo its values"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _edits(self) -> PPOConfig:
+        if not self.reference_sentences:
+            return self
+        if self.algorithm == "ppo":
+            raise ValueError(
+                "reference_sentences puts edited reports among the samples that rloo and grpo "
+                "compare; the critic of algorithm ppo would learn from them as if it were sampled"
+            )
+        if self.old_log_probs != "trainer" or self.correction != "token":
+            raise ValueError(
+                "reference_sentences needs the importance weight of every token: set "
+                "old_log_probs=trainer and correction=token"
+            )
+        if self.samples_per_study < 2:
+            raise ValueError(
+                "reference_sentences edits one of the samples: samples_per_study must be 2 or more"
             )
         return self
 

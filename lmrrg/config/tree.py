@@ -109,6 +109,11 @@ class Config(Settings):
                 "ppo.heldout_metric=label_f1 is a part of the reward (reward.parts.label_f1), so "
                 "it cannot judge the reward: take ppo.heldout_metric=rouge_l"
             )
+        if self.reward.shuffle_control and self.ppo.reference_sentences:
+            raise ValueError(
+                "ppo.reference_sentences shows the policy its references, so the negative control "
+                "reward.shuffle_control could learn from them: set one of the two to its default"
+            )
         # The other half of the positions is for the prompt.
         for name, tokens in (
             ("rollout.max_new_tokens", self.rollout.max_new_tokens),

@@ -57,8 +57,8 @@ class RewardScores:
     no_eos_penalty: Array
     valid: NDArray[np.bool_]
 
-    def rows(self, part: slice) -> RewardScores:
-        """Return the scores of a part of the reports."""
+    def rows(self, part: slice | NDArray[np.bool_]) -> RewardScores:
+        """Return the scores of a part of the reports, given as a slice or by marks [N]."""
         columns = {field.name: getattr(self, field.name)[part] for field in fields(self)}
         return RewardScores(**columns)
 

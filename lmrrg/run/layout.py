@@ -95,6 +95,11 @@ class RunLayout:
         return self.stage("ppo") / "rollouts"
 
     @property
+    def ppo_credited(self) -> Path:
+        """Sampled reports of the last iteration with the credit of each sentence (JSON)."""
+        return self.stage("ppo") / "credited.json"
+
+    @property
     def ppo_replayed(self) -> Path:
         """Model directory that ``rl/replay.py --train`` writes."""
         return self.stage("ppo") / "replayed"

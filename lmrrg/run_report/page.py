@@ -22,10 +22,12 @@ from lmrrg.evaluation.rows import NOTES, ScoreNames, signed
 from lmrrg.files import atomic_writer
 from lmrrg.manifest import read_studies
 from lmrrg.model.checkpoint import EYE
+from lmrrg.policy.credited_reports import read_credited
 from lmrrg.run.layout import RunLayout
 from lmrrg.run.record import sft_of_run
 from lmrrg.run_report.audit import audit_studies
 from lmrrg.run_report.charts import interval_chart
+from lmrrg.run_report.credit import credit_section
 from lmrrg.run_report.curves import training_curves
 from lmrrg.run_report.examples import example_cards, example_groups
 from lmrrg.run_report.eye import eye_section
@@ -48,6 +50,7 @@ def write_report(run_dir: Path, config: Config | None = None) -> Path:
         StudyError: the manifest is missing or damaged.
         ImageError: the image of an example cannot be read.
         FeatureError: ``encoder_weights``, the eye in the SFT model is damaged.
+        PPOError: ``credited_reports``, the file of PPO's credited reports is damaged.
     """
     layout = RunLayout(Path(run_dir))
     config = config or load_config(layout.settings)
@@ -92,6 +95,7 @@ def _context(layout: RunLayout, config: Config, results: Mapping[str, Any]) -> d
             examples["groups"],
             example_cards(examples["ids"], studies, reports, titles, attention, stamp, config.data),
         ),
+        "credit": credit_section(read_credited(layout.ppo_credited)),
         "audit": audit_studies(studies, stamp["section"], imported),
         "config_yaml": yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
         "stamp_json": json.dumps(stamp, indent=2),

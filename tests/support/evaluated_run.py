@@ -17,6 +17,14 @@ from lmrrg.config.tree import Config
 from lmrrg.evaluation.evaluate import evaluate_run
 from lmrrg.model.checkpoint import load_checkpoint, save_checkpoint
 from lmrrg.model.generator import build_generator
+from lmrrg.policy.credited_reports import (
+    CreditedReport,
+    CreditedReports,
+    CreditedSentence,
+    CreditedStudy,
+    write_credited,
+)
+from lmrrg.run.layout import RunLayout
 from lmrrg.run.record import record_run
 from lmrrg.run.studies import prepare_studies, studies_of
 from lmrrg.run.tracking import RunTracker
@@ -37,6 +45,32 @@ SETTINGS = (
     "evaluation.examples=8",
     "evaluation.extra_metrics=[tests.support.own.lab:shared_words]",
 )
+
+CREDITED = CreditedReports(
+    iteration=30,
+    form="leave_one_out",
+    weight=3.0,
+    studies=[
+        CreditedStudy(
+            id="train-7",
+            abnormal=True,
+            reference="There is a large left pleural effusion.",
+            reports=[
+                CreditedReport(
+                    sentences=[
+                        CreditedSentence(text="There is a left effusion.", credit=0.9),
+                        CreditedSentence(text="There is an acute rib fracture.", credit=-0.45),
+                    ],
+                    end=-0.001,
+                    reward=0.25,
+                    finished=True,
+                ),
+                CreditedReport(sentences=[], end=0.0, reward=None, finished=False),
+            ],
+        )
+    ],
+)
+"""What PPO would have kept of its last iteration."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +150,7 @@ def make_run(folder: Path, overrides: Sequence[str] = ()) -> Config:
         model = build_generator(config.model, config.data, reports, seed=number)
         save_checkpoint(model, config.run_dir / stage / "best", {"stage": stage})
     _write_metrics(config)
+    write_credited(RunLayout(config.run_dir).ppo_credited, CREDITED)
     return config
 
 

@@ -40,6 +40,8 @@ class Pace(TrainerCallback):
         self._steps = steps
         self._done = 0
         self.tokens = 0
+        self.measured: dict[str, float] = {}
+        """What else the next answer tells."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Wait for the first order."""
@@ -49,11 +51,10 @@ class Pace(TrainerCallback):
         """Answer at the end of an iteration."""
         self._done += 1
         if self._done % self._steps == 0:
-            self._answer(seconds=time.perf_counter() - self._started, tokens=self.tokens)
+            seconds = time.perf_counter() - self._started
+            answer = {"seconds": seconds, "tokens": self.tokens} | self.measured
+            print(json.dumps(answer), file=self._answers, flush=True)
             self._wait(control)
-
-    def _answer(self, **values: float) -> None:
-        print(json.dumps(values), file=self._answers, flush=True)
 
     def _wait(self, control: Any) -> None:
         if not sys.stdin.readline():

@@ -14,6 +14,7 @@ import torch
 
 from lmrrg.manifest import manifest_hash
 from lmrrg.model.checkpoint import full_state, load_checkpoint, state_checksum
+from lmrrg.policy.credited_reports import read_credited
 from lmrrg.ppo.errors import PPOError
 from lmrrg.run.layout import RunLayout
 from lmrrg.run.studies import prepare_studies
@@ -146,6 +147,19 @@ def test_the_page_names_every_metric_and_no_other(run):
         for name in result.get(part, {})
     }
     assert logged == set(documented)
+
+
+def test_the_last_iteration_keeps_credited_reports_for_the_run_report(run):
+    credited = read_credited(RunLayout(run.config.run_dir).ppo_credited)
+    assert credited is not None
+    assert (credited.iteration, credited.form) == (3, "leave_one_out")
+    last = read_rollouts(RunLayout(run.config.run_dir).ppo_rollouts)[-1]
+    rewards = {row["reward"] for row in last.rows}
+    for study in credited.studies:
+        assert len(study.reports) == 2
+        # Sentences of random reports may be cut inside a character, so texts are not compared.
+        assert {report.reward for report in study.reports} <= rewards
+        assert any(report.sentences for report in study.reports)
 
 
 def test_replayed_rollouts_earn_and_teach_the_same(run, tmp_path):

@@ -59,7 +59,7 @@ ppo.reference_workers ppo.zero_stage ppo.precision ppo.trainable ppo.learning_ra
 ppo.learning_rate_end ppo.value_learning_rate ppo.value_warmup_iterations ppo.gradient_clip
 ppo.gamma ppo.gae_lambda ppo.clip ppo.dual_clip ppo.value_clip ppo.value_weight
 ppo.entropy_weight ppo.aggregation ppo.abnormal_weight ppo.evidence ppo.finding_weight
-ppo.credit ppo.credit_weight
+ppo.credit ppo.credit_weight ppo.reference_sentences
 ppo.old_log_probs ppo.correction
 ppo.correction_cap ppo.eval_studies ppo.heldout_metric ppo.best_distinct_ratio ppo.mixtures
 ppo.best_incoherent_margin

@@ -9,13 +9,19 @@ from lmrrg.config.ppo import KLConfig, PPOConfig
 from lmrrg.engine.interfaces import GeneratedReport
 from lmrrg.metrics.reward import RewardScores
 from lmrrg.policy.batches import PolicyOutputs
+from lmrrg.policy.update_report import UpdateReport
+from lmrrg.ppo.correction import Parity
 from lmrrg.ppo.errors import PPOError
 from lmrrg.vision.study_features import StudyFeatures
-from rl.experience import Sample, make_experience, make_sample, shuffled_rewards
+from rl.credit.reference_sentences import EditedReport
+from rl.credit.sentences import SentenceRewards
+from rl.experience import Sample, ScoredBatch, make_experience, make_sample, shuffled_rewards
 from rl.iteration_metrics import (
     credit_metrics,
+    edit_metrics,
     experience_metrics,
     is_all_normal,
+    iteration_metrics,
     kl_metrics,
     reward_metrics,
     text_metrics,
@@ -166,8 +172,9 @@ def test_experience_metrics_of_a_perfect_critic(sample, scores):
         sample, np.array([1.0, -2.0, 0.5, -1.0]), scores, scores.log_probs, 0.1, PPOConfig()
     )
     perfect = dataclasses.replace(experience, values=experience.returns)
-    assert experience_metrics(perfect, scores)["explained_variance"] == 1.0
-    assert experience_metrics(perfect, scores)["importance_weight"] <= 2.0
+    metrics = experience_metrics(perfect, scores, torch.ones(4).bool())
+    assert metrics["explained_variance"] == 1.0
+    assert metrics["importance_weight"] <= 2.0
 
 
 @pytest.mark.parametrize("algorithm", ["rloo", "grpo"])
@@ -280,6 +287,22 @@ def test_credit_of_weight_0_changes_nothing(sample, scores, algorithm):
     assert torch.equal(plain, rated)
 
 
+@pytest.mark.parametrize("algorithm", ["ppo", "rloo", "grpo"])
+def test_credit_of_weight_0_is_learnt_as_if_there_were_none(sample, scores, algorithm):
+    """Every tensor that the update gets is the same to the bit."""
+    rewards = np.array([1.0, 0.8, -2.0, -1.0])
+    made = []
+    for settings in ({"credit": "last"}, {"credit": "leave_one_out", "credit_weight": 0.0}):
+        ppo = PPOConfig.model_validate({"algorithm": algorithm} | settings)
+        assert not ppo.credits_sentences, "no partial report is scored either"
+        reference = scores.log_probs - 0.3
+        made.append(make_experience(sample, rewards, scores, reference, 0.5, ppo))
+    for field in dataclasses.fields(made[0]):
+        last, weightless = (getattr(one, field.name) for one in made)
+        if isinstance(last, torch.Tensor):
+            assert torch.equal(last, weightless), field.name
+
+
 def test_credit_stays_small_where_all_samples_of_a_study_earn_the_same(sample, scores):
     """GRPO divides by a deviation of 0 there."""
     credit = torch.randn(sample.rollout.mask.shape, generator=torch.Generator().manual_seed(1))
@@ -311,5 +334,66 @@ def test_the_critic_does_not_learn_the_credit(sample, scores):
 
 def test_how_many_sentences_were_credited():
     assert credit_metrics([]) == {}
-    metrics = credit_metrics([np.array([1.0, math.nan]), np.array([0.5, 0.5])])
+    rated = [
+        SentenceRewards([0, 1], np.array([1.0, math.nan])),
+        SentenceRewards([0, 1], np.array([0.5, 0.5])),
+    ]
+    metrics = credit_metrics(rated)
     assert metrics == {"credited_sentences": 2.0, "credit_invalid_ratio": 0.25}
+
+
+def with_an_edit(sample: Sample) -> Sample:
+    """Return the sample whose last report got a sentence of two tokens from its reference."""
+    edited = EditedReport([7, 8, 2], [0.0, 0.0, -0.5], SICK, finished=True)
+    groups = [sample.reports[:2], [sample.reports[2], edited]]
+    return make_sample(sample.visits, sample.studies, groups, sample.version)
+
+
+def test_an_edited_report_weighs_as_much_as_the_policy_finds_its_sentence_probable(sample, scores):
+    """The edit wrote the sentence with probability 1, the engine all other tokens."""
+    edited = with_an_edit(sample)
+    ppo = PPOConfig(algorithm="rloo", reference_sentences=1.0)
+    rewards = np.array([1.0, 0.8, -2.0, 1.0])
+    width = edited.rollout.ids.shape[1]
+    policy = dataclasses.replace(scores, log_probs=scores.log_probs[:, :width])
+    weights = make_experience(edited, rewards, policy, policy.log_probs, 0.0, ppo).weights
+    torch.testing.assert_close(weights[3, :2], policy.log_probs[3, :2].exp())
+    expected = (policy.log_probs[3, 2] + 0.5).exp().clamp(max=ppo.correction_cap)
+    torch.testing.assert_close(weights[3, 2], expected)
+    assert weights[3].max() <= ppo.correction_cap
+
+
+def test_no_metric_counts_an_edited_report_as_the_policys_own(sample, scores):
+    edited = with_an_edit(sample)
+    ppo = PPOConfig(algorithm="rloo", reference_sentences=1.0)
+    policy = dataclasses.replace(scores, log_probs=torch.where(edited.rollout.mask, -0.5, 0.0))
+    # As if the policy found the sentence next to impossible.
+    policy.log_probs[3, :2] = -9.0
+    rewards = reward_scores([1.0, 0.8, -2.0, 1.4])
+    batch = ScoredBatch(
+        edited, rewards, np.array([0.2, 0.4]), policy, policy.log_probs - 0.1, version=0
+    )
+    batch.reference[3] -= 5.0
+    experience = make_experience(edited, rewards.reward, policy, batch.reference, 0.0, ppo)
+    update = UpdateReport(metrics={}, first_ratio_error=0.0, first_ratio_mean=0.0)
+    metrics = iteration_metrics(batch, Parity(0.0, 0.0), experience, update)
+    assert metrics["reward"] == pytest.approx((1.0 + 0.8 - 2.0) / 3)
+    assert metrics["reward_abnormal"] == -2.0
+    assert metrics["kl_per_token"] == pytest.approx(0.1)
+    assert metrics["length_max"] == 6
+    assert metrics["distinct_ratio"] == pytest.approx(2 / 3)
+    assert metrics["importance_weight"] == pytest.approx(1.0)
+    assert metrics["edited_ratio"] == 0.5
+    assert metrics["edited_reward"] == 1.4
+    assert metrics["edited_weight"] == pytest.approx((2 * math.exp(-9) + 1) / 3)
+
+
+def test_a_sample_without_edits_has_no_metric_of_them(sample, scores):
+    batch = ScoredBatch(
+        sample, reward_scores([1.0, 0.8, -2.0, 1.4]), np.zeros(2), scores, scores.log_probs, 0
+    )
+    experience = make_experience(
+        sample, batch.rewards.reward, scores, scores.log_probs, 0.0, PPOConfig()
+    )
+    assert sample.own() is sample
+    assert edit_metrics(batch, experience) == {}

@@ -17,6 +17,7 @@ from lmrrg.ppo.correction import Parity
 from lmrrg.ppo.errors import PPOError
 from lmrrg.vision.study_features import StudyFeatures
 from rl import parity_checks
+from rl.credit.reference_sentences import EditedReport
 from rl.experience import Sample, ScoredBatch, make_sample
 from rl.parity_checks import ParityChecks
 from rl.study_pool import StudyBatch, StudySampler
@@ -158,3 +159,21 @@ def test_an_update_starts_at_ratio_one(settings, mean, largest, stops):
             check.require_first_ratio(update)
     else:
         check.require_first_ratio(update)
+
+
+def test_an_edited_report_is_not_compared_and_hides_nothing():
+    """Its log-probs are not the engine's; those of all other reports still must agree."""
+    groups = [[report(2), report(3)] for _ in range(4)]
+    groups[1][1] = EditedReport([4] * 3, [0.0, 0.0, -0.5], "-", finished=True)
+    edited = make_sample([0, 1, 2, 3], study_batch(4), groups, version=0)
+    policy = torch.where(edited.rollout.mask, -0.5, 0.0)
+    policy[3] = torch.tensor([-7.0, -8.0, -0.1])
+    rewards: Any = None
+    batch = ScoredBatch(
+        edited, rewards, np.zeros(4), PolicyOutputs(policy, policy, policy), policy, version=1
+    )
+    agreeing = checks(Crew(), algorithm="rloo", reference_sentences=1.0)
+    assert agreeing.engine_parity(batch) == Parity(0.0, 0.0)
+    policy[2, 0] += 0.5
+    with pytest.raises(PPOError, match="parity_broken"):
+        agreeing.require_parity(agreeing.engine_parity(batch))

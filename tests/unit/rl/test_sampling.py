@@ -14,6 +14,7 @@ from lmrrg.config.loading import load_config
 from lmrrg.engine.interfaces import GeneratedReport
 from lmrrg.metrics.reward import RadCliQReward, RewardScores
 from lmrrg.vision.study_features import StudyFeatures
+from rl.credit.reference_sentences import EditedReport
 from rl.sampling import SampledBatch, Sampling
 from rl.study_pool import StudyBatch, StudySampler
 
@@ -137,8 +138,8 @@ def test_a_sample_of_the_next_iteration_is_scored_ahead_and_again_after_a_restar
     again = resumed.take(1)
     batch = ahead.take(1)
     assert again.sample.texts == batch.sample.texts
-    assert fresh.calls == 1
     np.testing.assert_array_equal(again.scoring.result().reward, batch.scoring.result().reward)
+    assert fresh.calls == 1
     assert_as_if_scored_at_the_end(again)
 
 
@@ -152,7 +153,11 @@ def test_a_scorer_that_fails_stops_the_iteration_and_is_not_scored_as_0():
 class Halves:
     """Stand in for the sentences: the partial reports of a report are its text twice, once cut."""
 
-    def partial_reports(self, one: GeneratedReport) -> list[GeneratedReport]:
+    def numbers(self, token_ids: list[int]) -> list[int]:
+        return [len(token_ids)]
+
+    def partial_reports(self, one: GeneratedReport, numbers: list[int]) -> list[GeneratedReport]:
+        assert numbers == [len(one.token_ids)]
         return [one, dataclasses.replace(one, finished=not one.finished)][: len(one.token_ids) % 3]
 
 
@@ -165,12 +170,50 @@ def test_partial_reports_are_scored_in_the_same_calls_and_kept_apart():
     batch = Sampling(config.ppo, config.seed, *stand_ins, pool, halves).take(0)
     assert_as_if_scored_at_the_end(batch)
     rewards = batch.scoring.result().reward
-    for one, reward, partial in zip(
-        batch.sample.reports, rewards, batch.scoring.partial(), strict=True
+    for one, reward, rated in zip(
+        batch.sample.reports, rewards, batch.scoring.sentences(), strict=True
     ):
+        partial = rated.partial
+        assert rated.numbers == [len(one.token_ids)]
         assert len(partial) == len(one.token_ids) % 3
         if len(partial):
             assert partial[0] == reward
         if len(partial) == 2:
             assert partial[1] != reward
     assert scorer.calls == 3
+
+
+class LastOfOddStudies:
+    """Stand in for the edits: the last sample of every second study."""
+
+    def group(self, samples, reference, seed) -> list[GeneratedReport]:
+        if seed[1] % 2 == 0:
+            return list(samples)
+        last = samples[-1]
+        edited = EditedReport([*last.token_ids, 9], [*last.logprobs, 0.0], reference, finished=True)
+        return [*samples[:-1], edited]
+
+
+def test_edited_reports_are_scored_in_their_place_and_survive_a_restart(tmp_path):
+    config = load_config(None, [f"ppo.samples_per_study={SAMPLES}", "ppo.rollout_ahead=true"])
+    edits: Any = LastOfOddStudies()
+
+    def with_edits(engines: Any) -> Sampling:
+        studies: Any = Studies()
+        pool: Any = Scorer()
+        order = StudySampler(12, STUDIES, 0)
+        return Sampling(config.ppo, config.seed, studies, order, engines, pool, None, edits)
+
+    ahead = with_edits(Engines([2, 0, 1], lambda: None))
+    batch = ahead.take(0)
+    is_edited = [number % (2 * SAMPLES) == 2 * SAMPLES - 1 for number in range(STUDIES * SAMPLES)]
+    assert batch.sample.edited.tolist() == is_edited
+    assert_as_if_scored_at_the_end(batch)
+    ahead.wait_idle()
+    ahead.save(tmp_path)
+    resumed = with_edits(Engines([], lambda: None))
+    resumed.load(tmp_path)
+    again = resumed.take(1)
+    assert again.sample.edited.tolist() == is_edited
+    assert_as_if_scored_at_the_end(again)
+    assert torch.equal(again.sample.engine_log_probs, ahead.take(1).sample.engine_log_probs)

@@ -13,6 +13,7 @@ import pytest
 from lmrrg.config.tree import Config
 from lmrrg.evaluation.errors import EvaluationError
 from lmrrg.evaluation.evaluate import read_results
+from lmrrg.ppo.errors import PPOError
 from lmrrg.run_report.examples import class_chips, marked_sentences
 from lmrrg.run_report.page import write_report
 from lmrrg.studies import StudyError
@@ -144,13 +145,16 @@ def test_foreign_text_is_escaped_wherever_it_comes_from(copied: Path) -> None:
         "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records),
         encoding="utf-8",
     )
+    credited = json.loads((copied / "ppo" / "credited.json").read_text())
+    credited["studies"][0]["reports"][0]["sentences"][0]["text"] = "SAMPLED " + HOSTILE
+    (copied / "ppo" / "credited.json").write_text(json.dumps(credited))
     run_json = json.loads((copied / "run.json").read_text())
     run_json["history"][0]["command"] = "COMMAND " + HOSTILE
     (copied / "run.json").write_text(json.dumps(run_json))
     page = Page(write_report(copied).read_text())
     assert "script" not in page.tags
     assert page.handlers == []
-    for where in ("REFERENCE", "GENERATED", "COMMAND"):
+    for where in ("REFERENCE", "GENERATED", "SAMPLED", "COMMAND"):
         assert f"{where} {HOSTILE}" in page.text
     assert "49" not in page.text[page.text.index("GENERATED") :][: len(HOSTILE) + 20]
 
@@ -217,3 +221,29 @@ def test_chips_tell_found_missed_and_invented_classes_apart() -> None:
         ("Edema", "miss"),
         ("No Finding", "extra"),
     ]
+
+
+def test_the_credit_of_each_sentence_is_text_and_colour(run: Config) -> None:
+    html = write_report(run.run_dir, run).read_text()
+    section = html[html.index("<h2>Credit of sentences") :]
+    section = section[: section.index("</section>")]
+    shades = re.findall(r'<span class="sentence (\w+)">', section[section.index("<article") :])
+    assert shades == ["up3", "down2", "even", "even"]
+    text = Page(section).text
+    assert "There is a left effusion. credit +0.90" in text
+    assert "There is an acute rib fracture. credit −0.45" in text
+    assert "end credit +0.00" in text
+    assert "Sampled report 2, reward not scored (empty report) cut credit +0.00" in text
+    assert "Credit: − learnt to avoid 0 + learnt to write" in text
+
+
+def test_without_credited_reports_there_is_no_such_section(copied: Path) -> None:
+    (copied / "ppo" / "credited.json").unlink()
+    assert "Credit of sentences" not in write_report(copied).read_text()
+
+
+def test_damaged_credited_reports_are_named_and_not_quoted(copied: Path) -> None:
+    (copied / "ppo" / "credited.json").write_text('{"studies": ["There is an effusion."]}')
+    with pytest.raises(PPOError, match="credited_reports") as caught:
+        write_report(copied)
+    assert "effusion" not in str(caught.value)

@@ -2,7 +2,7 @@
 
 Compared are the controllers of lambda_KL, rollouts ahead, and PPO beside RLOO and GRPO.
 
-    make demo && .venv/bin/python benchmarks/learning_curves.py --run runs/demo [ppo.iterations=40]
+    make demo && python benchmarks/ppo/learning_curves.py --run runs/demo [ppo.iterations=40]
 
 Every variant starts from the same SFT model, once for each seed. A seed means its own phantoms
 (where the run has some), order of studies and samples, shared by all variants, so their differences

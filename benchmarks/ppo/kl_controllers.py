@@ -2,7 +2,7 @@
 
 One trial for each controller, from the same SFT model, studies and seed.
 
-    make demo && .venv/bin/python benchmarks/kl_controllers.py --run runs/demo [ppo.iterations=20]
+    make demo && python benchmarks/ppo/kl_controllers.py --run runs/demo [ppo.iterations=20]
 
 Every trial is the RLlib algorithm of `rl/ppo.py` (`rl.trainer.CQRL`) as Tune runs any algorithm;
 its actors reserve their places beside the trial's, so a cluster with room for more runs more trials

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from lmrrg.config.ppo import PPOConfig
@@ -21,11 +21,20 @@ from lmrrg.ppo.credit import (
     centred_credits,
     leave_one_out_credits,
     prefix_credits,
-    token_credits,
 )
 
 _END = re.compile(r"[.!?](?=\s|$)|;|\n\s*\n")
 _WORD = re.compile(r"\w")
+
+
+@dataclass(frozen=True)
+class SentenceRewards:
+    """The sentences of one report, and the rewards of its partial reports."""
+
+    numbers: list[int]
+    """Number of each token's sentence; -1: of none (:meth:`Sentences.numbers`)."""
+    partial: np.ndarray
+    """Reward of the partial report of each sentence [n]; NaN: not scored."""
 
 
 class Sentences:
@@ -48,12 +57,25 @@ class Sentences:
         special = [token in self._special for token in token_ids]
         return [-1 if skip else number for number, skip in zip(numbers, special, strict=True)]
 
-    def partial_reports(self, report: GeneratedReport) -> list[GeneratedReport]:
+    def texts(self, token_ids: Sequence[int], numbers: Sequence[int]) -> list[str]:
+        """Return the text of each sentence; ``numbers`` are those of the tokens."""
+        texts = []
+        for sentence in range(max(numbers, default=-1) + 1):
+            kept = [number == sentence for number in numbers]
+            texts.append(self._text(_chosen(token_ids, kept)))
+        return texts
+
+    def partial_reports(
+        self, report: GeneratedReport, numbers: Sequence[int]
+    ) -> list[GeneratedReport]:
         """Return a partial report for each sentence: without it, or what was written before it.
 
         They end as the whole report does: with EOS, or cut. Their log-probs are nobody's.
+
+        Args:
+            report: the whole one.
+            numbers: :meth:`numbers` of its tokens.
         """
-        numbers = self.numbers(report.token_ids)
         partial = []
         for sentence in range(max(numbers, default=-1) + 1):
             if self._form == "leave_one_out":
@@ -63,33 +85,33 @@ class Sentences:
             partial.append(self._only(report, kept))
         return partial
 
-    def credit(
-        self,
-        reports: Sequence[GeneratedReport],
-        study: Sequence[int],
-        rewards: np.ndarray,
-        partial: Sequence[np.ndarray],
-    ) -> Tensor:
-        """Return the centred credit of every token [B, T], reward; 0 in the padding.
+    def credits(
+        self, rewards: np.ndarray, sentences: Sequence[SentenceRewards], study: Sequence[int]
+    ) -> list[Credits]:
+        """Return the centred credits of the sentences of B reports, and of their ends, reward.
 
         Args:
-            reports: B reports.
-            study: the study of each [B].
             rewards: of the reports [B]; NaN: not scored.
-            partial: rewards of each report's :meth:`partial_reports`; NaN: not scored.
+            sentences: of the reports.
+            study: the study of each [B].
         """
         credits_of = leave_one_out_credits if self._form == "leave_one_out" else prefix_credits
         credits: list[Credits] = []
-        for reward, of_report in zip(rewards.tolist(), partial, strict=True):
-            credits.append(credits_of(reward, of_report.tolist()))
-        numbers = [self.numbers(report.token_ids) for report in reports]
-        return token_credits(centred_credits(credits, study, self._form), numbers)
+        for reward, of_report in zip(rewards.tolist(), sentences, strict=True):
+            credits.append(credits_of(reward, of_report.partial.tolist()))
+        return centred_credits(credits, study, self._form)
 
     def _only(self, report: GeneratedReport, kept: Sequence[bool]) -> GeneratedReport:
         """Return the report with some of its tokens alone."""
-        ids = [token for token, keep in zip(report.token_ids, kept, strict=True) if keep]
-        text = str(self._tokenizer.decode(ids, skip_special_tokens=True)).strip()
-        return GeneratedReport(ids, [], text, report.finished)
+        ids = _chosen(report.token_ids, kept)
+        return GeneratedReport(ids, [], self._text(ids), report.finished)
+
+    def _text(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+
+def _chosen(ids: Sequence[int], kept: Sequence[bool]) -> list[int]:
+    return [token for token, keep in zip(ids, kept, strict=True) if keep]
 
 
 def sentence_numbers(pieces: Sequence[str]) -> list[int]:
@@ -121,9 +143,12 @@ def sentence_numbers(pieces: Sequence[str]) -> list[int]:
     return numbers
 
 
-def shuffled_partial_rewards(partial: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
+def shuffled_partial_rewards(
+    sentences: Sequence[SentenceRewards], seed: int
+) -> list[SentenceRewards]:
     """Return partial rewards that belong to other sentences: the negative control of learning."""
-    every = np.concatenate([np.empty(0), *partial])
+    every = np.concatenate([np.empty(0), *(one.partial for one in sentences)])
     every = np.random.default_rng(seed).permutation(every)
-    ends = np.cumsum([len(of_report) for of_report in partial])
-    return np.split(every, ends[:-1])
+    ends = np.cumsum([len(one.partial) for one in sentences])
+    parts = np.split(every, ends[:-1])
+    return [replace(one, partial=part) for one, part in zip(sentences, parts, strict=True)]
