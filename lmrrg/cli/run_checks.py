@@ -22,6 +22,7 @@ from lmrrg.run.record import sft_of_run
 from lmrrg.run.storage import require_storage, require_store
 from lmrrg.run.studies import check_studies, require_split
 from lmrrg.run.tracking import require_wandb_key
+from lmrrg.vision.encoder import encoder_info
 from rl.ppo import states_of
 from rl.storage.remote_states import Mirror
 from sft.eye import check_eye_settings, plan_eye
@@ -96,11 +97,24 @@ def _studies(config: Config) -> str:
     return count_studies(found.studies) + (dropped and f"; left out: {dropped}")
 
 
+def _image_encoder(config: Config) -> str:
+    if _waits_for_eye(config):
+        return "an eye that is trained before SFT"
+    info = encoder_info(config.data.image_size, config.model.image_encoder)
+    head = "no class head" if info.calibration is None else "a class head"
+    return f"{info.version}: {info.patches} patches of {info.width} channels, {head}"
+
+
+def _waits_for_eye(config: Config) -> bool:
+    """Return whether the encoder's weights are what the eye stage will make."""
+    weights = config.model.image_encoder.weights
+    return config.eye.epochs > 0 and weights is not None and not Path(weights).is_dir()
+
+
 def _evidence(config: Config) -> str:
     if not config.model.uses_evidence:
         return "none in the prompt"
-    weights = config.model.image_encoder.weights
-    if config.eye.epochs and weights is not None and not Path(weights).is_dir():
+    if _waits_for_eye(config):
         return "of an eye that is trained before SFT"
     check_class_head(config.model, config.data.image_size)
     return "in the prompt"
@@ -175,6 +189,7 @@ _CHECKS: tuple[tuple[str, Callable[[Config], str]], ...] = (
     ("PPO settings", _ppo_settings),
     ("studies", _studies),
     ("eye", _eye),
+    ("image encoder", _image_encoder),
     ("SFT", _sft),
     ("PPO", _ppo),
 )

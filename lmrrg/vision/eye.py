@@ -82,13 +82,15 @@ class Eye(nn.Module):
         Args:
             name: ``model.image_encoder.name``.
             image_size: side of the squares, pixels.
-            weights: folder or hub name of a Hugging Face model; None: packaged ImageNet weights.
+            weights: folder or hub name of a Hugging Face model; others start from ImageNet's.
 
         Raises:
             FeatureError: ``image_size``; ``encoder_weights``.
         """
-        if weights is None:
+        if name != HUGGINGFACE:
             return cls(EfficientNetBackbone(name, image_size), Calibration())
+        if weights is None:
+            raise FeatureError("encoder_weights", "a Hugging Face model to start from is not given")
         return cls(HuggingFaceBackbone(model_folder(weights), image_size), Calibration())
 
     def forward(self, pixels: Tensor) -> Encoded:

@@ -66,6 +66,8 @@ def test_a_run_that_can_start_has_no_problem_and_writes_nothing(settings, capsys
         (["ray.checkpoint_storage=nowhere://bucket"], "checkpoint store", "checkpoint_store"),
         (["ray.address=127.0.0.1:9"], "cluster", "cluster_unreachable"),
         (["model.decoder.pretrained=./nowhere"], "decoder", "pretrained_missing"),
+        (["model.image_encoder.weights=./nowhere"], "image encoder", "encoder_weights"),
+        (["data.image_size=250"], "image encoder", "image_size"),
         (["model.text_encoder=nowhere"], "decoder", "text_encoder_missing"),
         (["model.regions_file=nowhere.yaml"], "decoder", "regions_missing"),
         (["eye.epochs=1", "data.image_size=250"], "eye", "image_size"),

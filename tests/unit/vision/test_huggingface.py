@@ -169,6 +169,11 @@ def test_a_model_without_eyes_is_refused(tmp_path: Path) -> None:
         encoder_info(SIDE, named(write_text_model(tmp_path)))
 
 
+def test_an_eye_needs_a_model_to_start_from() -> None:
+    with pytest.raises(FeatureError, match=r"^encoder_weights: .*is not given"):
+        Eye.new("huggingface", SIDE)
+
+
 def test_weights_that_are_missing_are_named(tmp_path: Path) -> None:
     folder = write_vision_model("vit", tmp_path / "m")
     model = AutoModel.from_pretrained(folder)
