@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Benchmarks that need neither files of the user's nor a finished run; the others say what they need with --help.
 ALONE := fuzz/images pixel_equality public_metrics $(addprefix speed/,data reward rollout overhead overlap memory sft_vs_torch ppo_vs_trl)
 
-.PHONY: demo test lint bench setup
+.PHONY: demo test lint audit bench setup
 setup:
 	@scripts/setup.sh $(ENGINE)
 
@@ -22,6 +22,11 @@ lint: setup
 	$(BIN)/python scripts/configuration_docs.py --check
 	$(BIN)/pre-commit validate-config
 	$(BIN)/python scripts/style.py
+	$(BIN)/bandit -q -r -c pyproject.toml lmrrg sft rl serve_app actors
+
+# Needs the network, so it is no part of lint.
+audit: setup
+	$(BIN)/uv tool run pip-audit --disable-pip -r requirements/$(ENGINE).txt
 
 bench: setup
 	for script in $(ALONE); do echo "== $$script" && $(BIN)/python benchmarks/$$script.py || exit 1; done

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import ray
 from ray._private import ray_constants
 from ray._private.state import available_resources_per_node, total_resources_per_node
+from ray.exceptions import AuthenticationError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -31,7 +32,7 @@ actors of a run mostly take turns."""
 class PlacementError(CodedError):
     """The cluster cannot give what was asked in time.
 
-    ``code`` is ``resources_short`` or ``cluster_unreachable``.
+    ``code`` is ``resources_short``, ``cluster_unreachable`` or ``cluster_token``.
     """
 
 
@@ -41,7 +42,7 @@ def connect(settings: RayConfig) -> None:
     Do nothing when this process has joined one already.
 
     Raises:
-        PlacementError: ``cluster_unreachable``.
+        PlacementError: ``cluster_unreachable`` or ``cluster_token``.
     """
     if ray.is_initialized():
         return
@@ -49,14 +50,17 @@ def connect(settings: RayConfig) -> None:
         require_listener(settings)
         _join(address)
         return
-    ray.init(
-        address="local",
-        num_cpus=max(LOCAL_CPUS, os.cpu_count() or 1),
-        object_store_memory=settings.object_store_mb << 20,
-        include_dashboard=False,
-        log_to_driver=True,
-        runtime_env={"worker_process_setup_hook": _quiet_cleaner()},
-    )
+    try:
+        ray.init(
+            address="local",
+            num_cpus=max(LOCAL_CPUS, os.cpu_count() or 1),
+            object_store_memory=settings.object_store_mb << 20,
+            include_dashboard=False,
+            log_to_driver=True,
+            runtime_env={"worker_process_setup_hook": _quiet_cleaner()},
+        )
+    except AuthenticationError as error:
+        raise _bad_token() from error
 
 
 def address_of(settings: RayConfig) -> str | None:
@@ -75,6 +79,8 @@ def _join(address: str) -> None:
     ray_constants.NUM_REDIS_GET_RETRIES = 1
     try:
         ray.init(address=address, log_to_driver=True)
+    except AuthenticationError as error:
+        raise _bad_token() from error
     except (OSError, RuntimeError) as error:
         raise _unreachable(address, error) from error
 
@@ -104,6 +110,14 @@ def _unreachable(address: str, error: Exception) -> PlacementError:
         "cluster_unreachable",
         f"no Ray cluster answers at {address} ({error}); start the cluster, correct ray.address, "
         "or unset RAY_ADDRESS to use a cluster of this machine alone",
+    )
+
+
+def _bad_token() -> PlacementError:
+    return PlacementError(
+        "cluster_token",
+        "Ray's authentication token is missing or not the cluster's: give RAY_AUTH_TOKEN_PATH the "
+        "file with the cluster's token, or start without one by RAY_AUTH_MODE=disabled",
     )
 
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import click
-from fastapi import FastAPI
 from ray import serve
 from ray.serve import Application
+from starlette.types import ASGIApp
 
+from actors.placement import PlacementError
 from lmrrg.config.base import ConfigError
 from lmrrg.config.loading import load_config
 from lmrrg.config.tree import Config
@@ -27,68 +28,83 @@ from lmrrg.imaging.decoder_pool import DecoderPool, image_limits
 from lmrrg.model.checkpoint import CheckpointError, checkpoint_encoder, checkpoint_settings
 from serve_app.api import build_api
 from serve_app.errors import ServiceError
-from serve_app.reporter import Reporter, UploadedStudy
+from serve_app.gate.install import start_serve
+from serve_app.gate.middleware import Gate
+from serve_app.gate.settings import GateSettings
+from serve_app.report_loop import ReportLoop
+from serve_app.reporter import Reporter, UploadedStudy, model_kind
 from serve_app.schemas import ReportResponse
 from serve_app.service import Service
 from serve_app.settings import ServiceSettings
 
-MAX_PENDING = 32
-"""Most studies in one replica, from upload to report; the limit bounds waiting time and memory."""
-BATCH = 8
-"""Most studies whose reports are generated together."""
+_ARGUMENTS = ("checkpoint", "config", "host", "port")
 
 
 # Many more requests than studies may be open, so that health checks never queue behind studies.
-@serve.deployment(max_ongoing_requests=4 * MAX_PENDING, health_check_period_s=5)
+@serve.deployment(health_check_period_s=2)
 @serve.ingress()
 class ReportService:
     """One replica of the service.
 
-    The engine works in a thread of its own, so that health checks are answered meanwhile.
+    Args:
+        settings: engine, images and limits.
+        kind: of the checkpoint, from :func:`~serve_app.reporter.model_kind`. Ray Serve starts new
+            replicas when it changes; otherwise :meth:`reconfigure` loads other weights.
+        gate: settings of a gate around the application; None: the proxies have it.
     """
 
-    def __init__(self, checkpoint: str, settings: ServiceSettings):
+    def __init__(self, settings: ServiceSettings, kind: str, gate: GateSettings | None):
         self._settings = settings
-        _, inputs = checkpoint_settings(Path(checkpoint))
-        self._image_size = inputs.image_size
-        # One worker, because the engine must not be used by several threads at once.
-        self._engine_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
-        # Loading in the background lets the replica answer health checks from the start.
-        self._loading = self._engine_thread.submit(Reporter, Path(checkpoint), settings)
+        self._gate = gate
+        self._checkpoint: Path | None = None
+        self._loop: ReportLoop | None = None
         self._pending = 0
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        serve_settings = self._settings.serve
+    async def reconfigure(self, user_config: dict[str, str]) -> None:
+        """Load the checkpoint, or change to the weights of another one of the same kind.
+
+        Ray Serve calls this before it gives the replica any request, and again whenever the
+        application is deployed with another checkpoint.
+        """
+        checkpoint = Path(user_config["checkpoint"])
+        if self._loop is None:
+            start = partial(Reporter, checkpoint, self._settings)
+            self._loop = ReportLoop(start, self._settings.serve.engine_timeout_s)
+            await asyncio.wrap_future(self._loop.started)
+        elif checkpoint != self._checkpoint:
+            await asyncio.wrap_future(self._loop.swap(checkpoint))
+        self._checkpoint = checkpoint
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        data, limits = self._settings.data, self._settings.serve
         decoders = DecoderPool(
-            serve_settings.decoders,
-            timeout_s=serve_settings.decoder_timeout_s,
-            memory_mb=serve_settings.decoder_memory_mb,
-            limits=image_limits(self._settings.data),
-            polarity=self._settings.data.polarity,
+            limits.decoders,
+            timeout_s=limits.decoder_timeout_s,
+            memory_mb=limits.decoder_memory_mb,
+            limits=image_limits(data),
+            polarity=data.polarity,
         )
-        service = Service(self, decoders, self._image_size)
-        return build_api(service, serve_settings.max_upload_mb << 20)
+        api = build_api(Service(self, decoders, data.image_size))
+        return api if self._gate is None else Gate(api, self._gate)
 
     def check_health(self) -> None:
-        """Raise the error of loading the engine, if any; Ray Serve then restarts the replica."""
-        if self._loading.done():
-            self._loading.result()
+        """Raise when the engine is broken or stuck; Ray Serve then replaces the replica."""
+        self._reports.check_alive()
 
     def check_ready(self) -> None:
-        """Raise :class:`ServiceError` ``not_ready`` while the engine is being loaded."""
-        if not self._loading.done():
-            raise ServiceError("not_ready", "the model is being loaded; try again soon")
+        """Raise :class:`ServiceError` ``engine_broken`` or ``engine_stuck``."""
+        self._reports.check_alive()
 
     @contextmanager
     def queue_slot(self) -> Iterator[None]:
-        """Hold one of :data:`MAX_PENDING` slots for studies.
+        """Hold one of ``serve.max_studies`` slots.
 
         A study holds its slot from before its images are decoded until its report is written.
 
         Raises:
             ServiceError: ``busy``.
         """
-        if self._pending >= MAX_PENDING:
+        if self._pending >= self._settings.serve.max_studies:
             raise ServiceError("busy", "too many studies are waiting; try again soon")
         self._pending += 1
         try:
@@ -97,33 +113,49 @@ class ReportService:
             self._pending -= 1
 
     async def write(self, study: UploadedStudy) -> ReportResponse:
-        """Write the report of one study, in one batch with other studies that wait."""
-        return await self._write_batch(study)
+        """Write the report of one study, together with those that are being written."""
+        return await asyncio.wrap_future(self._reports.submit(study))
 
-    @serve.batch(max_batch_size=BATCH, batch_wait_timeout_s=0.01)
-    async def _write_batch(self, studies: list[UploadedStudy]) -> list[ReportResponse]:
-        reporter = self._loading.result()
-        return await asyncio.get_running_loop().run_in_executor(
-            self._engine_thread, reporter.write, studies
-        )
+    @property
+    def _reports(self) -> ReportLoop:
+        if self._loop is None:
+            raise ServiceError("not_ready", "the model is being loaded; try again soon")
+        return self._loop
 
 
 def app(arguments: Mapping[str, str]) -> Application:
     """Build the application for ``serve run`` and ``serve deploy``.
 
+    Ray and Ray Serve are started with the gate in its proxies, unless they run already.
+
     Raises:
-        click.ClickException: no checkpoint, one that cannot be served, or an unknown argument. The
-            command prints the message and ends.
+        click.ClickException: no checkpoint, one that cannot be served, an unknown argument, or
+            Ray cannot be started so. The command prints the message and ends.
     """
-    if unknown := sorted(arguments.keys() - {"checkpoint", "config"}):
-        known = "checkpoint=DIR and config=FILE are known"
-        raise click.ClickException(f"unknown argument {', '.join(unknown)}: {known}")
     try:
-        config = load_config(arguments.get("config") or os.environ.get("LMRRG_CONFIG"))
-        checkpoint = _checkpoint(arguments.get("checkpoint"), config)
-    except (ConfigError, CheckpointError) as error:
+        config = _config(arguments)
+        checkpoint = _checkpoint(arguments.get("checkpoint"), config.serve.checkpoint)
+        gate = GateSettings.of(config.serve)
+        in_proxies = start_serve(config.ray, gate)
+    except (ConfigError, CheckpointError, PlacementError) as error:
         raise click.ClickException(str(error)) from error
+    return deployment(config, checkpoint, None if in_proxies else gate)
+
+
+def deployment(config: Config, checkpoint: Path, gate: GateSettings | None) -> Application:
+    """Return the deployment of a checkpoint.
+
+    Args:
+        config: all settings.
+        checkpoint: model directory.
+        gate: for a gate in the replicas; None: the proxies have it.
+    """
+    limits = config.serve
     rollout = config.rollout
+    _, inputs = checkpoint_settings(checkpoint)
+    # The square that the model sees is the checkpoint's own.
+    data = config.data.model_copy(update={"image_size": inputs.image_size})
+    settings = ServiceSettings.of(config.model_copy(update={"data": data}))
     env = engine_environment(config.threads, gpu=rollout.gpus_per_engine > 0)
     if not rollout.gpus_per_engine:
         # A replica that reserved no GPU would still see all GPUs of its machine.
@@ -131,15 +163,31 @@ def app(arguments: Mapping[str, str]) -> Application:
     return (
         cast(Any, ReportService)
         .options(
-            num_replicas=config.serve.replicas,
+            num_replicas=limits.replicas,
+            max_ongoing_requests=4 * limits.max_studies,
+            max_queued_requests=limits.max_queued_requests,
+            user_config={"checkpoint": str(checkpoint)},
             ray_actor_options={
                 "num_cpus": rollout.cpus_per_engine,
                 "num_gpus": rollout.gpus_per_engine,
                 "runtime_env": {"env_vars": env},
             },
         )
-        .bind(str(checkpoint), ServiceSettings.of(config))
+        .bind(settings, model_kind(checkpoint), gate)
     )
+
+
+def _config(arguments: Mapping[str, str]) -> Config:
+    """Return the settings of the configuration file and the command's arguments.
+
+    Raises:
+        ConfigError: unknown argument, or a file or setting that cannot be used.
+    """
+    if unknown := sorted(arguments.keys() - set(_ARGUMENTS)):
+        known = ", ".join(f"{name}=..." for name in _ARGUMENTS)
+        raise ConfigError(f"unknown argument {', '.join(unknown)}: known are {known}")
+    given = [f"serve.{name}={arguments[name]}" for name in ("host", "port") if name in arguments]
+    return load_config(arguments.get("config") or os.environ.get("LMRRG_CONFIG"), given)
 
 
 def _checkpoint(argument: str | None, config: Config) -> Path:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +23,17 @@ from lmrrg.engine.report_engine import ReportEngine
 from lmrrg.files import directory_hash
 from lmrrg.imaging.radiograph import IMAGE_WARNING_CODES, Radiograph
 from lmrrg.imaging.reading import to_square
-from lmrrg.model.checkpoint import checkpoint_encoder, checkpoint_settings, read_checkpoint_config
+from lmrrg.model.checkpoint import (
+    CheckpointError,
+    checkpoint_encoder,
+    checkpoint_settings,
+    full_state,
+    load_checkpoint,
+    read_checkpoint_config,
+    state_checksum,
+)
 from lmrrg.model.evidence import at_thresholds, checkpoint_thresholds
+from lmrrg.model.generator import Visual
 from lmrrg.model.prompts import prompt_ids
 from lmrrg.studies import LABELS
 from lmrrg.views import choose_views
@@ -44,6 +56,18 @@ class UploadedStudy:
     """Whether the answer has previews and heat maps."""
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """A study whose report is being written."""
+
+    study: UploadedStudy
+    reasons: list[ImageWarning]
+    """Why no report is written; empty where one is."""
+    probabilities: dict[str, float]
+    regions: list[RegionHeat] | None
+    started: float
+
+
 class Reporter:
     """A checkpoint, loaded and warmed up; not thread-safe.
 
@@ -60,26 +84,33 @@ class Reporter:
 
     def __init__(self, checkpoint: Path, settings: ServiceSettings):
         self._model_info = model_info(checkpoint)
+        self._kind = model_kind(checkpoint)
         model, inputs = checkpoint_settings(checkpoint)
         self._encoder = checkpoint_encoder(checkpoint, settings.image_encoder)
         self._thresholds = checkpoint_thresholds(checkpoint, settings.evidence)
         # A report of the configured length must fit into the checkpoint's own decoder.
         longest = min(settings.rollout.max_new_tokens, model.decoder.max_positions // 2)
         rollout = settings.rollout.model_copy(update={"max_new_tokens": longest})
+        self.most_at_once = rollout.max_sequences
         self._engine = ReportEngine(
             checkpoint, rollout, seed=settings.seed, threads=settings.threads
         )
         self._data = settings.data.model_copy(
             update={"image_size": inputs.image_size, "max_views": inputs.max_views}
         )
-        # A first report compiles and allocates what later ones need, so none of them is slow. The
-        # image is a ramp because a constant one is refused.
-        ramp = np.linspace(0, 1, inputs.image_size, dtype=np.float32)
-        self.write(
-            [UploadedStudy([Radiograph(np.tile(ramp, (inputs.image_size, 1)), "unknown", "png")])]
-        )
+        self._settings = settings
+        self._begun: dict[str, _Begun] = {}
+        self._numbers = count()
+        # A first report compiles and allocates what later ones need, so none of them is slow.
+        self.check()
 
-    @torch.inference_mode()
+    def check(self) -> None:
+        """Write the report of a made-up image, as proof that the engine works."""
+        # A ramp, because a constant image is refused.
+        side = self._data.image_size
+        ramp = np.tile(np.linspace(0, 1, side, dtype=np.float32), (side, 1))
+        self.write([UploadedStudy([Radiograph(ramp, "unknown", "png")])])
+
     def write(self, studies: Sequence[UploadedStudy]) -> list[ReportResponse]:
         """Write the reports of several studies at once, decoded greedily.
 
@@ -88,43 +119,84 @@ class Reporter:
         Raises:
             FeatureError: a study without images.
         """
+        names = self.begin(studies)
+        written: dict[str, ReportResponse] = {}
+        try:
+            while len(written) < len(names):
+                written |= self.step()
+        finally:
+            self.abort()
+        return [written[name] for name in names]
+
+    @torch.inference_mode()
+    def begin(self, studies: Sequence[UploadedStudy]) -> list[str]:
+        """Begin the reports of several studies, which join those that are being written.
+
+        Returns:
+            A name for each, under which :meth:`step` gives its report.
+
+        Raises:
+            FeatureError: a study without images; none has begun then.
+        """
         started = time.perf_counter()
         model = self._engine.model
         features = load_features_from_images(
             [study.images for study in studies], self._data, self._encoder
         )
         features = at_thresholds(features, model.config, self._thresholds)
-        visual = model.visual(features.to(self._engine.device))
+        visual = self._engine.encode(features)
         reasons = [abstain_reasons(self._chosen(study)) for study in studies]
-        reports = self._reports(studies, features, [not found for found in reasons])
-        seconds = round(time.perf_counter() - started, 3)
-        responses = []
-        for row, (study, report) in enumerate(zip(studies, reports, strict=True)):
+        names = self._submit(studies, features, visual, [not found for found in reasons])
+        for row, (name, study) in enumerate(zip(names, studies, strict=True)):
             regions = None
             if study.details:
                 regions = _regions(visual.attention[row].cpu(), features.view_mask[row])
-            response = ReportResponse(
-                findings=report.text if report else "",
-                abstain=report is None,
-                reasons=reasons[row],
-                complete=report is None or report.finished,
-                probabilities=_probabilities(visual.disease_logits[row].cpu()),
-                images=self._images(study),
-                images_not_used=max(0, len(study.images) - self._data.max_views),
-                indication_used=model.config.use_indication and bool(study.indication.strip()),
-                prior_used=model.config.use_prior and bool(study.prior.strip()),
-                regions=regions,
-                model=self._model_info,
-                generated_at=datetime.now(UTC),
-                seconds=seconds,
-            )
-            responses.append(response)
-        return responses
+            probabilities = _probabilities(visual.disease_logits[row].cpu())
+            self._begun[name] = _Begun(study, reasons[row], probabilities, regions, started)
+        return names
 
-    def _reports(
-        self, studies: Sequence[UploadedStudy], features: StudyFeatures, wanted: Sequence[bool]
-    ) -> list[GeneratedReport | None]:
-        """Generate the reports of the studies that are wanted; None stands for each other one."""
+    def step(self) -> dict[str, ReportResponse]:
+        """Write the next token of every report that has begun; return those that are finished.
+
+        Studies of which no report is written are among the next that are returned.
+        """
+        without = [name for name, begun in self._begun.items() if begun.reasons]
+        written = {name: self._response(name, None) for name in without}
+        if self._begun:
+            for name, report in self._engine.step().items():
+                written[name] = self._response(name, report)
+        return written
+
+    def abort(self) -> None:
+        """Give up all reports that are being written."""
+        self._engine.abort(list(self._begun))
+        self._begun.clear()
+
+    def load(self, checkpoint: Path) -> None:
+        """Replace the weights by those of another checkpoint while no report is being written.
+
+        Raises:
+            CheckpointError: it cannot be read, or ``other_model``: it differs in more than weights.
+        """
+        if model_kind(checkpoint) != self._kind:
+            raise CheckpointError("other_model", f"{checkpoint} differs in more than its weights")
+        state = full_state(load_checkpoint(checkpoint))
+        encoder = checkpoint_encoder(checkpoint, self._settings.image_encoder)
+        thresholds = checkpoint_thresholds(checkpoint, self._settings.evidence)
+        self._engine.update_weights(state, self._engine.version + 1, state_checksum(state))
+        self._encoder = encoder
+        self._thresholds = thresholds
+        self._model_info = model_info(checkpoint)
+        self.check()
+
+    def _submit(
+        self,
+        studies: Sequence[UploadedStudy],
+        features: StudyFeatures,
+        visual: Visual,
+        wanted: Sequence[bool],
+    ) -> list[str]:
+        """Begin the reports that are wanted; return a name for every study."""
         model = self._engine.model
         rows = [row for row, is_wanted in enumerate(wanted) if is_wanted]
         prompts = [
@@ -137,16 +209,36 @@ class Reporter:
             )
             for row in rows
         ]
-        reports: list[GeneratedReport | None] = [None] * len(studies)
+        names = [f"none-{next(self._numbers)}" for _ in studies]
         if rows:
-            generated = self._engine.generate(features.select(rows), prompts)
-            for row, samples in zip(rows, generated, strict=True):
-                reports[row] = samples[0]
-        return reports
+            begun = self._engine.submit(visual.tokens[rows], prompts, seeds=[0] * len(rows))
+            for row, name in zip(rows, begun, strict=True):
+                names[row] = name
+        return names
 
     def close(self) -> None:
         """Close the engine and free its memory."""
         self._engine.close()
+
+    def _response(self, name: str, report: GeneratedReport | None) -> ReportResponse:
+        begun = self._begun.pop(name)
+        study = begun.study
+        config = self._engine.model.config
+        return ReportResponse(
+            findings=report.text if report else "",
+            abstain=report is None,
+            reasons=begun.reasons,
+            complete=report is None or report.finished,
+            probabilities=begun.probabilities,
+            images=self._images(study),
+            images_not_used=max(0, len(study.images) - self._data.max_views),
+            indication_used=config.use_indication and bool(study.indication.strip()),
+            prior_used=config.use_prior and bool(study.prior.strip()),
+            regions=begun.regions,
+            model=self._model_info,
+            generated_at=datetime.now(UTC),
+            seconds=round(time.perf_counter() - begun.started, 3),
+        )
 
     def _images(self, study: UploadedStudy) -> list[ImageInfo]:
         """Describe the images of a study that the model sees."""
@@ -156,6 +248,24 @@ class Reporter:
     def _chosen(self, study: UploadedStudy) -> list[Radiograph]:
         """Return the images of a study that the model sees."""
         return choose_views(study.images, self._data.max_views)
+
+
+def model_kind(checkpoint: Path) -> str:
+    """Return a hash of all that a checkpoint holds beside weights and provenance.
+
+    A replica whose checkpoint is replaced by one of the same kind only loads its weights.
+    """
+    settings = read_checkpoint_config(checkpoint)
+    digest = hashlib.sha256(
+        json.dumps(
+            {name: value for name, value in settings.items() if name != "provenance"},
+            sort_keys=True,
+        ).encode()
+    )
+    for path in sorted(checkpoint.rglob("*")):
+        if path.is_file() and path.suffix != ".safetensors" and path.parent != checkpoint:
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
 def image_info(image: Radiograph, preview: int | None) -> ImageInfo:

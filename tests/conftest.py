@@ -138,16 +138,16 @@ def served(ray_cluster: Path, tiny_checkpoint: Path, tiny_config: Config) -> Ite
     from serve_app.app import app
 
     settings = tiny_config.run_dir / "serve.yaml"
-    small = tiny_config.serve.model_copy(update={"max_upload_mb": 2})
+    port = free_port()
+    small = tiny_config.serve.model_copy(update={"max_upload_mb": 2, "port": port})
     save_config(tiny_config.model_copy(update={"serve": small}), settings)
-    port = _free_port()
-    serve.start(http_options={"host": "127.0.0.1", "port": port})
     serve.run(app({"checkpoint": str(tiny_checkpoint), "config": str(settings)}), name="reports")
     yield f"http://127.0.0.1:{port}"
     serve.shutdown()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
@@ -25,6 +25,8 @@ from lmrrg.engine.interfaces import EngineError, GeneratedReport, SelectableFeat
 from lmrrg.engine.vllm_settings import DTYPES, engine_environment, require_device, start_vllm
 from lmrrg.model.checkpoint import load_checkpoint, load_full_state, state_checksum
 from lmrrg.model.decoder import decoder_weights, embedding_name
+from lmrrg.model.generator import Visual
+from lmrrg.vision.study_features import StudyFeatures
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
@@ -39,6 +41,12 @@ ENCODE_BATCH = 32
 def study_seeds(seed: int, studies: int) -> list[int]:
     """Return one seed per study, which depends on ``seed`` and the study's index alone."""
     return [_mixed_seed(seed, index) for index in range(studies)]
+
+
+def _parts(count: int) -> list[list[int]]:
+    """Cut the indices below ``count`` into parts of :data:`ENCODE_BATCH`."""
+    starts = range(0, count, ENCODE_BATCH)
+    return [list(range(start, min(start + ENCODE_BATCH, count))) for start in starts]
 
 
 def _mixed_seed(seed: int, number: int) -> int:
@@ -134,14 +142,76 @@ class ReportEngine:
             raise EngineError("prompt_count", f"{len(prompts)} prompts for {len(features)} studies")
         if len(seeds) != len(prompts):
             raise EngineError("seed_count", f"{len(seeds)} seeds for {len(prompts)} studies")
-        requests: list[dict[str, Tensor]] = []
+        ids: list[str] = []
+        reports: dict[str, GeneratedReport] = {}
+        try:
+            for part in _parts(len(prompts)):
+                ids += self.submit(
+                    self.encode(features.select(part)).tokens,
+                    [prompts[i] for i in part],
+                    samples=samples,
+                    temperature=temperature,
+                    seeds=[seeds[i] for i in part],
+                )
+            while len(reports) < len(ids):
+                finished = self.step()
+                reports |= finished
+                if progress and finished:
+                    progress(len(finished))
+        finally:
+            # After an error, no request may be left behind for the next call.
+            self.abort(ids)
+        ordered = [reports[name] for name in ids]
+        return [ordered[start : start + samples] for start in range(0, len(ordered), samples)]
+
+    @torch.inference_mode()
+    def encode(self, features: StudyFeatures) -> Visual:
+        """Run the visual half on N studies."""
+        return self.model.visual(features.to(self.device))
+
+    @torch.inference_mode()
+    def submit(
+        self,
+        tokens: Tensor,
+        prompts: Sequence[Sequence[int]],
+        *,
+        seeds: Sequence[int],
+        samples: int = 1,
+        temperature: float = 0.0,
+    ) -> list[str]:
+        """Begin ``samples`` reports for each of N studies; they join those that are being written.
+
+        :meth:`step` writes them and names each by what this returns, N · ``samples`` names, those
+        of a study together. All other arguments are as in :meth:`generate`.
+
+        Args:
+            tokens: visual tokens [N, 30, H] from :meth:`encode`.
+
+        Raises:
+            EngineError: ``prompt_too_long``, ``hidden_size``; nothing has begun then.
+        """
+        requests: list[Any] = []
         parameters: list[SamplingParams] = []
-        for study_seed, embeddings in zip(seeds, self._prompts(features, prompts), strict=True):
+        every = self.model.prompt_embeddings(tokens, prompts)
+        for study_seed, embeddings in zip(seeds, every, strict=True):
+            self._check_prompt(embeddings)
+            # vLLM takes prompts from the CPU.
+            prompt = embeddings.to("cpu", DTYPES[self._rollout.dtype])
             for sample in range(samples):
-                requests.append({"prompt_embeds": embeddings})
+                requests.append({"prompt_embeds": prompt})
                 parameters.append(self._sampling(temperature, study_seed, sample))
-        reports = [self._report(output) for output in self._run(requests, parameters, progress)]
-        return [reports[start : start + samples] for start in range(0, len(reports), samples)]
+        names = self._llm.enqueue(requests, parameters, use_tqdm=False)
+        # vLLM appends random digits to its own number of a request, and reports under the number.
+        return [name.rpartition("-")[0] for name in names]
+
+    def step(self) -> dict[str, GeneratedReport]:
+        """Compute the next token of every report that has begun; return those that are finished."""
+        outputs = self._llm.llm_engine.step()
+        return {out.request_id: self._report(out) for out in outputs if out.finished}
+
+    def abort(self, names: Sequence[str]) -> None:
+        """Give up reports, by their names of :meth:`submit`; finished ones are left out."""
+        self._llm.llm_engine.abort_request(list(names))
 
     def update_weights(
         self,
@@ -223,20 +293,6 @@ class ReportEngine:
         gc.collect()
         ReportEngine._is_open = False
 
-    @torch.inference_mode()
-    def _prompts(
-        self, features: SelectableFeatures, prompts: Sequence[Sequence[int]]
-    ) -> Iterator[Tensor]:
-        """Yield the prompt embeddings [T, H] of each study."""
-        for start in range(0, len(prompts), ENCODE_BATCH):
-            index = list(range(start, min(start + ENCODE_BATCH, len(prompts))))
-            tokens = self.model.visual(features.select(index).to(self.device)).tokens
-            texts = [prompts[i] for i in index]
-            for embeddings in self.model.prompt_embeddings(tokens, texts):
-                self._check_prompt(embeddings)
-                # vLLM takes prompts from the CPU.
-                yield embeddings.to("cpu", DTYPES[self._rollout.dtype])
-
     def _check_prompt(self, embeddings: Tensor) -> None:
         # Checked here, since vLLM hangs on a wrong width.
         if embeddings.ndim != 2 or embeddings.shape[1] != self._hidden_size:
@@ -263,27 +319,6 @@ class ReportEngine:
             detokenize=False,
         )
 
-    def _run(
-        self,
-        requests: list[Any],
-        parameters: list[SamplingParams],
-        progress: Callable[[int], object] | None,
-    ) -> list[RequestOutput]:
-        """Run the requests; return their outputs in the same order."""
-        engine = self._llm.llm_engine
-        ids = self._llm.enqueue(requests, parameters, use_tqdm=False)
-        finished: list[RequestOutput] = []
-        try:
-            while len(finished) < len(ids):
-                done = [output for output in engine.step() if output.finished]
-                finished += done
-                if progress and done:
-                    progress(len(done))
-        finally:
-            # After an error, no request may be left behind for the next call.
-            engine.abort_request(ids, internal=True)
-        return sorted(finished, key=lambda output: int(output.request_id))
-
     def _report(self, output: RequestOutput) -> GeneratedReport:
         completion = output.outputs[0]
         ids = list(completion.token_ids)
@@ -306,7 +341,7 @@ class ReportEngine:
                 self._runner().reload_weights(weights_iterator=iter(decoder.items()))
             return
         # Each GPU has a process of its own; they read the weights from a file in shared memory.
-        with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:  # nosec B108
             save_file(dict(decoder), Path(folder) / "model.safetensors")
             self._llm.collective_rpc("reload_weights", kwargs={"weights_path": folder})
 

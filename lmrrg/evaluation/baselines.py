@@ -45,7 +45,8 @@ def medoid_report(reports: Sequence[str]) -> str:
         BaselineError: ``no_words``, no report has a word.
     """
     # The pattern keeps words of one letter, which scikit-learn drops by default.
-    counter = CountVectorizer(ngram_range=(1, 2), binary=True, token_pattern=r"(?u)\b\w+\b")
+    words = r"(?u)\b\w+\b"
+    counter = CountVectorizer(ngram_range=(1, 2), binary=True, token_pattern=words)
     try:
         vectors = normalize(counter.fit_transform(reports).astype(np.float64))
     except ValueError as error:

@@ -14,6 +14,7 @@ from PIL import Image
 from PIL.ExifTags import Base
 
 from lmrrg.imaging import png16
+from lmrrg.imaging.density import picture_bytes
 from lmrrg.imaging.dicom.header import is_dicom
 from lmrrg.imaging.dicom.reader import read_dicom
 from lmrrg.imaging.plausibility import film_warnings
@@ -147,7 +148,7 @@ def _read_picture(
         raise ImageError("unreadable") from None
     # `open` has read the header only: the size is refused before the pixels take memory.
     check_size(image.height, image.width, limits)
-    check_density(len(data), image.height, image.width)
+    check_density(picture_bytes(data, kind), image.height, image.width)
     if kind == "png" and getattr(image, "is_animated", False):
         raise ImageError("multi_frame")
     try:

@@ -96,6 +96,7 @@ def render(figure: Figure, label: str, tooltips: Mapping[str, Sequence[str]]) ->
         texts = tooltips.get(group.get("class", ""), ())
         for mark, text in zip(group.iter("use"), texts, strict=False):
             ET.SubElement(mark, "title").text = text
+    # ElementTree has escaped all texts in it.
     return Markup(_with_page_colours(ET.tostring(svg, encoding="unicode")))
 
 

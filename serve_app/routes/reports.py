@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, File, Form, Query, UploadFile
 
+from serve_app.forms import FormRoute
 from serve_app.reporter import UploadedStudy
 from serve_app.schemas import ReportResponse
 from serve_app.service import Service, errors
@@ -17,7 +18,7 @@ logger = logging.getLogger("ray.serve")
 
 def reports(service: Service) -> APIRouter:
     """Return the route that writes reports."""
-    router = APIRouter()
+    router = APIRouter(route_class=FormRoute)
 
     @router.post("/v1/reports", responses=errors(413, 415, 422, 500, 503))
     async def create_report(

@@ -35,7 +35,7 @@ def model_card(
     """
     model = settings["model"]
     # Not a template for HTML: nothing is escaped.
-    environment = Environment(
+    environment = Environment(  # nosec B701
         loader=PackageLoader("lmrrg.cli", "templates"),
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -121,7 +121,7 @@ def read_dicom(
         dataset = parse(data, limits)
         _check_kind(dataset, data, limits)
         frame = _check_shape(dataset, limits)
-        check_density(len(data), int(dataset.Rows), int(dataset.Columns))
+        check_density(len(dataset.PixelData), int(dataset.Rows), int(dataset.Columns))
         stated = _stated_warnings(dataset, limits)
         shown, found = _pixels(dataset, frame, polarity)
         pixels = upright(_square(shown, pixel_height(dataset), limits), dataset)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import socket
 import time
+from typing import Any
 
 import pytest
+from ray.exceptions import AuthenticationError
 
 from actors.placement import PlacementError, connect
 from lmrrg.config.cluster import RayConfig
@@ -41,3 +43,18 @@ def test_what_ray_says_of_a_wrong_address_becomes_the_same_error(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     with pytest.raises(PlacementError, match="could not find any running"):
         connect(RayConfig())
+
+
+@pytest.mark.parametrize("address", [None, "127.0.0.1:1"])
+def test_a_token_that_does_not_fit_is_one_sentence(monkeypatch, address):
+    def refuse(**_: Any) -> None:
+        raise AuthenticationError("long text about tokens")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", refuse)
+    monkeypatch.setattr("actors.placement.require_listener", lambda _: None)
+    with pytest.raises(PlacementError) as caught:
+        connect(RayConfig(address=address))
+    assert caught.value.code == "cluster_token"
+    assert "RAY_AUTH_TOKEN_PATH" in str(caught.value)

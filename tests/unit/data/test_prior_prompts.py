@@ -96,6 +96,20 @@ class Recorder:
         self.prompts.append(prompts)
         return [[SimpleNamespace(text="The lungs are clear.", finished=True)] for _ in prompts]
 
+    def encode(self, features: Any) -> Any:
+        return self.model.visual(features)
+
+    def submit(self, tokens: Any, prompts: list[list[int]], **_: Any) -> list[str]:
+        self.prompts.append(prompts)
+        return [str(number) for number in range(len(prompts))]
+
+    def step(self) -> dict[str, Any]:
+        report = SimpleNamespace(text="The lungs are clear.", finished=True)
+        return {str(number): report for number in range(len(self.prompts[-1]))}
+
+    def abort(self, names: list[str]) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

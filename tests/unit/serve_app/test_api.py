@@ -10,9 +10,8 @@ import shutil
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
-from types import SimpleNamespace
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, cast
 
 import click
@@ -22,65 +21,23 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from lmrrg.config.serve import ServeConfig
 from lmrrg.evaluation.systems import checkpoint_record
 from lmrrg.imaging.decoder_pool import DecoderPool
 from lmrrg.imaging.radiograph import ImageError, Radiograph
 from lmrrg.imaging.reading import read_image, to_square
 from lmrrg.studies import LABELS
 from lmrrg.vision.files import load_features_from_images
-from serve_app.api import build_api
-from serve_app.app import MAX_PENDING, ReportService, app
+from serve_app.app import ReportService, app
 from serve_app.errors import CODE_OF_STATUS, STATUS, ServiceError
-from serve_app.reporter import UploadedStudy, image_info, model_info
-from serve_app.schemas import ImageInfo, ModelInfo, ReportResponse
-from serve_app.service import MAX_IMAGES, Service
+from serve_app.reporter import image_info, model_info
+from serve_app.routes import PATHS
+from serve_app.service import MAX_IMAGES
+from serve_app.settings import ServiceSettings
 from tests.support.paths import ROOT
+from tests.support.service import SQUARE, FakeWriter, gated, picture
 
-LIMIT = 1_000_000
-SQUARE = 256
-
-
-class FakeWriter:
-    """Fake writer: its report is the number of images, and it keeps the studies it was given."""
-
-    def __init__(self) -> None:
-        self.studies: list[UploadedStudy] = []
-        self.ready = True
-        self.slots = 1
-
-    def check_ready(self) -> None:
-        if not self.ready:
-            raise ServiceError("not_ready", "the model is being loaded")
-
-    @contextmanager
-    def queue_slot(self) -> Iterator[None]:
-        if not self.slots:
-            raise ServiceError("busy", "too many studies are waiting")
-        self.slots -= 1
-        try:
-            yield
-        finally:
-            self.slots += 1
-
-    async def write(self, study: UploadedStudy) -> ReportResponse:
-        assert not self.slots, "the slot is held until the report is written"
-        self.studies.append(study)
-        if study.indication == "crash":
-            raise RuntimeError("secret detail")
-        return ReportResponse(
-            findings=f"{len(study.images)} images.",
-            complete=True,
-            probabilities=dict.fromkeys(LABELS, 0.5),
-            images=[ImageInfo(view=image.view, source=image.source) for image in study.images],
-            images_not_used=0,
-            indication_used=False,
-            prior_used=False,
-            model=ModelInfo(
-                version="sha256:0", architecture="LMRRG", decoder="llama", provenance={}
-            ),
-            generated_at=datetime.now(UTC),
-            seconds=0.1,
-        )
+LIMIT = 1 << 20
 
 
 @pytest.fixture
@@ -97,16 +54,10 @@ def decoders() -> Iterator[DecoderPool]:
 @pytest.fixture
 def client(writer: FakeWriter, decoders: DecoderPool) -> TestClient:
     return TestClient(
-        build_api(Service(writer, decoders, SQUARE), LIMIT), raise_server_exceptions=False
+        gated(writer, decoders, max_upload_mb=LIMIT >> 20),
+        "http://localhost",
+        raise_server_exceptions=False,
     )
-
-
-def picture(kind: str = "PNG", size: tuple[int, int] = (80, 64)) -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(np.arange(size[0] * size[1], dtype=np.uint8).reshape(size)).save(
-        out, format=kind
-    )
-    return out.getvalue()
 
 
 def error_of(answer) -> tuple[int, str]:
@@ -207,15 +158,16 @@ def test_a_busy_service_refuses_before_it_decodes(client, writer):
     assert writer.slots == 1, "a refused study gives its slot back"
 
 
-def test_a_replica_has_a_fixed_number_of_slots_and_gets_them_back():
-    replica: Any = SimpleNamespace(_pending=0)
-    queue_slot = cast(Any, ReportService).func_or_class.queue_slot
+def test_a_replica_has_a_fixed_number_of_slots_and_gets_them_back(tiny_config):
+    few = tiny_config.model_copy(update={"serve": ServeConfig(max_studies=3)})
+    replica = cast(Any, ReportService).func_or_class.__new__(cast(Any, ReportService).func_or_class)
+    replica._settings, replica._pending = ServiceSettings.of(few), 0
     with ExitStack() as taken:
-        for _ in range(MAX_PENDING):
-            taken.enter_context(queue_slot(replica))
-        with pytest.raises(ServiceError, match="busy"), queue_slot(replica):
+        for _ in range(3):
+            taken.enter_context(replica.queue_slot())
+        with pytest.raises(ServiceError, match="busy"), replica.queue_slot():
             pass
-    with pytest.raises(ImageError), queue_slot(replica):
+    with pytest.raises(ImageError), replica.queue_slot():
         raise ImageError("truncated")
     assert replica._pending == 0
 
@@ -268,11 +220,12 @@ def test_an_upload_above_the_limit_is_refused_while_it_is_read(writer, decoders)
         "path": "/v1/reports",
         "query_string": b"",
         "headers": [(b"content-type", b"multipart/form-data; boundary=x")],
+        "client": ("127.0.0.1", 1),
     }
-    asyncio.run(build_api(Service(writer, decoders, SQUARE), LIMIT)(scope, receive, send))
+    asyncio.run(gated(writer, decoders, max_upload_mb=LIMIT >> 20)(scope, receive, send))
     assert sent[0]["status"] == 413
     assert b'"too_large"' in sent[1]["body"]
-    assert read <= LIMIT + 20_000
+    assert read <= 2 * LIMIT + 20_000, "a little is thrown away, so that the answer arrives"
 
 
 def test_a_decoder_that_runs_out_of_memory_or_dies_costs_one_request(client, writer):
@@ -313,7 +266,7 @@ def test_malformed_requests(client):
     broken = client.post(
         "/v1/reports", content=b"junk", headers={"content-type": "multipart/form-data; boundary=x"}
     )
-    assert error_of(broken) == (400, "bad_request")
+    assert error_of(broken) == (400, "bad_form")
     assert error_of(client.get("/v1/reports")) == (405, "method_not_allowed")
     assert error_of(client.get("/nothing")) == (404, "not_found")
     many = [("files", (f"{i}.png", picture())) for i in range(MAX_IMAGES + 1)]
@@ -385,14 +338,15 @@ def test_the_documentation_names_every_code():
 
 def test_the_schema_is_published(client):
     schema = client.get("/openapi.json").json()
-    assert set(schema["paths"]) == {"/", "/healthz", "/readyz", "/v1/reports"}
+    assert set(schema["paths"]) | {"/metrics", "/openapi.json"} == set(PATHS)
     assert "413" in schema["paths"]["/v1/reports"]["post"]["responses"]
 
 
 @pytest.fixture
 def no_environment(monkeypatch):
-    for name in ("LMRRG_CHECKPOINT", "LMRRG_CONFIG"):
+    for name in ("LMRRG_CHECKPOINT", "LMRRG_CONFIG", "LMRRG_API_KEYS"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("serve_app.app.start_serve", lambda *_: True)  # no Ray in unit tests
 
 
 @pytest.mark.usefixtures("no_environment")
@@ -425,14 +379,47 @@ def test_where_the_checkpoint_comes_from(tiny_checkpoint, tmp_path, monkeypatch)
     config = tmp_path / "serve.yaml"
     config.write_text(f"serve: {{checkpoint: {tiny_checkpoint}, max_upload_mb: 3}}\n")
     monkeypatch.setenv("LMRRG_CONFIG", str(config))
-    assert app({})._bound_deployment.init_args[0] == str(tiny_checkpoint)
-    assert app({})._bound_deployment.init_args[1].serve.max_upload_mb == 3
+    assert served_by(app({})) == str(tiny_checkpoint)
+    assert app({})._bound_deployment.init_args[0].serve.max_upload_mb == 3
     monkeypatch.setenv("LMRRG_CHECKPOINT", "/elsewhere")
     with pytest.raises(click.ClickException, match="/elsewhere"):
         app({})
-    assert app({"checkpoint": str(tiny_checkpoint)})._bound_deployment.init_args[0] == str(
-        tiny_checkpoint
-    )
+    assert served_by(app({"checkpoint": str(tiny_checkpoint)})) == str(tiny_checkpoint)
+
+
+def served_by(application: Any) -> str:
+    """Return the checkpoint of an application."""
+    return application._bound_deployment._deployment_config.user_config["checkpoint"]
+
+
+@pytest.mark.usefixtures("no_environment")
+def test_a_service_that_others_can_reach_needs_keys(tiny_checkpoint, tmp_path, monkeypatch):
+    reachable = {"checkpoint": str(tiny_checkpoint), "host": "0.0.0.0"}
+    with pytest.raises(click.ClickException, match=r"0\.0\.0\.0, so the service needs API keys"):
+        app(reachable)
+    monkeypatch.setenv("LMRRG_API_KEYS", "ward3 the key itself")
+    with pytest.raises(click.ClickException, match="LMRRG_API_KEYS, line 1") as refused:
+        app(reachable)
+    assert "itself" not in str(refused.value)
+    monkeypatch.setenv("LMRRG_API_KEYS", f"ward3 {'0' * 64}")
+    app(reachable)
+
+
+@pytest.mark.usefixtures("no_environment")
+def test_only_other_weights_are_loaded_into_a_running_replica(tiny_checkpoint, tmp_path):
+    """Ray Serve starts new replicas when the arguments of the deployment change."""
+
+    def arguments(checkpoint: Path) -> Any:
+        return app({"checkpoint": str(checkpoint)})._bound_deployment.init_args
+
+    copy = Path(shutil.copytree(tiny_checkpoint, tmp_path / "copy"))
+    settings = json.loads((copy / "config.json").read_text())
+    settings["provenance"] = {"stage": "later"}
+    (copy / "config.json").write_text(json.dumps(settings))
+    assert arguments(copy) == arguments(tiny_checkpoint)
+    settings["inputs"]["max_views"] = 1
+    (copy / "config.json").write_text(json.dumps(settings))
+    assert arguments(copy) != arguments(tiny_checkpoint)
 
 
 def test_a_version_names_the_weights_and_the_settings(tiny_checkpoint, tmp_path):
