@@ -35,7 +35,7 @@ from serve_app.routes import PATHS
 from serve_app.service import MAX_IMAGES
 from serve_app.settings import ServiceSettings
 from tests.support.paths import ROOT
-from tests.support.service import SQUARE, FakeWriter, gated, picture
+from tests.support.serving.application import SQUARE, FakeWriter, gated, picture
 
 LIMIT = 1 << 20
 

@@ -20,7 +20,7 @@ from lmrrg.config.serve import ServeConfig
 from serve_app.gate import bodies
 from serve_app.gate.middleware import Gate
 from serve_app.gate.settings import GateSettings
-from tests.support.http_server import exchange, rest_of, running
+from tests.support.serving.server import exchange, rest_of, running
 
 KEY = "correct horse"
 KEYS = {"ward3": hashlib.sha256(KEY.encode()).hexdigest()}

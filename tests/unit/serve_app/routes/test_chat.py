@@ -10,8 +10,8 @@ import openai
 import pytest
 
 from lmrrg.imaging.decoder_pool import DecoderPool
-from tests.support.http_server import running
-from tests.support.service import FakeWriter, gated, picture
+from tests.support.serving.application import FakeWriter, gated, picture
+from tests.support.serving.server import running
 
 
 @pytest.fixture(scope="module")
