@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 
@@ -47,11 +48,9 @@ def address(ray_cluster: Path, tiny_checkpoint: Path, settings: Path) -> Iterato
 
 
 def replicas() -> list[int]:
-    """Return the process ids of the living replicas."""
-    from ray.util.state import list_actors
-
-    actors = list_actors(filters=[("state", "=", "ALIVE")])
-    return [actor.pid for actor in actors if "ServeReplica" in actor.class_name]
+    """Return the process ids of the living replicas, which this process's Ray has started."""
+    started = psutil.Process().children(recursive=True)
+    return [each.pid for each in started if "ray::ServeReplica" in " ".join(each.cmdline())]
 
 
 def under_load(address: str, film: bytes, disturb: Callable[[], None]) -> list[requests.Response]:
