@@ -15,7 +15,7 @@ The steps, and the attributes that they read:
 6. show: padding, modality, values of interest, inversion     :mod:`lmrrg.imaging.dicom.display`
    and check the inversion by the pixels                      :mod:`lmrrg.imaging.polarity`
 7. make pixels square: Pixel Spacing and its kin              :mod:`lmrrg.imaging.dicom.header`
-8. turn the film upright: Patient Orientation (0020,0020)     :mod:`lmrrg.imaging.dicom.orientation`
+8. turn the film upright: Patient Orientation (0020,0020)     :mod:`lmrrg.imaging.dicom.geometry`
 
 Refusals come before decoding wherever the header allows it. Nothing of the header but the view, the
 warnings, and digests of Patient ID (0010,0020) and Study Instance UID (0020,000D) leaves this
@@ -43,8 +43,8 @@ from lmrrg.imaging.dicom.codestream import (
 )
 from lmrrg.imaging.dicom.decode import decode
 from lmrrg.imaging.dicom.display import display, luminance, palette
+from lmrrg.imaging.dicom.geometry import square, upright
 from lmrrg.imaging.dicom.header import parse, pixel_height, transfer_syntax, view
-from lmrrg.imaging.dicom.orientation import upright
 from lmrrg.imaging.dicom.patient import digest, is_child, shows_another_part
 from lmrrg.imaging.polarity import checked_polarity
 from lmrrg.imaging.radiograph import (
@@ -57,7 +57,6 @@ from lmrrg.imaging.radiograph import (
     check_density,
     check_size,
     colour_warnings,
-    resize,
 )
 
 TRANSFER_SYNTAXES: tuple[uid.UID, ...] = (
@@ -99,8 +98,6 @@ _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _FRAME_STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51")
 # (7FE0,0010) as it is stored in little and in big endian.
 _PIXEL_DATA_TAGS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
-_SQUARE_ENOUGH = 0.01
-"""Difference of a pixel's sides that is left alone: resampling would cost more than it corrects."""
 
 # pydicom quotes header values, such as names, in its errors, its warnings and its log.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -124,7 +121,7 @@ def read_dicom(
         check_density(len(dataset.PixelData), int(dataset.Rows), int(dataset.Columns))
         stated = _stated_warnings(dataset, limits)
         shown, found = _pixels(dataset, frame, polarity)
-        pixels = upright(_square(shown, pixel_height(dataset), limits), dataset)
+        pixels = upright(square(shown, pixel_height(dataset), limits), dataset)
         return Radiograph(
             pixels,
             view(dataset),
@@ -390,20 +387,3 @@ def _codes(dataset: FileDataset, array: NDArray[np.integer]) -> NDArray[np.unsig
     if not transfer_syntax(dataset).is_encapsulated:
         bits = bits >> (dataset.HighBit + 1 - dataset.BitsStored)
     return bits & ((1 << dataset.BitsStored) - 1)
-
-
-def _square(pixels: Pixels, height: float, limits: Limits) -> Pixels:
-    """Return the image on square pixels, enlarged along the longer side of a pixel.
-
-    Raises:
-        ImageError: ``too_large``.
-    """
-    if abs(height - 1) <= _SQUARE_ENOUGH:
-        return pixels
-    rows, columns = pixels.shape
-    if height > 1:
-        rows = round(rows * height)
-    else:
-        columns = round(columns / height)
-    check_size(rows, columns, limits)
-    return resize(pixels, rows, columns)

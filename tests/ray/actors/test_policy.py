@@ -17,7 +17,7 @@ from lmrrg.policy.actor_critic import VALUE_HEAD_FILE, report_log_probs
 from lmrrg.policy.batches import Experience, Rollout
 from lmrrg.vision.study_features import StudyFeatures
 from rl.crew import policy_settings
-from tests.support.ppo_settings import ppo_config
+from tests.support.ppo.settings import ppo_config
 
 pytestmark = pytest.mark.cluster
 

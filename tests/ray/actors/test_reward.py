@@ -90,7 +90,7 @@ def test_lists_of_different_length_are_refused(pool):
 
 def test_published_models_give_the_same_with_one_worker_and_with_many(pool_config, tmp_path):
     """Score on random weights: chunks, workers and the shared cache change nothing."""
-    from tests.support.published_weights import (
+    from tests.support.published.weights import (
         write_weights,  # at the top, the workers that import this module would miss it
     )
 

@@ -19,7 +19,7 @@ from lmrrg.policy.batches import Experience, Rollout
 from lmrrg.vision.files import load_features
 from rl.crew import Crew, policy_settings
 from tests.support.engine_oracle import PARITY, largest_difference
-from tests.support.ppo_settings import ppo_config
+from tests.support.ppo.settings import ppo_config
 from tests.support.pretended_gpus import PretendingEngine, PretendingRank
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]

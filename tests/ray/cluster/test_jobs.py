@@ -23,7 +23,7 @@ from lmrrg.config.tree import Config
 from lmrrg.model.checkpoint import read_checkpoint_config
 from lmrrg.run.tracking import read_metrics
 from tests.support.paths import ROOT
-from tests.support.ppo_settings import ppo_config
+from tests.support.ppo.settings import ppo_config
 
 RAY = str(Path(sys.executable).parent / "ray")
 

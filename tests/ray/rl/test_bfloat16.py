@@ -9,7 +9,7 @@ import torch
 from lmrrg.config.tree import Config
 from lmrrg.run.studies import prepare_studies
 from rl.trainer import CQRL, CQRLConfig
-from tests.support.ppo_settings import ppo_config
+from tests.support.ppo.settings import ppo_config
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]
 

@@ -18,7 +18,7 @@ from rl.ppo import run_ppo
 from serve_app.reporter import Reporter, UploadedStudy
 from serve_app.settings import ServiceSettings
 from sft.train import run_sft
-from tests.support.ppo_settings import ppo_config
+from tests.support.ppo.settings import ppo_config
 from tests.support.vision.models import write_vision_model
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]

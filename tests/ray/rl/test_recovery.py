@@ -12,7 +12,7 @@ from lmrrg.run.tracking import read_metrics
 from rl.ppo import run_ppo
 from rl.recovery import Preempted
 from rl.trainer import CQRL
-from tests.support.ppo_settings import ppo_config
+from tests.support.ppo.settings import ppo_config
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_cluster")]
 

@@ -25,7 +25,7 @@ from rl.storage.rollout_files import read_rollouts
 from rl.storage.training_states import StateStore
 from rl.trainer import CQRL, CQRLConfig
 from tests.support.paths import ROOT
-from tests.support.ppo_settings import ppo_config
+from tests.support.ppo.settings import ppo_config
 
 pytestmark = pytest.mark.cluster
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lmrrg.metrics.radcliq import WORST_V1, radcliq_v0, radcliq_v1
-from tests.support.rexrank_rows import ROWS, Row
+from tests.support.published.rexrank_rows import ROWS, Row
 
 PUBLISHED_ROUNDING = 0.0025  # the rows print three decimals of each part
 

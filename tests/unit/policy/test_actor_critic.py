@@ -15,7 +15,7 @@ from lmrrg.policy.batches import Rollout
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.losses import policy_loss, value_loss
 from lmrrg.vision.study_features import StudyFeatures
-from tests.support.ppo_batches import mask_of
+from tests.support.ppo.batches import mask_of
 
 LENGTHS = [3, 1, 7, 5, 2, 6]
 

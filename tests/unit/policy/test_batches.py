@@ -12,7 +12,7 @@ from lmrrg.policy.batches import (
     rank_microbatches,
     shuffled_minibatches,
 )
-from tests.support.ppo_batches import random_rollout as rollout
+from tests.support.ppo.batches import random_rollout as rollout
 
 
 def test_a_selection_keeps_reports_with_their_studies():

@@ -8,7 +8,7 @@ from lmrrg.policy.batches import Experience
 from lmrrg.policy.experience_file import load_experience, require_finite, save_experience
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.schedule import policy_learning_rate
-from tests.support.ppo_batches import random_rollout
+from tests.support.ppo.batches import random_rollout
 
 
 @pytest.fixture

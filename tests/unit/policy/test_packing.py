@@ -7,7 +7,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from lmrrg.policy import packing
 from lmrrg.policy.packing import Packed, pack, packed_attention
 from lmrrg.ppo.errors import PPOError
-from tests.support.ppo_batches import mask_of
+from tests.support.ppo.batches import mask_of
 
 WIDTH, VOCABULARY = 32, 40
 

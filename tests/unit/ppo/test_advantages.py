@@ -17,7 +17,7 @@ from lmrrg.ppo.advantages import (
 )
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.masks import Moments
-from tests.support.ppo_batches import mask_of, poisoned, random_batch
+from tests.support.ppo.batches import mask_of, poisoned, random_batch
 
 POISONS = [math.nan, math.inf, -math.inf]
 

@@ -7,7 +7,7 @@ import torch
 
 from lmrrg.ppo.correction import Parity, importance_weights, parity
 from lmrrg.ppo.errors import PPOError
-from tests.support.ppo_batches import mask_of, poisoned, random_batch
+from tests.support.ppo.batches import mask_of, poisoned, random_batch
 
 
 def test_token_weights_are_truncated_ratios():

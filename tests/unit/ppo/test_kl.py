@@ -6,7 +6,7 @@ import torch
 from lmrrg.config.ppo import KLConfig
 from lmrrg.ppo.errors import PPOError
 from lmrrg.ppo.kl import BatchSignal, KLController, kl_estimate, kl_per_sequence
-from tests.support.ppo_batches import mask_of, poisoned, random_batch
+from tests.support.ppo.batches import mask_of, poisoned, random_batch
 
 
 def categoricals(distance: float, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

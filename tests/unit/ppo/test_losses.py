@@ -13,7 +13,7 @@ from lmrrg.ppo.losses import (
     token_log_probs,
     value_loss,
 )
-from tests.support.ppo_batches import mask_of, poisoned, random_batch
+from tests.support.ppo.batches import mask_of, poisoned, random_batch
 
 INPUTS = ("log_probs", "old_log_probs", "advantages", "mask")
 VALUE_INPUTS = ("values", "old_values", "returns", "mask")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.published_weights import write_weights
+from tests.support.published.weights import write_weights
 
 
 @pytest.fixture(scope="module")

@@ -29,8 +29,8 @@ from lmrrg.metrics.published.bertscore import BASELINE, BertScore, bertscore_f1
 from lmrrg.metrics.published.chexbert import CheXbert
 from lmrrg.metrics.published.weight_files import SOURCES, find, missing_files
 from lmrrg.studies import LABELS
-from tests.support.published_oracles import REPORTS, plain_bert
-from tests.support.published_weights import write_weights
+from tests.support.published.oracles import REPORTS, plain_bert
+from tests.support.published.weights import write_weights
 
 CPU = torch.device("cpu")
 

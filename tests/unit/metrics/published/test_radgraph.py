@@ -22,8 +22,8 @@ from lmrrg.metrics.published.radgraph import (
     spans_of,
 )
 from lmrrg.metrics.published.weight_files import find
-from tests.support.published_oracles import REPORTS, plain_bert
-from tests.support.published_weights import (
+from tests.support.published.oracles import REPORTS, plain_bert
+from tests.support.published.weights import (
     ENTITY_LABELS,
     FOLD,
     RELATION_LABELS,

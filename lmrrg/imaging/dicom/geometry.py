@@ -1,4 +1,4 @@
-"""Turn a film as its Patient Orientation says (PS3.3 C.7.6.1.1.1)."""
+"""Make a film's pixels square, and turn it as Patient Orientation says (PS3.3 C.7.6.1.1.1)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,30 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from lmrrg.imaging.dicom import elements
-from lmrrg.imaging.radiograph import Pixels
+from lmrrg.imaging.radiograph import Limits, Pixels, check_size, resize
+
+_SQUARE_ENOUGH = 0.01
+"""Difference of a pixel's sides that is left alone: resampling would cost more than it corrects."""
 
 _AXES = {"L": "side", "R": "side", "A": "depth", "P": "depth", "H": "length", "F": "length"}
 """Axis of the body along which each direction points."""
+
+
+def square(pixels: Pixels, height: float, limits: Limits) -> Pixels:
+    """Return the image on square pixels, enlarged along the longer side of a pixel.
+
+    Raises:
+        ImageError: ``too_large``.
+    """
+    if abs(height - 1) <= _SQUARE_ENOUGH:
+        return pixels
+    rows, columns = pixels.shape
+    if height > 1:
+        rows = round(rows * height)
+    else:
+        columns = round(columns / height)
+    check_size(rows, columns, limits)
+    return resize(pixels, rows, columns)
 
 
 def upright(pixels: Pixels, dataset: Dataset) -> Pixels:

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 from transformers import BertConfig, BertModel
 
-from tests.support.published_weights import WORDS
+from tests.support.published.weights import WORDS
 
 
 def random_report(rng: random.Random, longest: int = 30) -> str:

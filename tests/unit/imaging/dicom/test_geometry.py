@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
-from lmrrg.imaging.dicom.orientation import upright
+from lmrrg.imaging.dicom.geometry import upright
 from lmrrg.imaging.reading import read_image
 from tests.support.dicom_files import dicom, ramp
 
