@@ -226,6 +226,7 @@ class CQRL(Algorithm):
         """
         extra = {
             "stage": "ppo",
+            "section": self.settings.data.section,
             "iteration": self.iterations_done,
             "weights": self.version,
             "share": fraction,

@@ -9,6 +9,7 @@ from serve_app.routes.chat import chat
 from serve_app.routes.health import health
 from serve_app.routes.page import page
 from serve_app.routes.reports import reports
+from serve_app.routes.scores import scores
 from serve_app.service import Service
 
 
@@ -23,6 +24,7 @@ def build_api(service: Service) -> FastAPI:
         title="LM-RRG chest radiograph reports", version="1", docs_url=None, redoc_url=None
     )
     install(api)
-    for router in (health(service), page(), reports(service), chat(service)):
+    routers = (health(service), page(), reports(service), scores(), chat(service))
+    for router in routers:
         api.include_router(router)
     return api

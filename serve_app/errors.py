@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -11,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from lmrrg.errors import CodedError
 from lmrrg.imaging.radiograph import ImageError
-from serve_app.schemas import ErrorDetail, ErrorResponse
+from serve_app.schemas import ErrorDetail, ErrorResponse, FileError
 
 STATUS = {
     "bad_form": 400,
@@ -30,6 +31,7 @@ STATUS = {
     "not_an_image": 415,
     "unsupported_transfer_syntax": 415,
     "decoder_memory": 413,
+    "not_acceptable": 406,
     "decoder_busy": 503,
     "not_ready": 503,
     "busy": 503,
@@ -57,6 +59,21 @@ class ServiceError(CodedError):
     """
 
 
+class FilesRefused(CodedError):
+    """Files of an upload that are refused, by their index; the code is that of the first.
+
+    Files are named by their numbers, because a file name may contain a patient's name.
+    """
+
+    def __init__(self, refused: Mapping[int, ImageError]):
+        index, first = next(iter(refused.items()))
+        super().__init__(first.code, f"image {index + 1}: {_message(first)}")
+        self.files = [
+            FileError(index=index, code=error.code, message=_message(error))
+            for index, error in refused.items()
+        ]
+
+
 def install(api: FastAPI) -> None:
     """Turn every error of the application into a JSON body ``{"error": {"code", "message"}}``."""
 
@@ -69,7 +86,7 @@ def install(api: FastAPI) -> None:
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         # Names of the fields only: the values are what somebody typed about a patient.
         fields = ", ".join(sorted({str(problem["loc"][-1]) for problem in error.errors()}))
-        return error_response(422, "invalid_request", f"missing or invalid: {fields}")
+        return error_response(422, "invalid_request", f"missing, unknown or invalid: {fields}")
 
     @api.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:
@@ -87,16 +104,23 @@ def install(api: FastAPI) -> None:
 
 def coded_response(error: CodedError | ImageError) -> JSONResponse:
     """Return the HTTP response of a coded error."""
-    message = str(error).removeprefix(f"{error.code}: ")
-    return error_response(STATUS.get(error.code, 422), error.code, message)
+    files = error.files if isinstance(error, FilesRefused) else None
+    return error_response(STATUS.get(error.code, 422), error.code, _message(error), files)
 
 
-def error_response(status: int, code: str, message: str) -> JSONResponse:
+def error_response(
+    status: int, code: str, message: str, files: list[FileError] | None = None
+) -> JSONResponse:
     """Return the HTTP response of an error."""
-    body = ErrorResponse(error=ErrorDetail(code=code, message=message)).model_dump()
+    detail = ErrorDetail(code=code, message=message, files=files)
+    body = ErrorResponse(error=detail).model_dump(exclude_none=True)
     headers = {CODE_HEADER: code}
     if status in (429, 503, 504):
         headers["Retry-After"] = "2"
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(body, status, headers=headers)
+
+
+def _message(error: CodedError) -> str:
+    return str(error).removeprefix(f"{error.code}: ")

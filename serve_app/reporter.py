@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from lmrrg.anatomy import REGIONS
@@ -41,6 +43,7 @@ from lmrrg.vision.files import load_features_from_images
 from lmrrg.vision.study_features import StudyFeatures
 from serve_app.doubts import abstain_reasons
 from serve_app.schemas import ImageInfo, ImageWarning, ModelInfo, RegionHeat, ReportResponse
+from serve_app.sentences import describe_sentences
 from serve_app.settings import ServiceSettings
 
 
@@ -64,7 +67,8 @@ class _Begun:
     reasons: list[ImageWarning]
     """Why no report is written; empty where one is."""
     probabilities: dict[str, float]
-    regions: list[RegionHeat] | None
+    attention: NDArray[np.float32]
+    """[29, V, side, side] of its present views."""
     started: float
 
 
@@ -148,11 +152,9 @@ class Reporter:
         reasons = [abstain_reasons(self._chosen(study)) for study in studies]
         names = self._submit(studies, features, visual, [not found for found in reasons])
         for row, (name, study) in enumerate(zip(names, studies, strict=True)):
-            regions = None
-            if study.details:
-                regions = _regions(visual.attention[row].cpu(), features.view_mask[row])
+            attention = _attention(visual.attention[row].cpu(), features.view_mask[row])
             probabilities = _probabilities(visual.disease_logits[row].cpu())
-            self._begun[name] = _Begun(study, reasons[row], probabilities, regions, started)
+            self._begun[name] = _Begun(study, reasons[row], probabilities, attention, started)
         return names
 
     def step(self) -> dict[str, ReportResponse]:
@@ -225,7 +227,7 @@ class Reporter:
         study = begun.study
         config = self._engine.model.config
         return ReportResponse(
-            findings=report.text if report else "",
+            **self._texts(report.text if report else "", begun.attention),
             abstain=report is None,
             reasons=begun.reasons,
             complete=report is None or report.finished,
@@ -234,11 +236,24 @@ class Reporter:
             images_not_used=max(0, len(study.images) - self._data.max_views),
             indication_used=config.use_indication and bool(study.indication.strip()),
             prior_used=config.use_prior and bool(study.prior.strip()),
-            regions=begun.regions,
+            regions=_regions(begun.attention) if study.details else None,
             model=self._model_info,
             generated_at=datetime.now(UTC),
             seconds=round(time.perf_counter() - begun.started, 3),
         )
+
+    def _texts(self, text: str, attention: NDArray[np.float32]) -> dict[str, Any]:
+        """Return the fields of a response that hold the text and its sentences."""
+        # A checkpoint without this entry was made when findings were all that could be learnt.
+        section = self._model_info.provenance.get("section", "findings")
+        name: Literal["findings", "impression"]
+        name = "impression" if section == "impression" else "findings"
+        return {
+            "findings": text if name == "findings" else "",
+            "impression": text if name == "impression" else None,
+            "section": section,
+            "sentences": describe_sentences(text, name, attention),
+        }
 
     def _images(self, study: UploadedStudy) -> list[ImageInfo]:
         """Describe the images of a study that the model sees."""
@@ -312,13 +327,17 @@ def _probabilities(logits: torch.Tensor) -> dict[str, float]:
     return {name: round(value, 4) for name, value in zip(LABELS, values, strict=True)}
 
 
-def _regions(attention: torch.Tensor, view_mask: torch.Tensor) -> list[RegionHeat]:
+def _attention(attention: torch.Tensor, view_mask: torch.Tensor) -> NDArray[np.float32]:
     """Return the attention [29, V, P] of the present views [V] as square grids."""
-    present = attention[:, view_mask]
+    present = attention[:, view_mask].float()
     side = round(present.shape[-1] ** 0.5)
-    grids = present.reshape(len(REGIONS), -1, side, side).numpy()
+    return present.reshape(len(REGIONS), -1, side, side).numpy()
+
+
+def _regions(attention: NDArray[np.float32]) -> list[RegionHeat]:
+    """Return the attention [29, V, side, side] of every region."""
     # Rounding keeps the answer small; it has 29 numbers for each patch.
-    grids = grids.astype(np.float64).round(5).tolist()
+    grids = attention.astype(np.float64).round(5).tolist()
     return [RegionHeat(name=name, heat=heat) for name, heat in zip(REGIONS, grids, strict=True)]
 
 

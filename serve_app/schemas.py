@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lmrrg.studies import View
+from lmrrg.studies import Section, View
 
 NOTICE = (
     "For research only. This text was written by a machine from images alone and has not been "
@@ -66,6 +67,38 @@ class RegionHeat(Schema):
     )
 
 
+class RegionArea(Schema):
+    """Where the model attended to for one region; attention is no proof of place."""
+
+    name: str
+    image: int = Field(description="index in `images`")
+    box: tuple[float, float, float, float] = Field(
+        description="left, top, right and bottom of the patches with at least half of the largest "
+        "attention, as fractions of the square that the model sees"
+    )
+
+
+class SentenceInfo(Schema):
+    """One sentence of the report, and what it speaks of."""
+
+    section: Literal["findings", "impression"]
+    start: int = Field(description="first character in the section's text")
+    end: int = Field(description="behind the last character")
+    text: str
+    findings: list[str] = Field(description="findings that it asserts or suspects")
+    regions: list[RegionArea] = Field(
+        description="regions that its words name; empty where they name none"
+    )
+
+
+class Latencies(Schema):
+    """Where the time of a request went, seconds."""
+
+    decoding: float = Field(description="reading and checking the images")
+    writing: float = Field(description="waiting for the engine, encoding and generation")
+    total: float = Field(description="from the end of the upload to the answer")
+
+
 class ReportResponse(Schema):
     """A generated report, and what is needed to judge it."""
 
@@ -75,6 +108,17 @@ class ReportResponse(Schema):
     )
     reasons: list[ImageWarning] = Field(
         default_factory=list, description="why the service abstains; empty where it does not"
+    )
+    impression: str | None = Field(
+        None, description="null where the model was not trained to write one"
+    )
+    section: Section = Field(
+        "findings",
+        description="what the model was trained to write; of findings+impression it writes one "
+        "text, which stands in findings",
+    )
+    sentences: list[SentenceInfo] = Field(
+        default_factory=list, description="the sentences of the text, with their regions"
     )
     complete: bool = Field(description="False when the report was cut at the length limit")
     probabilities: dict[str, float] = Field(
@@ -94,7 +138,16 @@ class ReportResponse(Schema):
     model: ModelInfo
     generated_at: datetime = Field(description="UTC")
     seconds: float = Field(description="time for encoding and generation")
+    latencies: Latencies | None = Field(None, description="null where no request was made")
     notice: str = NOTICE
+
+
+class FileError(Schema):
+    """Why one file of an upload is refused."""
+
+    index: int = Field(description="of the file in the upload, from 0")
+    code: str
+    message: str
 
 
 class ErrorDetail(Schema):
@@ -102,6 +155,9 @@ class ErrorDetail(Schema):
 
     code: str
     message: str
+    files: list[FileError] | None = Field(
+        None, description="where files are refused: each of them; absent in other errors"
+    )
 
 
 class ErrorResponse(Schema):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from lmrrg.imaging.radiograph import ImageError, Radiograph
 from serve_app.doubts import check_one_study
-from serve_app.errors import ServiceError
+from serve_app.errors import FilesRefused, ServiceError
 from serve_app.service import MAX_IMAGES, Service
 
 
@@ -27,18 +27,19 @@ async def decode_images(service: Service, files: Sequence[bytes]) -> list[Radiog
     """Decode the images of one study, outside the event loop.
 
     Raises:
-        ImageError: the code of the first image that is refused. The message names it by its number,
-            because a file name may contain a patient's name.
+        FilesRefused: some images are refused; it names each of them.
         ServiceError: ``mixed_study`` or ``duplicate_image``.
     """
-    images = [await _decode(service, number, data) for number, data in enumerate(files, start=1)]
+    images: list[Radiograph] = []
+    refused: dict[int, ImageError] = {}
+    for index, data in enumerate(files):
+        try:
+            images.append(
+                await asyncio.to_thread(service.decoders.decode, data, service.image_size)
+            )
+        except ImageError as error:
+            refused[index] = error
+    if refused:
+        raise FilesRefused(refused)
     check_one_study(images)
     return images
-
-
-async def _decode(service: Service, number: int, data: bytes) -> Radiograph:
-    try:
-        return await asyncio.to_thread(service.decoders.decode, data, service.image_size)
-    except ImageError as error:
-        detail = str(error).removeprefix(f"{error.code}: ")
-        raise ImageError(error.code, f"image {number}: {detail}") from error

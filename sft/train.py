@@ -218,7 +218,12 @@ def _job(config: Config, plan: Plan) -> Job:
         val_files=features(plan.val, beside=[train_files]),
         tokenizer=plan.tokenizer,
         fingerprint=plan.fingerprint,
-        provenance={"data_sha256": digest, "seed": config.seed, "stage": "sft"},
+        provenance={
+            "data_sha256": digest,
+            "seed": config.seed,
+            "section": config.data.section,
+            "stage": "sft",
+        },
         priors=priors_of(config),
     )
 

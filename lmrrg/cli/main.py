@@ -17,6 +17,7 @@ COMMANDS = {
     "compare": "test whether systems differ, from files with their reports",
     "evaluate": "generate reports with a checkpoint and score them",
     "generate": "write reports for films that have none",
+    "watch": "take studies from an archive (PACS) and store their reports there",
     "export": "make a folder of a model for others, with its card",
     "explain": "show matched, missed and invented findings of every report, in colour",
     "demo": "run SFT, PPO, evaluation and the run report with one config",

@@ -23,6 +23,7 @@ from lmrrg.config.rollout import RolloutConfig
 from lmrrg.config.serve import ServeConfig
 from lmrrg.config.sft import EyeConfig, SFTConfig
 from lmrrg.config.tracking import TrackingConfig
+from lmrrg.config.watch import WatchConfig
 
 
 class Config(Settings):
@@ -55,6 +56,7 @@ class Config(Settings):
     evaluation: EvaluationConfig = Field(EvaluationConfig(), json_schema_extra=FREE)
     tracking: TrackingConfig = Field(TrackingConfig(), json_schema_extra=FREE)
     serve: ServeConfig = Field(ServeConfig(), json_schema_extra=FREE)
+    watch: WatchConfig = Field(WatchConfig(), json_schema_extra=FREE)
 
     def checkpoint_uri(self, stage: str) -> str | None:
         """Return ``ray.checkpoint_storage/<name>/<stage>``, or None without such a store.

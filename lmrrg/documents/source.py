@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmrrg.documents.draft import DocumentError
-from lmrrg.imaging.dicom.identity import read_identity
+from lmrrg.imaging.dicom.identity import file_identity
 from lmrrg.imaging.radiograph import ImageError
 
 _SAME = ("StudyInstanceUID", "PatientID")
@@ -89,9 +89,9 @@ def read_source(paths: Sequence[Path]) -> SourceStudy:
     """Return the study of DICOM files.
 
     Raises:
-        DocumentError: ``mixed_study``, or ``unreadable`` for a file that is no DICOM.
+        DocumentError: ``mixed_study``, or ``unreadable`` for a damaged file.
     """
     try:
-        return source_study([read_identity(path) for path in paths])
+        return source_study([file_identity(path.read_bytes()) for path in paths])
     except ImageError as error:
         raise DocumentError("unreadable", "a film's DICOM header cannot be read") from error

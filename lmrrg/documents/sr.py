@@ -9,6 +9,7 @@ alone: a draft that is made again is the same object, so an archive that gets it
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Callable
 from typing import Literal
 
@@ -44,6 +45,9 @@ _COPIED = (
 
 _NAMES = ("PatientName", "ReferringPhysicianName")
 """Set at the end: highdicom would quote a name that is written in an unusual way in a warning."""
+
+# Its log names the films.
+logging.getLogger("highdicom").setLevel(logging.CRITICAL)
 
 
 def structured_report(draft: DraftReport, source: SourceStudy, kind: SRKind) -> Dataset:

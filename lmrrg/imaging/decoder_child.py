@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from lmrrg.imaging.dicom.identity import file_identity
 from lmrrg.imaging.radiograph import ImageError, Limits
 from lmrrg.imaging.reading import read_image, to_square
 
@@ -50,9 +51,13 @@ def main() -> None:
 
 
 def _answer(request: dict[str, Any], data: bytes, answers: BinaryIO) -> None:
-    """Decode one file and write its pixels, or the code of the error."""
+    """Decode one file and write its pixels or its identity, or the code of the error."""
     try:
-        image = read_image(data, Limits(**request["limits"]), polarity=request["polarity"])
+        limits = Limits(**request["limits"])
+        if request["identity"]:
+            reply(answers, {"identity": file_identity(data, limits)})
+            return
+        image = read_image(data, limits, polarity=request["polarity"])
         pixels = image.pixels
         if request["square"] is not None:
             pixels = to_square(pixels, request["square"])

@@ -25,6 +25,7 @@ import numpy as np
 
 from lmrrg.config.data import DataConfig
 from lmrrg.imaging.decoder_child import FRAME, READY
+from lmrrg.imaging.dicom.identity import checked_identity
 from lmrrg.imaging.radiograph import (
     DEFAULT_LIMITS,
     IMAGE_ERROR_CODES,
@@ -111,18 +112,32 @@ class DecoderPool:
             ImageError: the reader's codes, and ``decoder_timeout``, ``decoder_memory``,
                 ``decoder_crashed`` or ``decoder_busy``.
         """
+        request = {"identity": False, "polarity": self._polarity, "square": square}
+        return _radiograph(*self._ask(request, data, 4 * self._limits.max_pixels))
+
+    def identity(self, data: bytes) -> dict[str, str]:
+        """Read who and what a file is, as :func:`~lmrrg.imaging.dicom.identity.file_identity` does.
+
+        Raises:
+            ImageError: as :meth:`decode`.
+        """
+        facts, _ = self._ask({"identity": True}, data, longest=0)
+        try:
+            return checked_identity(facts.get("identity"))
+        except ValueError:
+            raise ImageError("decoder_crashed") from None
+
+    def _ask(
+        self, request: dict[str, Any], data: bytes, longest: int
+    ) -> tuple[dict[str, Any], bytearray]:
+        """Return a child's answer to a request about one file."""
+        request |= {"limits": asdict(self._limits), "cpu_s": self._timeout_s}
         with self._child() as child:
-            request = {
-                "limits": asdict(self._limits),
-                "polarity": self._polarity,
-                "square": square,
-                "cpu_s": self._timeout_s,
-            }
-            facts, payload = child.ask(request, data, self._timeout_s, 4 * self._limits.max_pixels)
+            facts, payload = child.ask(request, data, self._timeout_s, longest)
         if "code" in facts:
             code = facts["code"] if facts["code"] in IMAGE_ERROR_CODES else "decoder_crashed"
             raise ImageError(code, str(facts.get("message", "")))
-        return _radiograph(facts, payload)
+        return facts, payload
 
     def close(self) -> None:
         """Wait for the files in work and end the children."""
@@ -191,7 +206,7 @@ class _Child:
         """Send one request and return its answer: the header and the payload.
 
         Args:
-            request: limits, polarity, square and CPU time, as ``decoder_child`` takes them.
+            request: what is wanted, with limits and CPU time, as ``decoder_child`` takes it.
             data: the bytes of a file.
             timeout_s: longest time until the answer, seconds.
             longest: largest payload that is read, bytes; a larger one means a broken child.

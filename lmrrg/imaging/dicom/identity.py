@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 
-import pydicom
 from pydicom.dataset import Dataset
 from pydicom.valuerep import DA, TM
 
 from lmrrg.imaging.dicom import elements
-from lmrrg.imaging.radiograph import ImageError
+from lmrrg.imaging.dicom.header import is_dicom, parse
+from lmrrg.imaging.radiograph import DEFAULT_LIMITS, ImageError, Limits
 
 _UID = re.compile(r"[0-2](\.(0|[1-9]\d*))+")
 
@@ -87,22 +86,36 @@ def identity(dataset: Dataset) -> dict[str, str]:
     return found
 
 
-def read_identity(path: Path) -> dict[str, str]:
-    """Return :func:`identity` of a file; its pixels are not read.
+def file_identity(data: bytes, limits: Limits = DEFAULT_LIMITS) -> dict[str, str]:
+    """Return :func:`identity` of a file's bytes; empty for what is no DICOM file.
 
     Raises:
-        ImageError: ``unreadable``, it is no DICOM file.
-        OSError: it cannot be opened.
+        ImageError: ``unreadable``, or ``too_large`` for a deflated file beyond the limits.
     """
+    if not is_dicom(data):
+        return {}
     try:
-        keywords = [*_IS_VALID, "SpecificCharacterSet"]
-        dataset = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=keywords)
-    except OSError:
+        return identity(parse(data, limits))
+    except ImageError:
         raise
     except elements.DAMAGE:
         # `from None`: pydicom's messages quote header values.
         raise ImageError("unreadable") from None
-    return identity(dataset)
+
+
+def checked_identity(stated: object) -> dict[str, str]:
+    """Return what another process read, if :func:`identity` could have returned it.
+
+    Raises:
+        ValueError: it could not.
+    """
+    if not isinstance(stated, dict):
+        raise ValueError("no identity")
+    for keyword, value in stated.items():
+        is_valid = _IS_VALID.get(keyword)
+        if is_valid is None or not isinstance(value, str) or not is_valid(value):
+            raise ValueError("no identity")
+    return dict(stated)
 
 
 def _text(dataset: Dataset, keyword: str) -> str:

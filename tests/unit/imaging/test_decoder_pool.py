@@ -196,3 +196,11 @@ def test_children_end_with_their_parent():
     ):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_child_reads_who_a_film_is_of() -> None:
+    with DecoderPool() as pool:
+        found = pool.identity(dicom(ramp(), StudyInstanceUID="1.2.3"))
+        assert (found["StudyInstanceUID"], found["PatientID"]) == ("1.2.3", "MRN-12345")
+        assert pool.identity(b"no film") == {}
+        assert pool.decode(dicom(ramp())).source == "dicom", "the same child goes on"

@@ -1,0 +1,1 @@
+"""The way from a picture archive (PACS) to the report service and back."""

@@ -1,0 +1,64 @@
+"""Describe the sentences of a report: their findings, their regions, and the attention there."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmrrg.anatomy import REGIONS
+from lmrrg.documents.sentence_regions import SentenceRegions, sentence_regions
+from serve_app.schemas import RegionArea, SentenceInfo
+
+_EDGE = 0.5
+"""Least attention inside an area, as a fraction of the largest (the width at half maximum)."""
+
+
+def describe_sentences(
+    text: str, section: Literal["findings", "impression"], attention: NDArray[np.float32]
+) -> list[SentenceInfo]:
+    """Return the sentences of a text.
+
+    Args:
+        text: one section of a report.
+        section: its name.
+        attention: of each region to the patches of the images that were used, [29, V, side, side].
+    """
+    return [_described(text, section, each, attention) for each in sentence_regions(text)]
+
+
+def _described(
+    text: str,
+    section: Literal["findings", "impression"],
+    sentence: SentenceRegions,
+    attention: NDArray[np.float32],
+) -> SentenceInfo:
+    areas = [region_area(name, attention[REGIONS.index(name)]) for name in sentence.regions]
+    return SentenceInfo(
+        section=section,
+        start=sentence.start,
+        end=sentence.end,
+        text=text[sentence.start : sentence.end],
+        findings=list(sentence.findings),
+        regions=areas,
+    )
+
+
+def region_area(name: str, attention: NDArray[np.float32]) -> RegionArea:
+    """Return where the attention of a region, [V, side, side], is at its strongest.
+
+    >>> heat = np.zeros((2, 4, 4), np.float32)
+    >>> heat[1, 0, 2:] = 0.5
+    >>> area = region_area("spine", heat)
+    >>> area.image, area.box
+    (1, (0.5, 0.0, 1.0, 0.25))
+    """
+    image = int(attention.max(axis=(1, 2)).argmax())
+    inside = attention[image] >= _EDGE * attention[image].max()
+    rows = np.flatnonzero(inside.any(axis=1))
+    columns = np.flatnonzero(inside.any(axis=0))
+    side = attention.shape[-1]
+    left, right = columns[0] / side, (columns[-1] + 1) / side
+    top, bottom = rows[0] / side, (rows[-1] + 1) / side
+    return RegionArea(name=name, image=image, box=(left, top, right, bottom))
