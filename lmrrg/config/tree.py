@@ -9,6 +9,7 @@ rank runs through the model at once.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -22,8 +23,16 @@ from lmrrg.config.reward import RewardConfig
 from lmrrg.config.rollout import RolloutConfig
 from lmrrg.config.serve import ServeConfig
 from lmrrg.config.sft import EyeConfig, SFTConfig
-from lmrrg.config.tracking import TrackingConfig
 from lmrrg.config.watch import WatchConfig
+
+
+class TrackingConfig(Settings):
+    """Where metrics go besides the run folder, which always holds them as JSONL."""
+
+    wandb_mode: Literal["offline", "online", "disabled"] = Field(
+        "offline", description="Weights & Biases mode"
+    )
+    wandb_project: str = Field("lmrrg", description="Weights & Biases project")
 
 
 class Config(Settings):

@@ -18,8 +18,7 @@ from typing import Any
 import wandb
 from wandb.sdk.mailbox import MailboxClosedError
 
-from lmrrg.config.tracking import TrackingConfig
-from lmrrg.config.tree import Config
+from lmrrg.config.tree import Config, TrackingConfig
 from lmrrg.files import atomic_writer
 from lmrrg.run.errors import TrackingError
 from lmrrg.run.layout import RunLayout

@@ -7,6 +7,7 @@ PATHS = (
     "/metrics",
     "/openapi.json",
     "/v1/reports",
+    "/v1/score",
     "/v1/models",
     "/v1/chat/completions",
 )

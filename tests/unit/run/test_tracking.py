@@ -14,8 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lmrrg.config.loading import load_config
-from lmrrg.config.tracking import TrackingConfig
-from lmrrg.config.tree import Config
+from lmrrg.config.tree import Config, TrackingConfig
 from lmrrg.manifest import manifest_hash
 from lmrrg.run.errors import TrackingError
 from lmrrg.run.layout import RunLayout
