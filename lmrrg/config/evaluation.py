@@ -31,13 +31,6 @@ class EvaluationConfig(Settings):
     uncertain_policy: Literal["positive", "negative"] = Field(
         "positive", description="how the F1 scores count a label of -1 (uncertain)"
     )
-    label_threshold: float = Field(
-        0.25,
-        gt=0.0,
-        lt=1.0,
-        description="probability from which the baselines that write from the image encoder's "
-        "labels take a finding for present",
-    )
     extra_metrics: list[OwnCode] = Field(
         [],
         description="metrics of your own: module:function, which gets N reports and their N "

@@ -46,6 +46,7 @@ from lmrrg.metrics.backends import make_backend
 from lmrrg.metrics.text.conventions import Convention, Raw, make_convention, r2gen_dataset
 from lmrrg.metrics.text.meteor.score import prepare_meteor
 from lmrrg.model.checkpoint import checkpoint_encoder
+from lmrrg.model.evidence import checkpoint_thresholds
 from lmrrg.own_code import load_own
 from lmrrg.policy.start_checks import check_own_code
 from lmrrg.progress import progress_bar
@@ -97,7 +98,8 @@ def evaluate_run(config: Config, open_generator: OpenGenerator | None = None) ->
         training,
         config.data,
         config.evaluation.uncertain_policy,
-        config.evaluation.label_threshold,
+        # The operating point at which the trained systems read the image encoder, too.
+        checkpoint_thresholds(checkpoints["ppo"], config.evidence).double().numpy(),
         setup.backend,
         config.seed,
     )
