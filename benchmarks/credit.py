@@ -83,6 +83,7 @@ class Sampler:
             config.data,
             config.model,
             checkpoint,
+            config.evidence,
         )
         self._config = config
         self._engine = engine
