@@ -134,7 +134,7 @@ def app(arguments: Mapping[str, str]) -> Application:
     """
     try:
         config = _config(arguments)
-        checkpoint = _checkpoint(arguments.get("checkpoint"), config.serve.checkpoint)
+        checkpoint = _checkpoint(arguments.get("checkpoint"), config)
         gate = GateSettings.of(config.serve)
         in_proxies = start_serve(config.ray, gate)
     except (ConfigError, CheckpointError, PlacementError) as error:

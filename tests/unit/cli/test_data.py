@@ -112,7 +112,7 @@ def test_refused_images_are_listed_at_the_import(tmp_path, damaged, capsys):
     arguments = ["data", "csv", "--source", str(damaged), "--out", str(out), "--quiet"]
     assert main([*arguments, "--ids", "published", "--check-images"]) == 0
     shown = capsys.readouterr().out
-    assert "images read: 3; refused: not_an_image 1; flagged: none" in shown
+    assert "images read: 3; refused: not_an_image 1; flagged: not_a_chest_film 2" in shown
     assert f"refused: {tmp_path / '1.png'} (not_an_image)" in shown
     assert "--skip-refused-images leaves them out" in shown
     assert listed.read_text() == f"image,code\n{tmp_path / '1.png'},not_an_image\n"
@@ -122,7 +122,12 @@ def test_refused_images_are_listed_at_the_import(tmp_path, damaged, capsys):
     assert "no image that can be read" in capsys.readouterr().out
     assert sorted(study.id for study in read_studies(out)) == ["s0", "s2"]
     check = json.loads(out.with_suffix(".audit.json").read_text())["image_check"]
-    assert check == {"images": 3, "refused": {"not_an_image": 1}, "flagged": {}, "left_out": 1}
+    assert check == {
+        "images": 3,
+        "refused": {"not_an_image": 1},
+        "flagged": {"not_a_chest_film": 2},
+        "left_out": 1,
+    }
 
     assert main([*arguments, "--ids", "published"]) == 0
     assert not listed.exists(), "the list belongs to another manifest"

@@ -110,6 +110,21 @@ class Recorder:
         self.prompts.append(prompts)
         return [[SimpleNamespace(text="The lungs are clear.", finished=True)] for _ in prompts]
 
+    def encode(self, features: Any) -> Any:
+        return self.model.visual(features)
+
+    def submit(self, tokens: Any, prompts: list[list[int]], seeds: list[int]) -> list[str]:
+        self.prompts.append(prompts)
+        self.begun = [f"{number}" for number, _ in enumerate(seeds)]
+        return self.begun
+
+    def step(self) -> dict[str, Any]:
+        written = SimpleNamespace(text="The lungs are clear.", finished=True)
+        return dict.fromkeys(self.begun, written)
+
+    def abort(self, names: list[str]) -> None:
+        assert not names
+
     def close(self) -> None:
         pass
 
@@ -122,7 +137,7 @@ def ranks_of(config: Config, monkeypatch: pytest.MonkeyPatch) -> RankTrainer:
     monkeypatch.setattr(
         "sft.train._trainer", lambda job, _: jobs.append(job) or SimpleNamespace(fit=lambda: None)
     )
-    monkeypatch.setattr("sft.train._copy_models", lambda *_: Path())
+    monkeypatch.setattr("sft.train.copy_models", lambda *_: Path())
     monkeypatch.setattr(
         "sft.worker.dist", SimpleNamespace(get_rank=lambda: 0, get_world_size=lambda: 1)
     )
