@@ -6,8 +6,10 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 from pynetdicom import AE, evt
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
@@ -73,7 +75,8 @@ def listening(watch: WatchConfig, inbox: Path, limits: Limits = DEFAULT_LIMITS) 
 
 def _store(event: Event, inbox: Path, limits: Limits) -> int:
     """Write one film and return the status of the answer (PS3.4 table B.2-1)."""
-    sop_uid = str(event.request.AffectedSOPInstanceUID or "")
+    request = cast(C_STORE, event.request)
+    sop_uid = str(request.AffectedSOPInstanceUID or "")
     data = event.encoded_dataset()
     if not sop_uid or len(data) > limits.max_bytes:
         return _CANNOT_UNDERSTAND
