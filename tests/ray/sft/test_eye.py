@@ -81,9 +81,9 @@ def test_frozen_blocks_keep_the_packaged_weights_and_the_others_move(finished: C
 
 
 def test_one_rank_and_two_end_at_the_same_weights(finished: Config):
-    """Ranks are a way to compute the same thing; each cuts crops of its own, so whole squares."""
-    whole = finished.data.image_size
-    runs = [another(finished, f"ranks{n}", workers=n, crop=whole) for n in (1, 2)]
+    """Ranks are a way to compute the same thing, once none of them cuts crops of its own."""
+    whole = {"crop": finished.data.image_size, "rotation": 0.0, "brightness": 0.0}
+    runs = [another(finished, f"ranks{n}", workers=n, **whole) for n in (1, 2)]
     for run in runs:
         run_eye(run)
     for name, value in weights(runs[0]).items():
