@@ -13,7 +13,7 @@ from PIL import Image
 
 from lmrrg.config.loading import load_config
 from lmrrg.config.tree import Config
-from lmrrg.data.phantom.drawn.findings import draw_phantom
+from lmrrg.data.phantom.drawn.findings import draw_phantom, sample_findings
 from lmrrg.model.checkpoint import save_checkpoint
 from lmrrg.studies import Study, StudyImage
 from tests.support.new_model import new_model
@@ -67,10 +67,12 @@ SENTENCES = (
 
 
 def radiograph(seed: int, rows: int = 96, columns: int = 80) -> np.ndarray:
-    """Draw an 8-bit film of a healthy chest, a different one for each seed."""
-    streams = np.random.default_rng(seed).spawn(2)
-    film, _ = draw_phantom(streams[0], [], rows, patient=streams[1])
-    return np.asarray(Image.fromarray(np.uint8(film * 255)).resize((columns, rows)))
+    """Draw an 8-bit chest film, with other findings and another exposure for each seed."""
+    streams = np.random.default_rng(seed).spawn(4)
+    findings = sample_findings(streams[2])
+    film, _ = draw_phantom(streams[0], findings, rows, patient=streams[1])
+    relit = np.uint8(255 * film ** np.exp(streams[3].uniform(-0.7, 0.7)))
+    return np.asarray(Image.fromarray(relit).resize((columns, rows)))
 
 
 @pytest.fixture(scope="session")
