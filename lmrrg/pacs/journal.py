@@ -26,6 +26,11 @@ create table if not exists studies (
     changed real not null
 ) strict
 """
+_BY_KEY = "select key, state, code, attempts, next_try from studies where key = ?"
+_DUE = (
+    "select key, state, code, attempts, next_try from studies"
+    " where state = ? and next_try <= ? order by changed"
+)
 _LONGEST_PAUSE_S = 300.0
 
 
@@ -78,14 +83,12 @@ class Journal:
 
     def entry(self, key: str) -> Entry | None:
         """Return the entry of a study; None for one that is new."""
-        found = self._select("where key = ?", key)
+        found = self._entries(_BY_KEY, key)
         return found[0] if found else None
 
     def due(self, state: State) -> list[Entry]:
         """Return the entries of a state whose time has come, the oldest first."""
-        return self._select(
-            "where state = ? and next_try <= ? order by changed", state, self._clock()
-        )
+        return self._entries(_DUE, state, self._clock())
 
     def set(self, key: str, state: State, code: str = "") -> None:
         """Move a study to a state."""
@@ -108,9 +111,6 @@ class Journal:
             (entry.key, entry.state, entry.code, entry.attempts, entry.next_try, self._clock()),
         )
 
-    def _select(self, condition: str, *values: object) -> list[Entry]:
-        columns = "key, state, code, attempts, next_try"
-        with closing(
-            self._database.execute(f"select {columns} from studies {condition}", values)
-        ) as rows:
+    def _entries(self, query: str, *values: object) -> list[Entry]:
+        with closing(self._database.execute(query, values)) as rows:
             return [Entry(*row) for row in rows]
