@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -22,6 +23,8 @@ from lmrrg.pacs.service import FilmsRefused, ServiceDown
 from lmrrg.pacs.watcher import Watcher
 from lmrrg.studies import LABELS
 from tests.support.dicom_files import dicom, ramp
+
+_EVERY_STUDY = "select key, state, code from studies"
 
 
 class Killed(BaseException):
@@ -99,7 +102,8 @@ class Place:
             )
             for _ in range(steps):
                 watcher.step()
-            return {each.key: (each.state, each.code) for each in journal._select("")}
+        with closing(sqlite3.connect(self.watch.state / "journal.sqlite")) as database:
+            return {key: (state, code) for key, state, code in database.execute(_EVERY_STUDY)}
 
 
 @pytest.fixture
