@@ -7,6 +7,7 @@ Both can also be given as ``serve run serve_app.app:app checkpoint=DIR config=FI
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -135,7 +136,7 @@ def app(arguments: Mapping[str, str]) -> Application:
     try:
         config = _config(arguments)
         checkpoint = _checkpoint(arguments.get("checkpoint"), config)
-        gate = GateSettings.of(config.serve)
+        gate = GateSettings.of(config.serve.model_copy(update={"checkpoint": None}))
         in_proxies = start_serve(config.ray, gate)
     except (ConfigError, CheckpointError, PlacementError) as error:
         raise click.ClickException(str(error)) from error
@@ -150,16 +151,18 @@ def deployment(config: Config, checkpoint: Path, gate: GateSettings | None) -> A
         checkpoint: model directory.
         gate: for a gate in the replicas; None: the proxies have it.
     """
-    limits = config.serve
+    # Replicas get their checkpoint apart from their settings, because it may change.
+    limits = config.serve.model_copy(update={"checkpoint": None})
     rollout = config.rollout
     _, inputs = checkpoint_settings(checkpoint)
     # The square that the model sees is the checkpoint's own.
     data = config.data.model_copy(update={"image_size": inputs.image_size})
-    settings = ServiceSettings.of(config.model_copy(update={"data": data}))
+    settings = ServiceSettings.of(config.model_copy(update={"data": data, "serve": limits}))
     env = engine_environment(config.threads, gpu=rollout.gpus_per_engine > 0)
     if not rollout.gpus_per_engine:
         # A replica that reserved no GPU would still see all GPUs of its machine.
         env["CUDA_VISIBLE_DEVICES"] = ""
+    kind = model_kind(checkpoint)
     return (
         cast(Any, ReportService)
         .options(
@@ -173,8 +176,15 @@ def deployment(config: Config, checkpoint: Path, gate: GateSettings | None) -> A
                 "runtime_env": {"env_vars": env},
             },
         )
-        .bind(settings, model_kind(checkpoint), gate)
+        # Without a version of ours `serve.run` starts new replicas whenever it is called.
+        .options(version=_version(settings, kind, gate), _internal=True)
+        .bind(settings, kind, gate)
     )
+
+
+def _version(settings: ServiceSettings, kind: str, gate: GateSettings | None) -> str:
+    """Return a hash of what a running replica cannot change: all but its weights."""
+    return hashlib.sha256(repr((settings, kind, gate)).encode()).hexdigest()
 
 
 def _config(arguments: Mapping[str, str]) -> Config:

@@ -99,7 +99,11 @@ def load_tokenizer(name: str | Path, *, local_files_only: bool = False) -> PreTr
         DecoderError: ``pretrained_missing`` or ``bad_config`` (damaged, or of an unknown kind).
     """
     with coded_loading(f"the tokenizer of {name}"):
-        return AutoTokenizer.from_pretrained(name, local_files_only=local_files_only)
+        tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=local_files_only)
+    for how_it_was_read in ("is_local", "local_files_only"):
+        # Saved with it, this would make one tokenizer two.
+        tokenizer.init_kwargs.pop(how_it_was_read, None)
+    return tokenizer
 
 
 def load_decoder(

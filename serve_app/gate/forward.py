@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
@@ -57,17 +58,30 @@ class Answer:
         assert self.start is not None
         return [self.start, {"type": "http.response.body", "body": self.body}]
 
+    @property
+    def is_whole(self) -> bool:
+        """Return whether this is a whole answer, and not what a proxy says when a replica died.
+
+        That is a 500 as plain text, which replicas never send.
+        """
+        return self.is_complete and self._proxy_status != HTTPStatus.INTERNAL_SERVER_ERROR
+
     def raise_proxy_error(self) -> None:
-        """Raise the error that a proxy tells as plain text; replicas always answer with JSON.
+        """Raise the error that a proxy tells as plain text.
 
         Raises:
             ServiceError: ``not_ready``, ``timeout`` or ``busy``.
         """
+        if error := _PROXY_ERRORS.get(self._proxy_status or 0):
+            raise ServiceError(*error)
+
+    @property
+    def _proxy_status(self) -> int | None:
+        """Return the status of an answer of the proxy itself, which is plain text; else None."""
         assert self.start is not None
         headers = {name.lower(): value for name, value in self.start["headers"]}
         is_text = headers.get(b"content-type", b"").startswith(b"text/plain")
-        if is_text and (error := _PROXY_ERRORS.get(int(self.start["status"]))):
-            raise ServiceError(*error)
+        return int(self.start["status"]) if is_text else None
 
 
 async def forward(
@@ -107,7 +121,10 @@ async def forward(
                     await app(dict(scope), replay, answer.send)
                 except Exception:
                     logger.exception("a request failed")
-                if answer.is_complete:
+                if timeout.expired():
+                    # The proxy has taken the end of our patience for a client that left.
+                    raise TimeoutError
+                if answer.is_whole:
                     answer.raise_proxy_error()
                     return answer
                 if replay.client_has_gone:

@@ -23,6 +23,9 @@ def test_old_log_probs_of_the_engine(tiny_config, tiny_checkpoint, tmp_path, mon
         iterations=4,
         value_warmup_iterations=0,
     )
+    # By RadCliQ all reports of an untrained model are worth the same, and nothing would move.
+    reward = config.reward.model_copy(update={"function": "tests.support.own.lab:vowels"})
+    config = config.model_copy(update={"reward": reward})
     prepare_studies(config, progress=False)
     algorithm = CQRL(CQRLConfig.of(config, tiny_checkpoint))
     asked = []

@@ -13,6 +13,11 @@ def shared_words(reports: list[str], references: list[str]) -> list[float]:
     return [_shared(set(report.split()), set(reference.split())) for report, reference in pairs]
 
 
+def vowels(reports: list[str], references: list[str]) -> list[float]:
+    """Return the fraction of vowels, which differs even between untrained reports."""
+    return [sum(map(report.count, "aeiou")) / len(report) for report in reports]
+
+
 def one_too_few(reports: list[str], references: list[str]) -> list[float]:
     """Return a number less than there are reports."""
     return [0.0] * (len(reports) - 1)

@@ -76,6 +76,15 @@ def test_the_layout_is_the_documented_one(tiny_checkpoint: Path):
     assert decoder.config.head_dim >= 32
 
 
+def test_a_model_that_was_read_is_saved_as_one_that_was_made(tiny_checkpoint: Path, tmp_path: Path):
+    save_checkpoint(load_checkpoint(tiny_checkpoint), tmp_path / "again", {"stage": "test"})
+    for path in tiny_checkpoint.rglob("*.json"):
+        assert (
+            path.read_bytes()
+            == (tmp_path / "again" / path.relative_to(tiny_checkpoint)).read_bytes()
+        )
+
+
 def test_saving_over_a_checkpoint_replaces_all_of_it(model: ReportGenerator, tmp_path: Path):
     save_checkpoint(model, tmp_path / "m", {"step": 1})
     (tmp_path / "m" / "stale").write_text("")

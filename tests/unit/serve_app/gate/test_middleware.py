@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import http.client
 import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse
+from starlette.types import Message
 
 from lmrrg.config.serve import ServeConfig
 from serve_app.gate import bodies
@@ -285,26 +287,35 @@ def test_audit_and_metrics_hold_numbers_only(gated, tmp_path):
 
 
 class Dying:
-    """Proxy whose replica dies for the first requests: no answer, or half of one."""
+    """Proxy whose replica dies for the first requests: it then sends ``messages``."""
 
-    def __init__(self, deaths: int, half: bool = False):
+    def __init__(self, deaths: int, messages: Sequence[Message] = ()):
         self.deaths = deaths
-        self._half = half
+        self._messages = messages
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         body = (await receive())["body"]
         if self.deaths:
             self.deaths -= 1
-            if self._half:
-                await send({"type": "http.response.start", "status": 200, "headers": []})
-                await send({"type": "http.response.body", "body": b"ha", "more_body": True})
+            for message in self._messages:
+                await send(message)
             return
         await PlainTextResponse(b"whole" + body)(scope, receive, send)
 
 
-@pytest.mark.parametrize("half", [False, True])
-def test_another_replica_answers_when_one_dies(gated, half):
-    status, told, _ = ask(gated(Dying(2, half)))
+HALF_AN_ANSWER = (
+    {"type": "http.response.start", "status": 200, "headers": []},
+    {"type": "http.response.body", "body": b"ha", "more_body": True},
+)
+ERROR_OF_THE_PROXY = (
+    {"type": "http.response.start", "status": 500, "headers": [(b"content-type", b"text/plain")]},
+    {"type": "http.response.body", "body": b"The actor died."},
+)
+
+
+@pytest.mark.parametrize("messages", [(), HALF_AN_ANSWER, ERROR_OF_THE_PROXY])
+def test_another_replica_answers_when_one_dies(gated, messages):
+    status, told, _ = ask(gated(Dying(2, messages)))
     assert (status, told) == (200, {"text": "wholexxxxxxxxxx"})
 
 
@@ -334,6 +345,18 @@ def test_a_health_check_is_answered_although_no_replica_is(gated):
     assert (status, told["error"]["code"]) == (503, "not_ready")
     assert time.monotonic() - started < 1.4
     assert ask(address)[1]["error"]["code"] == "timeout"
+
+
+def test_a_proxy_that_answers_when_it_is_stopped_is_too_late(gated):
+    async def late(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            for message in ERROR_OF_THE_PROXY:
+                await send(message)
+
+    status, told, _ = ask(gated(late), "GET", "/healthz")
+    assert (status, told["error"]["code"]) == (503, "not_ready")
 
 
 def test_a_client_that_goes_away_is_no_lost_replica(gated, tmp_path):
