@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,10 @@ def dicomweb_client(watch: WatchConfig) -> DICOMwebClient:
     if watch.dicomweb_token_file is not None:
         token = watch.dicomweb_token_file.read_text(encoding="utf-8").strip()
         headers["Authorization"] = f"Bearer {token}"
-    return DICOMwebClient(url=str(watch.dicomweb), headers=headers)
+    client = DICOMwebClient(url=str(watch.dicomweb), headers=headers)
+    # The watcher tries again itself; the client would hold up everything else for half a minute.
+    client.set_http_retry_params(retry=False)
+    return client
 
 
 class FilmPoller:
@@ -67,15 +71,16 @@ class FilmPoller:
         found: dict[str, None] = {}
         for modality in _MODALITIES:
             filters = {"StudyDate": f"{first:%Y%m%d}-", "ModalitiesInStudy": modality}
-            for study in self._client.search_for_studies(
-                search_filters=filters, get_remaining=True
-            ):
+            search = partial(self._client.search_for_studies, search_filters=filters)
+            for study in _all_found(search, _STUDY):
                 found[_value(study, _STUDY)] = None
         return list(found)
 
     def _fetch_study(self, study_uid: str) -> None:
-        instances = self._client.search_for_instances(study_uid, get_remaining=True)
-        films = [each for each in instances if _value(each, _CLASS) in FILM_CLASSES]
+        search = partial(self._client.search_for_instances, study_uid)
+        films = [
+            each for each in _all_found(search, _INSTANCE) if _value(each, _CLASS) in FILM_CLASSES
+        ]
         entry = self._journal.entry(
             study_key(study_uid, [_value(film, _INSTANCE) for film in films])
         )
@@ -113,6 +118,24 @@ class StowArchive:
             ) from error
         if answer.get("FailedSOPSequence"):
             raise ArchiveError("archive_refused", "the archive did not take a report")
+
+
+def _all_found(search: Callable[..., list[dict[str, Any]]], tag: str) -> list[dict[str, Any]]:
+    """Return what all pages of a search hold, each thing once.
+
+    The search ends at a page that brings nothing new. The client's own `get_remaining` waits for an
+    empty page, and never ends with Orthanc, which ignores `offset` beside ``ModalitiesInStudy``.
+
+    Args:
+        search: returns one page of DICOM JSON objects, from its argument ``offset`` on.
+        tag: of the UID that tells two of them apart.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    while True:
+        before = len(found)
+        found |= {_value(each, tag): each for each in search(offset=before)}
+        if len(found) == before:
+            return list(found.values())
 
 
 def _value(found: dict[str, Any], tag: str) -> str:
