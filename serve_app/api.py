@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 from serve_app.errors import install
 from serve_app.routes.chat import chat
+from serve_app.routes.films import films
 from serve_app.routes.health import health
 from serve_app.routes.page import page
 from serve_app.routes.reports import reports
@@ -24,7 +25,7 @@ def build_api(service: Service) -> FastAPI:
         title="LM-RRG chest radiograph reports", version="1", docs_url=None, redoc_url=None
     )
     install(api)
-    routers = (health(service), page(), reports(service), scores(), chat(service))
+    routers = (health(service), page(), films(service), reports(service), scores(), chat(service))
     for router in routers:
         api.include_router(router)
     return api

@@ -6,6 +6,7 @@ PATHS = (
     "/readyz",
     "/metrics",
     "/openapi.json",
+    "/v1/films",
     "/v1/reports",
     "/v1/score",
     "/v1/models",
