@@ -227,7 +227,7 @@ class Reporter:
         study = begun.study
         config = self._engine.model.config
         return ReportResponse(
-            **self._texts(report.text if report else "", begun.attention),
+            **self._texts(report, begun.attention),
             abstain=report is None,
             reasons=begun.reasons,
             complete=report is None or report.finished,
@@ -242,18 +242,31 @@ class Reporter:
             seconds=round(time.perf_counter() - begun.started, 3),
         )
 
-    def _texts(self, text: str, attention: NDArray[np.float32]) -> dict[str, Any]:
+    def _texts(
+        self, report: GeneratedReport | None, attention: NDArray[np.float32]
+    ) -> dict[str, Any]:
         """Return the fields of a response that hold the text and its sentences."""
         # A checkpoint without this entry was made when findings were all that could be learnt.
         section = self._model_info.provenance.get("section", "findings")
         name: Literal["findings", "impression"]
         name = "impression" if section == "impression" else "findings"
+        text = report.text if report else ""
+        pieces, logprobs = self._tokens(report) if report else ([], [])
         return {
             "findings": text if name == "findings" else "",
             "impression": text if name == "impression" else None,
             "section": section,
-            "sentences": describe_sentences(text, name, attention),
+            "sentences": describe_sentences(text, name, attention, pieces, logprobs),
         }
+
+    def _tokens(self, report: GeneratedReport) -> tuple[Sequence[str], list[float]]:
+        """Return the tokens of a report and their log-probabilities, without special ones."""
+        tokenizer = self._engine.model.tokenizer
+        special = set(tokenizer.all_special_ids)
+        told = zip(report.token_ids, report.logprobs, strict=True)
+        kept = [(token, logprob) for token, logprob in told if token not in special]
+        pieces = tokenizer.convert_ids_to_tokens([token for token, _ in kept])
+        return pieces, [logprob for _, logprob in kept]
 
     def _images(self, study: UploadedStudy) -> list[ImageInfo]:
         """Describe the images of a study that the model sees."""

@@ -78,6 +78,17 @@ class RegionArea(Schema):
     )
 
 
+class Uncertainty(Schema):
+    """How unsure the language model was of the words of a sentence; it can be sure and wrong."""
+
+    value: float = Field(
+        description="0 to 1: 1 less the probability that the model gave to the token of which it "
+        "was least sure, among those that it wrote here"
+    )
+    mean_logprob: float = Field(description="mean over the tokens, nats")
+    meaning: str
+
+
 class SentenceInfo(Schema):
     """One sentence of the report, and what it speaks of."""
 
@@ -88,6 +99,9 @@ class SentenceInfo(Schema):
     findings: list[str] = Field(description="findings that it asserts or suspects")
     regions: list[RegionArea] = Field(
         description="regions that its words name; empty where they name none"
+    )
+    uncertainty: Uncertainty | None = Field(
+        None, description="null where the tokens cannot be placed in the text"
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -9,14 +11,19 @@ from numpy.typing import NDArray
 
 from lmrrg.anatomy import REGIONS
 from lmrrg.documents.sentence_regions import SentenceRegions, sentence_regions
-from serve_app.schemas import RegionArea, SentenceInfo
+from lmrrg.documents.uncertainty import SentenceLikelihood, sentence_likelihoods
+from serve_app.schemas import RegionArea, SentenceInfo, Uncertainty
 
 _EDGE = 0.5
 """Least attention inside an area, as a fraction of the largest (the width at half maximum)."""
 
 
 def describe_sentences(
-    text: str, section: Literal["findings", "impression"], attention: NDArray[np.float32]
+    text: str,
+    section: Literal["findings", "impression"],
+    attention: NDArray[np.float32],
+    pieces: Sequence[str],
+    logprobs: Sequence[float],
 ) -> list[SentenceInfo]:
     """Return the sentences of a text.
 
@@ -24,8 +31,15 @@ def describe_sentences(
         text: one section of a report.
         section: its name.
         attention: of each region to the patches of the images that were used, [29, V, side, side].
+        pieces: the tokens of the text, as the tokenizer writes them, without special ones.
+        logprobs: of these tokens, nats.
     """
-    return [_described(text, section, each, attention) for each in sentence_regions(text)]
+    sentences = sentence_regions(text)
+    likelihoods = sentence_likelihoods(text, sentences, pieces, logprobs)
+    return [
+        _described(text, section, sentence, attention, likelihood)
+        for sentence, likelihood in zip(sentences, likelihoods, strict=True)
+    ]
 
 
 def _described(
@@ -33,6 +47,7 @@ def _described(
     section: Literal["findings", "impression"],
     sentence: SentenceRegions,
     attention: NDArray[np.float32],
+    likelihood: SentenceLikelihood | None,
 ) -> SentenceInfo:
     areas = [region_area(name, attention[REGIONS.index(name)]) for name in sentence.regions]
     return SentenceInfo(
@@ -42,6 +57,21 @@ def _described(
         text=text[sentence.start : sentence.end],
         findings=list(sentence.findings),
         regions=areas,
+        uncertainty=None if likelihood is None else uncertainty(likelihood),
+    )
+
+
+def uncertainty(likelihood: SentenceLikelihood) -> Uncertainty:
+    """Return what an answer says of the likelihood of a sentence.
+
+    >>> uncertainty(SentenceLikelihood(mean=-0.2, least=math.log(0.25))).meaning
+    'The model gave its least sure word here a probability of 25%.'
+    """
+    least = math.exp(likelihood.least)
+    return Uncertainty(
+        value=round(1 - least, 4),
+        mean_logprob=round(likelihood.mean, 4),
+        meaning=f"The model gave its least sure word here a probability of {least:.0%}.",
     )
 
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lmrrg.config.model import EvidenceConfig
 from lmrrg.config.tree import Config
+from lmrrg.engine.interfaces import GeneratedReport
 from lmrrg.evaluation.evaluate import evaluate_checkpoint
 from lmrrg.imaging.reading import read_image
 from lmrrg.manifest import write_studies
@@ -119,8 +120,10 @@ class Recorder:
         return self.begun
 
     def step(self) -> dict[str, Any]:
-        written = SimpleNamespace(text="The lungs are clear.", finished=True)
-        return dict.fromkeys(self.begun, written)
+        tokenizer = self.model.tokenizer
+        ids = [*tokenizer.encode("The lungs are clear."), tokenizer.eos_token_id]
+        text = tokenizer.decode(ids, skip_special_tokens=True).strip()
+        return dict.fromkeys(self.begun, GeneratedReport(ids, [-0.5] * len(ids), text, True))
 
     def abort(self, names: list[str]) -> None:
         assert not names
@@ -252,7 +255,11 @@ def test_the_service_tells_the_evidence_of_the_films(
     reporter: Any = Reporter(checkpoint, ServiceSettings.of(point))
     studies = [replace(study, images=study.images[:1]) for study in tiny_studies[:3]]
     images = [[read_image(study.images[0].path.read_bytes())] for study in studies]
-    reporter.write([UploadedStudy(one) for one in images])
+    answers = reporter.write([UploadedStudy(one) for one in images])
+    # EOS is no token of the sentence; all others were as probable as the engine said.
+    sentences = [sentence for answer in answers for sentence in answer.sentences]
+    assert len(sentences) == len(studies)
+    assert all(one.uncertainty and one.uncertainty.mean_logprob == -0.5 for one in sentences)
     said = told(reporter._engine.model.tokenizer, reporter._engine.prompts[-1])
     seen = load_features(studies, config.data, progress=False)
     # An uploaded PNG does not say its view, which the evidence does not depend on.
