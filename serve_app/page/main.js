@@ -8,6 +8,8 @@ import { Film, PRESETS } from "./film.js";
 import { editedText, lightSentence, showReport } from "./report.js";
 
 const EXAMPLES = 4;
+/** One black pixel, in place of a film that the service did not decode again. */
+const NO_FILM = { pixels: new Uint16Array(1), rows: 1, columns: 1, view: "unknown" };
 let films = [];
 let report;
 let request;
@@ -75,12 +77,17 @@ async function send(form) {
     request = { path: "v1/reports?details=true", options: { method: "POST", body: form, headers: { "Idempotency-Key": name } } };
     const answer = await ask(request.path, request.options);
     report = await answer.json();
-    // Sent one after the other: each is held whole in memory.
-    const pixels = [];
-    for (const file of form.getAll("files")) pixels.push(await askFilm(file));
-    show(pixels, form);
+    show(await decodedFilms(form.getAll("files")), form);
   });
   $("send").disabled = false;
+}
+
+/** Return the films that can be had. A report that is written is shown although one of them is refused now. */
+async function decodedFilms(files) {
+  const decoded = [];
+  // One after the other: each is held whole in memory.
+  for (const file of files) decoded.push(await askFilm(file).catch(() => null));
+  return decoded.filter((film) => film !== null);
 }
 
 function show(pixels, form) {
@@ -104,10 +111,11 @@ function showFilms(pixels) {
   const left = [...pixels];
   films = report.images.map((image, place) => {
     const found = left.findIndex((each) => each.view === image.view);
-    return new Film(...left.splice(Math.max(0, found), 1), `Film ${place + 1}, view ${image.view}`);
+    const [film = NO_FILM] = found < 0 ? [] : left.splice(found, 1);
+    return new Film(film, `Film ${place + 1}, view ${image.view}${film === NO_FILM ? ", which could not be shown" : ""}`);
   });
   $("images").replaceChildren(...films.map((film, place) => make("figure", {}, film.element, make("figcaption", {
-    textContent: [`${report.images[place].source.toUpperCase()}, view ${report.images[place].view}`,
+    textContent: [`${film.element.getAttribute("aria-label")}, ${report.images[place].source.toUpperCase()}`,
       ...report.images[place].warnings.map((warning) => `warning: ${warning.message}`)].join("; "),
   }))));
 }

@@ -8,11 +8,9 @@ let items = [];
 export function showReport(report, light) {
   $("abstained").hidden = !report.abstain;
   $("abstained").textContent = `No report: ${report.reasons.map((reason) => reason.message).join("; ")}.`;
-  const sentences = report.sentences.filter((sentence) => sentence.section === "findings");
-  items = sentences.map((sentence, place) => item(sentence, place, light));
+  $("written").textContent = report.section === "impression" ? "Impression" : "Findings";
+  items = report.sentences.map((sentence, place) => item(sentence, place, light));
   $("findings").replaceChildren(...items);
-  $("impression").hidden = !report.impression;
-  $("impression").textContent = `Impression: ${report.impression}`;
   const cut = report.complete || report.abstain ? [] : [{ message: "The report was cut at the length limit." }];
   $("doubts").replaceChildren(...[...cut, ...(report.flags ?? [])].map((flag) => make("li", { textContent: flag.message })));
 }
