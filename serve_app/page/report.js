@@ -37,7 +37,6 @@ function item(sentence, place, light) {
   const line = make("li", {}, text);
   line.dataset.state = "open";
   line.append(make("span", { className: "row" }, choice(line, "accepted", "Accept"), choice(line, "rejected", "Reject")));
-  if (sentence.uncertainty) line.append(make("span", { className: "sure", textContent: sentence.uncertainty.meaning }));
   for (const flag of sentence.flags ?? []) line.append(make("span", { className: "doubt", textContent: flag.message }));
   for (const [type, on] of [["mouseenter", true], ["mouseleave", false], ["focusin", true], ["focusout", false]]) {
     line.addEventListener(type, () => light(place, on));

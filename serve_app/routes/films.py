@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Form, Response, UploadFile
@@ -17,6 +17,13 @@ from serve_app.service import Service, errors
 LONGEST_SIDE = 4096
 """Pixels; a larger film is made smaller, because the answer is held in memory as a whole."""
 _WHITE = 65535
+_PIXELS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {"application/octet-stream": {}},
+        "description": "16-bit pixels by rows, the low byte first, bone bright; X-Film-Rows and "
+        "X-Film-Columns have the size, X-Film-View the view",
+    }
+}
 
 
 class FilmForm(Schema):
@@ -34,14 +41,7 @@ def films(service: Service) -> APIRouter:
     @router.post(
         "/v1/films",
         response_class=Response,
-        responses={
-            200: {
-                "content": {"application/octet-stream": {}},
-                "description": "16-bit pixels by rows, the low byte first, bone bright; "
-                "X-Film-Rows and X-Film-Columns have the size, X-Film-View the view",
-            }
-        }
-        | errors(413, 415, 422, 500, 503),
+        responses=_PIXELS | errors(413, 415, 422, 500, 503),
     )
     async def decode_film(
         form: Annotated[FilmForm, Form(media_type="multipart/form-data")],
