@@ -82,12 +82,12 @@ async function send(form) {
   $("send").disabled = false;
 }
 
-/** Return the films that can be had. A report that is written is shown although one of them is refused now. */
+/** Return all films, or none where one is refused now: which report's image it was would be a guess. The report is shown anyway. */
 async function decodedFilms(files) {
   const decoded = [];
   // One after the other: each is held whole in memory.
   for (const file of files) decoded.push(await askFilm(file).catch(() => null));
-  return decoded.filter((film) => film !== null);
+  return decoded.includes(null) ? [] : decoded;
 }
 
 function show(pixels, form) {
