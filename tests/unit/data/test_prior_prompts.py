@@ -12,6 +12,7 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from lmrrg.config.tree import Config
+from lmrrg.engine.interfaces import GeneratedReport
 from lmrrg.evaluation.evaluate import evaluate_checkpoint, evaluate_run
 from lmrrg.imaging.reading import read_image
 from lmrrg.manifest import write_studies
@@ -104,7 +105,7 @@ class Recorder:
         return [str(number) for number in range(len(prompts))]
 
     def step(self) -> dict[str, Any]:
-        report = SimpleNamespace(text="The lungs are clear.", finished=True)
+        report = GeneratedReport([], [], "The lungs are clear.", True)
         return {str(number): report for number in range(len(self.prompts[-1]))}
 
     def abort(self, names: list[str]) -> None:
