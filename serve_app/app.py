@@ -33,7 +33,7 @@ from serve_app.gate.install import start_serve
 from serve_app.gate.middleware import Gate
 from serve_app.gate.settings import GateSettings
 from serve_app.report_loop import ReportLoop
-from serve_app.reporter import Reporter, UploadedStudy, model_kind
+from serve_app.reporter import Reporter, UploadedStudy, model_info, model_kind
 from serve_app.schemas import ReportResponse
 from serve_app.service import Service
 from serve_app.settings import ServiceSettings
@@ -57,7 +57,7 @@ class ReportService:
     def __init__(self, settings: ServiceSettings, kind: str, gate: GateSettings | None):
         self._settings = settings
         self._gate = gate
-        self._checkpoint: Path | None = None
+        self._loaded: dict[str, str] = {}
         self._loop: ReportLoop | None = None
         self._pending = 0
 
@@ -65,16 +65,16 @@ class ReportService:
         """Load the checkpoint, or change to the weights of another one of the same kind.
 
         Ray Serve calls this before it gives the replica any request, and again whenever the
-        application is deployed with another checkpoint.
+        application is deployed with another checkpoint, or with other weights in the same folder.
         """
         checkpoint = Path(user_config["checkpoint"])
         if self._loop is None:
             start = partial(Reporter, checkpoint, self._settings)
             self._loop = ReportLoop(start, self._settings.serve.engine_timeout_s)
             await asyncio.wrap_future(self._loop.started)
-        elif checkpoint != self._checkpoint:
+        elif user_config != self._loaded:
             await asyncio.wrap_future(self._loop.swap(checkpoint))
-        self._checkpoint = checkpoint
+        self._loaded = user_config
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         data, limits = self._settings.data, self._settings.serve
@@ -136,7 +136,7 @@ def app(arguments: Mapping[str, str]) -> Application:
     try:
         config = _config(arguments)
         checkpoint = _checkpoint(arguments.get("checkpoint"), config)
-        gate = GateSettings.of(config.serve.model_copy(update={"checkpoint": None}))
+        gate = GateSettings.of(config.serve)
         in_proxies = start_serve(config.ray, gate)
     except (ConfigError, CheckpointError, PlacementError) as error:
         raise click.ClickException(str(error)) from error
@@ -151,8 +151,9 @@ def deployment(config: Config, checkpoint: Path, gate: GateSettings | None) -> A
         checkpoint: model directory.
         gate: for a gate in the replicas; None: the proxies have it.
     """
-    # Replicas get their checkpoint apart from their settings, because it may change.
-    limits = config.serve.model_copy(update={"checkpoint": None})
+    # Replicas are told their checkpoint apart from their settings, because it may change, and they
+    # need not know how many they are.
+    limits = config.serve.model_copy(update={"checkpoint": None, "replicas": 1})
     rollout = config.rollout
     _, inputs = checkpoint_settings(checkpoint)
     # The square that the model sees is the checkpoint's own.
@@ -166,10 +167,14 @@ def deployment(config: Config, checkpoint: Path, gate: GateSettings | None) -> A
     return (
         cast(Any, ReportService)
         .options(
-            num_replicas=limits.replicas,
+            num_replicas=config.serve.replicas,
             max_ongoing_requests=4 * limits.max_studies,
             max_queued_requests=limits.max_queued_requests,
-            user_config={"checkpoint": str(checkpoint)},
+            # The version says whether a folder holds other weights than when it was deployed last.
+            user_config={
+                "checkpoint": str(checkpoint),
+                "version": model_info(checkpoint).version,
+            },
             ray_actor_options={
                 "num_cpus": rollout.cpus_per_engine,
                 "num_gpus": rollout.gpus_per_engine,
@@ -184,7 +189,8 @@ def deployment(config: Config, checkpoint: Path, gate: GateSettings | None) -> A
 
 def _version(settings: ServiceSettings, kind: str, gate: GateSettings | None) -> str:
     """Return a hash of what a running replica cannot change: all but its weights."""
-    return hashlib.sha256(repr((settings, kind, gate)).encode()).hexdigest()
+    parts = (settings, kind, gate.fingerprint if gate else "")
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def _config(arguments: Mapping[str, str]) -> Config:

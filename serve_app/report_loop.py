@@ -176,6 +176,7 @@ class ReportLoop:
         try:
             finished = reporter.step()
         except Exception:
+            # Whichever study broke the batch, the others must not go down with it.
             logger.exception("the engine failed; each of its studies is tried alone")
             jobs = list(self._running.values())
             self._running.clear()
@@ -206,5 +207,6 @@ class ReportLoop:
         try:
             reporter.check()
         except Exception:
+            # Any error here means that no report can be written: health fails from now on.
             logger.exception("the engine has failed")
             self._is_broken = True

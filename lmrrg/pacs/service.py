@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,16 +41,20 @@ class ReportService:
 
         Args:
             paths: the films of one study.
-            key: the same for the same films, so that a report asked for twice is written once.
+            key: of the study. With a hash of the files it is the request's key: a report that is
+                asked for twice is written once, and films that come back with another file header
+                (archives write their own) are no other request under an old key.
 
         Raises:
             ServiceDown: try again later.
             FilmsRefused: there will be no report.
         """
         # No file names: they may hold a patient's name.
-        files = [("files", ("film.dcm", path.read_bytes())) for path in paths]
+        films = [path.read_bytes() for path in paths]
+        files = [("files", ("film.dcm", film)) for film in films]
+        headers = {"Idempotency-Key": f"{key}-{_digest(films)}"}
         try:
-            answer = self._client.post("/v1/reports", files=files, headers={"Idempotency-Key": key})
+            answer = self._client.post("/v1/reports", files=files, headers=headers)
             body = answer.json()
         except (httpx.HTTPError, ValueError) as error:
             raise ServiceDown("service_down", f"no answer: {type(error).__name__}") from error
@@ -63,6 +68,11 @@ class ReportService:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+
+def _digest(films: Sequence[bytes]) -> str:
+    parts = b"".join(hashlib.sha256(film).digest() for film in films)
+    return hashlib.sha256(parts).hexdigest()[:32]
 
 
 def _error(body: Any) -> tuple[str, str]:

@@ -120,6 +120,7 @@ async def forward(
                 try:
                     await app(dict(scope), replay, answer.send)
                 except Exception:
+                    # Whatever went wrong in the proxy, another replica may answer; the loss counts.
                     logger.exception("a request failed")
                 if timeout.expired():
                     # The proxy has taken the end of our patience for a client that left.

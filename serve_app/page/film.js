@@ -143,7 +143,7 @@ export class Film {
   }
 }
 
-/** Mark the sides of a frontal film: the reader turns films so that the patient's right is on the left. */
+/** Mark the sides of a frontal film by convention: whether the file states them is not told to the page. */
 function marks(view) {
   if (!FRONTAL.includes(view)) return [];
   return [make("span", { className: "mark right", textContent: "R" }), make("span", { className: "mark left", textContent: "L" })];

@@ -77,24 +77,29 @@ async function send(form) {
     request = { path: "v1/reports?details=true", options: { method: "POST", body: form, headers: { "Idempotency-Key": name } } };
     const answer = await ask(request.path, request.options);
     report = await answer.json();
-    show(await decodedFilms(form.getAll("files")), form);
+    const [pixels, missing] = await decodedFilms(form.getAll("files"));
+    show(pixels, form, missing);
   });
   $("send").disabled = false;
 }
 
-/** Return all films, or none where one is refused now: which report's image it was would be a guess. The report is shown anyway. */
+/** Return all films; where one is refused none, because which of the report's images it was would be a guess, and say why. */
 async function decodedFilms(files) {
   const decoded = [];
-  // One after the other: each is held whole in memory.
-  for (const file of files) decoded.push(await askFilm(file).catch(() => null));
-  return decoded.includes(null) ? [] : decoded;
+  try {
+    // One after the other: each is held whole in memory.
+    for (const file of files) decoded.push(await askFilm(file));
+    return [decoded, ""];
+  } catch (error) {
+    return [[], ` The films cannot be shown: ${error.message} (${error.code})`];
+  }
 }
 
-function show(pixels, form) {
+function show(pixels, form, missing) {
   const unused = report.images_not_used ? ` ${report.images_not_used} further image(s) were not used.` : "";
   const unread = (field, name, used) => (form.get(field) && !used ? ` This model does not read the ${name}.` : "");
   setStatus(`Written in ${report.seconds.toFixed(1)} s.${unused}${unread("indication", "indication", report.indication_used)}`
-    + unread("prior", "prior report", report.prior_used));
+    + unread("prior", "prior report", report.prior_used) + missing);
   showFilms(pixels);
   const areas = report.sentences.map(addAreas);
   showReport(report, (place, on) => areas[place].forEach((area) => area.classList.toggle("lit", on)));

@@ -121,7 +121,6 @@ def test_films_that_the_archive_sends_come_back_as_reports(archive, service, fil
     assert list((state / "inbox").iterdir()) == []
 
 
-@pytest.mark.xfail(reason="the search that never ended is mended; the whole way was not run since")
 def test_a_watcher_that_is_killed_goes_on_over_dicomweb(archive, service, films, tmp_path):
     settings = [
         "watch.source=dicomweb",

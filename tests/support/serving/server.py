@@ -1,4 +1,4 @@
-"""Run an ASGI application on a port of its own, for tests that need real sockets."""
+"""Run an application on a port of its own, for tests that need real sockets."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -25,6 +26,32 @@ def running(app: ASGIApp) -> Iterator[tuple[str, int]]:
     server.should_exit = True
     server.force_exit = True
     thread.join(10)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Handler that says nothing on the terminal."""
+
+    def answer(self, status: int, body: bytes, kind: str = "application/json") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def handled_by(handler: type[Handler]) -> Iterator[str]:
+    """Serve with the handler in a thread; yield the address."""
+    server = HTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def exchange(address: tuple[str, int], request: bytes, timeout: float = 30) -> bytes:

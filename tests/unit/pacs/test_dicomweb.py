@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -20,6 +18,7 @@ from lmrrg.pacs.films import film_name
 from lmrrg.pacs.journal import Journal
 from lmrrg.pacs.listener import FILM_CLASSES
 from tests.support.dicom_files import dicom, ramp
+from tests.support.serving.server import Handler, handled_by
 
 FILM = dicom(ramp(), StudyInstanceUID="1.2", SeriesInstanceUID="1.3", SOPInstanceUID="1.4")
 FOUND = {
@@ -37,7 +36,7 @@ FOUND = {
 def archive(*, pages: bool) -> Iterator[str]:
     """Run an archive with one film; without pages it ignores `offset`, as Orthanc may."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class OneFilm(Handler):
         def do_GET(self) -> None:
             address = urlsplit(self.path)
             if address.path.endswith("/1.4"):
@@ -48,22 +47,10 @@ def archive(*, pages: bool) -> Iterator[str]:
                 kind = "application/dicom+json"
                 offset = int(parse_qs(address.query).get("offset", ["0"])[0])
                 body = json.dumps([] if pages and offset else [FOUND]).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.answer(200, body, kind)
 
-        def log_message(self, *args: object) -> None:
-            """Say nothing."""
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with handled_by(OneFilm) as address:
+        yield address
 
 
 @pytest.mark.parametrize("pages", [True, False])

@@ -5,10 +5,8 @@ from __future__ import annotations
 import io
 import json
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pydicom
@@ -25,6 +23,7 @@ from lmrrg.pacs.listener import FILM_CLASSES, ListenerError, listening
 from lmrrg.pacs.service import FilmsRefused, ReportService, ServiceDown
 from tests.support.dicom_files import dataset, ramp
 from tests.support.drafts import draft, films
+from tests.support.serving.server import Handler, handled_by
 
 
 def free_port() -> int:
@@ -97,28 +96,17 @@ def answering(status: int, body: bytes) -> Iterator[tuple[str, list[dict[str, st
     """Run a server that gives one answer; yield its address and the headers that it was sent."""
     seen: list[dict[str, str]] = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class OneAnswer(Handler):
         def do_POST(self) -> None:
             sent = self.rfile.read(int(self.headers["Content-Length"]))
             seen.append(
                 {name.lower(): value for name, value in self.headers.items()}
                 | {"body": sent.decode("latin-1")}
             )
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.answer(status, body)
 
-        def log_message(self, *args: object) -> None:
-            """Say nothing."""
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", seen
-    finally:
-        server.shutdown()
-        server.server_close()
+    with handled_by(OneAnswer) as address:
+        yield address, seen
 
 
 def error(code: str) -> bytes:
@@ -149,8 +137,23 @@ def test_an_error_of_the_service_is_final_or_not(tmp_path, status, body, kind, c
     assert caught.value.code == code
     [sent] = seen
     assert sent["authorization"] == "Bearer secret-key"
-    assert sent["idempotency-key"] == "abc"
+    assert sent["idempotency-key"].startswith("abc-")
     assert "jane" not in sent["body"]
+
+
+def test_the_request_of_other_bytes_has_another_key(tmp_path: Path) -> None:
+    films = [tmp_path / "first.dcm", tmp_path / "second.dcm"]
+    for film, content in zip(films, (b"film", b"film with another header"), strict=True):
+        film.write_bytes(content)
+    with (
+        answering(200, b"{}") as (address, seen),
+        closing(ReportService(WatchConfig(service=address))) as service,
+    ):
+        for film in (films[0], films[0], films[1]):
+            service.report([film], "abc")
+    first, again, other = (sent["idempotency-key"] for sent in seen)
+    assert first == again != other
+    assert len(first) <= 128
 
 
 def test_a_service_that_is_not_there_is_waited_for(tmp_path: Path) -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lmrrg.metrics.embedded.labeler import label_report
-from lmrrg.studies import POSITIVE
+from tests.support.labels import check_labels
 
 _SENTENCES = yaml.safe_load(
     (Path(__file__).parent / "adversarial_sentences.yaml").read_text(encoding="utf-8")
@@ -22,11 +21,4 @@ CASES = [
 
 @pytest.mark.parametrize(("text", "expected"), CASES)
 def test_labels_of_a_sentence(text: str, expected: dict[str, int | None]) -> None:
-    found = label_report(text)
-    if not expected:
-        assert found == {}
-    for label, value in expected.items():
-        if value is None:
-            assert found.get(label) != POSITIVE
-        else:
-            assert found.get(label) == value
+    check_labels(text, expected)

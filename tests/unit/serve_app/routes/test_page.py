@@ -62,6 +62,10 @@ def test_every_script_is_imported_by_a_name_that_exists():
             assert (FOLDER / name).is_file(), (path.name, name)
 
 
+def test_the_page_offers_every_example():
+    assert f"const EXAMPLES = {EXAMPLES};" in (FOLDER / "main.js").read_text(encoding="utf-8")
+
+
 def test_examples_differ_and_can_be_read(client):
     films = [client.get(f"/page/examples/{n}.png").content for n in range(1, EXAMPLES + 1)]
     assert len(set(films)) == EXAMPLES
