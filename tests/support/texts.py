@@ -1,8 +1,11 @@
-"""Random and hand-written report texts for the tests of metrics."""
+"""Random and hand-written report texts for the tests of metrics, and a check of their labels."""
 
 from __future__ import annotations
 
 import random
+
+from lmrrg.metrics.embedded.labeler import label_report
+from lmrrg.studies import POSITIVE
 
 _VOCABULARY = (
     "the a no heart lung lungs effusion effusions left right small is normal clear enlarged seen "
@@ -30,3 +33,15 @@ def random_pairs(count: int, seed: int) -> tuple[list[str], list[str]]:
         kept = [word for word in reference.split() if rng.random() > 0.3] or ["no"]
         hypotheses.append([reference, " ".join(kept), *random_reports(1, seed + row + 2)][row % 3])
     return hypotheses, references
+
+
+def check_labels(text: str, expected: dict[str, int | None]) -> None:
+    """Check the classes that are named; None is any label but positive, and {} no label at all."""
+    found = label_report(text)
+    if not expected:
+        assert found == {}
+    for label, value in expected.items():
+        if value is None:
+            assert found.get(label) != POSITIVE
+        else:
+            assert found.get(label) == value

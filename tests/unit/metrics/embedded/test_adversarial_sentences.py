@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.labels import check_labels
+from tests.support.texts import check_labels
 
 _SENTENCES = yaml.safe_load(
     (Path(__file__).parent / "adversarial_sentences.yaml").read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ import yaml
 
 from lmrrg.metrics.embedded.backend import EmbeddedBackend
 from lmrrg.metrics.radcliq import radcliq_v1
-from tests.support.labels import check_labels
+from tests.support.texts import check_labels
 
 MARGIN = 0.05
 """How much more a report must earn that says what the reference says."""
